@@ -1,0 +1,1 @@
+"""Exemples d'emploi de fastapi-acl."""

@@ -1,0 +1,229 @@
+"""Premier démarrage : le premier administrateur et les règles de départ, une seule fois, journalisés."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import secrets
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
+from fastapi_acl.engine.schema import administrator_rules
+from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, InvalidInputError, UserAlreadyExistsError
+from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
+from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from fastapi_acl.shared.sync.changes import ADMIN_CREATED, POLICY_SEEDED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+    from fastapi_acl.auth.application.usecases.register import RegisterUseCase
+    from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+    from fastapi_acl.engine.store import PolicyStore
+    from fastapi_acl.shared.config import ACLConfig
+    from fastapi_acl.shared.database.base import Database, Transaction
+    from fastapi_acl.shared.sync.changes import ChangeLog
+
+logger = get_logger("bootstrap")
+
+PASSWORD_FILE: Final = Path("fastapi_acl_admin_password.txt")
+"""Où va le mot de passe engendré quand aucun terminal ne peut le montrer ; lisible du seul propriétaire."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Administrator:
+    """Un administrateur à créer.
+
+    Attributes:
+        account: le compte, haché compris.
+        generated: mot de passe engendré, à montrer une fois ; None s'il a été donné.
+        once: ne le crée que si le journal n'en porte encore aucun.
+    """
+
+    account: AuthUser
+    generated: str | None = field(default=None, repr=False)
+    once: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Ce que le premier démarrage écrit."""
+
+    config: ACLConfig
+    database: Database
+    log: ChangeLog
+    users: IAuthRepository
+    register: RegisterUseCase
+    store: PolicyStore
+
+    async def run(self) -> None:
+        """Fait ce qui n'a pas encore été fait ; sans effet les fois suivantes.
+
+        Raises:
+            ConfigurationError: le compte de l'administrateur existe déjà, ou le fichier de règles est fautif.
+        """
+        administrator = await self._missing_administrator()
+        lines = await self._pending_lines(force=False)
+        if administrator is not None or lines:
+            await self._write(administrator, lines)
+
+    async def apply_policy_file(self) -> int:
+        """Ajoute les règles du fichier `policy_path` qui manquent ; rend leur nombre.
+
+        Raises:
+            ConfigurationError: aucun fichier n'est configuré, ou il est fautif.
+        """
+        if self.config.policy_path is None:
+            message = "aucun fichier de règles : réglez ACL_POLICY_PATH."
+            raise ConfigurationError(message)
+        return await self._write(None, await self._pending_lines(force=True))
+
+    async def create_administrator(self, username: str, email: str | None, password: str) -> AuthUser:
+        """Crée un compte et lui donne tout ; un compte existant n'est jamais promu.
+
+        Raises:
+            UserAlreadyExistsError: le nom ou l'adresse est déjà pris.
+            InvalidInputError: le nom, l'adresse ou le mot de passe n'est pas admis.
+        """
+        account = await self.register.prepare(RegisterDTO(username=username, email=email, password=password))
+        await self._write(_Administrator(account, once=False), {})
+        return account
+
+    async def _missing_administrator(self) -> _Administrator | None:
+        """Prépare le compte de l'administrateur, haché compris, s'il est voulu et n'a jamais été créé."""
+        if not (self.config.create_default_admin or self.config.disable_auth_for_dev):
+            return None
+        async with self.database.snapshot() as transaction:
+            if await self.log.last(transaction, ADMIN_CREATED) is not None:
+                return None
+        given = self.config.default_admin_password
+        password = given.get_secret_value() if given else secrets.token_urlsafe(18)
+        return _Administrator(await self._prepared(password), generated=password if given is None else None)
+
+    async def _prepared(self, password: str) -> AuthUser:
+        """Valide le compte configuré."""
+        config = self.config
+        request = RegisterDTO(
+            username=config.default_admin_username, email=config.default_admin_email, password=password
+        )
+        try:
+            return await self.register.prepare(request)
+        except InvalidInputError as error:
+            message = f"l’administrateur par défaut est refusé : {error.detail} (réglages ACL_DEFAULT_ADMIN_…)"
+            raise ConfigurationError(message) from error
+
+    async def _write(self, administrator: _Administrator | None, lines: dict[int, PolicyRule]) -> int:
+        """Écrit le compte et les règles en une transaction ordonnée ; rend le nombre de règles ajoutées."""
+        async with self.store.replica.writing() as transaction:
+            rules = await self._create(administrator, transaction) if administrator is not None else []
+            rules += [await self._resolved(number, rule) for number, rule in lines.items()]
+            missing = tuple(rule for rule in dict.fromkeys(rules) if not self.store.enforcer.holds(rule))
+            if missing:
+                await self.store.change(PolicyChange(added=missing), SYSTEM)
+            if lines:
+                await self.store.replica.record(transaction, POLICY_SEEDED, {"digest": self._digest()}, actor=SYSTEM)
+        return len(missing)
+
+    async def _create(self, administrator: _Administrator, transaction: Transaction) -> list[PolicyRule]:
+        """Crée le compte, marque le journal et rend les règles qui font l'administrateur.
+
+        Raises:
+            ConfigurationError: le nom est déjà pris ; un compte que n'importe qui a pu créer n'est jamais promu.
+        """
+        if administrator.once and await self.log.last(transaction, ADMIN_CREATED) is not None:
+            return []
+        account = administrator.account
+        try:
+            await self.users.create_user(account)
+        except UserAlreadyExistsError as error:
+            message = (
+                f"le compte « {account.username} » (ou son adresse) existe déjà et n’est jamais promu : choisissez un "
+                "autre ACL_DEFAULT_ADMIN_USERNAME, ou créez l’administrateur par « python -m fastapi_acl create-admin »."
+            )
+            raise ConfigurationError(message) from error
+        payload = {"user_id": str(account.id)}
+        await self.store.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)
+        if administrator.generated is not None:
+            _reveal(account.username, administrator.generated)
+        return [PolicyRule(*rule) for rule in administrator_rules(self.store.enforcer.schema, _subject(account))]
+
+    async def _pending_lines(self, *, force: bool) -> dict[int, PolicyRule]:
+        """Rend les règles du fichier, par numéro de ligne, s'il faut les écrire.
+
+        Le fichier se lit une fois dans une base vide ; changé, il n'ajoute ce qui manque qu'en développement, ou sur
+        demande.
+        """
+        if self.config.policy_path is None:
+            return {}
+        async with self.database.snapshot() as transaction:
+            seeded = await self.log.last(transaction, POLICY_SEEDED)
+            is_empty = not await self.store.page({}, limit=1)
+        if seeded is not None and seeded.payload["digest"] == self._digest() and not force:
+            return {}
+        if force or (seeded is None and is_empty) or (seeded is not None and not self.config.is_production):
+            return dict(self._read_file(self.config.policy_path))
+        logger.warning("policy_file_not_applied: %s ; lancez « fastapi-acl policy apply »", self.config.policy_path)
+        return {}
+
+    def _read_file(self, path: Path) -> Iterator[tuple[int, PolicyRule]]:
+        """Lit le CSV de Casbin ; une virgule dans une valeur se met entre guillemets."""
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            for values in reader:
+                if values and not values[0].startswith("#"):
+                    ptype, *fields = (value.strip() for value in values)
+                    yield reader.line_num, PolicyRule.of(ptype, fields)
+
+    async def _resolved(self, number: int, rule: PolicyRule) -> PolicyRule:
+        """Remplace `user:@<nom>` par l'identifiant du compte, et vérifie la règle.
+
+        Raises:
+            ConfigurationError: la ligne est fautive ; le message la nomme.
+        """
+        try:
+            values = [await self._identified(value) for value in rule.values]
+            resolved = PolicyRule.of(rule.ptype, values)
+            self.store.enforcer.schema.check(resolved)
+        except ACLException as error:
+            message = f"{self.config.policy_path}, ligne {number} : {error.detail}"
+            raise ConfigurationError(message) from error
+        return resolved
+
+    async def _identified(self, value: str) -> str:
+        """Rend `user:<id>` pour `user:@<nom>`, et toute autre valeur telle quelle."""
+        prefix = f"{USER_PREFIX}@"
+        if not value.startswith(prefix):
+            return value
+        account = await self.users.find_by_username(value[len(prefix) :])
+        if account is None:
+            message = f"aucun compte ne s’appelle « {value[len(prefix) :]} »."
+            raise ConfigurationError(message)
+        return _subject(account)
+
+    def _digest(self) -> str:
+        """Rend l'empreinte du fichier de règles."""
+        path = self.config.policy_path
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+
+
+def _subject(account: AuthUser) -> str:
+    """Rend le sujet de politique d'un compte."""
+    return f"{USER_PREFIX}{account.id}"
+
+
+def _reveal(username: str, password: str) -> None:
+    """Montre une fois le mot de passe engendré : au terminal, ou sinon dans un fichier du seul propriétaire."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\n  Administrateur « {username} », mot de passe (montré une seule fois) : {password}\n\n")
+        return
+    PASSWORD_FILE.unlink(missing_ok=True)
+    descriptor = os.open(PASSWORD_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"{username} {password}\n")
+    logger.warning("administrator_password_written: %s (à lire puis à supprimer)", PASSWORD_FILE.resolve())

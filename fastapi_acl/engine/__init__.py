@@ -1,0 +1,1 @@
+"""Le moteur de politique : décider, garder et répandre des règles Casbin."""

@@ -1,0 +1,1 @@
+"""Adaptateurs de stockage des règles."""

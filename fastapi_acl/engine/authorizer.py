@@ -1,0 +1,137 @@
+"""De la demande d'une route à la requête que le modèle attend : chaque valeur est reconnue au nom de son jeton."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
+from fastapi_acl.shared.exceptions import ConfigurationError, DecisionFailedError
+from fastapi_acl.shared.identity import ACL_NAMESPACE, EVERY_DOMAIN, ROLE_PREFIX, Authorizer, Principal
+from fastapi_acl.shared.logging import get_logger
+
+if TYPE_CHECKING:
+    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.schema import PolicySchema
+    from fastapi_acl.shared.sync.replica import Replica
+
+logger = get_logger("engine")
+
+RequestBuilder = Callable[["Demand"], Mapping[str, object]]
+"""Donne, par nom, les valeurs d'une requête que la bibliothèque ne sait pas nommer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Ce qu'une route demande au moteur.
+
+    Attributes:
+        principal: celui qui demande.
+        resource: ressource ; un `AttributedName` si un objet a été chargé.
+        action: action.
+        domain: domaine de la décision ; None si la route n'en donne pas.
+    """
+
+    principal: Principal
+    resource: str
+    action: str
+    domain: str | None = None
+
+
+@final
+class PolicyAuthorizer(Authorizer):
+    """Décide par `PolicyEnforcer`, en mémoire, tant que la politique est assez fraîche."""
+
+    def __init__(
+        self,
+        enforcer: PolicyEnforcer,
+        replica: Replica,
+        *,
+        max_staleness: float,
+        request_builder: RequestBuilder | None = None,
+    ) -> None:
+        """Associe chaque jeton de la requête à sa valeur.
+
+        Args:
+            enforcer: l'exécuteur strict.
+            replica: ce que le processus sait du journal.
+            max_staleness: âge, en secondes, au-delà duquel plus rien n'est décidé.
+            request_builder: valeurs des jetons que la bibliothèque ne connaît pas.
+
+        Raises:
+            ConfigurationError: le modèle emploie un jeton inconnu et aucun `request_builder` ne le donne.
+        """
+        self._enforcer = enforcer
+        self._replica = replica
+        self._max_staleness = max_staleness
+        self._builder = request_builder
+        self._schema: PolicySchema = enforcer.schema
+        self._refuse_unknown_tokens()
+
+    @property
+    def decides_on_routes(self) -> bool:
+        """Vrai si le modèle veut le gabarit de la route et la méthode."""
+        return self._schema.decides_on_routes
+
+    @property
+    def has_domains(self) -> bool:
+        """Vrai si une décision porte sur un domaine."""
+        return self._schema.has_domains
+
+    def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
+        """Dit si l'accès est permis, d'après la politique en service."""
+        self._require_fresh()
+        return self._ask(self._enforcer, Demand(principal, resource, action, domain))
+
+    def holds_role(self, principal: Principal, role: str, domain: str | None = None) -> bool:
+        """Dit si l'appelant tient le rôle, dans le domaine si le modèle en a."""
+        self._require_fresh()
+        in_domain = (domain or EVERY_DOMAIN,) if self._schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - avec domaine
+        return self._enforcer.has_link(principal.subject, f"{ROLE_PREFIX}{role}", *in_domain)
+
+    def allows(self, user_id: str, resource: str, action: str, *, enforcer: PolicyEnforcer) -> bool:
+        """Dit ce qu'une politique, en service ou à venir, répondrait pour un compte."""
+        return self._ask(enforcer, Demand(Principal(id=user_id), resource, action))
+
+    def _ask(self, enforcer: PolicyEnforcer, demand: Demand) -> bool:
+        """Pose la question dans l'ordre que le modèle attend."""
+        return bool(enforcer.enforce(*self._values(demand)))
+
+    def _values(self, demand: Demand) -> list[object]:
+        """Rend les valeurs de la requête, dans l'ordre du modèle."""
+        built = self._builder(demand) if self._builder else {}
+        return [built[name] if name in built else self._value(name, demand) for name in self._schema.request]
+
+    def _value(self, name: str, demand: Demand) -> object:
+        """Rend la valeur que porte un jeton connu."""
+        if name in SUBJECT_NAMES:
+            return demand.principal.subject
+        if name in RESOURCE_NAMES:
+            return demand.resource
+        return demand.action if name in ACTION_NAMES else _domain_of(demand)
+
+    def _require_fresh(self) -> None:
+        """Refuse de décider sur une politique absente ou trop vieille."""
+        self._replica.require_fresh(self._max_staleness)
+
+    def _refuse_unknown_tokens(self) -> None:
+        """Refuse un modèle dont une valeur de requête ne saurait être donnée."""
+        known = SUBJECT_NAMES | DOMAIN_NAMES | RESOURCE_NAMES | ACTION_NAMES
+        unknown = [name for name in self._schema.request if name not in known]
+        if unknown and self._builder is None:
+            message = (
+                f"le modèle demande « {', '.join(unknown)} », que la bibliothèque ne sait pas remplir : donnez "
+                "request_builder= à ACLManager, ou employez les noms sub, dom, obj et act."
+            )
+            raise ConfigurationError(message)
+
+
+def _domain_of(demand: Demand) -> str:
+    """Rend le domaine de la décision ; celles sur la bibliothèque elle-même se prennent dans `*`."""
+    if demand.domain is not None:
+        return demand.domain
+    if demand.resource.startswith(ACL_NAMESPACE):
+        return EVERY_DOMAIN
+    logger.error("domain_missing: le modèle a des domaines, donnez domain= à require(%r)", str(demand.resource))
+    raise DecisionFailedError

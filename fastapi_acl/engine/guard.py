@@ -1,0 +1,198 @@
+"""Ce qu'un changement de règles ne peut pas faire, quel que soit le chemin par lequel il vient.
+
+Nul n'accorde ce qu'il ne détient pas, et nul ne retire le dernier administrateur.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fastapi_acl.engine.matching import ANY, covers, overlaps
+from fastapi_acl.engine.schema import DOMAIN_NAMES, SUBJECT_NAMES
+from fastapi_acl.shared.exceptions import EscalationRefusedError, LastAdministratorError
+from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from fastapi_acl.engine.authorizer import PolicyAuthorizer
+    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.schema import PolicySchema
+    from fastapi_acl.shared.identity import Principal
+    from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+
+ADMINISTRATION: Final = ("acl.rules", "write")
+"""La permission qui fait un administrateur."""
+
+
+class ActiveAccounts(Protocol):
+    """Ce que la garde demande aux comptes."""
+
+    async def active_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Ce qu'une règle `p` accorde ou refuse : ses champs hors sujet et effet, et le domaine où elle vaut."""
+
+    fields: tuple[tuple[str, str], ...]
+    domain: str
+    allows: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationGuard:
+    """Refuse qu'un changement donne à quelqu'un ce que son auteur ne détient pas.
+
+    Où cela ne se calcule pas (un modèle qui compare autrement que par égalité ou `aclMatch`), l'auteur doit au moins
+    détenir `acl.rules:write`, ce que les routes exigent déjà.
+    """
+
+    schema: PolicySchema
+
+    def check(self, change: PolicyChange, actor: Principal, enforcer: PolicyEnforcer) -> None:
+        """Compare ce que le changement accorde à ce que l'auteur détient avant lui.
+
+        Args:
+            change: effet net du changement.
+            actor: son auteur ; `SYSTEM` n'est pas limité.
+            enforcer: politique en service, où se lit ce que l'auteur détient.
+
+        Raises:
+            EscalationRefusedError: le changement accorde plus que l'auteur ne détient.
+        """
+        if actor is SYSTEM or not self._is_computable():
+            return
+        for rule in self._given(change, enforcer):
+            if not self._holds(actor, rule, enforcer):
+                raise EscalationRefusedError(needed=dict(rule.fields))
+
+    def _is_computable(self) -> bool:
+        """Dit si les permissions se comparent : un seul type `p`, un seul `g`, égalités et `aclMatch`."""
+        return self.schema.functions <= {"g", "aclMatch"} and set(self.schema.fields) == {"p"}
+
+    def _given(self, change: PolicyChange, enforcer: PolicyEnforcer) -> Iterator[Grant]:
+        """Énumère ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
+        for rule in change.added:
+            yield from (grant for grant in self._grants(rule, enforcer.rules, change) if grant.allows)
+        for rule in change.removed:
+            yield from (grant for grant in self._grants(rule, enforcer.rules, change) if not grant.allows)
+
+    def _grants(self, rule: PolicyRule, rules: Sequence[PolicyRule], change: PolicyChange) -> Iterator[Grant]:
+        """Rend ce que porte une règle `p`, ou tout ce que porte le rôle d'un lien `g`."""
+        if rule.ptype == "p":
+            yield self._grant(rule)
+        elif rule.ptype == "g":
+            known = (*rules, *change.added)
+            roles = _reachable(rule.values[1], known)
+            domain = rule.values[2] if len(rule.values) > 2 else ANY  # noqa: PLR2004 - membre, rôle, domaine
+            held = (self._grant(other) for other in known if other.ptype == "p" and self._subject(other) in roles)
+            yield from (_in_domain(grant, domain) for grant in held if overlaps(grant.domain, domain))
+
+    def _grant(self, rule: PolicyRule) -> Grant:
+        """Lit une règle `p`."""
+        named = dict(zip(self.schema.fields["p"], rule.values, strict=True))
+        domain = next((value for name, value in named.items() if name in DOMAIN_NAMES), ANY)
+        kept = ((name, value) for name, value in named.items() if name not in SUBJECT_NAMES | DOMAIN_NAMES | {"eft"})
+        return Grant(tuple(kept), domain, named.get("eft", "allow") != "deny")
+
+    def _subject(self, rule: PolicyRule) -> str:
+        """Rend le sujet d'une règle `p`."""
+        place = self.schema.position("p", SUBJECT_NAMES)
+        return rule.values[place] if place is not None else ANY
+
+    def _holds(self, actor: Principal, asked: Grant, enforcer: PolicyEnforcer) -> bool:
+        """Dit si l'auteur détient tout ce qui est accordé, sans qu'aucun refus n'en retranche."""
+        mine = [
+            self._grant(rule)
+            for rule in enforcer.rules
+            if rule.ptype == "p" and self._applies(actor, self._subject(rule), asked.domain, enforcer)
+        ]
+        refused = any(not grant.allows and self._compares(grant, asked, overlaps) for grant in mine)
+        return not refused and any(grant.allows and self._compares(grant, asked, covers) for grant in mine)
+
+    def _applies(self, actor: Principal, subject: str, domain: str, enforcer: PolicyEnforcer) -> bool:
+        """Dit si une règle écrite pour ce sujet vaut pour l'auteur, dans ce domaine."""
+        in_domain = (domain,) if self.schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
+        return enforcer.has_link(actor.subject, subject, *in_domain)
+
+    def _compares(self, mine: Grant, asked: Grant, compare: Callable[[str, str], bool]) -> bool:
+        """Compare deux permissions champ à champ : par motif où le modèle le fait, par égalité ailleurs."""
+        fields = zip(mine.fields, asked.fields, strict=True)
+        return compare(mine.domain, asked.domain) and all(
+            held == wanted or ((name in self.schema.patterns or name == "scope") and compare(held, wanted))
+            for (name, held), (_, wanted) in fields
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AdministratorGuard:
+    """Veille à ce qu'il reste toujours un compte actif qui puisse modifier les règles."""
+
+    authorizer: PolicyAuthorizer
+    accounts: ActiveAccounts | None
+
+    async def check(self, change: PolicyChange, actor: Principal, future: PolicyEnforcer) -> None:
+        """Refuse un changement après lequel plus aucun compte actif ne serait administrateur.
+
+        Raises:
+            LastAdministratorError: il n'en resterait aucun.
+        """
+        if actor is SYSTEM or not _may_revoke(change):
+            return
+        if not await self._any_administrator([actor.id, *_accounts(future.rules)], future):
+            raise LastAdministratorError
+
+    async def require_another_than(self, user_id: str, enforcer: PolicyEnforcer) -> None:
+        """Refuse d'écarter ce compte s'il est le dernier administrateur actif.
+
+        Raises:
+            LastAdministratorError: il l'est.
+        """
+        if not self.authorizer.allows(user_id, *ADMINISTRATION, enforcer=enforcer):
+            return
+        others = [account for account in _accounts(enforcer.rules) if account != user_id]
+        if not await self._any_administrator(others, enforcer):
+            raise LastAdministratorError
+
+    async def _any_administrator(self, candidates: Iterable[str], enforcer: PolicyEnforcer) -> bool:
+        """Dit si l'un de ces comptes est actif et administrateur ; s'arrête au premier."""
+        for account in dict.fromkeys(candidates):
+            if self.authorizer.allows(account, *ADMINISTRATION, enforcer=enforcer) and await self._is_active(account):
+                return True
+        return False
+
+    async def _is_active(self, account: str) -> bool:
+        """Dit si le compte est actif ; sans comptes à nous, tout sujet l'est."""
+        return self.accounts is None or bool(await self.accounts.active_ids([account]))
+
+
+def _may_revoke(change: PolicyChange) -> bool:
+    """Dit si le changement peut retirer une permission."""
+    return bool(change.removed) or any(rule.section == "g" or "deny" in rule.values for rule in change.added)
+
+
+def _accounts(rules: Iterable[PolicyRule]) -> Iterator[str]:
+    """Énumère les comptes que les règles nomment."""
+    for rule in rules:
+        if rule.values and rule.values[0].startswith(USER_PREFIX):
+            yield rule.values[0][len(USER_PREFIX) :]
+
+
+def _reachable(role: str, rules: Iterable[PolicyRule]) -> set[str]:
+    """Rend le rôle et tous ceux dont il hérite, tous domaines confondus."""
+    links = [rule.values for rule in rules if rule.ptype == "g"]
+    found, waiting = {role}, [role]
+    while waiting:
+        current = waiting.pop()
+        parents = {values[1] for values in links if values[0] == current} - found
+        found |= parents
+        waiting.extend(parents)
+    return found
+
+
+def _in_domain(grant: Grant, domain: str) -> Grant:
+    """Restreint une permission au domaine du lien qui la donne."""
+    return Grant(grant.fields, grant.domain if domain == ANY else domain, grant.allows)

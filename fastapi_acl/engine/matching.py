@@ -1,0 +1,44 @@
+"""`aclMatch` : la comparaison des modèles fournis, en temps constant, sans expression régulière.
+
+Un motif est un texte exact, un `*` seul, ou un texte fini par `:*`. Les `keyMatch*` de Casbin ignorent tout ce qui
+suit le premier `*` (`*/secret` ouvre tout) : ils ne servent que dans les modèles qui les nomment.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ANY: Final = "*"
+ANY_BELOW: Final = ":*"
+
+
+def acl_match(value: str, pattern: str) -> bool:
+    """Dit si le motif couvre la valeur.
+
+    Args:
+        value: valeur de la requête ; un motif y est pris à la lettre.
+        pattern: valeur de la règle.
+    """
+    if pattern == ANY or value == pattern:
+        return True
+    return is_prefix(pattern) and str.startswith(value, pattern[:-1]) and len(value) >= len(pattern)
+
+
+def is_prefix(pattern: str) -> bool:
+    """Dit si le motif se termine par un segment joker."""
+    return str.endswith(pattern, ANY_BELOW)
+
+
+def is_pattern(text: str) -> bool:
+    """Dit si le texte est un motif admis : `*` n'y paraît que seul ou comme dernier segment."""
+    return ANY not in text or text == ANY or (is_prefix(text) and ANY not in text[:-1])
+
+
+def covers(held: str, asked: str) -> bool:
+    """Dit si tout ce que couvre le second motif est couvert par le premier."""
+    return acl_match(asked, held)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Dit si les deux motifs couvrent une même valeur."""
+    return covers(one, other) or covers(other, one)

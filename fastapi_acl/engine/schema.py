@@ -1,0 +1,218 @@
+"""Ce que le modèle demande des règles et des requêtes, lu une fois dans `model.conf`."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+from casbin.effect import get_effector
+from casbin.model import Model
+
+from fastapi_acl.engine.matching import ANY, is_pattern
+from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError
+from fastapi_acl.shared.identity import ROLE_PREFIX, USER_PREFIX
+
+if TYPE_CHECKING:
+    from fastapi_acl.shared.config import ACLConfig
+    from fastapi_acl.shared.policy import PolicyRule
+
+MAX_VALUE_LENGTH: Final = 250
+"""Longueur maximale d'une valeur de règle, en caractères."""
+
+MAX_VALUES: Final = 6
+"""Nombre de colonnes de valeurs dans `casbin_rule`."""
+
+ROLE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+SUBJECT_NAMES: Final = frozenset({"sub", "subject", "user"})
+DOMAIN_NAMES: Final = frozenset({"dom", "domain", "tenant"})
+RESOURCE_NAMES: Final = frozenset({"obj", "object", "resource", "path"})
+ACTION_NAMES: Final = frozenset({"act", "action", "method"})
+
+_CALL: Final = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
+_ACL_MATCHED: Final = re.compile(r"\baclMatch\(\s*r_\w+(?:\.\w+)?\s*,\s*p_(\w+)\s*\)")
+_RULE_REFERENCE: Final = re.compile(r"\bp\d*_\w+")
+
+
+def load_model(config: ACLConfig) -> Model:
+    """Lit le modèle que la configuration choisit.
+
+    Raises:
+        ConfigurationError: le modèle est illisible, incomplet, ou son effet n'est pas de ceux de Casbin.
+    """
+    source = config.model_path or f"{config.model} (fourni)"
+    text = config.model_path.read_text("utf-8") if config.model_path else packaged_model_text(config.model)
+    model = Model()
+    try:
+        model.load_model_from_text(text)
+        get_effector(model["e"]["e"].value)
+    except Exception as error:
+        message = f"le modèle « {source} » est illisible : {error}"
+        raise ConfigurationError(message) from error
+    return model
+
+
+def packaged_model_text(name: str) -> str:
+    """Rend le texte d'un modèle fourni (`rbac`, `rbac_with_domains`, `abac`, `acl`, `rest`)."""
+    return files("fastapi_acl.engine").joinpath("models", f"{name}.conf").read_text("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySchema:
+    """Forme des règles et des requêtes d'un modèle.
+
+    Attributes:
+        request: noms des valeurs d'une requête, dans l'ordre.
+        fields: pour chaque type `p…`, les noms de ses valeurs.
+        links: pour chaque type `g…`, le nombre de ses valeurs.
+        patterns: noms des champs que le matcher compare par `aclMatch`.
+        matcher: expression du matcher, telle que Casbin l'a préparée.
+        raw_subjects: vrai si les sujets n'ont pas à porter de préfixe (Authenticator de l'application).
+    """
+
+    request: tuple[str, ...]
+    fields: dict[str, tuple[str, ...]]
+    links: dict[str, int]
+    patterns: frozenset[str]
+    matcher: str
+    raw_subjects: bool = False
+
+    @classmethod
+    def of(cls, model: Model, *, raw_subjects: bool = False) -> PolicySchema:
+        """Lit la forme dans un modèle chargé."""
+        matcher = " ".join(assertion.value for assertion in model["m"].values())
+        return cls(
+            request=tuple(_names(model["r"]["r"].tokens)),
+            fields={ptype: tuple(_names(assertion.tokens)) for ptype, assertion in model["p"].items()},
+            links={ptype: assertion.value.count("_") for ptype, assertion in (model["g"] or {}).items()},
+            patterns=frozenset(_ACL_MATCHED.findall(matcher)),
+            matcher=matcher,
+            raw_subjects=raw_subjects,
+        )
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """Noms des fonctions que le matcher appelle."""
+        return frozenset(_CALL.findall(self.matcher)) - {"and", "or", "not", "in"}
+
+    @property
+    def uses_eval(self) -> bool:
+        """Vrai si le matcher évalue des expressions lues dans les règles."""
+        return "eval" in self.functions
+
+    @property
+    def names_rules(self) -> bool:
+        """Vrai si le matcher lit au moins un champ des règles."""
+        return bool(_RULE_REFERENCE.search(self.matcher)) or self.uses_eval
+
+    @property
+    def has_domains(self) -> bool:
+        """Vrai si une requête porte un domaine."""
+        return bool(DOMAIN_NAMES.intersection(self.request))
+
+    @property
+    def decides_on_routes(self) -> bool:
+        """Vrai si une requête porte le gabarit de la route (`path`) plutôt qu'une ressource déclarée."""
+        return "path" in self.request
+
+    @property
+    def can_deny(self) -> bool:
+        """Vrai si une règle peut refuser."""
+        return any("eft" in names for names in self.fields.values())
+
+    def check(self, rule: PolicyRule) -> None:
+        """Refuse une règle que le modèle ne saurait pas lire.
+
+        Raises:
+            InvalidRuleError: type inconnu, nombre de valeurs, longueur, caractère, effet, joker ou préfixe.
+        """
+        names = self._names_of(rule)
+        if len(rule.values) != len(names):
+            expected = f"« {rule.ptype} » attend {len(names)} valeurs ({', '.join(names)}), {len(rule.values)} reçues"
+            raise _refused(rule, expected)
+        for name, value in zip(names, rule.values, strict=True):
+            self._check_value(rule, name, value)
+
+    def _names_of(self, rule: PolicyRule) -> tuple[str, ...]:
+        """Rend les noms des valeurs qu'une règle de ce type doit avoir."""
+        if rule.ptype in self.fields:
+            return self.fields[rule.ptype]
+        if rule.ptype in self.links:
+            return ("member", "role", *(f"domain{index or ''}" for index in range(self.links[rule.ptype] - 2)))
+        known = ", ".join([*self.fields, *self.links])
+        raise _refused(rule, f"type de règle inconnu ; le modèle connaît {known}")
+
+    def _check_value(self, rule: PolicyRule, name: str, value: str) -> None:
+        """Vérifie une valeur selon le champ où elle se trouve."""
+        if not isinstance(value, str) or not 0 < len(value) <= MAX_VALUE_LENGTH:
+            raise _refused(rule, f"« {name} » est un texte de 1 à {MAX_VALUE_LENGTH} caractères")
+        if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
+            raise _refused(rule, f"« {name} » contient un caractère de contrôle")
+        if name == "eft" and value not in {"allow", "deny"}:
+            raise _refused(rule, "l’effet « eft » vaut « allow » ou « deny »")
+        if name in self.patterns and not is_pattern(value):
+            raise _refused(rule, f"dans « {name} », « * » n’est admis que seul ou comme dernier segment (« document:* »)")
+        if not self.raw_subjects:
+            _check_subject(rule, name, value)
+
+    def position(self, ptype: str, names: frozenset[str]) -> int | None:
+        """Rend la place, dans une règle, du premier champ qui porte un de ces noms."""
+        places = (index for index, name in enumerate(self.fields[ptype]) if name in names)
+        return next(places, None)
+
+
+def _check_subject(rule: PolicyRule, name: str, value: str) -> None:
+    """Vérifie le préfixe des sujets : sans lui, un nom de compte pourrait être un nom de rôle."""
+    if rule.section == "g" and rule.ptype != "g":
+        return
+    if name == "role" and not _is_role(value):
+        raise _refused(rule, f"le rôle s’écrit « {ROLE_PREFIX}<nom> » (lettres, chiffres, « _ . - », 64 au plus)")
+    if name in SUBJECT_NAMES | {"member"} and not (_is_role(value) or _is_user(value)):
+        raise _refused(rule, f"le sujet s’écrit « {USER_PREFIX}<identifiant> » ou « {ROLE_PREFIX}<nom> »")
+
+
+def _is_role(value: str) -> bool:
+    """Dit si la valeur nomme un rôle."""
+    return value.startswith(ROLE_PREFIX) and ROLE_NAME.fullmatch(value[len(ROLE_PREFIX) :]) is not None
+
+
+def _is_user(value: str) -> bool:
+    """Dit si la valeur nomme un compte."""
+    return value.startswith(USER_PREFIX) and len(value) > len(USER_PREFIX)
+
+
+def _refused(rule: PolicyRule, reason: str) -> InvalidRuleError:
+    """Fait l'erreur qui dit ce qui manque à la règle."""
+    return InvalidRuleError(f"Règle refusée : {reason} ; rien n’a été changé.", rule=rule.as_json())
+
+
+def _names(tokens: list[str]) -> list[str]:
+    """Retire le préfixe (`r_`, `p2_`) que Casbin ajoute aux noms."""
+    return [token.partition("_")[2] for token in tokens]
+
+
+def administrator_rules(schema: PolicySchema, user: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Rend les règles que le premier démarrage écrit pour le premier administrateur.
+
+    Args:
+        schema: forme du modèle.
+        user: sujet du compte, `user:<id>`.
+
+    Returns:
+        Des couples (type, valeurs) : tout est permis au rôle `role:admin`, et le compte le tient ; sans rôles dans le
+        modèle, tout est permis au compte.
+
+    Raises:
+        ConfigurationError: le modèle n'a pas de champ pour le sujet.
+    """
+    holder = f"{ROLE_PREFIX}admin" if "g" in schema.links else user
+    names = schema.fields["p"]
+    if not SUBJECT_NAMES.intersection(names):
+        message = "le modèle n’a pas de champ « sub » : écrivez la règle de l’administrateur dans ACL_POLICY_PATH."
+        raise ConfigurationError(message)
+    grant = tuple(holder if name in SUBJECT_NAMES else "allow" if name == "eft" else ANY for name in names)
+    link = (user, holder, *[ANY] * (schema.links.get("g", 2) - 2))
+    return [("p", grant)] + ([("g", link)] if "g" in schema.links else [])

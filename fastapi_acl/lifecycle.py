@@ -1,0 +1,179 @@
+"""Démarrage, veille et arrêt : idempotents, guérissables, et fidèles à une seule boucle d'événements à la fois."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from fastapi_acl.shared.exceptions import (
+    ACLException,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    PolicyUnavailableError,
+)
+from fastapi_acl.shared.logging import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fastapi_acl.shared.config import ACLConfig
+    from fastapi_acl.shared.database.base import Database
+    from fastapi_acl.shared.sync.replica import Replica
+
+logger = get_logger("lifecycle")
+
+READY_TIMEOUT_SECONDS: Final = 1.0
+"""Temps qu'une requête attend la fin de l'initialisation."""
+
+RETRY_SECONDS: Final = 0.5
+"""Temps entre deux essais de démarrage quand la base ne répond pas."""
+
+
+class Lifecycle:
+    """Tient la bibliothèque prête.
+
+    Avec un lifespan, une tâche réessaie jusqu'au démarrage puis suit la révision de la base. Sans lifespan, aucune
+    tâche n'est lancée : la requête elle-même démarre la bibliothèque et regarde la révision quand il est temps.
+    """
+
+    def __init__(
+        self, config: ACLConfig, database: Database, replica: Replica, start: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Retient ce qu'il faut démarrer.
+
+        Args:
+            config: réglages.
+            database: base à fermer, ou à abandonner si la boucle change.
+            replica: ce que le processus sait du journal.
+            start: démarrage proprement dit (schéma, premier démarrage, chargement).
+        """
+        self._config = config
+        self._database = database
+        self._replica = replica
+        self._start = start
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
+        self._started = False
+        self._fault: ConfigurationError | None = None
+        self._waits_for_database = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Vrai si la bibliothèque décide."""
+        return self._started and self._replica.is_loaded
+
+    async def initialize(self) -> None:
+        """Démarre et lance la veille ; sans effet si c'est fait.
+
+        Une base qui ne répond pas n'empêche pas l'application de démarrer : les routes gardées répondent 503 et la
+        veille réessaie.
+
+        Raises:
+            ConfigurationError: la configuration empêche de démarrer.
+        """
+        self._bind_loop()
+        async with self._lock:
+            await self._attempt()
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep(), name="fastapi_acl-keeper")
+
+    async def close(self) -> None:
+        """Arrête la veille et ferme la base ; sans effet si c'est fait."""
+        self._bind_loop()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+        self._started = False
+        await self._database.close()
+
+    async def ready(self) -> None:
+        """Laisse passer une requête gardée si la bibliothèque peut décider.
+
+        Raises:
+            DatabaseUnavailableError: le démarrage attend la base.
+            PolicyUnavailableError: le démarrage n'est pas fini, ou la politique est trop vieille.
+        """
+        if self._loop is not asyncio.get_running_loop():
+            self._bind_loop()
+        if not self._started:
+            await self._wait_for_start()
+        elif self._keeper is None and self._replica.age_seconds > self._config.policy_poll_seconds:
+            await self._look()
+        self._replica.require_fresh(self._config.max_staleness_seconds)
+
+    async def _wait_for_start(self) -> None:
+        """Attend le démarrage, ou le fait ; peu de temps, et jamais deux fois à la fois."""
+        try:
+            await asyncio.wait_for(self._lock.acquire(), READY_TIMEOUT_SECONDS)
+        except asyncio.TimeoutError as error:
+            raise PolicyUnavailableError from error
+        try:
+            if self._keeper is None and self._fault is None:
+                with contextlib.suppress(ConfigurationError):
+                    await self._attempt()
+        finally:
+            self._lock.release()
+        if not self._started:
+            raise DatabaseUnavailableError if self._waits_for_database else PolicyUnavailableError
+
+    async def _attempt(self) -> None:
+        """Essaie de démarrer, le verrou étant tenu.
+
+        Raises:
+            ConfigurationError: un autre essai n'y changerait rien.
+        """
+        if self._started:
+            return
+        try:
+            await self._start()
+        except ConfigurationError as error:
+            self._fault = error
+            logger.error("start_refused: %s", error.detail)  # noqa: TRY400 - la phrase suffit à corriger
+            raise
+        except ACLException as error:
+            self._waits_for_database = isinstance(error, DatabaseUnavailableError)
+            logger.warning("start_postponed: %s Les routes gardées répondent 503.", error.detail)
+        else:
+            self._started = True
+            logger.info("started: revision=%d", self._replica.revision)
+
+    async def _keep(self) -> None:
+        """Réessaie jusqu'au démarrage, puis suit la révision de la base, sans fin."""
+        while True:
+            await asyncio.sleep(self._config.policy_poll_seconds if self._started else RETRY_SECONDS)
+            await self._watch_once()
+
+    async def _watch_once(self) -> None:
+        """Fait un pas de veille ; elle survit à tout, la fraîcheur dira ce qu'il en est."""
+        try:
+            if self._started:
+                await self._look()
+            else:
+                async with self._lock:
+                    await self._attempt()
+        except ConfigurationError:
+            logger.debug("start_refused_again")
+        except Exception:
+            logger.exception("watch_failed")
+
+    async def _look(self) -> None:
+        """Regarde la révision de la base ; une base muette, ou illisible, laisse la politique vieillir."""
+        try:
+            await self._replica.refresh()
+        except ACLException as error:
+            logger.warning("replica_refresh_failed: %s age=%.1fs", error.code, self._replica.age_seconds)
+
+    def _bind_loop(self) -> None:
+        """Rattache les ressources à la boucle courante ; celles d'une autre boucle sont abandonnées."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            self._database.abandon()
+            self._started, self._keeper = False, None
+        self._loop, self._lock = loop, asyncio.Lock()
+

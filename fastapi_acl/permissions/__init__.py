@@ -1,0 +1,1 @@
+"""Tranche « permissions » : les règles de politique et les décisions."""

@@ -1,0 +1,1 @@
+"""Application de la tranche « permissions » : ports et cas d'usage."""

@@ -1,0 +1,39 @@
+"""Ce que la tranche demande au stockage des règles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi_acl.shared.identity import Principal
+    from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+
+
+class IPolicyRules(Protocol):
+    """Les règles en service et le chemin de leurs changements."""
+
+    @property
+    def revision(self) -> int:
+        """Dernière révision que ce processus a appliquée."""
+
+    async def page(
+        self, filters: Mapping[str, str], *, after: int = 0, limit: int = 50
+    ) -> Sequence[tuple[int, PolicyRule]]:
+        """Lit une page de règles, avec leur numéro.
+
+        Raises:
+            DatabaseUnavailableError: la base ne répond pas.
+        """
+
+    async def change(self, change: PolicyChange, actor: Principal) -> int:
+        """Fait un changement, tout ou rien, et rend sa révision.
+
+        Raises:
+            InvalidRuleError: une règle n'est pas admise.
+            RuleAlreadyExistsError: une règle à ajouter existe déjà.
+            RuleNotFoundError: une règle à retirer n'existe pas.
+            EscalationRefusedError: l'auteur ne détient pas ce qu'il accorde.
+            LastAdministratorError: plus aucun compte actif ne serait administrateur.
+        """

@@ -1,0 +1,122 @@
+"""Routes d'administration : lire et changer les règles de politique."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from fastapi_acl.permissions.interface.dependencies import PolicyRulesDep
+from fastapi_acl.permissions.interface.schemas import (
+    ReplaceRuleRequest,
+    RulePage,
+    RuleReplaced,
+    RulesAdded,
+    RuleSchema,
+    RulesRemoved,
+    RulesRequest,
+)
+from fastapi_acl.shared.exceptions import (
+    AuthenticationRequiredError,
+    EscalationRefusedError,
+    InvalidRequestError,
+    InvalidRuleError,
+    InvalidTokenError,
+    LastAdministratorError,
+    PermissionDeniedError,
+    PolicyUnavailableError,
+    RuleAlreadyExistsError,
+    RuleNotFoundError,
+)
+from fastapi_acl.shared.http.problems import ProblemRoute, problems
+from fastapi_acl.shared.http.security import require
+from fastapi_acl.shared.identity import Principal
+from fastapi_acl.shared.policy import PolicyChange
+
+GUARDED = (
+    AuthenticationRequiredError,
+    InvalidTokenError,
+    PermissionDeniedError,
+    InvalidRequestError,
+    PolicyUnavailableError,
+)
+
+router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=ProblemRoute)
+
+RulesReader = Annotated[Principal, Depends(require("acl.rules:read"))]
+RulesWriter = Annotated[Principal, Depends(require("acl.rules:write"))]
+Filter = Annotated[str | None, Query(min_length=1, max_length=250)]
+
+
+async def rule_filters(  # noqa: PLR0913, PLR0917 - une par colonne
+    ptype: Filter = None,
+    v0: Filter = None,
+    v1: Filter = None,
+    v2: Filter = None,
+    v3: Filter = None,
+    v4: Filter = None,
+    v5: Filter = None,
+) -> dict[str, str]:
+    """Rassemble les valeurs exigées, par colonne."""
+    given = {"ptype": ptype, "v0": v0, "v1": v1, "v2": v2, "v3": v3, "v4": v4, "v5": v5}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+async def row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = None) -> int:
+    """Lit le curseur d'une page.
+
+    Raises:
+        InvalidRequestError: il ne vient pas de `next_cursor`.
+    """
+    if cursor is None:
+        return 0
+    if not (cursor.isascii() and cursor.isdigit()):
+        message = "Le curseur n’est pas un de ceux que rend « next_cursor »."
+        raise InvalidRequestError(message)
+    return min(int(cursor), 2**31 - 1)
+
+
+@router.get("/rules", responses=problems(*GUARDED))
+async def list_rules(
+    rules: PolicyRulesDep,
+    _: RulesReader,
+    filters: Annotated[dict[str, str], Depends(rule_filters)],
+    after: Annotated[int, Depends(row_cursor)],
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> RulePage:
+    """Liste les règles, dans l'ordre où elles ont été écrites, filtrées par valeur exacte."""
+    rows = await rules.page(filters, after=after, limit=limit + 1)
+    shown = rows[:limit]
+    following = str(shown[-1][0]) if len(rows) > limit else None
+    return RulePage(items=[RuleSchema.of(rule) for _, rule in shown], next_cursor=following)
+
+
+@router.post(
+    "/rules",
+    status_code=201,
+    responses=problems(*GUARDED, InvalidRuleError, RuleAlreadyExistsError, EscalationRefusedError),
+)
+async def add_rules(body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDep) -> RulesAdded:
+    """Ajoute des règles, toutes ou aucune ; nul n'accorde ce qu'il ne détient pas."""
+    added = body.to_rules()
+    return RulesAdded(revision=await rules.change(PolicyChange(added=added), actor), added=len(added))
+
+
+@router.put(
+    "/rules",
+    responses=problems(
+        *GUARDED, InvalidRuleError, RuleAlreadyExistsError, RuleNotFoundError, EscalationRefusedError, LastAdministratorError
+    ),
+)
+async def replace_rule(body: ReplaceRuleRequest, actor: RulesWriter, rules: PolicyRulesDep) -> RuleReplaced:
+    """Remplace une règle par une autre, en une fois."""
+    change = PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),))
+    return RuleReplaced(revision=await rules.change(change, actor))
+
+
+@router.delete(
+    "/rules",
+    responses=problems(*GUARDED, InvalidRuleError, RuleNotFoundError, EscalationRefusedError, LastAdministratorError),
+)
+async def remove_rules(body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDep) -> RulesRemoved:
+    """Retire exactement ces règles, toutes ou aucune."""
+    removed = body.to_rules()
+    return RulesRemoved(revision=await rules.change(PolicyChange(removed=removed), actor), removed=len(removed))

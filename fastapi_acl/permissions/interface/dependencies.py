@@ -1,0 +1,12 @@
+"""Dépendances FastAPI de la tranche « permissions »."""
+
+from typing import Annotated
+
+from fastapi import Depends
+
+from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
+from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
+from fastapi_acl.shared.http.security import provided
+
+PolicyRulesDep = Annotated[IPolicyRules, Depends(provided(IPolicyRules))]  # type: ignore[type-abstract]
+CheckPermissionsDep = Annotated[CheckPermissionsUseCase, Depends(provided(CheckPermissionsUseCase))]

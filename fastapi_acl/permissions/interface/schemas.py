@@ -1,0 +1,131 @@
+"""Corps des requêtes et des réponses de la tranche « permissions »."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Self
+
+from fastapi_acl.permissions.domain.dtos.check import CheckDTO, CheckResultDTO
+from fastapi_acl.shared.policy import PolicyRule
+
+Value = Annotated[str, Field(min_length=1, max_length=250)]
+
+STRICT = ConfigDict(extra="forbid")
+
+
+class CheckItem(BaseModel):
+    """Une question : puis-je faire cette action sur cette ressource ?"""
+
+    model_config = STRICT
+
+    resource: Value = Field(description="Ressource.", examples=["document"])
+    action: Value = Field(description="Action.", examples=["read"])
+    domain: Value | None = Field(None, description="Domaine (locataire), si le modèle en a.")
+
+    def to_dto(self) -> CheckDTO:
+        """Rend la question pour le cas d'usage."""
+        return CheckDTO(self.resource, self.action, self.domain)
+
+
+class CheckRequest(BaseModel):
+    """De 1 à 1 000 questions."""
+
+    model_config = STRICT
+
+    checks: Annotated[list[CheckItem], Field(min_length=1, max_length=1000)]
+
+
+class CheckResponse(BaseModel):
+    """Réponses, dans l'ordre des questions."""
+
+    revision: int = Field(description="Révision à laquelle les réponses valent.")
+    results: list[bool]
+
+    @classmethod
+    def of(cls, result: CheckResultDTO) -> Self:
+        """Fait la réponse du résultat."""
+        return cls(revision=result.revision, results=result.results)
+
+
+class RuleSchema(BaseModel):
+    """Une règle de politique, comme liste de valeurs.
+
+    Les bornes d'ici ne protègent que la mémoire : c'est le modèle qui dit ce qu'est une règle, et `invalid_rule`
+    pourquoi elle est refusée.
+    """
+
+    model_config = STRICT
+
+    ptype: str = Field(max_length=64, description="Type de règle : `p`, `g`…")
+    values: list[Annotated[str, Field(max_length=4096)]] = Field(
+        max_length=64, description="Valeurs, dans l'ordre du modèle, de 1 à 250 caractères chacune."
+    )
+
+    def to_rule(self) -> PolicyRule:
+        """Rend la règle."""
+        return PolicyRule.of(self.ptype, self.values)
+
+    @classmethod
+    def of(cls, rule: PolicyRule) -> Self:
+        """Fait la représentation d'une règle."""
+        return cls.model_construct(ptype=rule.ptype, values=list(rule.values))
+
+
+class RulesRequest(BaseModel):
+    """De 1 à 1 000 règles, ajoutées ou retirées toutes ou aucune."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "rules": [
+                        {"ptype": "p", "values": ["role:reader", "document", "read", "allow"]},
+                        {"ptype": "g", "values": ["user:<id>", "role:reader"]},
+                    ]
+                }
+            ]
+        },
+    )
+
+    rules: Annotated[list[RuleSchema], Field(min_length=1, max_length=1000)]
+
+    def to_rules(self) -> tuple[PolicyRule, ...]:
+        """Rend les règles."""
+        return tuple(rule.to_rule() for rule in self.rules)
+
+
+class ReplaceRuleRequest(BaseModel):
+    """Une règle à remplacer par une autre."""
+
+    model_config = STRICT
+
+    old: RuleSchema
+    new: RuleSchema
+
+
+class RulesAdded(BaseModel):
+    """Ce qui a été ajouté, et la révision après laquelle c'est en vigueur."""
+
+    revision: int
+    added: int
+
+
+class RulesRemoved(BaseModel):
+    """Ce qui a été retiré, et la révision après laquelle c'est en vigueur."""
+
+    revision: int
+    removed: int
+
+
+class RuleReplaced(BaseModel):
+    """La révision après laquelle le remplacement est en vigueur."""
+
+    revision: int
+
+
+class RulePage(BaseModel):
+    """Une page de règles."""
+
+    items: list[RuleSchema]
+    next_cursor: str | None = Field(None, description="À passer dans `cursor` pour la suite ; null à la fin.")

@@ -1,0 +1,297 @@
+"""Configuration : une variable d'environnement `ACL_…` par réglage, chacune validée avec un message qui dit quoi faire."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from typing_extensions import Self
+
+from fastapi_acl.shared.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DatabaseType = Literal["sqlite", "postgresql", "mysql", "mongodb"]
+PackagedModel = Literal["rbac", "rbac_with_domains", "abac", "acl", "rest"]
+Algorithm = Literal["HS256", "HS384", "HS512"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+MIN_SECRET_BYTES: Final = 32
+"""Longueur minimale d'une clé HMAC, en octets (RFC 7518, 3.2)."""
+
+SCHEMES: Final[dict[str, tuple[str, ...]]] = {
+    "sqlite_uri": ("sqlite", "sqlite+aiosqlite"),
+    "postgresql_uri": ("postgresql", "postgres", "postgresql+asyncpg"),
+    "mysql_uri": ("mysql", "mariadb", "mysql+aiomysql"),
+    "mongodb_uri": ("mongodb", "mongodb+srv"),
+    "redis_url": ("redis", "rediss", "unix"),
+}
+
+NOT_YET_EFFECTIVE: Final = frozenset(
+    {
+        "mysql_uri",
+        "mongodb_uri",
+        "enable_cache",
+        "redis_url",
+        "cache_ttl",
+        "cache_backend",
+        "enable_roles_feature",
+        "enable_users_feature",
+        "rate_limit_enabled",
+        "rate_limit_default",
+        "rate_limit_login",
+        "trusted_proxies",
+        "revision_wait_ms",
+        "require_guarded_routes",
+    }
+)
+"""Réglages du contrat, acceptés et validés, que cette version n'applique pas encore : le démarrage le dit."""
+
+
+def _split(value: object) -> object:
+    """Accepte `a,b` aussi bien qu'une liste."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _strong(secret: SecretStr) -> SecretStr:
+    """Refuse une clé trop courte, sans jamais la citer."""
+    size = len(secret.get_secret_value().encode())
+    if size < MIN_SECRET_BYTES:
+        message = (
+            f"la clé fait {size} octets, il en faut au moins {MIN_SECRET_BYTES} : engendrez-la, par exemple avec "
+            "« python -c 'import secrets; print(secrets.token_urlsafe(48))' »"
+        )
+        raise ValueError(message)
+    return secret
+
+
+SigningSecret = Annotated[SecretStr, AfterValidator(_strong)]
+CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+
+
+class ACLConfig(BaseSettings):
+    """Tous les réglages de la bibliothèque.
+
+    Une valeur vient, dans l'ordre, de l'argument, de la variable d'environnement `ACL_<NOM>`, du fichier `.env`, puis
+    du défaut ci-dessous. Aucun secret n'apparaît dans la représentation ni dans les messages d'erreur.
+
+    Raises:
+        pydantic.ValidationError: une valeur est refusée ; chaque message dit quoi régler.
+        ConfigurationError: un argument ne porte le nom d'aucun réglage.
+
+    Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ACL_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+        protected_namespaces=(),
+    )
+
+    environment: Literal["development", "production"] = "development"
+    log_level: LogLevel = "INFO"
+
+    database_type: DatabaseType = "sqlite"
+    sqlite_uri: SecretStr = SecretStr("sqlite:///fastapi_acl.db")
+    postgresql_uri: SecretStr | None = None
+    mysql_uri: SecretStr | None = None
+    mongodb_uri: SecretStr | None = None
+    auto_migrate: bool = True
+
+    enable_cache: bool = False
+    cache_backend: Literal["memory", "redis"] = "memory"
+    cache_ttl: Annotated[int, Field(ge=1, le=86_400)] = 300
+    redis_url: SecretStr | None = None
+
+    jwt_secret_key: SigningSecret | None = None
+    jwt_previous_keys: Annotated[list[SigningSecret], NoDecode, BeforeValidator(_split)] = []
+    jwt_algorithm: Algorithm = "HS256"
+    jwt_issuer: Annotated[str, Field(min_length=1, max_length=250)] = "fastapi-acl"
+    jwt_audience: Annotated[str, Field(min_length=1, max_length=250)] = "fastapi-acl"
+    jwt_access_token_expire_minutes: Annotated[int, Field(ge=1, le=1440)] = 15
+    jwt_refresh_token_expire_days: Annotated[int, Field(ge=1, le=365)] = 7
+    jwt_leeway_seconds: Annotated[int, Field(ge=0, le=60)] = 10
+    jwt_refresh_grace_seconds: Annotated[int, Field(ge=0, le=60)] = 0
+    session_idle_days: Annotated[int, Field(ge=1, le=365)] = 7
+    session_absolute_days: Annotated[int, Field(ge=1, le=365)] = 30
+
+    password_min_length: Annotated[int, Field(ge=8, le=128)] = 15
+    bcrypt_rounds: Annotated[int, Field(ge=4, le=16)] = 12
+
+    enable_api_routes: bool = True
+    api_prefix: str = "/api/v1"
+    enable_auth_feature: bool = True
+    enable_permissions_feature: bool = True
+    enable_roles_feature: bool = True
+    enable_users_feature: bool = True
+    enable_token_form: bool | None = None
+    require_guarded_routes: bool = False
+
+    model: PackagedModel = "rbac"
+    model_path: Path | None = None
+    policy_path: Path | None = None
+    allow_eval: bool = False
+    subject_format: Literal["prefixed", "raw"] = "prefixed"
+    policy_poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 0.5
+    max_staleness_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
+    revision_wait_ms: Annotated[int, Field(ge=0, le=10_000)] = 1000
+
+    rate_limit_enabled: bool = True
+    rate_limit_default: str = ""
+    rate_limit_login: str = "10/minute"
+    trusted_proxies: CommaSeparated = []
+
+    disable_auth_for_dev: bool = False
+    create_default_admin: bool = False
+    default_admin_username: Annotated[str, Field(min_length=1, max_length=64)] = "admin"
+    default_admin_email: str | None = None
+    default_admin_password: SecretStr | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Refuse un argument inconnu, que `extra="ignore"` (nécessaire au fichier .env partagé) tairait."""
+        unknown = set(init_settings()) - set(settings_cls.model_fields)
+        if unknown:
+            raise ConfigurationError("; ".join(_did_you_mean(sorted(unknown), settings_cls.model_fields)))
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @field_validator("sqlite_uri", "postgresql_uri", "mysql_uri", "mongodb_uri", "redis_url")
+    @classmethod
+    def _check_scheme(cls, value: SecretStr | None, info: Any) -> SecretStr | None:  # noqa: ANN401 - ValidationInfo
+        """Refuse une adresse d'un autre service que celui que le réglage nomme."""
+        expected = SCHEMES[info.field_name]
+        scheme = value.get_secret_value().partition("://")[0] if value else expected[0]
+        if scheme not in expected:
+            message = f"l’adresse doit commencer par « {expected[0]}:// » (admis : {', '.join(expected)})"
+            raise ValueError(message)
+        return value
+
+    @field_validator("api_prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        """Met le préfixe sous la forme `/a/b`, ou vide."""
+        stripped = value.strip().strip("/")
+        if any(character in stripped for character in "{}?# "):
+            message = "le préfixe est un chemin simple, par exemple « /api/v1 »"
+            raise ValueError(message)
+        return f"/{stripped}" if stripped else ""
+
+    @field_validator("model_path", "policy_path")
+    @classmethod
+    def _check_file(cls, value: Path | None) -> Path | None:
+        """Refuse un fichier qui n'existe pas."""
+        if value is not None and not value.is_file():
+            message = f"le fichier « {value} » n’existe pas (dossier courant : {Path.cwd()})"
+            raise ValueError(message)
+        return value
+
+    @field_validator("default_admin_password")
+    @classmethod
+    def _check_admin_password(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse un mot de passe vide ; sa force est jugée comme celle de tout compte."""
+        if value is not None and not value.get_secret_value():
+            message = "le mot de passe de l’administrateur ne peut pas être vide"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _check_database(self) -> Self:
+        """Exige l'adresse de la base choisie."""
+        if getattr(self, f"{self.database_type}_uri") is None:
+            variable = f"ACL_{self.database_type.upper()}_URI"
+            message = (
+                f"database_type vaut « {self.database_type} » : donnez son adresse dans {variable} "
+                f"(par exemple {SCHEMES[f'{self.database_type}_uri'][0]}://utilisateur:motdepasse@hote/base)"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _check_production(self) -> Self:
+        """Refuse en production ce qui n'est tolérable qu'en développement."""
+        if self.environment == "production":
+            faults = list(_production_faults(self))
+            if faults:
+                raise ValueError(" ; ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> Self:
+        """Exige l'adresse de Redis quand le cache est dans Redis."""
+        if self.enable_cache and self.cache_backend == "redis" and self.redis_url is None:
+            message = "cache_backend vaut « redis » : donnez l’adresse du serveur dans ACL_REDIS_URL"
+            raise ValueError(message)
+        return self
+
+    @property
+    def is_production(self) -> bool:
+        """Vrai en production."""
+        return self.environment == "production"
+
+    @property
+    def token_form_enabled(self) -> bool:
+        """Vrai si la route `/auth/token` est montée : par défaut, en développement seulement (RFC 9700, 2.4)."""
+        return not self.is_production if self.enable_token_form is None else self.enable_token_form
+
+    @property
+    def database_uri(self) -> str:
+        """Adresse de la base choisie, en clair : à ne montrer nulle part."""
+        uri: SecretStr = getattr(self, f"{self.database_type}_uri")
+        return uri.get_secret_value()
+
+    def ineffective_settings(self) -> list[str]:
+        """Réglages donnés explicitement que cette version n'applique pas encore."""
+        return sorted(self.model_fields_set & NOT_YET_EFFECTIVE)
+
+
+def unknown_variables(environment: Iterable[str] | None = None) -> list[str]:
+    """Dit quelles variables `ACL_…` ne correspondent à aucun réglage, avec le nom le plus proche.
+
+    Args:
+        environment: noms de variables ; ceux du processus par défaut.
+
+    Returns:
+        Une phrase par variable inconnue.
+    """
+    names = os.environ if environment is None else environment
+    known = {f"ACL_{field.upper()}" for field in ACLConfig.model_fields}
+    mine = sorted(name for name in names if name.startswith("ACL_") and not name.startswith("ACL_TEST_"))
+    return list(_did_you_mean([name for name in mine if name not in known], known))
+
+
+def _did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> Iterable[str]:
+    """Propose le réglage le plus proche de chaque nom inconnu."""
+    candidates = list(known)
+    for name in unknown:
+        near = difflib.get_close_matches(name, candidates, n=1)
+        yield f"« {name} » n’est pas un réglage" + (f" ; vouliez-vous « {near[0]} » ?" if near else "")
+
+
+def _production_faults(config: ACLConfig) -> Iterable[str]:
+    """Énumère ce qui interdit un démarrage en production."""
+    if config.jwt_secret_key is None and config.enable_auth_feature:
+        yield f"en production, ACL_JWT_SECRET_KEY est nécessaire ({MIN_SECRET_BYTES} octets au moins)"
+    if config.disable_auth_for_dev:
+        yield "ACL_DISABLE_AUTH_FOR_DEV n’est admis qu’avec ACL_ENVIRONMENT=development"
+    if config.create_default_admin and config.default_admin_password is None:
+        yield "en production, ACL_CREATE_DEFAULT_ADMIN demande ACL_DEFAULT_ADMIN_PASSWORD"
+    if config.bcrypt_rounds < 10:  # noqa: PLR2004 - plancher OWASP (Password Storage Cheat Sheet)
+        yield "en production, ACL_BCRYPT_ROUNDS vaut au moins 10"

@@ -1,0 +1,43 @@
+"""Choix de la base d'après la configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi_acl.shared.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from fastapi_acl.shared.config import ACLConfig
+    from fastapi_acl.shared.database.sql import SQLDatabase
+
+
+def create_database(config: ACLConfig) -> SQLDatabase:
+    """Fait la base que `database_type` nomme ; son pilote n'est importé que si elle est choisie.
+
+    Raises:
+        ConfigurationError: le pilote manque, ou cette version ne sert pas encore cette base.
+    """
+    if config.database_type == "sqlite":
+        from fastapi_acl.shared.database.sqlite import SQLiteDatabase  # noqa: PLC0415 - pilote chargé à la demande
+
+        return SQLiteDatabase(config.database_uri, auto_migrate=config.auto_migrate)
+    if config.database_type == "postgresql":
+        _need("asyncpg", extra="postgresql")
+        from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase  # noqa: PLC0415 - idem
+
+        return PostgreSQLDatabase(config.database_uri, auto_migrate=config.auto_migrate)
+    message = f"database_type « {config.database_type} » n’est pas encore servi : choisissez sqlite ou postgresql."
+    raise ConfigurationError(message)
+
+
+def _need(module: str, *, extra: str) -> None:
+    """Vérifie que le pilote est installé.
+
+    Raises:
+        ConfigurationError: il manque ; le message donne la commande.
+    """
+    try:
+        __import__(module)
+    except ImportError as error:
+        message = f"le pilote « {module} » manque : installez-le avec « pip install 'fastapi-acl[{extra}]' »."
+        raise ConfigurationError(message) from error

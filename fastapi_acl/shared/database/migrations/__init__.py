@@ -1,0 +1,1 @@
+"""Migrations Alembic, livrées dans le paquet et jouées par `ACLManager.initialize()`."""

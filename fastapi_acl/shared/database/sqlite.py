@@ -1,0 +1,71 @@
+"""SQLite : la base embarquée, sans serveur, qui sert par défaut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, final
+
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
+
+from fastapi_acl.shared.database.sql import SQLDatabase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.engine import URL, Connection
+
+BUSY_TIMEOUT_MS: Final = 5_000
+"""Temps, en millisecondes, pendant lequel un écrivain attend le verrou d'un autre processus."""
+
+WRITE_OPTION: Final = "fastapi_acl_write"
+
+
+@final
+class SQLiteDatabase(SQLDatabase):
+    """SQLite en WAL, avec `BEGIN IMMEDIATE` pour qui écrit.
+
+    Un début différé laisse deux écrivains lire le même état puis s'écraser ; le début immédiat les ordonne.
+    Source : https://www.sqlite.org/lang_transaction.html
+    """
+
+    def create_engine(self) -> AsyncEngine:
+        """Fait le moteur ; une connexion par session pour un fichier, une seule, partagée, en mémoire."""
+        url = make_url(self._uri).set(drivername="sqlite+aiosqlite")
+        engine = create_async_engine(url, hide_parameters=True, **_pool(url))
+        event.listen(engine.sync_engine, "connect", _prepare_connection)
+        event.listen(engine.sync_engine, "begin", _begin)
+        return engine
+
+    def take_migration_lock(self, connection: Connection) -> None:
+        """Ne fait rien : `BEGIN IMMEDIATE` est déjà le verrou."""
+
+    def write_options(self) -> Mapping[str, Any]:
+        """Demande le début immédiat."""
+        return {WRITE_OPTION: True}
+
+
+def _pool(url: URL) -> dict[str, Any]:
+    """Choisit la réserve : une base en mémoire n'existe que dans sa connexion."""
+    pool: type[Pool] = NullPool
+    if url.database in {None, "", ":memory:"}:
+        return {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
+    return {"poolclass": pool}
+
+
+def _prepare_connection(connection: Any, _record: object) -> None:  # noqa: ANN401 - connexion DBAPI adaptée
+    """Rend le début des transactions à SQLAlchemy et règle la connexion."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """Commence en écriture ou en lecture selon l'option de la transaction."""
+    writes = connection.get_execution_options().get(WRITE_OPTION, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

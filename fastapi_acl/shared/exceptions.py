@@ -1,0 +1,302 @@
+"""Erreurs de la bibliothèque : des familles, chacune avec un code stable, aucune ne connaît HTTP.
+
+    ACLException
+    ├── ConfigurationError            ce que l'exploitant doit corriger avant de démarrer
+    ├── AuthenticationError           qui êtes-vous ?
+    │   ├── AuthenticationRequiredError
+    │   ├── InvalidCredentialsError
+    │   ├── InvalidTokenError
+    │   └── TokenReusedError
+    ├── AuthorizationError            vous n'avez pas le droit
+    │   ├── PermissionDeniedError
+    │   ├── EscalationRefusedError
+    │   └── UserNotActiveError
+    ├── NotFoundError
+    │   ├── UserNotFoundError
+    │   └── RuleNotFoundError
+    ├── ConflictError
+    │   ├── UserAlreadyExistsError
+    │   ├── RuleAlreadyExistsError
+    │   └── LastAdministratorError
+    ├── InvalidInputError             la demande elle-même est fautive
+    │   ├── InvalidRequestError
+    │   ├── InvalidUsernameError
+    │   ├── InvalidEmailError
+    │   ├── WeakPasswordError
+    │   └── InvalidRuleError
+    ├── PayloadTooLargeError
+    ├── UnavailableError              réessayez : rien n'a été fait
+    │   ├── DatabaseUnavailableError
+    │   ├── PolicyUnavailableError
+    │   ├── DecisionFailedError
+    │   ├── HashingSaturatedError
+    │   └── ManagerMissingError
+    └── TransactionError              faute de programmation dans l'usage des transactions
+        ├── TransactionNotOwnedError
+        └── TransactionNotOrderedError
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ACLException(Exception):  # noqa: N818 - le nom que porte la racine dans l'interface publique promise
+    """Racine de toutes les erreurs de la bibliothèque.
+
+    Attributes:
+        code: identifiant anglais et stable, que les clients peuvent comparer.
+        detail: phrase française destinée à une personne, sans secret.
+        evidence: faits sérialisables en JSON qui aident à corriger ; jamais un secret.
+    """
+
+    code: ClassVar[str] = "acl_error"
+    default_detail: ClassVar[str] = "Erreur du contrôle d’accès."
+
+    def __init__(self, detail: str | None = None, **evidence: object) -> None:
+        """Retient la phrase et les preuves.
+
+        Args:
+            detail: phrase à montrer ; celle de la classe par défaut.
+            **evidence: faits à joindre à la réponse.
+        """
+        self.detail = detail or self.default_detail
+        self.evidence = evidence
+        super().__init__(self.detail)
+
+
+class ConfigurationError(ACLException):
+    """La configuration empêche de démarrer ; le message dit quoi régler."""
+
+    code = "configuration_error"
+    default_detail = "La configuration est incorrecte."
+
+
+class AuthenticationError(ACLException):
+    """L'appelant n'est pas identifié."""
+
+    code = "authentication_failed"
+    default_detail = "L’identité n’a pas pu être vérifiée."
+
+
+class AuthenticationRequiredError(AuthenticationError):
+    """Aucun jeton n'accompagne la demande."""
+
+    code = "authentication_required"
+    default_detail = "Un jeton d’accès est nécessaire : connectez-vous, puis envoyez « Authorization: Bearer … »."
+
+
+class InvalidCredentialsError(AuthenticationError):
+    """Nom inconnu ou mot de passe faux, sans dire lequel."""
+
+    code = "invalid_credentials"
+    default_detail = "Nom d’utilisateur ou mot de passe incorrect."
+
+
+class InvalidTokenError(AuthenticationError):
+    """Le jeton est mal formé, périmé, révoqué ou n'est pas de ce service."""
+
+    code = "invalid_token"
+    default_detail = "Le jeton n’est pas valide ou n’est plus valide."
+
+
+class TokenReusedError(AuthenticationError):
+    """Un jeton de renouvellement déjà dépensé est revenu : la session est révoquée (RFC 9700, 4.14)."""
+
+    code = "token_reused"
+    default_detail = "Ce jeton de renouvellement a déjà servi ; la session est fermée, reconnectez-vous."
+
+
+class AuthorizationError(ACLException):
+    """L'appelant est connu mais n'a pas le droit."""
+
+    code = "forbidden"
+    default_detail = "Cette action n’est pas permise."
+
+
+class PermissionDeniedError(AuthorizationError):
+    """La politique refuse."""
+
+    code = "permission_denied"
+    default_detail = "La politique ne vous accorde pas cette permission."
+
+
+class EscalationRefusedError(AuthorizationError):
+    """Nul n'accorde ce qu'il ne détient pas."""
+
+    code = "escalation_refused"
+    default_detail = "Vous ne pouvez pas accorder une permission que vous ne détenez pas."
+
+
+class UserNotActiveError(AuthorizationError):
+    """Le compte est désactivé (dit seulement après un mot de passe juste)."""
+
+    code = "user_not_active"
+    default_detail = "Ce compte est désactivé."
+
+
+class NotFoundError(ACLException):
+    """L'objet demandé n'existe pas."""
+
+    code = "not_found"
+    default_detail = "Introuvable."
+
+
+class UserNotFoundError(NotFoundError):
+    """Aucun compte ne porte cet identifiant."""
+
+    code = "user_not_found"
+    default_detail = "Aucun compte ne porte cet identifiant."
+
+
+class RuleNotFoundError(NotFoundError):
+    """Une règle à retirer n'existe pas."""
+
+    code = "rule_not_found"
+    default_detail = "Une des règles n’existe pas ; rien n’a été changé."
+
+
+class ConflictError(ACLException):
+    """L'état présent s'oppose à la demande."""
+
+    code = "conflict"
+    default_detail = "L’état actuel ne permet pas cette opération."
+
+
+class UserAlreadyExistsError(ConflictError):
+    """Le nom ou l'adresse est déjà pris, sans dire lequel."""
+
+    code = "user_already_exists"
+    default_detail = "Ce nom d’utilisateur ou cette adresse est déjà pris."
+
+
+class RuleAlreadyExistsError(ConflictError):
+    """Une règle à ajouter existe déjà."""
+
+    code = "rule_already_exists"
+    default_detail = "Une des règles existe déjà ; rien n’a été changé."
+
+
+class LastAdministratorError(ConflictError):
+    """Plus aucun compte actif ne pourrait modifier les règles."""
+
+    code = "last_administrator"
+    default_detail = "Ce changement retirerait le dernier administrateur ; nommez-en un autre d’abord."
+
+
+class InvalidInputError(ACLException):
+    """La demande est fautive ; la renvoyer telle quelle n'y changera rien."""
+
+    code = "invalid_input"
+    default_detail = "La demande est incorrecte."
+
+
+class InvalidRequestError(InvalidInputError):
+    """Le corps, le chemin ou les paramètres n'ont pas la forme attendue."""
+
+    code = "invalid_request"
+    default_detail = "La demande n’a pas la forme attendue ; voyez « errors »."
+
+
+class InvalidUsernameError(InvalidInputError):
+    """Le nom d'utilisateur contient un caractère refusé ou n'a pas une longueur admise."""
+
+    code = "invalid_username"
+    default_detail = "Ce nom d’utilisateur n’est pas admis."
+
+
+class InvalidEmailError(InvalidInputError):
+    """L'adresse n'a pas la forme d'une adresse électronique."""
+
+    code = "invalid_email"
+    default_detail = "Cette adresse électronique n’est pas admise."
+
+
+class WeakPasswordError(InvalidInputError):
+    """Le mot de passe ne suit pas les règles (NIST SP 800-63B-4)."""
+
+    code = "weak_password"
+    default_detail = "Ce mot de passe n’est pas admis."
+
+
+class InvalidRuleError(InvalidInputError):
+    """La règle n'a pas la forme que le modèle demande."""
+
+    code = "invalid_rule"
+    default_detail = "Une des règles n’est pas admise ; rien n’a été changé."
+
+
+class PayloadTooLargeError(ACLException):
+    """Le corps de la demande dépasse la taille admise."""
+
+    code = "payload_too_large"
+    default_detail = "Le corps de la demande est trop grand."
+
+
+class UnavailableError(ACLException):
+    """Le service ne peut pas répondre pour l'instant ; rien n'a été fait."""
+
+    code = "unavailable"
+    default_detail = "Le service n’est pas disponible pour l’instant ; réessayez."
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """La base ne répond pas."""
+
+    code = "database_unavailable"
+    default_detail = "La base de données ne répond pas ; réessayez dans un instant."
+
+
+class PolicyUnavailableError(UnavailableError):
+    """La politique n'est pas chargée, ou plus assez fraîche : dans le doute, refuser."""
+
+    code = "policy_unavailable"
+    default_detail = "La politique n’est pas chargée ; réessayez dans un instant."
+
+
+class DecisionFailedError(UnavailableError):
+    """L'évaluation de la politique a échoué : ce n'est jamais un accord."""
+
+    code = "decision_failed"
+    default_detail = "La décision n’a pas pu être prise ; l’accès est refusé."
+
+
+class HashingSaturatedError(UnavailableError):
+    """Trop de mots de passe attendent d'être vérifiés."""
+
+    code = "too_busy"
+    default_detail = "Trop de connexions sont en cours ; réessayez dans un instant."
+
+
+class ManagerMissingError(UnavailableError):
+    """`require` ou `current_user` s'exécute dans une application sans ACLManager."""
+
+    code = "acl_not_installed"
+    default_detail = (
+        "Aucun ACLManager n’accompagne cette application : ajoutez « ACLManager(config, app=app) » "
+        "à l’application qui reçoit les requêtes, avant son démarrage."
+    )
+
+
+class TransactionError(ACLException):
+    """La transaction ambiante est mal employée : une faute du programme, pas de l'appelant."""
+
+    code = "transaction_error"
+    default_detail = "La transaction ambiante est mal employée."
+
+
+class TransactionNotOwnedError(TransactionError):
+    """Une autre tâche que celle qui a ouvert la transaction veut s'en servir."""
+
+    code = "transaction_not_owned"
+    default_detail = (
+        "Cette tâche n’a pas ouvert la transaction ambiante : n’employez ni gather, ni wait_for, ni create_task "
+        "entre son début et sa validation."
+    )
+
+
+class TransactionNotOrderedError(TransactionError):
+    """On journalise dans une transaction qui n'a pas été ouverte pour cela."""
+
+    code = "transaction_not_ordered"
+    default_detail = "Pour journaliser, ouvrez la transaction extérieure avec « transaction(log=True) »."

@@ -1,0 +1,79 @@
+"""Ce qu'une requête sait de son ACLManager : un intergiciel ASGI l'y met, les dépendances l'y lisent.
+
+Rien n'est gardé au niveau d'un module : deux applications d'un même processus ne se voient pas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+
+from fastapi_acl.shared.exceptions import ManagerMissingError
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from fastapi_acl.shared.identity import Authenticator, Authorizer, Principal
+
+SCOPE_KEY: Final = "fastapi_acl"
+ROOT_KEY: Final = "fastapi_acl.root_path"
+"""Préfixe sous lequel l'application du manager est elle-même montée."""
+
+Component = TypeVar("Component")
+
+
+class AccessControl(Protocol):
+    """Ce que les dépendances demandent au manager."""
+
+    @property
+    def authenticator(self) -> Authenticator:
+        """Ce qui fait d'un jeton une identité."""
+
+    @property
+    def authorizer(self) -> Authorizer:
+        """Ce qui décide."""
+
+    async def ready(self) -> None:
+        """Attend que le manager soit prêt, peu de temps.
+
+        Raises:
+            UnavailableError: il ne l'est pas.
+        """
+
+    def development_principal(self, peer: str | None) -> Principal | None:
+        """Rend l'identité d'une requête sans jeton, si `disable_auth_for_dev` l'admet pour ce pair."""
+
+    def provide(self, kind: type[Component]) -> Component:
+        """Rend le composant de ce type."""
+
+
+class ACLMiddleware:
+    """Intergiciel ASGI pur qui met le manager dans la portée de chaque requête ; il n'attend rien."""
+
+    def __init__(self, app: ASGIApp, access_control: AccessControl) -> None:
+        """Retient l'application et le manager.
+
+        Args:
+            app: application suivante.
+            access_control: le manager.
+        """
+        self._app = app
+        self._access_control = access_control
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passe la requête, portée complétée."""
+        scope[SCOPE_KEY] = self._access_control
+        scope[ROOT_KEY] = scope.get("root_path", "")
+        await self._app(scope, receive, send)
+
+
+def access_control(connection: HTTPConnection) -> AccessControl:
+    """Rend le manager de cette requête.
+
+    Raises:
+        ManagerMissingError: l'application n'en a pas.
+    """
+    found: Any = connection.scope.get(SCOPE_KEY)
+    if found is None:
+        raise ManagerMissingError
+    return cast("AccessControl", found)

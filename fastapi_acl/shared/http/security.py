@@ -1,0 +1,266 @@
+"""`current_user` et `require` : ce que les routes, celles de la bibliothèque comme celles de l'application, demandent.
+
+Une seule dépendance mène du jeton à la décision : jeton → `Authenticator` → `Principal` → `Authorizer` → la route, ou
+un problème 401 ou 403. Rien sur ce chemin ne lit de base ni de réseau.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from fastapi import Depends
+from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from fastapi_acl.shared.exceptions import (
+    ACLException,
+    AuthenticationRequiredError,
+    ConfigurationError,
+    PermissionDeniedError,
+)
+from fastapi_acl.shared.http.problems import ProblemException
+from fastapi_acl.shared.http.resources import expand, route_template, with_attributes
+from fastapi_acl.shared.http.scope import AccessControl, access_control
+from fastapi_acl.shared.identity import AttributedName, Principal
+
+Component = TypeVar("Component")
+Dependency = Callable[..., Any]
+
+SCHEME_NAME: Final = "fastapi-acl"
+
+
+class BearerToken(SecurityBase):
+    """Lit le jeton porteur de l'en-tête `Authorization` (RFC 6750, 2.1), jamais de l'adresse ni du corps."""
+
+    def __init__(self) -> None:
+        """Déclare le schéma à OpenAPI ; le manager y met l'adresse du formulaire de connexion."""
+        self.model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="token", scopes={})))
+        self.scheme_name = SCHEME_NAME
+
+    async def __call__(self, connection: HTTPConnection) -> str | None:
+        """Rend le jeton, ou None s'il n'y en a pas."""
+        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+bearer_token: Final = BearerToken()
+
+
+async def ready_access_control(connection: HTTPConnection) -> AccessControl:
+    """Rend le manager de la requête, une fois prêt."""
+    try:
+        manager = access_control(connection)
+        await manager.ready()
+    except ACLException as error:
+        raise ProblemException(error) from error
+    return manager
+
+
+async def current_user(
+    connection: HTTPConnection,
+    manager: Annotated[AccessControl, Depends(ready_access_control)],
+    token: Annotated[str | None, Depends(bearer_token)],
+) -> Principal:
+    """Rend l'identité de l'appelant, sans lire la base.
+
+    Raises:
+        ProblemException: 401 sans jeton ou sur un jeton refusé, 503 si le service n'est pas prêt.
+    """
+    try:
+        return await _identify(manager, token, connection)
+    except ACLException as error:
+        raise ProblemException(error) from error
+
+
+async def _identify(manager: AccessControl, token: str | None, connection: HTTPConnection) -> Principal:
+    """Vérifie le jeton ; sans jeton, seul le mode de développement rend une identité."""
+    if token is not None:
+        return await manager.authenticator.authenticate(token)
+    principal = manager.development_principal(connection.client.host if connection.client else None)
+    if principal is None:
+        raise AuthenticationRequiredError
+    return principal
+
+
+CurrentPrincipal = Annotated[Principal, Depends(current_user)]
+
+
+@dataclass(frozen=True)
+class Provided:
+    """Dépendance qui rend un composant du manager de la requête ; égale à toute autre du même type."""
+
+    kind: type[Any]
+
+    async def __call__(self, manager: Annotated[AccessControl, Depends(ready_access_control)]) -> Any:  # noqa: ANN401 - du type demandé
+        """Rend le composant."""
+        return manager.provide(self.kind)
+
+
+def provided(kind: type[Component]) -> Callable[..., Awaitable[Component]]:
+    """Fait la dépendance qui rend le composant de ce type.
+
+    Args:
+        kind: classe ou port sous lequel le manager l'a rangé.
+    """
+    return Provided(kind)
+
+
+@dataclass(frozen=True)
+class Require:
+    """Dépendance qui n'ouvre la route que si la politique l'accorde ; deux demandes égales sont interchangeables.
+
+    L'égalité de valeur fait marcher `app.dependency_overrides[require("document:read")]`.
+
+    Attributes:
+        permissions: permissions `ressource:action`, la ressource pouvant contenir des paramètres de chemin.
+        mode: `all` les demande toutes, `any` une seule.
+        resource: dépendance qui charge l'objet dont le modèle lit les attributs.
+        domain: domaine, avec paramètres de chemin, ou dépendance qui le rend.
+    """
+
+    permissions: tuple[str, ...]
+    mode: Literal["all", "any"] = "all"
+    resource: Dependency | None = None
+    domain: str | Dependency | None = None
+
+    def __post_init__(self) -> None:
+        """Vérifie les permissions et montre à FastAPI les dépendances qu'il doit résoudre."""
+        if not self.permissions:
+            message = "nommez au moins une permission"
+            raise ConfigurationError(message)
+        for permission in self.permissions:
+            split_permission(permission)
+        object.__setattr__(self, "__signature__", self._signature())
+
+    def _signature(self) -> inspect.Signature:
+        """Fait la signature que FastAPI lit : l'identité, et ce que `resource` et `domain` demandent."""
+        wanted: dict[str, Any] = {
+            "connection": HTTPConnection,
+            "manager": Annotated[AccessControl, Depends(ready_access_control)],
+            "principal": CurrentPrincipal,
+        }
+        if self.resource is not None:
+            wanted["loaded"] = Annotated[Any, Depends(self.resource)]
+        if callable(self.domain):
+            wanted["domain"] = Annotated[Any, Depends(self.domain)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Signature([inspect.Parameter(name, keyword, annotation=kind) for name, kind in wanted.items()])
+
+    async def __call__(
+        self,
+        *,
+        connection: HTTPConnection,
+        manager: AccessControl,
+        principal: Principal,
+        loaded: object = None,
+        domain: str | None = None,
+    ) -> Principal:
+        """Rend l'identité si l'accès est permis.
+
+        Raises:
+            ProblemException: 403 si la politique refuse, 503 si elle ne peut pas répondre.
+        """
+        try:
+            place = expand(self.domain, connection.path_params) if isinstance(self.domain, str) else domain
+            answers = (self._decide(permission, connection, manager, principal, loaded, place) for permission in self.permissions)
+            if not (all(answers) if self.mode == "all" else any(answers)):
+                raise PermissionDeniedError
+        except ACLException as error:
+            raise ProblemException(error) from error
+        return principal
+
+    def _decide(  # noqa: PLR0913, PLR0917 - tout ce dont une décision dépend
+        self,
+        permission: str,
+        connection: HTTPConnection,
+        manager: AccessControl,
+        principal: Principal,
+        loaded: object,
+        domain: str | None,
+    ) -> bool:
+        """Décide d'une permission ; sous un modèle de routes, le gabarit et la méthode en tiennent lieu."""
+        template, action = split_permission(permission)
+        resource = expand(template, connection.path_params)
+        if manager.authorizer.decides_on_routes:
+            resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
+        value = resource if loaded is None else AttributedName(resource, with_attributes(loaded))
+        return manager.authorizer.decide(principal, value, action, domain)
+
+
+@dataclass(frozen=True)
+class RequireRole:
+    """Dépendance qui n'ouvre la route qu'à qui tient le rôle, directement ou par héritage."""
+
+    role: str
+    domain: str | None = None
+
+    async def __call__(
+        self,
+        connection: HTTPConnection,
+        manager: Annotated[AccessControl, Depends(ready_access_control)],
+        principal: CurrentPrincipal,
+    ) -> Principal:
+        """Rend l'identité si l'appelant tient le rôle.
+
+        Raises:
+            ProblemException: 403 s'il ne le tient pas.
+        """
+        try:
+            place = expand(self.domain, connection.path_params) if self.domain is not None else None
+            if not manager.authorizer.holds_role(principal, self.role, place):
+                raise PermissionDeniedError
+        except ACLException as error:
+            raise ProblemException(error) from error
+        return principal
+
+
+def require(
+    permission: str, *, resource: Dependency | None = None, domain: str | Dependency | None = None
+) -> Callable[..., Awaitable[Principal]]:
+    """Fait la dépendance qui demande une permission : `Depends(require("document:read"))`.
+
+    Args:
+        permission: `ressource:action` ; la ressource peut nommer des paramètres de chemin
+            (`document:{document_id}:read`), dont les valeurs sont encodées pour ne jamais former un motif.
+        resource: dépendance qui charge l'objet ; ses attributs scalaires se lisent dans le modèle (`r.obj.owner`).
+        domain: locataire : un texte, qui peut nommer des paramètres de chemin, ou une dépendance.
+
+    Raises:
+        ConfigurationError: la permission n'a pas la forme `ressource:action`.
+    """
+    return Require((permission,), resource=resource, domain=domain)
+
+
+def require_all(*permissions: str, domain: str | Dependency | None = None) -> Callable[..., Awaitable[Principal]]:
+    """Fait la dépendance qui demande toutes ces permissions ; voir `require`."""
+    return Require(permissions, "all", domain=domain)
+
+
+def require_any(*permissions: str, domain: str | Dependency | None = None) -> Callable[..., Awaitable[Principal]]:
+    """Fait la dépendance qui demande l'une au moins de ces permissions ; voir `require`."""
+    return Require(permissions, "any", domain=domain)
+
+
+def require_role(role: str, *, domain: str | None = None) -> Callable[..., Awaitable[Principal]]:
+    """Fait la dépendance qui demande un rôle ; préférez une permission, qu'on peut réattribuer sans toucher au code.
+
+    Args:
+        role: nom du rôle, sans préfixe.
+        domain: locataire, qui peut nommer des paramètres de chemin.
+    """
+    return RequireRole(role, domain)
+
+
+def split_permission(permission: str) -> tuple[str, str]:
+    """Coupe `ressource:action` au dernier `:`.
+
+    Raises:
+        ConfigurationError: la forme n'est pas celle-là.
+    """
+    resource, colon, action = permission.rpartition(":")
+    if not (colon and resource and action) or "{" in action:
+        message = f"la permission « {permission} » s’écrit « ressource:action », par exemple « document:read »"
+        raise ConfigurationError(message)
+    return resource, action

@@ -1,0 +1,113 @@
+"""Qui agit, et qui décide : valeurs et ports purs, sans cadre ni pilote, que le domaine peut importer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Self
+
+USER_PREFIX: Final = "user:"
+"""Préfixe des sujets qui sont des comptes : sans lui, qui s'inscrit sous le nom `admin` serait le rôle `admin`."""
+
+ROLE_PREFIX: Final = "role:"
+"""Préfixe des sujets qui sont des rôles."""
+
+ACL_NAMESPACE: Final = "acl."
+"""Début des ressources de la bibliothèque elle-même."""
+
+EVERY_DOMAIN: Final = "*"
+"""Domaine dans lequel se décident les permissions `acl.*`."""
+
+NO_CLAIMS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class AttributedName(str):
+    """Texte figé qui porte des attributs scalaires, pour les modèles qui lisent `r.sub.id` ou `r.obj.owner`.
+
+    Il se compare, se hache et s'écrit comme le texte seul ; ses attributs priment sur les méthodes de `str`, de sorte
+    qu'un attribut `title` est bien celui de l'objet.
+    """
+
+    def __new__(cls, name: str, attributes: Mapping[str, object] = NO_CLAIMS) -> Self:
+        """Fige le texte et ses attributs.
+
+        Args:
+            name: le texte lui-même.
+            attributes: attributs lisibles par le modèle.
+        """
+        value = super().__new__(cls, name)
+        value.__dict__.update(attributes)
+        return value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse toute modification."""
+        message = f"{type(self).__name__} est figé"
+        raise AttributeError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Celui au nom de qui la requête s'exécute.
+
+    Attributes:
+        id: identifiant immuable du compte, sans préfixe.
+        session_id: session dont vient le jeton ; None pour un Authenticator qui n'en a pas.
+        claims: revendications scalaires que les matchers peuvent lire (`r.sub.<nom>`).
+    """
+
+    id: str
+    session_id: str | None = None
+    claims: Mapping[str, Any] = field(default=NO_CLAIMS, hash=False)
+
+    @property
+    def subject(self) -> AttributedName:
+        """Sujet de politique, `user:<id>`, avec `id` et les revendications pour attributs."""
+        return AttributedName(f"{USER_PREFIX}{self.id}", {**self.claims, "id": self.id})
+
+    @property
+    def name(self) -> str:
+        """Nom sous lequel le journal le retient."""
+        return self.id if self is SYSTEM else f"{USER_PREFIX}{self.id}"
+
+
+SYSTEM: Final = Principal(id="system")
+"""Le programme lui-même (démarrage, ligne de commande) ; se reconnaît par identité, aucun jeton ne peut l'imiter."""
+
+
+class Authenticator(Protocol):
+    """Ce qui fait d'un jeton une identité ; l'application peut fournir le sien."""
+
+    async def authenticate(self, token: str) -> Principal:
+        """Vérifie un jeton porteur.
+
+        Raises:
+            InvalidTokenError: le jeton n'est pas valide, quelle qu'en soit la raison.
+        """
+
+
+class Authorizer(Protocol):
+    """Ce que les routes demandent au moteur ; la décision se prend en mémoire, sans entrée-sortie."""
+
+    @property
+    def decides_on_routes(self) -> bool:
+        """Vrai si le modèle veut le gabarit de la route et la méthode au lieu de la ressource et de l'action."""
+
+    @property
+    def has_domains(self) -> bool:
+        """Vrai si une décision porte sur un domaine, que la demande doit alors donner."""
+
+    def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
+        """Dit si l'accès est permis.
+
+        Raises:
+            PolicyUnavailableError: aucune politique n'est chargée.
+            DecisionFailedError: l'évaluation a échoué ; ce n'est jamais un accord.
+        """
+
+    def holds_role(self, principal: Principal, role: str, domain: str | None = None) -> bool:
+        """Dit si l'appelant tient le rôle, directement ou par héritage."""
