@@ -10,6 +10,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from fastapi_acl.config_reference import env_example, markdown
 from fastapi_acl.manager import ACLManager
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Exploite fastapi-acl ; les réglages viennent des variables ACL_… et du fichier .env.")
 policy = typer.Typer(help="Règles de politique.")
+settings = typer.Typer(help="Réglages.")
 app.add_typer(policy, name="policy")
+app.add_typer(settings, name="config")
 
 output = Console()
 errors = Console(stderr=True)
@@ -52,6 +55,18 @@ def migrate() -> None:
         return "Le schéma est à jour."
 
     _run(run)
+
+
+@settings.command("env")
+def config_env() -> None:
+    """Écrit un .env commenté, un réglage par ligne."""
+    sys.stdout.write(env_example())
+
+
+@settings.command("table")
+def config_table() -> None:
+    """Écrit le tableau Markdown des réglages."""
+    sys.stdout.write(markdown())
 
 
 @policy.command("apply")

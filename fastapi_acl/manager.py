@@ -1,48 +1,32 @@
-"""ACLManager : la racine de composition.
+"""ACLManager : ce qu'une application reçoit, et la vie de la bibliothèque dans celle-ci.
 
-Rien d'autre ne construit d'objets de plusieurs tranches, et rien ne vit au niveau d'un module : deux managers d'un
-même processus ne se voient pas.
+Rien ne vit au niveau d'un module : deux managers d'un même processus ne se voient pas.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import secrets
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from fastapi_acl.auth import AuthSlice, build_auth
 from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.auth.interface.api import router as auth_router
 from fastapi_acl.auth.interface.api import token_router
-from fastapi_acl.bootstrap import Bootstrap
-from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
-from fastapi_acl.engine.authorizer import PolicyAuthorizer
-from fastapi_acl.engine.enforcer import PolicyEnforcer
-from fastapi_acl.engine.guard import AdministratorGuard, EscalationGuard
-from fastapi_acl.engine.schema import load_model
-from fastapi_acl.engine.store import PolicyMemory, PolicyStore
+from fastapi_acl.composition import compose
+from fastapi_acl.environment import check_distributions, warn_about, with_secret
 from fastapi_acl.lifecycle import Lifecycle
-from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
-from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
 from fastapi_acl.permissions.interface.api import router as permissions_router
-from fastapi_acl.shared.config import ACLConfig, unknown_variables
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
 from fastapi_acl.shared.http.problems import ProblemException, handle_problem
 from fastapi_acl.shared.http.scope import ACLMiddleware
 from fastapi_acl.shared.http.security import SCHEME_NAME
 from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.logging import configure_logging, get_logger
-from fastapi_acl.shared.sync.changes import ChangeLog
-from fastapi_acl.shared.sync.replica import Replica
-from fastapi_acl.shared.sync.revocations import Revocations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -50,15 +34,16 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
 
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+    from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
+    from fastapi_acl.auth.domain.entities.auth_user import AuthUser
     from fastapi_acl.engine.authorizer import RequestBuilder
+    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.store import PolicyStore
     from fastapi_acl.shared.identity import Authenticator, Authorizer
 
 logger = get_logger("manager")
 
 Component = TypeVar("Component")
-
-OLDEST_JOSE: Final = (3, 4)
-"""En deçà, python-jose accepte une clé publique comme secret HMAC (CVE-2024-33663)."""
 
 
 class ACLManager:
@@ -97,46 +82,15 @@ class ACLManager:
         Raises:
             ConfigurationError: la configuration, le modèle ou l'environnement empêche de démarrer.
         """
-        self.config = _with_secret(config if config is not None else ACLConfig())
+        self.config = with_secret(config if config is not None else ACLConfig())
         configure_logging(self.config.log_level)
-        _check_distributions()
-        _warn(self.config)
-        self._compose(authenticator, request_builder)
+        check_distributions()
+        warn_about(self.config)
+        self._parts = compose(self.config, authenticator, request_builder)
+        self._lifecycle = Lifecycle(self.config, self._parts.database, self._parts.replica, self._start)
+        self._developer: Principal | None = None
         if app is not None:
             self.install(app)
-
-    # --- composition -------------------------------------------------------------------------------------------
-
-    def _compose(self, authenticator: Authenticator | None, request_builder: RequestBuilder | None) -> None:
-        """Construit tous les objets et les relie ; rien n'y fait d'entrée-sortie."""
-        config = self.config
-        self._database = create_database(config)
-        log = ChangeLog()
-        revocations = Revocations(log)
-        adapter = SQLPolicyAdapter(self._database)
-        self._enforcer = PolicyEnforcer(
-            load_model(config),
-            adapter,
-            strict=True,
-            allow_eval=config.allow_eval,
-            raw_subjects=config.subject_format == "raw",
-            share_domains=config.model_path is None,
-        )
-        self._replica = Replica(self._database, log, [PolicyMemory(adapter, self._enforcer), revocations])
-        self._authorizer = PolicyAuthorizer(
-            self._enforcer,
-            self._replica,
-            max_staleness=config.max_staleness_seconds,
-            request_builder=request_builder,
-        )
-        self._store = PolicyStore(
-            adapter,
-            self._enforcer,
-            self._replica,
-            EscalationGuard(self._enforcer.schema),
-            AdministratorGuard(self._authorizer, accounts=None),
-        )
-        self._enforcer.bind(self._store.change)
 
     # --- installation ------------------------------------------------------------------------------------------
 
@@ -178,8 +132,8 @@ class ACLManager:
         @asynccontextmanager
         async def lifespan(started: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - l'application, et son état
             _handle_mounted_problems(app)
-            await self.initialize()
             try:
+                await self.initialize()
                 async with inner(started) as state:
                     yield state
             finally:
@@ -224,7 +178,7 @@ class ACLManager:
     async def close(self) -> None:
         """Arrête le suivi, les fils de hachage et les connexions ; sans effet si c'est fait."""
         await self._lifecycle.close()
-        self._auth.hasher.close()
+        self._parts.hasher.close()
 
     async def ready(self) -> None:
         """Laisse passer une requête gardée ; voir `Lifecycle.ready`."""
@@ -241,7 +195,7 @@ class ACLManager:
         Raises:
             DatabaseUnavailableError: la base ne répond pas.
         """
-        await self._database.migrate(force=True)
+        await self._parts.database.migrate(force=True)
 
     async def create_administrator(self, username: str, password: str, *, email: str | None = None) -> AuthUser:
         """Crée un compte administrateur ; un compte existant n'est jamais promu.
@@ -252,7 +206,7 @@ class ACLManager:
             DatabaseUnavailableError: la base ne répond pas.
         """
         await self._start()
-        return await self._bootstrap.create_administrator(username, email, password)
+        return await self._parts.bootstrap.create_administrator(username, email, password)
 
     async def apply_policy_file(self) -> int:
         """Ajoute les règles du fichier `policy_path` qui manquent ; rend leur nombre.
@@ -262,17 +216,17 @@ class ACLManager:
             DatabaseUnavailableError: la base ne répond pas.
         """
         await self._load()
-        return await self._bootstrap.apply_policy_file()
+        return await self._parts.bootstrap.apply_policy_file()
 
     async def _load(self) -> None:
         """Met le schéma à jour et charge les mémoires."""
-        await self._database.migrate()
-        await self._replica.refresh()
+        await self._parts.database.migrate()
+        await self._parts.replica.refresh()
 
     async def _start(self) -> None:
         """Démarre : schéma, mémoires, premier démarrage, identité de développement."""
         await self._load()
-        await self._bootstrap.run()
+        await self._parts.bootstrap.run()
         self._developer = await self._find_developer()
 
     async def _find_developer(self) -> Principal | None:
@@ -280,7 +234,7 @@ class ACLManager:
         if not self.config.disable_auth_for_dev:
             return None
         logger.warning("auth_disabled_for_dev: une requête locale sans jeton agit en administrateur par défaut")
-        account = await self._auth.users.find_by_username(self.config.default_admin_username)
+        account = await self._parts.users.find_by_username(self.config.default_admin_username)
         return Principal(id=str(account.id)) if account is not None else None
 
     # --- ce que les dépendances demandent ----------------------------------------------------------------------
@@ -288,12 +242,12 @@ class ACLManager:
     @property
     def authenticator(self) -> Authenticator:
         """Ce qui fait d'un jeton une identité."""
-        return self._authenticator
+        return self._parts.authenticator
 
     @property
     def authorizer(self) -> Authorizer:
         """Ce qui décide."""
-        return self._authorizer
+        return self._parts.authorizer
 
     def development_principal(self, peer: str | None) -> Principal | None:
         """Rend l'identité de développement, pour un pair local seulement."""
@@ -301,69 +255,27 @@ class ACLManager:
 
     def provide(self, kind: type[Component]) -> Component:
         """Rend le composant de ce type, port ou cas d'usage."""
-        return cast("Component", self._components[kind])
+        return cast("Component", self._parts.components[kind])
 
     def get_enforcer(self) -> PolicyEnforcer:
         """Rend l'exécuteur Casbin strict : son interface de gestion écrit dans la base, puis en mémoire."""
-        return self._enforcer
+        return self._parts.enforcer
 
     def get_policy_store(self) -> PolicyStore:
         """Rend le chemin des changements de règles."""
-        return self._store
+        return self._parts.store
 
     def get_auth_repository(self) -> IAuthRepository:
         """Rend le dépôt des comptes."""
-        return self._auth.users
+        return self._parts.users
 
     def get_token_service(self) -> ITokenService:
         """Rend le service des jetons."""
-        return self._auth.tokens
+        return self._parts.tokens
 
     def get_password_hasher(self) -> IPasswordHasher:
         """Rend le hacheur de mots de passe."""
-        return self._auth.hasher
-
-
-def _with_secret(config: ACLConfig) -> ACLConfig:
-    """Engendre, en développement, la clé qui manque : les jetons n'y survivent pas au processus."""
-    if config.jwt_secret_key is not None:
-        return config
-    logger.warning("jwt_secret_generated: réglez ACL_JWT_SECRET_KEY pour que les jetons survivent au redémarrage")
-    return config.model_copy(update={"jwt_secret_key": SecretStr(secrets.token_urlsafe(48))})
-
-
-def _warn(config: ACLConfig) -> None:
-    """Dit ce qui, dans la configuration, n'a pas l'effet attendu."""
-    for sentence in unknown_variables():
-        logger.warning("unknown_variable: %s", sentence)
-    for name in config.ineffective_settings():
-        logger.warning("setting_without_effect: cette version n’applique pas encore « %s »", name)
-
-
-def _check_distributions() -> None:
-    """Refuse un environnement où un paquet en écrase un autre, ou qui porte une faille connue.
-
-    Raises:
-        ConfigurationError: il faut désinstaller ou mettre à jour ; le message donne la commande.
-    """
-    if _installed("casbin") and _installed("pycasbin"):
-        message = (
-            "les paquets « casbin » et « pycasbin » s’écrasent l’un l’autre : « pip uninstall casbin pycasbin », "
-            "puis « pip install pycasbin »."
-        )
-        raise ConfigurationError(message)
-    jose = _installed("python-jose") or "0"
-    if tuple(int(part) for part in jose.split(".")[:2]) < OLDEST_JOSE:
-        message = f"python-jose {jose} a des failles connues : « pip install 'python-jose[cryptography]>=3.5' »."
-        raise ConfigurationError(message)
-
-
-def _installed(distribution: str) -> str | None:
-    """Rend la version installée d'une distribution, ou None."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
+        return self._parts.hasher
 
 
 def _handle_problems(app: Starlette) -> None:

@@ -1,0 +1,1 @@
+"""Tranche « auth » : comptes, mots de passe, jetons, sessions."""

@@ -6,6 +6,7 @@ chargée refuse, une erreur d'évaluation refuse, et toute écriture passe par l
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -28,14 +29,12 @@ from fastapi_acl.shared.logging import CASBIN_LOGGERS, get_logger
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 logger = get_logger("engine")
 
 MAX_HIERARCHY_LEVEL: Final = 10
 """Profondeur du gestionnaire de rôles de Casbin."""
-
-Writer = "Callable[[PolicyChange], Awaitable[object]]"
 
 
 class PolicyEnforcer(casbin.AsyncEnforcer):
@@ -67,10 +66,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         Raises:
             ConfigurationError: en mode strict, le matcher emploie `eval()` sans que ce soit admis.
         """
-        silenced = {name: logging.getLogger(name).disabled for name in CASBIN_LOGGERS}
-        super().__init__(model, adapter)
-        for name, disabled in silenced.items():
-            logging.getLogger(name).disabled = disabled
+        with _silence():
+            super().__init__(model, adapter)
         self.logger = _silent_logger()
         self.add_function("aclMatch", acl_match)
         self._strict = strict
@@ -402,6 +399,19 @@ def _blank(model: Model) -> Model:
         for key, assertion in assertions.items():
             copy.add_def(section, key, assertion.value)
     return copy
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Fait taire Casbin le temps d'une construction, puis remet ses journaux comme ils étaient : il les coupe tous."""
+    before = {name: logging.getLogger(name).disabled for name in CASBIN_LOGGERS}
+    for name in before:
+        logging.getLogger(name).disabled = True
+    try:
+        yield
+    finally:
+        for name, disabled in before.items():
+            logging.getLogger(name).disabled = disabled
 
 
 def _silent_logger() -> logging.Logger:

@@ -97,66 +97,117 @@ class ACLConfig(BaseSettings):
         hide_input_in_errors=True,
         validate_default=False,
         protected_namespaces=(),
+        use_attribute_docstrings=True,
     )
 
     environment: Literal["development", "production"] = "development"
+    """`development` ou `production`, qui refuse ce qui n'est tolérable qu'en développement."""
     log_level: LogLevel = "INFO"
+    """Niveau du journal `fastapi_acl`."""
 
     database_type: DatabaseType = "sqlite"
+    """Base où tout est gardé ; cette version sert `sqlite` et `postgresql`."""
     sqlite_uri: SecretStr = SecretStr("sqlite:///fastapi_acl.db")
+    """Adresse SQLite : `sqlite:///fichier.db`, ou `sqlite://` pour une base en mémoire."""
     postgresql_uri: SecretStr | None = None
+    """Adresse PostgreSQL : `postgresql://utilisateur:motdepasse@hote:5432/base`."""
     mysql_uri: SecretStr | None = None
+    """Adresse MySQL ou MariaDB : `mysql://utilisateur:motdepasse@hote/base`."""
     mongodb_uri: SecretStr | None = None
+    """Adresse MongoDB : `mongodb://hote/base?replicaSet=rs0`."""
     auto_migrate: bool = True
+    """Met le schéma à jour au démarrage ; coupé, un schéma en retard refuse de démarrer."""
 
     enable_cache: bool = False
+    """Garde dans un cache ce qui est cher à calculer et sans danger à perdre."""
     cache_backend: Literal["memory", "redis"] = "memory"
+    """`memory` ou `redis`."""
     cache_ttl: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """Durée de vie d'une entrée du cache, en secondes."""
     redis_url: SecretStr | None = None
+    """Adresse de Redis : `redis://hote:6379/0`."""
 
     jwt_secret_key: SigningSecret | None = None
+    """Clé de signature des jetons, 32 octets au moins ; engendrée à chaque démarrage en développement."""
     jwt_previous_keys: Annotated[list[SigningSecret], NoDecode, BeforeValidator(_split)] = []
+    """Anciennes clés, séparées par des virgules : elles vérifient encore, ne signent plus."""
     jwt_algorithm: Algorithm = "HS256"
+    """Algorithme de signature, le seul accepté."""
     jwt_issuer: Annotated[str, Field(min_length=1, max_length=250)] = "fastapi-acl"
+    """Émetteur (`iss`) des jetons, exigé à la vérification."""
     jwt_audience: Annotated[str, Field(min_length=1, max_length=250)] = "fastapi-acl"
+    """Destinataire (`aud`) des jetons, exigé à la vérification."""
     jwt_access_token_expire_minutes: Annotated[int, Field(ge=1, le=1440)] = 15
+    """Durée de vie d'un jeton d'accès, en minutes."""
     jwt_refresh_token_expire_days: Annotated[int, Field(ge=1, le=365)] = 7
+    """Durée de vie d'un jeton de renouvellement, en jours."""
     jwt_leeway_seconds: Annotated[int, Field(ge=0, le=60)] = 10
+    """Écart d'horloge toléré, en secondes (60 au plus)."""
     jwt_refresh_grace_seconds: Annotated[int, Field(ge=0, le=60)] = 0
+    """Temps, en secondes, où le perdant d'un renouvellement simultané est refusé sans que la session soit fermée."""
     session_idle_days: Annotated[int, Field(ge=1, le=365)] = 7
+    """Une session inutilisée pendant ce nombre de jours est finie."""
     session_absolute_days: Annotated[int, Field(ge=1, le=365)] = 30
+    """Une session finit au bout de ce nombre de jours, renouvelée ou non."""
 
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 15
+    """Longueur minimale d'un mot de passe, en caractères (8 au moins)."""
     bcrypt_rounds: Annotated[int, Field(ge=4, le=16)] = 12
+    """Coût de bcrypt (10 au moins en production) ; chaque unité double le temps."""
 
     enable_api_routes: bool = True
+    """Monte les routes de la bibliothèque."""
     api_prefix: str = "/api/v1"
+    """Préfixe des routes de la bibliothèque."""
     enable_auth_feature: bool = True
+    """Monte les routes de comptes."""
     enable_permissions_feature: bool = True
+    """Monte les routes de règles ; les décisions se prennent de toute façon."""
     enable_roles_feature: bool = True
+    """Monte les routes de rôles."""
     enable_users_feature: bool = True
+    """Monte les routes d'utilisateurs."""
     enable_token_form: bool | None = None
+    """Monte `/auth/token`, le formulaire du bouton « Authorize » ; par défaut, en développement seulement."""
     require_guarded_routes: bool = False
+    """Refuse de démarrer si une route n'est gardée par rien."""
 
     model: PackagedModel = "rbac"
+    """Modèle fourni : `rbac`, `rbac_with_domains`, `abac`, `acl` ou `rest`."""
     model_path: Path | None = None
+    """Votre `model.conf`, à la place d'un modèle fourni."""
     policy_path: Path | None = None
+    """CSV de règles, lu une fois dans une base vide."""
     allow_eval: bool = False
+    """Admet `eval()` dans le matcher : les règles sont alors du code."""
     subject_format: Literal["prefixed", "raw"] = "prefixed"
+    """`prefixed` exige `user:` et `role:` ; `raw` les laisse libres, pour votre propre Authenticator."""
     policy_poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 0.5
+    """Temps entre deux regards sur la révision de la base, en secondes."""
     max_staleness_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
+    """Au-delà de cet âge, en secondes, la politique n'est plus crue : 503."""
     revision_wait_ms: Annotated[int, Field(ge=0, le=10_000)] = 1000
+    """Temps, en millisecondes, qu'une requête attend la révision qu'elle exige."""
 
     rate_limit_enabled: bool = True
+    """Limite le débit des routes de comptes."""
     rate_limit_default: str = ""
+    """Débit des autres routes ; vide, aucun."""
     rate_limit_login: str = "10/minute"
+    """Débit des connexions."""
     trusted_proxies: CommaSeparated = []
+    """Mandataires dont les en-têtes d'adresse sont crus, séparés par des virgules."""
 
     disable_auth_for_dev: bool = False
+    """En développement, une requête locale sans jeton agit en administrateur par défaut ; la politique décide encore."""
     create_default_admin: bool = False
+    """Crée une fois l'administrateur par défaut ; un compte existant n'est jamais promu."""
     default_admin_username: Annotated[str, Field(min_length=1, max_length=64)] = "admin"
+    """Son nom."""
     default_admin_email: str | None = None
+    """Son adresse, facultative."""
     default_admin_password: SecretStr | None = None
+    """Son mot de passe ; sans lui, en développement, un mot de passe est engendré et montré une fois."""
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,1 @@
+"""Application de la tranche « auth » : ports et cas d'usage."""

@@ -1,0 +1,1 @@
+"""Domaine de la tranche « auth »."""

@@ -1,0 +1,1 @@
+"""Interface HTTP de la tranche « auth »."""

@@ -1,0 +1,1 @@
+"""Routes d'administration de la tranche « auth »."""

@@ -1,0 +1,1 @@
+"""Ports de la tranche « auth »."""

@@ -1,0 +1,100 @@
+"""Ce que l'authentification demande au stockage des comptes et des sessions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime, UserPage
+    from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+    from fastapi_acl.auth.domain.entities.session import Session
+
+
+class IAuthRepository(Protocol):
+    """Le stockage des comptes."""
+
+    async def create_user(self, user: AuthUser) -> None:
+        """Enregistre un compte.
+
+        Raises:
+            UserAlreadyExistsError: le nom ou l'adresse est déjà pris ; la base, et non une lecture préalable, en décide.
+        """
+
+    async def get_by_id(self, user_id: UUID) -> AuthUser:
+        """Rend un compte.
+
+        Raises:
+            UserNotFoundError: aucun compte ne porte cet identifiant.
+        """
+
+    async def find_by_username(self, username: str) -> AuthUser | None:
+        """Cherche un compte par son nom, quelle qu'en soit la casse."""
+
+    async def list_users(
+        self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
+    ) -> UserPage:
+        """Lit une page de comptes, dans l'ordre de leurs noms.
+
+        Args:
+            limit: nombre de comptes au plus.
+            cursor: `next_cursor` de la page précédente.
+            query: texte contenu dans le nom ou l'adresse, sans joker.
+            is_active: ne garde que les comptes actifs, ou inactifs.
+
+        Raises:
+            InvalidRequestError: le curseur n'est pas un des nôtres.
+        """
+
+    async def update_password(self, user_id: UUID, hashed_password: str) -> None:
+        """Remplace le haché d'un mot de passe inchangé."""
+
+    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
+        """Active ou désactive un compte ; désactiver avance sa version de session.
+
+        Raises:
+            UserNotFoundError: aucun compte ne porte cet identifiant.
+        """
+
+    async def advance_session_version(self, user_id: UUID) -> int:
+        """Avance la version de session d'un compte et la rend.
+
+        Raises:
+            UserNotFoundError: aucun compte ne porte cet identifiant.
+        """
+
+    async def delete_user(self, user_id: UUID) -> None:
+        """Supprime un compte et ses sessions.
+
+        Raises:
+            UserNotFoundError: aucun compte ne porte cet identifiant.
+        """
+
+    async def active_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+
+
+class ISessionRepository(Protocol):
+    """Le stockage des sessions."""
+
+    async def create_session(self, session: Session) -> bool:
+        """Ouvre une session si le compte est encore actif, à la version lue ; False sinon."""
+
+    async def rotate(self, session_id: UUID, old_digest: str, new_digest: str, lifetime: RefreshLifetime) -> bool:
+        """Remplace le jeton de renouvellement, en une mise à jour conditionnelle.
+
+        Returns:
+            True pour un seul des appels simultanés ; False si le jeton est dépensé, ou la session ou le compte fini.
+        """
+
+    async def find_session(self, session_id: UUID) -> Session | None:
+        """Cherche une session."""
+
+    async def revoke_session(self, session_id: UUID, now: datetime) -> bool:
+        """Ferme une session ; False si elle l'était déjà."""
+
+    async def revoke_all(self, user_id: UUID, now: datetime) -> None:
+        """Ferme toutes les sessions d'un compte."""

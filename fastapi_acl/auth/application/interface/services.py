@@ -1,0 +1,103 @@
+"""Ce que l'authentification demande au hachage, aux jetons, au journal et au moteur."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from fastapi_acl.auth.domain.dtos.auth_dtos import TokenClaims
+    from fastapi_acl.shared.identity import Principal
+
+
+class IPasswordHasher(Protocol):
+    """Hache et vérifie les mots de passe, hors de la boucle d'événements."""
+
+    async def hash(self, password: str) -> str:
+        """Hache un mot de passe.
+
+        Raises:
+            HashingSaturatedError: trop de hachages attendent.
+        """
+
+    async def verify(self, password: str, hashed: str | None) -> bool:
+        """Compare un mot de passe à un haché ; None coûte le même temps et rend False.
+
+        Raises:
+            HashingSaturatedError: trop de hachages attendent.
+        """
+
+    def needs_rehash(self, hashed: str) -> bool:
+        """Dit si le haché n'est plus au coût voulu."""
+
+    def close(self) -> None:
+        """Arrête les fils de hachage."""
+
+
+class ITokenService(Protocol):
+    """Signe et vérifie les jetons."""
+
+    @property
+    def access_lifetime_seconds(self) -> int:
+        """Durée de vie d'un jeton d'accès, en secondes."""
+
+    def issue_access(self, *, user_id: UUID, session_id: UUID, session_version: int) -> str:
+        """Signe un jeton d'accès."""
+
+    def issue_refresh(self, claims: TokenClaims, *, not_after: datetime) -> str:
+        """Signe un jeton de renouvellement, qui ne survit pas à la fin absolue de la session."""
+
+    def read_access(self, token: str) -> TokenClaims:
+        """Vérifie un jeton d'accès.
+
+        Raises:
+            InvalidTokenError: pour toute anomalie, sans dire laquelle.
+        """
+
+    def read_refresh(self, token: str) -> TokenClaims:
+        """Vérifie un jeton de renouvellement.
+
+        Raises:
+            InvalidTokenError: pour toute anomalie, sans dire laquelle.
+        """
+
+
+class IAccessRevoker(Protocol):
+    """Fait cesser partout les jetons d'accès déjà signés."""
+
+    async def revoke_session(self, session_id: UUID, *, actor: Principal) -> None:
+        """Révoque les jetons d'une session, dans la transaction ambiante."""
+
+    async def revoke_account(self, user_id: UUID, *, session_version: int, actor: Principal) -> None:
+        """Révoque les jetons d'un compte antérieurs à cette version, dans la transaction ambiante."""
+
+
+class ISubjectRules(Protocol):
+    """Ce que la suppression d'un compte demande à la politique."""
+
+    async def remove_subject(self, user_id: str, actor: Principal) -> None:
+        """Retire toutes les règles qui nomment ce compte, dans la transaction ambiante."""
+
+
+class IAdministrators(Protocol):
+    """Ce que l'écartement d'un compte demande à la politique."""
+
+    async def require_another_than(self, user_id: str) -> None:
+        """Exige un autre administrateur actif que ce compte, s'il en est un.
+
+        Raises:
+            LastAdministratorError: il est le dernier.
+        """
+
+
+class IEmailValidator(Protocol):
+    """Vérifie la forme d'une adresse."""
+
+    def check(self, email: str) -> str:
+        """Rend l'adresse normalisée.
+
+        Raises:
+            InvalidEmailError: ce n'est pas une adresse.
+        """

@@ -1,0 +1,1 @@
+"""Cas d'usage de la tranche « auth »."""

@@ -1,0 +1,207 @@
+"""Ouvrir, renouveler et fermer une session."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime, TokenClaims, TokenDTO
+from fastapi_acl.auth.domain.entities.session import Session
+from fastapi_acl.shared.exceptions import (
+    InvalidCredentialsError,
+    InvalidTokenError,
+    TokenReusedError,
+    UserNotActiveError,
+)
+from fastapi_acl.shared.identity import Principal
+
+if TYPE_CHECKING:
+    from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
+    from fastapi_acl.auth.application.interface.services import IAccessRevoker, IPasswordHasher, ITokenService
+    from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO
+    from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+    from fastapi_acl.shared.database.base import Transactions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPolicy:
+    """Durées d'une session.
+
+    Attributes:
+        idle: temps sans usage après lequel elle est finie.
+        absolute: temps après lequel elle est finie, renouvelée ou non.
+        grace: temps pendant lequel le perdant d'une course n'est pas pris pour un voleur.
+    """
+
+    idle: timedelta
+    absolute: timedelta
+    grace: timedelta = field(default_factory=timedelta)
+
+    def lifetime(self) -> RefreshLifetime:
+        """Rend les bornes qui valent maintenant."""
+        now = datetime.now(timezone.utc)
+        return RefreshLifetime(now=now, idle_since=now - self.idle, grace_since=now - self.grace)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIssuer:
+    """Signe les deux jetons d'une session ; seule l'empreinte du second se garde."""
+
+    tokens: ITokenService
+
+    def issue(self, session: Session, token_id: str) -> TokenDTO:
+        """Signe les jetons d'une session."""
+        claims = TokenClaims(
+            user_id=session.user_id,
+            session_id=session.id,
+            session_version=session.session_version,
+            token_id=token_id,
+        )
+        access = self.tokens.issue_access(
+            user_id=session.user_id, session_id=session.id, session_version=session.session_version
+        )
+        refresh = self.tokens.issue_refresh(claims, not_after=session.expires_at)
+        return TokenDTO(
+            access_token=access, refresh_token=refresh, expires_in=self.tokens.access_lifetime_seconds
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoginUseCase:
+    """Ouvre une session contre un nom et un mot de passe."""
+
+    users: IAuthRepository
+    sessions: ISessionRepository
+    hasher: IPasswordHasher
+    issuer: TokenIssuer
+    policy: SessionPolicy
+
+    async def execute(self, request: LoginDTO) -> TokenDTO:
+        """Vérifie le mot de passe et ouvre une session.
+
+        Un nom inconnu et un mauvais mot de passe coûtent le même temps et rendent la même erreur (OWASP ASVS 6.3.8).
+
+        Raises:
+            InvalidCredentialsError: nom inconnu ou mot de passe faux.
+            UserNotActiveError: le compte est désactivé ; dit seulement après un mot de passe juste.
+        """
+        user = await self._authenticated(request)
+        token_id, session = self._open(user, request)
+        if not await self.sessions.create_session(session):
+            raise UserNotActiveError
+        return self.issuer.issue(session, token_id)
+
+    async def _authenticated(self, request: LoginDTO) -> AuthUser:
+        """Rend le compte dont le mot de passe est juste."""
+        user = await self.users.find_by_username(request.username)
+        right = await self.hasher.verify(request.password, user.hashed_password if user is not None else None)
+        if user is None or not right:
+            raise InvalidCredentialsError
+        if not user.is_active:
+            raise UserNotActiveError
+        if self.hasher.needs_rehash(user.hashed_password):
+            await self.users.update_password(user.id, await self.hasher.hash(request.password))
+        return user
+
+    def _open(self, user: AuthUser, request: LoginDTO) -> tuple[str, Session]:
+        """Prépare une session et l'identifiant de son premier jeton de renouvellement."""
+        token_id, now = new_token_id(), datetime.now(timezone.utc)
+        return token_id, Session(
+            id=uuid4(),
+            user_id=user.id,
+            session_version=user.session_version,
+            refresh_digest=digest(token_id),
+            created_at=now,
+            last_used_at=now,
+            expires_at=now + self.policy.absolute,
+            user_agent=request.user_agent,
+            ip=request.ip,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshTokenUseCase:
+    """Échange un jeton de renouvellement contre une paire neuve ; l'ancien est dépensé."""
+
+    sessions: ISessionRepository
+    tokens: ITokenService
+    issuer: TokenIssuer
+    policy: SessionPolicy
+    logout: LogoutUseCase
+
+    async def execute(self, refresh_token: str) -> TokenDTO:
+        """Renouvelle une session.
+
+        Raises:
+            InvalidTokenError: le jeton, la session ou le compte n'a plus cours.
+            TokenReusedError: le jeton était dépensé ; la session est fermée, avant que l'erreur ne soit levée.
+        """
+        claims = self.tokens.read_refresh(refresh_token)
+        token_id, lifetime = new_token_id(), self.policy.lifetime()
+        rotated = await self.sessions.rotate(claims.session_id, digest(claims.token_id), digest(token_id), lifetime)
+        session = await self.sessions.find_session(claims.session_id)
+        if session is None or session.user_id != claims.user_id:
+            raise InvalidTokenError
+        if not rotated:
+            await self._refuse(session, claims, lifetime)
+        return self.issuer.issue(session, token_id)
+
+    async def _refuse(self, session: Session, claims: TokenClaims, lifetime: RefreshLifetime) -> None:
+        """Distingue une session finie, le perdant d'une course et un jeton volé (RFC 9700, 4.14)."""
+        spent = digest(claims.token_id)
+        is_current = hmac.compare_digest(session.refresh_digest, spent)
+        lost_race = (
+            session.previous_digest is not None
+            and hmac.compare_digest(session.previous_digest, spent)
+            and session.rotated_at is not None
+            and session.rotated_at > lifetime.grace_since
+        )
+        if is_current or lost_race or session.revoked_at is not None:
+            raise TokenReusedError if session.revoked_at is not None and not is_current else InvalidTokenError
+        await self.logout.execute(Principal(id=str(session.user_id), session_id=str(session.id)))
+        raise TokenReusedError
+
+
+@dataclass(frozen=True, slots=True)
+class LogoutUseCase:
+    """Ferme une session, ou toutes celles d'un compte ; ses jetons d'accès cessent aussitôt."""
+
+    users: IAuthRepository
+    sessions: ISessionRepository
+    revoker: IAccessRevoker
+    transactions: Transactions
+
+    async def execute(self, principal: Principal, *, everywhere: bool = False) -> None:
+        """Ferme la session de l'appelant, ou toutes."""
+        async with self.transactions.transaction(log=True):
+            if everywhere:
+                await self._close_all(principal)
+            elif principal.session_id is not None:
+                await self._close_one(principal, UUID(principal.session_id))
+
+    async def _close_one(self, principal: Principal, session_id: UUID) -> None:
+        """Ferme une session ; rien à journaliser si elle l'était déjà."""
+        if await self.sessions.revoke_session(session_id, datetime.now(timezone.utc)):
+            await self.revoker.revoke_session(session_id, actor=principal)
+
+    async def _close_all(self, principal: Principal) -> None:
+        """Ferme toutes les sessions du compte."""
+        user_id = UUID(principal.id)
+        session_version = await self.users.advance_session_version(user_id)
+        await self.sessions.revoke_all(user_id, datetime.now(timezone.utc))
+        await self.revoker.revoke_account(user_id, session_version=session_version, actor=principal)
+
+
+def new_token_id() -> str:
+    """Rend un identifiant de 256 bits, imprévisible."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(token_id: str) -> str:
+    """Rend l'empreinte sous laquelle un identifiant se garde."""
+    return hashlib.sha256(token_id.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Données que les cas d'usage échangent."""

@@ -1,0 +1,83 @@
+"""Demandes et réponses des cas d'usage d'authentification ; aucun secret dans leur représentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterDTO:
+    """Ce qu'il faut pour inscrire un compte."""
+
+    username: str
+    email: str | None
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginDTO:
+    """Ce qu'il faut pour ouvrir une session."""
+
+    username: str
+    password: str = field(repr=False)
+    user_agent: str | None = None
+    ip: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenDTO:
+    """Les deux jetons d'une session.
+
+    Attributes:
+        expires_in: durée de vie du jeton d'accès, en secondes.
+    """
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_in: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenClaims:
+    """Ce qu'un jeton vérifié affirme.
+
+    Attributes:
+        token_id: identifiant du jeton (`jti`).
+        session_version: version de session du compte quand le jeton a été signé (`sv`).
+    """
+
+    user_id: UUID
+    session_id: UUID
+    session_version: int
+    token_id: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshLifetime:
+    """Bornes d'une session au moment d'un renouvellement.
+
+    Attributes:
+        now: l'instant du renouvellement.
+        idle_since: une session dont le dernier usage est antérieur est finie.
+        grace_since: un remplacement postérieur excuse le perdant d'une course.
+    """
+
+    now: datetime
+    idle_since: datetime
+    grace_since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserPage:
+    """Une page de comptes ; `next_cursor` vaut None à la fin."""
+
+    items: Sequence[AuthUser]
+    next_cursor: str | None

@@ -1,0 +1,1 @@
+"""Entités de la tranche « auth »."""

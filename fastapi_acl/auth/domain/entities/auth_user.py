@@ -1,0 +1,110 @@
+"""Le compte, et ce qu'un nom, une adresse et un mot de passe doivent être."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final
+from uuid import UUID, uuid4
+
+from fastapi_acl.shared.exceptions import InvalidUsernameError, WeakPasswordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_USERNAME_LENGTH: Final = 64
+MAX_EMAIL_LENGTH: Final = 190
+MAX_PASSWORD_LENGTH: Final = 1024
+MIN_BEYOND_USERNAME: Final = 6
+USERNAME_PUNCTUATION: Final = frozenset("._-@+")
+NEUTRAL_CATEGORIES: Final = frozenset({"Nd", "Mn", "Mc"})
+"""Chiffres et signes combinants : ils vont avec toute écriture."""
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@dataclass(slots=True, kw_only=True)
+class AuthUser:
+    """Compte capable de s'authentifier.
+
+    L'identifiant ne change jamais : c'est lui, et non le nom, que portent les règles de politique. La version de
+    session avance quand tous les jetons du compte doivent cesser d'avoir cours.
+    """
+
+    username: str
+    email: str | None = None
+    hashed_password: str = field(repr=False)
+    id: UUID = field(default_factory=uuid4)
+    is_active: bool = True
+    is_verified: bool = False
+    session_version: int = 0
+    created_at: datetime = field(default_factory=_now)
+    updated_at: datetime = field(default_factory=_now)
+
+
+def canonical(name: str) -> str:
+    """Rend la clé sous laquelle deux noms n'en font qu'un : NFKC, casse repliée.
+
+    Source: Unicode Standard Annex 31, identifiants et comparaison (toNFKC_Casefold)
+    """
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def checked_username(name: str) -> str:
+    """Rend le nom tel qu'il sera montré (NFKC).
+
+    Raises:
+        InvalidUsernameError: longueur, caractère refusé ou mélange d'écritures (UTS 39).
+    """
+    shown = unicodedata.normalize("NFKC", name)
+    if not 1 <= len(shown) <= MAX_USERNAME_LENGTH or len(canonical(shown)) > MAX_EMAIL_LENGTH:
+        message = f"Le nom d’utilisateur compte de 1 à {MAX_USERNAME_LENGTH} caractères."
+        raise InvalidUsernameError(message)
+    if not all(_is_allowed(character) for character in shown):
+        message = "Le nom d’utilisateur n’admet que des lettres, des chiffres et « . _ - @ + »."
+        raise InvalidUsernameError(message)
+    if len(_scripts(shown)) > 1:
+        message = "Le nom d’utilisateur mélange plusieurs écritures, ce qui permettrait d’imiter un autre nom."
+        raise InvalidUsernameError(message)
+    return shown
+
+
+def _is_allowed(character: str) -> bool:
+    """Dit si un caractère peut figurer dans un nom."""
+    category = unicodedata.category(character)
+    return character in USERNAME_PUNCTUATION or category in NEUTRAL_CATEGORIES or category.startswith("L")
+
+
+def _scripts(text: Iterable[str]) -> set[str]:
+    """Rend les écritures des lettres, d'après le premier mot de leur nom Unicode (`LATIN`, `CYRILLIC`…)."""
+    return {
+        unicodedata.name(character, "?").split()[0] for character in text if unicodedata.category(character)[0] == "L"
+    }
+
+
+def check_password(password: str, *, username: str, min_length: int) -> None:
+    """Vérifie un nouveau mot de passe, sans règle de composition (NIST SP 800-63B-4, 3.1.1.2).
+
+    Args:
+        password: mot de passe, tel que saisi : ni coupé, ni normalisé.
+        username: nom du compte, qui ne compte pas dans le mot de passe.
+        min_length: longueur minimale, en points de code.
+
+    Raises:
+        WeakPasswordError: le message dit la règle, jamais le mot de passe.
+    """
+    if len(password) < min_length:
+        message = f"Le mot de passe compte au moins {min_length} caractères ; une phrase de quelques mots convient."
+        raise WeakPasswordError(message)
+    if len(password) > MAX_PASSWORD_LENGTH:
+        message = f"Le mot de passe compte au plus {MAX_PASSWORD_LENGTH} caractères."
+        raise WeakPasswordError(message)
+    if len(canonical(password).replace(canonical(username), "")) < MIN_BEYOND_USERNAME:
+        message = f"Hors du nom d’utilisateur, le mot de passe compte au moins {MIN_BEYOND_USERNAME} caractères."
+        raise WeakPasswordError(message)
+    if len(set(password)) < 4:  # noqa: PLR2004 - « aaaa… » et « abab… » se devinent
+        message = "Le mot de passe répète trop peu de caractères."
+        raise WeakPasswordError(message)

@@ -1,0 +1,1 @@
+"""Passage des entités aux modèles ORM."""

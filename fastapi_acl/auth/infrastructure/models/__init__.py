@@ -1,0 +1,1 @@
+"""Modèles ORM de la tranche « auth »."""

@@ -1,0 +1,1 @@
+"""Dépôts de la tranche « auth »."""

@@ -1,0 +1,157 @@
+"""Dépôt des comptes dans une base SQL."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, final
+
+from sqlalchemy import Update, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
+from fastapi_acl.auth.infrastructure.mappers.auth_mappers import AuthUserMapper
+from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel
+from fastapi_acl.shared.exceptions import InvalidRequestError, UserAlreadyExistsError, UserNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from sqlalchemy import ColumnElement
+
+    from fastapi_acl.shared.database.sql import SQLDatabase
+
+
+class SQLAuthRepository(IAuthRepository):
+    """Comptes dans une base SQL ; chaque méthode est atomique et se joint à la transaction ambiante."""
+
+    def __init__(self, database: SQLDatabase) -> None:
+        """Retient la base.
+
+        Args:
+            database: base où les comptes sont gardés.
+        """
+        self._database = database
+
+    async def create_user(self, user: AuthUser) -> None:
+        """Enregistre un compte ; l'unicité est jugée par la base."""
+        try:
+            async with self._database.session() as session:
+                await session.execute(insert(SQLAuthUserModel).values(**AuthUserMapper.to_columns(user)))
+        except IntegrityError as error:
+            raise UserAlreadyExistsError from error
+
+    async def get_by_id(self, user_id: UUID) -> AuthUser:
+        """Rend un compte."""
+        return self._required(await self._find(SQLAuthUserModel.id == str(user_id)))
+
+    async def find_by_username(self, username: str) -> AuthUser | None:
+        """Cherche un compte par son nom replié."""
+        return await self._find(SQLAuthUserModel.username_key == canonical(username))
+
+    async def list_users(
+        self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
+    ) -> UserPage:
+        """Lit une page de comptes, dans l'ordre de leurs noms repliés."""
+        wanted = list(_conditions(cursor, query, is_active=is_active))
+        statement = select(SQLAuthUserModel).where(*wanted).order_by(SQLAuthUserModel.username_key).limit(limit + 1)
+        async with self._database.session() as session:
+            rows = (await session.scalars(statement)).all()
+        following = _cursor(rows[limit - 1].username_key) if len(rows) > limit else None
+        return UserPage(items=[AuthUserMapper.to_entity(row) for row in rows[:limit]], next_cursor=following)
+
+    async def update_password(self, user_id: UUID, hashed_password: str) -> None:
+        """Remplace le haché d'un mot de passe inchangé."""
+        await self._update(user_id, hashed_password=hashed_password)
+
+    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
+        """Active ou désactive un compte."""
+        retired = {} if active else {"session_version": SQLAuthUserModel.session_version + 1}
+        return await self._update(user_id, is_active=active, **retired)
+
+    async def advance_session_version(self, user_id: UUID) -> int:
+        """Avance la version de session."""
+        return (await self._update(user_id, session_version=SQLAuthUserModel.session_version + 1)).session_version
+
+    async def delete_user(self, user_id: UUID) -> None:
+        """Supprime un compte ; ses sessions partent avec lui, par la clé étrangère."""
+        async with self._database.session() as session:
+            result: Any = await session.execute(delete(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id)))
+        if result.rowcount == 0:
+            raise UserNotFoundError
+
+    async def active_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+        statement = select(SQLAuthUserModel.id).where(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active)
+        async with self._database.session() as session:
+            return set(await session.scalars(statement))
+
+    async def _find(self, condition: ColumnElement[bool]) -> AuthUser | None:
+        """Cherche un compte."""
+        async with self._database.session() as session:
+            row = (await session.scalars(select(SQLAuthUserModel).where(condition))).one_or_none()
+        return AuthUserMapper.to_entity(row) if row is not None else None
+
+    async def _update(self, user_id: UUID, **columns: Any) -> AuthUser:
+        """Change des colonnes d'un compte et le rend tel qu'il est devenu."""
+        changed: Update = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
+        returning = changed.values(**columns, updated_at=datetime.now(timezone.utc)).returning(SQLAuthUserModel)
+        options = {"synchronize_session": False, "populate_existing": True}
+        async with self._database.session() as session:
+            row = (await session.scalars(returning, execution_options=options)).one_or_none()
+        return self._required(AuthUserMapper.to_entity(row) if row is not None else None)
+
+    @staticmethod
+    def _required(user: AuthUser | None) -> AuthUser:
+        """Rend le compte, ou dit qu'il n'existe pas."""
+        if user is None:
+            raise UserNotFoundError
+        return user
+
+
+@final
+class SQLiteAuthRepository(SQLAuthRepository):
+    """Comptes dans SQLite : rien n'y diffère."""
+
+
+@final
+class PostgreSQLAuthRepository(SQLAuthRepository):
+    """Comptes dans PostgreSQL : rien n'y diffère."""
+
+
+def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> Sequence[ColumnElement[bool]]:
+    """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
+    found: list[ColumnElement[bool]] = []
+    if cursor is not None:
+        found.append(SQLAuthUserModel.username_key > _read_cursor(cursor))
+    if query is not None:
+        columns = (SQLAuthUserModel.username_key, SQLAuthUserModel.email_key)
+        found.append(or_(*(column.contains(canonical(query), autoescape=True) for column in columns)))
+    if is_active is not None:
+        found.append(SQLAuthUserModel.is_active.is_(is_active))
+    return found
+
+
+def _cursor(key: str) -> str:
+    """Fait un curseur opaque de la clé de la dernière ligne."""
+    return base64.urlsafe_b64encode(key.encode()).decode()
+
+
+def _read_cursor(cursor: str) -> str:
+    """Relit un curseur.
+
+    Raises:
+        InvalidRequestError: il n'est pas un des nôtres.
+    """
+    try:
+        key = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as error:
+        message = "Le curseur n’est pas un de ceux que rend « next_cursor »."
+        raise InvalidRequestError(message) from error
+    if "\x00" in key:
+        raise InvalidRequestError
+    return key

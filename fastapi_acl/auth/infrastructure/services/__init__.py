@@ -1,0 +1,1 @@
+"""Services de la tranche « auth » : hachage, jetons, révocation."""

@@ -1,0 +1,64 @@
+"""Identité tirée de nos jetons, et révocation de ceux-ci par le journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, final
+
+from fastapi_acl.auth.application.interface.services import IAccessRevoker
+from fastapi_acl.shared.exceptions import InvalidTokenError
+from fastapi_acl.shared.identity import Authenticator, Principal
+from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, SESSION_REVOKED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from fastapi_acl.auth.application.interface.services import ITokenService
+    from fastapi_acl.shared.sync.replica import Replica
+    from fastapi_acl.shared.sync.revocations import Revocations
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class JWTAuthenticator(Authenticator):
+    """Fait d'un jeton d'accès une identité : signature, durée, révocation, tout en mémoire."""
+
+    tokens: ITokenService
+    revocations: Revocations
+
+    async def authenticate(self, token: str) -> Principal:
+        """Vérifie un jeton d'accès."""
+        claims = self.tokens.read_access(token)
+        user_id, session_id = str(claims.user_id), str(claims.session_id)
+        if self.revocations.refuses(user_id=user_id, session_id=session_id, session_version=claims.session_version):
+            raise InvalidTokenError
+        return Principal(id=user_id, session_id=session_id)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class JournalAccessRevoker(IAccessRevoker):
+    """Révoque par une entrée du journal, que chaque processus applique.
+
+    Attributes:
+        live: temps pendant lequel un jeton déjà signé pourrait encore avoir cours.
+    """
+
+    replica: Replica
+    live: timedelta
+
+    async def revoke_session(self, session_id: UUID, *, actor: Principal) -> None:
+        """Révoque les jetons d'une session."""
+        await self._record(SESSION_REVOKED, {"session_id": str(session_id)}, actor)
+
+    async def revoke_account(self, user_id: UUID, *, session_version: int, actor: Principal) -> None:
+        """Révoque les jetons d'un compte antérieurs à cette version."""
+        await self._record(ACCOUNT_REVOKED, {"user_id": str(user_id), "session_version": session_version}, actor)
+
+    async def _record(self, kind: str, payload: Mapping[str, Any], actor: Principal) -> None:
+        """Journalise une révocation, avec l'instant où elle devient inutile."""
+        until = datetime.now(timezone.utc) + self.live
+        async with self.replica.writing() as transaction:
+            await self.replica.record(transaction, kind, payload, actor=actor, live_until=until)

@@ -1,0 +1,27 @@
+"""Forme des adresses, par email-validator, sans question au réseau."""
+
+from __future__ import annotations
+
+from typing import final
+
+from email_validator import EmailNotValidError, validate_email
+
+from fastapi_acl.auth.application.interface.services import IEmailValidator
+from fastapi_acl.auth.domain.entities.auth_user import MAX_EMAIL_LENGTH, canonical
+from fastapi_acl.shared.exceptions import InvalidEmailError
+
+
+@final
+class SyntaxEmailValidator(IEmailValidator):
+    """Vérifie la syntaxe (RFC 5321, 5322, 6531) ; un domaine interne comme `.local` est admis."""
+
+    def check(self, email: str) -> str:
+        """Rend l'adresse normalisée."""
+        try:
+            address = validate_email(email, check_deliverability=False, globally_deliverable=False).normalized
+        except EmailNotValidError as error:
+            raise InvalidEmailError from error
+        if len(canonical(address)) > MAX_EMAIL_LENGTH:
+            message = f"L’adresse compte au plus {MAX_EMAIL_LENGTH} caractères."
+            raise InvalidEmailError(message)
+        return address

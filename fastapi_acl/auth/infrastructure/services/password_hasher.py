@@ -1,0 +1,145 @@
+"""Mots de passe : passlib pour le format et la migration, bcrypt pour le calcul, hors de la boucle d'événements."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+
+import bcrypt
+from passlib.context import CryptContext
+from passlib.utils import handlers
+
+from fastapi_acl.auth.application.interface.services import IPasswordHasher
+from fastapi_acl.shared.exceptions import HashingSaturatedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Result = TypeVar("Result")
+
+MAX_WORKERS: Final = 4
+QUEUE_PER_WORKER: Final = 32
+"""Hachages en attente par fil : au-delà, mieux vaut refuser que faire attendre des secondes."""
+
+BCRYPT_ALPHABET: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class BcryptSHA256(handlers.HasRounds, handlers.HasSalt, handlers.GenericHandler):  # type: ignore[misc] - passlib n'est pas typé
+    """Le schéma `bcrypt_sha256` version 2 de passlib, qui appelle bcrypt directement.
+
+    Celui de passlib échoue avec bcrypt 5, et bcrypt seul coupe à 72 octets : ici bcrypt ne reçoit que le HMAC-SHA-256
+    du mot de passe, de longueur fixe, sous le sel.
+
+    Source: https://passlib.readthedocs.io/en/stable/lib/passlib.hash.bcrypt_sha256.html
+    """
+
+    name = "bcrypt_sha256"
+    setting_kwds = ("salt", "rounds")
+    ident = "$bcrypt-sha256$v=2,t=2b,r="
+    min_salt_size = max_salt_size = 22
+    salt_chars = BCRYPT_ALPHABET
+    final_salt_chars = ".Oeu"
+    checksum_size = 31
+    checksum_chars = BCRYPT_ALPHABET
+    min_rounds = 4
+    max_rounds = 31
+    default_rounds = 12
+    rounds_cost = "log2"
+
+    @classmethod
+    def from_string(cls, hash: Any) -> Any:  # noqa: A002, ANN401 - signature de passlib
+        """Lit un haché."""
+        text = hash.decode("ascii") if isinstance(hash, bytes) else hash
+        parts = text.removeprefix(cls.ident).split("$")
+        if not text.startswith(cls.ident) or len(parts) != 3 or not parts[0].isdigit():  # noqa: PLR2004 - coût, sel, empreinte
+            raise handlers.exc.InvalidHashError(cls)
+        return cls(rounds=int(parts[0]), salt=parts[1], checksum=parts[2])
+
+    def to_string(self) -> str:
+        """Écrit le haché."""
+        return f"{self.ident}{self.rounds}${self.salt}${self.checksum}"
+
+    @classmethod
+    def _generate_salt(cls) -> str:
+        """Tire un sel ; bcrypt sait lequel de ses bits est significatif."""
+        return bcrypt.gensalt(cls.min_rounds).decode().rsplit("$", 1)[1]
+
+    def _calc_checksum(self, secret: Any) -> str:  # noqa: ANN401 - signature de passlib
+        """Calcule l'empreinte d'un mot de passe."""
+        encoded = secret if isinstance(secret, bytes) else secret.encode()
+        key = base64.b64encode(hmac.digest(self.salt.encode(), encoded, hashlib.sha256))
+        return bcrypt.hashpw(key, f"$2b${self.rounds:02d}${self.salt}".encode()).decode()[-self.checksum_size :]
+
+
+@final
+class BcryptPasswordHasher(IPasswordHasher):
+    """Hache dans quelques fils à lui : bcrypt relâche l'interpréteur, mais occupe un cœur."""
+
+    def __init__(self, *, rounds: int = 12, workers: int | None = None, queue_limit: int | None = None) -> None:
+        """Prépare le contexte ; les fils naissent au premier hachage.
+
+        Args:
+            rounds: coût de bcrypt, logarithme du nombre de tours.
+            workers: nombre de fils ; celui des cœurs par défaut, 4 au plus.
+            queue_limit: hachages en cours et en attente au plus.
+        """
+        self._workers = workers or min(MAX_WORKERS, os.cpu_count() or 1)
+        self._limit = queue_limit or self._workers * (1 + QUEUE_PER_WORKER)
+        self._context = CryptContext([BcryptSHA256], bcrypt_sha256__rounds=rounds)
+        self._dummy: str | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._pending = 0
+
+    async def hash(self, password: str) -> str:
+        """Hache un mot de passe."""
+        return await self._run(lambda: str(self._context.hash(password)))
+
+    async def verify(self, password: str, hashed: str | None) -> bool:
+        """Compare un mot de passe à un haché ; sans haché, à un haché que rien n'égale, au même coût."""
+        return await self._run(lambda: self._verify(password, hashed))
+
+    def needs_rehash(self, hashed: str) -> bool:
+        """Dit si le haché n'est plus au coût voulu."""
+        return bool(self._context.needs_update(hashed))
+
+    def close(self) -> None:
+        """Arrête les fils ; le prochain hachage en ferait d'autres."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _verify(self, password: str, hashed: str | None) -> bool:
+        """Compare, dans un fil ; un haché illisible ne vaut aucun mot de passe, mais coûte autant."""
+        known = hashed is not None and self._context.identify(hashed) is not None
+        matches = bool(self._context.verify(password, hashed if known else self._dummy_hash()))
+        return matches and known
+
+    def _dummy_hash(self) -> str:
+        """Rend un haché de même coût que les vrais, fait une fois."""
+        if self._dummy is None:
+            self._dummy = str(self._context.hash(os.urandom(32)))
+        return self._dummy
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        """Exécute un calcul dans un fil.
+
+        Raises:
+            HashingSaturatedError: la file est pleine.
+        """
+        if self._pending >= self._limit:
+            raise HashingSaturatedError
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="fastapi_acl-bcrypt")
+        self._pending += 1
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        future.add_done_callback(lambda _: self._release())
+        return await future
+
+    def _release(self) -> None:
+        """Rend une place dans la file."""
+        self._pending -= 1

@@ -1,0 +1,185 @@
+"""Jetons JWT : python-jose pour la signature, tout le reste vérifié ici."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, final
+from uuid import UUID
+
+from jose import jws
+from jose.utils import base64url_decode
+
+from fastapi_acl.auth.application.interface.services import ITokenService
+from fastapi_acl.auth.domain.dtos.auth_dtos import TokenClaims
+from fastapi_acl.shared.exceptions import InvalidTokenError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+ACCESS_TYPE: Final = "at+jwt"
+"""Type d'un jeton d'accès (RFC 9068, 2.1)."""
+
+REFRESH_TYPE: Final = "rt+jwt"
+
+MAX_TOKEN_LENGTH: Final = 8192
+MAX_HEADER_LENGTH: Final = 512
+ALLOWED_HEADERS: Final = frozenset({"alg", "typ", "kid"})
+"""En-têtes de nos jetons ; tout autre (`crit`, `jku`, `jwk`, `x5u`…) fait refuser (RFC 8725, 3.10)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """Réglages des jetons ; durées en secondes."""
+
+    algorithm: str
+    secret: str = field(repr=False)
+    previous_secrets: Sequence[str] = field(default=(), repr=False)
+    issuer: str
+    audience: str
+    access_lifetime: int
+    refresh_lifetime: int
+    leeway: int
+
+
+@final
+class JWTTokenService(ITokenService):
+    """Signe et vérifie les jetons, sous un seul algorithme et des clés reconnues à leur `kid`.
+
+    python-jose accepte un jeton sans `exp` ni `aud`, des en-têtes inconnus, et laisse échapper plusieurs sortes
+    d'erreurs : il ne sert ici qu'à la signature.
+
+    Source: RFC 7515, RFC 7519, RFC 8725
+    """
+
+    def __init__(self, settings: TokenSettings) -> None:
+        """Range les clés par identifiant.
+
+        Args:
+            settings: réglages des jetons.
+        """
+        self._settings = settings
+        self._kid = _key_id(settings.secret)
+        secrets = (*settings.previous_secrets, settings.secret)
+        self._keys: Mapping[str, str] = {_key_id(secret): secret for secret in secrets}
+
+    def __repr__(self) -> str:
+        """Ne montre aucune clé."""
+        return f"{type(self).__name__}(algorithm={self._settings.algorithm!r}, kid={self._kid!r})"
+
+    @property
+    def access_lifetime_seconds(self) -> int:
+        """Durée de vie d'un jeton d'accès, en secondes."""
+        return self._settings.access_lifetime
+
+    def issue_access(self, *, user_id: UUID, session_id: UUID, session_version: int) -> str:
+        """Signe un jeton d'accès ; son identifiant ne sert qu'à le nommer dans un journal."""
+        now = int(time.time())
+        claims = TokenClaims(
+            user_id=user_id,
+            session_id=session_id,
+            session_version=session_version,
+            token_id=hashlib.sha256(f"{session_id}:{time.time_ns()}".encode()).hexdigest()[:32],
+        )
+        return self._sign(ACCESS_TYPE, claims, now, now + self._settings.access_lifetime)
+
+    def issue_refresh(self, claims: TokenClaims, *, not_after: datetime) -> str:
+        """Signe un jeton de renouvellement."""
+        now = int(time.time())
+        expires = min(now + self._settings.refresh_lifetime, int(not_after.timestamp()))
+        return self._sign(REFRESH_TYPE, claims, now, expires)
+
+    def read_access(self, token: str) -> TokenClaims:
+        """Vérifie un jeton d'accès."""
+        return self._read(token, ACCESS_TYPE)
+
+    def read_refresh(self, token: str) -> TokenClaims:
+        """Vérifie un jeton de renouvellement."""
+        return self._read(token, REFRESH_TYPE)
+
+    def _sign(self, kind: str, claims: TokenClaims, issued_at: int, expires_at: int) -> str:
+        """Signe un jeton."""
+        payload = {
+            "iss": self._settings.issuer,
+            "aud": self._settings.audience,
+            "sub": str(claims.user_id),
+            "sid": str(claims.session_id),
+            "sv": claims.session_version,
+            "jti": claims.token_id,
+            "iat": issued_at,
+            "exp": expires_at,
+        }
+        headers = {"typ": kind, "kid": self._kid}
+        return str(jws.sign(payload, self._settings.secret, headers=headers, algorithm=self._settings.algorithm))
+
+    def _read(self, token: str, kind: str) -> TokenClaims:
+        """Vérifie un jeton ; quoi qu'il arrive, un jeton qui n'est pas bon est un jeton refusé."""
+        try:
+            return self._verified(token, kind)
+        except Exception as error:
+            raise InvalidTokenError from error
+
+    def _verified(self, token: str, kind: str) -> TokenClaims:
+        """Vérifie la forme, l'en-tête, la signature, puis chaque revendication."""
+        _require(len(token) <= MAX_TOKEN_LENGTH and token.isascii() and token.count(".") == 2)  # noqa: PLR2004 - RFC 7515, 7.1
+        key = self._keys[self._checked_header(token, kind)]
+        payload = json.loads(jws.verify(token, key, [self._settings.algorithm]))
+        _require(isinstance(payload, dict))
+        self._check_claims(payload)
+        return TokenClaims(
+            user_id=_uuid(payload["sub"]),
+            session_id=_uuid(payload["sid"]),
+            session_version=_integer(payload["sv"]),
+            token_id=_text(payload["jti"]),
+        )
+
+    def _checked_header(self, token: str, kind: str) -> str:
+        """Rend l'identifiant de la clé ; rien de l'en-tête ne choisit l'algorithme."""
+        encoded = token.partition(".")[0]
+        _require(len(encoded) <= MAX_HEADER_LENGTH)
+        header = json.loads(base64url_decode(encoded.encode()))
+        _require(isinstance(header, dict) and set(header) == ALLOWED_HEADERS)
+        _require(header["alg"] == self._settings.algorithm and header["typ"] == kind)
+        return _text(header["kid"])
+
+    def _check_claims(self, payload: Mapping[str, Any]) -> None:
+        """Exige l'émetteur, le destinataire et des instants plausibles (RFC 8725, 3.8 et 3.9)."""
+        now, leeway = time.time(), self._settings.leeway
+        _require(payload["iss"] == self._settings.issuer and payload["aud"] == self._settings.audience)
+        _require(_integer(payload["iat"]) <= now + leeway)
+        _require(_integer(payload["exp"]) > now - leeway)
+
+
+def _key_id(secret: str) -> str:
+    """Rend l'identifiant public d'une clé, qui n'en révèle rien."""
+    return hashlib.sha256(b"fastapi-acl key id\x00" + secret.encode()).hexdigest()[:16]
+
+
+def _require(condition: object) -> None:
+    """Refuse le jeton."""
+    if not condition:
+        raise ValueError
+
+
+def _integer(value: object) -> int:
+    """Rend un entier ; ni booléen, ni flottant, ni infini."""
+    if type(value) is not int:
+        raise TypeError
+    return value
+
+
+def _text(value: object) -> str:
+    """Rend un texte non vide."""
+    if not isinstance(value, str) or not value:
+        raise TypeError
+    return value
+
+
+def _uuid(value: object) -> UUID:
+    """Rend un UUID sous sa forme canonique, la seule que nous signions."""
+    found = UUID(_text(value))
+    _require(str(found) == value)
+    return found

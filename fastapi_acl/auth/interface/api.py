@@ -1,0 +1,109 @@
+"""Routes de chacun : s'inscrire, se connecter, renouveler, se déconnecter."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.security import OAuth2PasswordRequestForm
+
+from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO
+from fastapi_acl.auth.interface.dependencies import (
+    CurrentUser,
+    LoginUseCaseDep,
+    LogoutUseCaseDep,
+    RefreshTokenUseCaseDep,
+    RegisterUseCaseDep,
+)
+from fastapi_acl.auth.interface.schemas import (
+    LoginRequest,
+    LogoutRequest,
+    RefreshRequest,
+    RegisterRequest,
+    TokenResponse,
+    UserResponse,
+)
+from fastapi_acl.shared.exceptions import (
+    AuthenticationRequiredError,
+    DatabaseUnavailableError,
+    HashingSaturatedError,
+    InvalidCredentialsError,
+    InvalidEmailError,
+    InvalidRequestError,
+    InvalidTokenError,
+    InvalidUsernameError,
+    PolicyUnavailableError,
+    TokenReusedError,
+    UserAlreadyExistsError,
+    UserNotActiveError,
+    WeakPasswordError,
+)
+from fastapi_acl.shared.http.problems import ProblemRoute, problems
+from fastapi_acl.shared.http.security import CurrentPrincipal
+
+COMMON = (InvalidRequestError, DatabaseUnavailableError)
+LOGIN = (InvalidCredentialsError, UserNotActiveError, HashingSaturatedError, *COMMON)
+GUARDED = (AuthenticationRequiredError, InvalidTokenError, PolicyUnavailableError)
+
+router = APIRouter(prefix="/auth", tags=["auth"], route_class=ProblemRoute)
+token_router = APIRouter(prefix="/auth", tags=["auth"], route_class=ProblemRoute)
+
+
+@router.post(
+    "/register",
+    status_code=201,
+    responses=problems(
+        UserAlreadyExistsError, InvalidUsernameError, InvalidEmailError, WeakPasswordError, HashingSaturatedError, *COMMON
+    ),
+)
+async def register(body: RegisterRequest, register_user: RegisterUseCaseDep) -> UserResponse:
+    """Inscrit un compte, sans aucun droit, et le rend sans son mot de passe."""
+    return UserResponse.of(await register_user.execute(body.to_dto()))
+
+
+@router.post("/login", responses=problems(*LOGIN))
+async def login(body: LoginRequest, request: Request, response: Response, open_session: LoginUseCaseDep) -> TokenResponse:
+    """Ouvre une session et rend ses deux jetons."""
+    user_agent, ip = _client(request)
+    return _tokens(response, TokenResponse.of(await open_session.execute(body.to_dto(user_agent=user_agent, ip=ip))))
+
+
+@token_router.post("/token", responses=problems(*LOGIN))
+async def token(
+    form: Annotated[OAuth2PasswordRequestForm, Depends()],
+    request: Request,
+    response: Response,
+    open_session: LoginUseCaseDep,
+) -> TokenResponse:
+    """Fait la même chose d'un formulaire, pour le bouton « Authorize » de Swagger."""
+    user_agent, ip = _client(request)
+    login = LoginDTO(username=form.username[:256], password=form.password[:2048], user_agent=user_agent, ip=ip)
+    return _tokens(response, TokenResponse.of(await open_session.execute(login)))
+
+
+@router.post("/refresh", responses=problems(InvalidTokenError, TokenReusedError, *COMMON))
+async def refresh(body: RefreshRequest, response: Response, renew: RefreshTokenUseCaseDep) -> TokenResponse:
+    """Échange un jeton de renouvellement contre une paire neuve ; l'ancien est dépensé."""
+    return _tokens(response, TokenResponse.of(await renew.execute(body.refresh_token)))
+
+
+@router.get("/me", responses=problems(*GUARDED, DatabaseUnavailableError))
+async def me(user: CurrentUser) -> UserResponse:
+    """Rend le compte de l'appelant."""
+    return UserResponse.of(user)
+
+
+@router.post("/logout", status_code=204, responses=problems(*GUARDED, *COMMON))
+async def logout(principal: CurrentPrincipal, close_session: LogoutUseCaseDep, body: LogoutRequest | None = None) -> None:
+    """Ferme la session de l'appelant, ou toutes ; leurs jetons d'accès cessent aussitôt."""
+    await close_session.execute(principal, everywhere=body is not None and body.everywhere)
+
+
+def _client(request: Request) -> tuple[str | None, str | None]:
+    """Rend le navigateur et l'adresse de l'appelant ; aucun en-tête de mandataire n'est cru."""
+    user_agent = request.headers.get("user-agent")
+    return user_agent[:255] if user_agent else None, request.client.host[:64] if request.client else None
+
+
+def _tokens(response: Response, tokens: TokenResponse) -> TokenResponse:
+    """Interdit de garder la réponse (RFC 6749, 5.1)."""
+    response.headers["Cache-Control"] = "no-store"
+    return tokens

@@ -1,0 +1,121 @@
+"""Corps des requêtes et des réponses de la tranche « auth »."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Self
+
+from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenDTO, UserPage
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+
+STRICT = ConfigDict(extra="forbid")
+
+Username = Annotated[str, Field(min_length=1, max_length=256, description="Nom d'utilisateur.", examples=["ada"])]
+Password = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1024,
+        repr=False,
+        description="Mot de passe : une phrase de quelques mots convient.",
+        examples=["trois petits chats gris"],
+    ),
+]
+
+
+class RegisterRequest(BaseModel):
+    """Ce qu'il faut pour s'inscrire."""
+
+    model_config = STRICT
+
+    username: Username
+    email: Annotated[str, Field(min_length=3, max_length=254, examples=["ada@example.com"])]
+    password: Password
+
+    def to_dto(self) -> RegisterDTO:
+        """Rend la demande pour le cas d'usage."""
+        return RegisterDTO(username=self.username, email=self.email, password=self.password)
+
+
+class LoginRequest(BaseModel):
+    """Ce qu'il faut pour se connecter."""
+
+    model_config = STRICT
+
+    username: Username
+    password: Password
+
+    def to_dto(self, *, user_agent: str | None, ip: str | None) -> LoginDTO:
+        """Rend la demande pour le cas d'usage."""
+        return LoginDTO(username=self.username, password=self.password, user_agent=user_agent, ip=ip)
+
+
+class RefreshRequest(BaseModel):
+    """Le jeton de renouvellement à dépenser."""
+
+    model_config = STRICT
+
+    refresh_token: Annotated[str, Field(min_length=1, max_length=8192, repr=False)]
+
+
+class LogoutRequest(BaseModel):
+    """Ce qu'il faut fermer."""
+
+    model_config = STRICT
+
+    everywhere: bool = Field(False, description="Ferme toutes les sessions du compte, et pas seulement celle-ci.")
+
+
+class TokenResponse(BaseModel):
+    """Les deux jetons d'une session (RFC 6749, 5.1)."""
+
+    access_token: str = Field(repr=False)
+    refresh_token: str = Field(repr=False)
+    token_type: Literal["bearer"] = "bearer"
+    expires_in: int = Field(description="Durée de vie du jeton d'accès, en secondes.")
+
+    @classmethod
+    def of(cls, tokens: TokenDTO) -> Self:
+        """Fait la réponse des jetons."""
+        return cls(
+            access_token=tokens.access_token, refresh_token=tokens.refresh_token, expires_in=tokens.expires_in
+        )
+
+
+class UserResponse(BaseModel):
+    """Un compte, sans son mot de passe."""
+
+    id: UUID = Field(description="Identifiant immuable ; les règles le nomment `user:<id>`.")
+    username: str
+    email: str | None
+    is_active: bool
+    is_verified: bool
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, user: AuthUser) -> Self:
+        """Fait la réponse d'un compte."""
+        return cls(
+            id=user.id,
+            username=user.username,
+            email=user.email,
+            is_active=user.is_active,
+            is_verified=user.is_verified,
+            created_at=user.created_at,
+            updated_at=user.updated_at,
+        )
+
+
+class UserPageResponse(BaseModel):
+    """Une page de comptes."""
+
+    items: list[UserResponse]
+    next_cursor: str | None = Field(description="À passer dans `cursor` pour la suite ; null à la fin.")
+
+    @classmethod
+    def of(cls, page: UserPage) -> Self:
+        """Fait la réponse d'une page."""
+        return cls(items=[UserResponse.of(user) for user in page.items], next_cursor=page.next_cursor)

@@ -1,0 +1,162 @@
+"""La composition : le seul endroit qui construit des objets de plusieurs tranches et les relie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
+from fastapi_acl.auth.application.usecases.register import RegisterUseCase
+from fastapi_acl.auth.application.usecases.sessions import (
+    LoginUseCase,
+    LogoutUseCase,
+    RefreshTokenUseCase,
+    SessionPolicy,
+    TokenIssuer,
+)
+from fastapi_acl.auth.infrastructure.repositories.auth_repository import PostgreSQLAuthRepository, SQLiteAuthRepository
+from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
+from fastapi_acl.auth.infrastructure.services.access import JournalAccessRevoker, JWTAuthenticator
+from fastapi_acl.auth.infrastructure.services.email_validator import SyntaxEmailValidator
+from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher
+from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
+from fastapi_acl.bootstrap import Bootstrap
+from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
+from fastapi_acl.engine.authorizer import PolicyAuthorizer
+from fastapi_acl.engine.enforcer import PolicyEnforcer
+from fastapi_acl.engine.guard import AdministratorGuard, EscalationGuard
+from fastapi_acl.engine.schema import load_model
+from fastapi_acl.engine.store import PolicyMemory, PolicyStore
+from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
+from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
+from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.sync.changes import ChangeLog
+from fastapi_acl.shared.sync.replica import Replica
+from fastapi_acl.shared.sync.revocations import Revocations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
+    from fastapi_acl.engine.authorizer import RequestBuilder
+    from fastapi_acl.shared.config import ACLConfig
+    from fastapi_acl.shared.database.sql import SQLDatabase
+    from fastapi_acl.shared.identity import Authenticator
+
+REPOSITORIES: Final = {"sqlite": SQLiteAuthRepository, "postgresql": PostgreSQLAuthRepository}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """Les objets d'un manager, reliés entre eux.
+
+    Attributes:
+        components: ce que les routes demandent par `provided(…)`, par type.
+    """
+
+    database: SQLDatabase
+    replica: Replica
+    enforcer: PolicyEnforcer
+    authorizer: PolicyAuthorizer
+    store: PolicyStore
+    users: IAuthRepository
+    hasher: IPasswordHasher
+    tokens: ITokenService
+    authenticator: Authenticator
+    bootstrap: Bootstrap
+    components: Mapping[type[Any], Any]
+
+
+def compose(config: ACLConfig, authenticator: Authenticator | None, builder: RequestBuilder | None) -> Composition:
+    """Construit tous les objets ; aucun ne fait encore d'entrée-sortie.
+
+    Raises:
+        ConfigurationError: le modèle, la base ou un pilote empêche de démarrer.
+    """
+    log = ChangeLog()
+    database = create_database(config)
+    revocations = Revocations(log)
+    adapter = SQLPolicyAdapter(database)
+    enforcer = PolicyEnforcer(
+        load_model(config),
+        adapter,
+        strict=True,
+        allow_eval=config.allow_eval,
+        raw_subjects=config.subject_format == "raw",
+        share_domains=config.model_path is None,
+    )
+    replica = Replica(database, log, [PolicyMemory(adapter, enforcer), revocations])
+    authorizer = PolicyAuthorizer(
+        enforcer, replica, max_staleness=config.max_staleness_seconds, request_builder=builder
+    )
+    users = REPOSITORIES[config.database_type](database)
+    administrators = AdministratorGuard(authorizer, users if authenticator is None else None)
+    store = PolicyStore(adapter, enforcer, replica, EscalationGuard(enforcer.schema), administrators)
+    enforcer.bind(store.change)
+    hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
+    tokens = JWTTokenService(token_settings(config))
+    register = RegisterUseCase(users, hasher, SyntaxEmailValidator(), config.password_min_length)
+    return Composition(
+        database=database,
+        replica=replica,
+        enforcer=enforcer,
+        authorizer=authorizer,
+        store=store,
+        users=users,
+        hasher=hasher,
+        tokens=tokens,
+        authenticator=authenticator if authenticator is not None else JWTAuthenticator(tokens, revocations),
+        bootstrap=Bootstrap(config, database, log, users, register, store),
+        components={
+            IAuthRepository: users,
+            RegisterUseCase: register,
+            **_session_use_cases(config, database, store, users, hasher, tokens),
+            IPolicyRules: store,
+            CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, store),
+        },
+    )
+
+
+def _session_use_cases(  # noqa: PLR0913, PLR0917 - ce que la composition a déjà construit
+    config: ACLConfig,
+    database: SQLDatabase,
+    store: PolicyStore,
+    users: IAuthRepository,
+    hasher: IPasswordHasher,
+    tokens: ITokenService,
+) -> dict[type[Any], Any]:
+    """Construit ce qui ouvre, renouvelle et ferme des sessions."""
+    sessions = SQLSessionRepository(database)
+    issuer = TokenIssuer(tokens)
+    policy = SessionPolicy(
+        idle=timedelta(days=config.session_idle_days),
+        absolute=timedelta(days=config.session_absolute_days),
+        grace=timedelta(seconds=config.jwt_refresh_grace_seconds),
+    )
+    live = timedelta(minutes=config.jwt_access_token_expire_minutes, seconds=2 * config.jwt_leeway_seconds)
+    revoker = JournalAccessRevoker(store.replica, live)
+    logout = LogoutUseCase(users, sessions, revoker, database)
+    return {
+        LoginUseCase: LoginUseCase(users, sessions, hasher, issuer, policy),
+        RefreshTokenUseCase: RefreshTokenUseCase(sessions, tokens, issuer, policy, logout),
+        LogoutUseCase: logout,
+        SetUserActiveUseCase: SetUserActiveUseCase(users, sessions, revoker, store, database),
+        DeleteUserUseCase: DeleteUserUseCase(users, revoker, store, store, database),
+    }
+
+
+def token_settings(config: ACLConfig) -> TokenSettings:
+    """Rend les réglages des jetons, durées en secondes."""
+    secret = config.jwt_secret_key
+    return TokenSettings(
+        algorithm=config.jwt_algorithm,
+        secret=secret.get_secret_value() if secret is not None else "",
+        previous_secrets=[key.get_secret_value() for key in config.jwt_previous_keys],
+        issuer=config.jwt_issuer,
+        audience=config.jwt_audience,
+        access_lifetime=config.jwt_access_token_expire_minutes * 60,
+        refresh_lifetime=config.jwt_refresh_token_expire_days * 86_400,
+        leeway=config.jwt_leeway_seconds,
+    )

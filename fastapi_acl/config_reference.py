@@ -1,0 +1,60 @@
+"""La référence des réglages, tirée d'`ACLConfig` : `.env.example` et la page de documentation n'en divergent pas."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from fastapi_acl.shared.config import NOT_YET_EFFECTIVE, ACLConfig
+
+HEADER: Final = """\
+# Réglages de fastapi-acl. Copiez ce fichier en « .env » et décommentez ce que vous changez.
+# Engendré par « fastapi-acl config env » ; chaque valeur montrée est le défaut.
+"""
+
+NO_EFFECT: Final = "Sans effet dans cette version."
+
+
+def env_example() -> str:
+    """Rend un `.env` commenté : une ligne par réglage, à son défaut."""
+    blocks = [f"# {_plain(name)}\n# {variable(name)}={_shown(name)}\n" for name in ACLConfig.model_fields]
+    return "\n".join([HEADER, *blocks])
+
+
+def markdown() -> str:
+    """Rend le tableau des réglages, pour la documentation."""
+    rows = (f"| `{variable(name)}` | {_default(name)} | {_described(name)} |" for name in ACLConfig.model_fields)
+    return "\n".join(["| variable | défaut | effet |", "| --- | --- | --- |", *rows, ""])
+
+
+def variable(name: str) -> str:
+    """Rend la variable d'environnement d'un réglage."""
+    return f"ACL_{name.upper()}"
+
+
+def _described(name: str) -> str:
+    """Rend ce que fait un réglage, et s'il attend une version à venir."""
+    description = ACLConfig.model_fields[name].description or ""
+    return f"{description} {NO_EFFECT}" if name in NOT_YET_EFFECTIVE else description
+
+
+def _plain(name: str) -> str:
+    """Rend la description sans balisage."""
+    return _described(name).replace("`", "")
+
+
+def _default(name: str) -> str:
+    """Rend le défaut, pour le tableau."""
+    shown = _shown(name)
+    return f"`{shown}`" if shown else "aucun"
+
+
+def _shown(name: str) -> str:
+    """Rend le défaut tel qu'il s'écrit dans un `.env` ; rien s'il n'y en a pas."""
+    value: Any = ACLConfig.model_fields[name].default
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None or value == [] else str(value)

@@ -1,0 +1,73 @@
+"""Ce que le démarrage vérifie de l'environnement : paquets qui s'écrasent, versions fautives, réglages sans effet."""
+
+from __future__ import annotations
+
+import secrets
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final
+
+from jose.backends import HMACKey
+from pydantic import SecretStr
+
+from fastapi_acl.shared.config import unknown_variables
+from fastapi_acl.shared.exceptions import ConfigurationError
+from fastapi_acl.shared.logging import get_logger
+
+if TYPE_CHECKING:
+    from fastapi_acl.shared.config import ACLConfig
+
+logger = get_logger("environment")
+
+OLDEST_JOSE: Final = (3, 4)
+"""En deçà, python-jose accepte une clé publique comme secret HMAC (CVE-2024-33663)."""
+
+SAFE_STARLETTE: Final = (1, 0, 1)
+"""En deçà, `request.url` peut être trompé (CVE-2026-48710) ; aucune décision n'en dépend ici."""
+
+
+def check_distributions() -> None:
+    """Refuse un environnement où un paquet en écrase un autre, ou qui porte une faille connue.
+
+    Raises:
+        ConfigurationError: il faut désinstaller ou mettre à jour ; le message donne la commande.
+    """
+    if installed("casbin") and installed("pycasbin"):
+        message = (
+            "les paquets « casbin » et « pycasbin » s’écrasent l’un l’autre : « pip uninstall casbin pycasbin », "
+            "puis « pip install pycasbin »."
+        )
+        raise ConfigurationError(message)
+    if numbers(installed("python-jose"))[:2] < OLDEST_JOSE or not HMACKey.__module__.endswith("cryptography_backend"):
+        message = "python-jose est trop ancien ou incomplet : « pip install 'python-jose[cryptography]>=3.5' »."
+        raise ConfigurationError(message)
+    if numbers(installed("starlette")) < SAFE_STARLETTE:
+        logger.warning("starlette_outdated: mettez Starlette à jour (1.0.1 ou plus récent)")
+
+
+def warn_about(config: ACLConfig) -> None:
+    """Dit ce qui, dans la configuration, n'a pas l'effet attendu."""
+    for sentence in unknown_variables():
+        logger.warning("unknown_variable: %s", sentence)
+    for name in config.ineffective_settings():
+        logger.warning("setting_without_effect: cette version n’applique pas encore « %s »", name)
+
+
+def with_secret(config: ACLConfig) -> ACLConfig:
+    """Engendre, en développement, la clé qui manque : les jetons n'y survivent pas au processus."""
+    if config.jwt_secret_key is not None:
+        return config
+    logger.warning("jwt_secret_generated: réglez ACL_JWT_SECRET_KEY pour que les jetons survivent au redémarrage")
+    return config.model_copy(update={"jwt_secret_key": SecretStr(secrets.token_urlsafe(48))})
+
+
+def installed(distribution: str) -> str | None:
+    """Rend la version installée d'une distribution, ou None."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def numbers(text: str | None) -> tuple[int, ...]:
+    """Rend les nombres d'une version, pour les comparer ; vide si elle n'est pas installée."""
+    return tuple(int(part) for part in (text or "").split(".") if part.isdigit())
