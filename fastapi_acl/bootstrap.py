@@ -144,7 +144,7 @@ class Bootstrap:
         except UserAlreadyExistsError as error:
             message = (
                 f"le compte « {account.username} » (ou son adresse) existe déjà et n’est jamais promu : choisissez un "
-                "autre ACL_DEFAULT_ADMIN_USERNAME, ou créez l’administrateur par « python -m fastapi_acl create-admin »."
+                "autre ACL_DEFAULT_ADMIN_USERNAME, ou créez l’administrateur par « fastapi-acl create-admin »."
             )
             raise ConfigurationError(message) from error
         payload = {"user_id": str(account.id)}

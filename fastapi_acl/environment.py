@@ -6,7 +6,6 @@ import secrets
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
-from jose.backends import HMACKey
 from pydantic import SecretStr
 
 from fastapi_acl.shared.config import unknown_variables
@@ -37,8 +36,8 @@ def check_distributions() -> None:
             "puis « pip install pycasbin »."
         )
         raise ConfigurationError(message)
-    if numbers(installed("python-jose"))[:2] < OLDEST_JOSE or not HMACKey.__module__.endswith("cryptography_backend"):
-        message = "python-jose est trop ancien ou incomplet : « pip install 'python-jose[cryptography]>=3.5' »."
+    if numbers(installed("python-jose"))[:2] < OLDEST_JOSE:
+        message = "python-jose est trop ancien : « pip install 'python-jose[cryptography]>=3.5' »."
         raise ConfigurationError(message)
     if numbers(installed("starlette")) < SAFE_STARLETTE:
         logger.warning("starlette_outdated: mettez Starlette à jour (1.0.1 ou plus récent)")

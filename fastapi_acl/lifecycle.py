@@ -176,4 +176,3 @@ class Lifecycle:
             self._database.abandon()
             self._started, self._keeper = False, None
         self._loop, self._lock = loop, asyncio.Lock()
-

@@ -100,7 +100,7 @@ class ACLManager:
         Raises:
             ConfigurationError: l'application a déjà un manager, ou elle est déjà démarrée.
         """
-        if any(middleware.cls is ACLMiddleware for middleware in app.user_middleware):
+        if ACLMiddleware in {cast("object", middleware.cls) for middleware in app.user_middleware}:
             message = "cette application a déjà un ACLManager."
             raise ConfigurationError(message)
         if app.middleware_stack is not None:
@@ -152,7 +152,7 @@ class ACLManager:
                 schemes[SCHEME_NAME] = self._security_scheme()
             return document
 
-        app.openapi = openapi  # type: ignore[method-assign] - la façon documentée d'étendre OpenAPI
+        app.openapi = openapi  # type: ignore[method-assign]  # la façon documentée d'étendre OpenAPI
 
     def _security_scheme(self) -> dict[str, Any]:
         """Décrit la sécurité : le formulaire de connexion s'il est monté, sinon un jeton à coller."""

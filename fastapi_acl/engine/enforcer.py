@@ -370,7 +370,7 @@ def readable(rules: Iterable[tuple[int, PolicyRule]], schema: PolicySchema) -> l
     for row_id, rule in rules:
         try:
             schema.check(rule)
-        except InvalidRuleError as error:
+        except InvalidRuleError as error:  # noqa: PERF203 - chaque ligne se juge seule
             if could_deny(rule, schema):
                 logger.exception("policy_row_unreadable: id=%d", row_id)
                 message = "une ligne de casbin_rule est illisible et pourrait refuser : corrigez-la ou retirez-la."

@@ -19,7 +19,7 @@ def acl_match(value: str, pattern: str) -> bool:
         value: valeur de la requête ; un motif y est pris à la lettre.
         pattern: valeur de la règle.
     """
-    if pattern == ANY or value == pattern:
+    if pattern == ANY or value == pattern:  # noqa: PLR1714 - deux comparaisons valent mieux qu'un hachage
         return True
     return is_prefix(pattern) and str.startswith(value, pattern[:-1]) and len(value) >= len(pattern)
 

@@ -33,8 +33,8 @@ def check_links(rules: Iterable[PolicyRule]) -> None:
     """
     by_domain: dict[tuple[str, ...], Graph] = defaultdict(lambda: defaultdict(list))
     for rule in rules:
-        member, role, *domain = rule.values
-        by_domain[tuple(domain)][member].append(role)
+        member, role, *place = rule.values
+        by_domain[tuple(place)][member].append(role)
     for domain, graph in by_domain.items():
         _check_graph(_with_shared(domain, graph, by_domain))
 
@@ -77,5 +77,5 @@ def _measure(start: str, graph: Mapping[str, Sequence[str]], depth: dict[str, in
 def _check_depth(name: str, links: int) -> None:
     """Refuse une chaîne plus longue que Casbin n'en suit."""
     if links > MAX_LINKS:
-        message = f"Règle refusée : la chaîne de rôles au-dessus de « {name} » compterait plus de {MAX_LINKS} liens ; rien n’a été changé."
+        message = f"Règle refusée : au-dessus de « {name} », la chaîne de rôles dépasserait {MAX_LINKS} liens."
         raise InvalidRuleError(message, reason="role_depth", subject=name)

@@ -57,7 +57,7 @@ def load_model(config: ACLConfig) -> Model:
 
 def packaged_model_text(name: str) -> str:
     """Rend le texte d'un modèle fourni (`rbac`, `rbac_with_domains`, `abac`, `acl`, `rest`)."""
-    return files("fastapi_acl.engine").joinpath("models", f"{name}.conf").read_text("utf-8")
+    return (files("fastapi_acl.engine") / "models" / f"{name}.conf").read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +147,16 @@ class PolicySchema:
 
     def _check_value(self, rule: PolicyRule, name: str, value: str) -> None:
         """Vérifie une valeur selon le champ où elle se trouve."""
-        if not isinstance(value, str) or not 0 < len(value) <= MAX_VALUE_LENGTH:
+        if type(value) is not str or not 0 < len(value) <= MAX_VALUE_LENGTH:
             raise _refused(rule, f"« {name} » est un texte de 1 à {MAX_VALUE_LENGTH} caractères")
         if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
             raise _refused(rule, f"« {name} » contient un caractère de contrôle")
         if name == "eft" and value not in {"allow", "deny"}:
             raise _refused(rule, "l’effet « eft » vaut « allow » ou « deny »")
         if name in self.patterns and not is_pattern(value):
-            raise _refused(rule, f"dans « {name} », « * » n’est admis que seul ou comme dernier segment (« document:* »)")
+            raise _refused(
+                rule, f"dans « {name} », « * » n’est admis que seul ou comme dernier segment (« document:* »)"
+            )
         if not self.raw_subjects:
             _check_subject(rule, name, value)
 

@@ -1,0 +1,1 @@
+"""Ce que tous emploient : configuration, erreurs, identité, base, journal, HTTP."""

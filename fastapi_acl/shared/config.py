@@ -1,4 +1,4 @@
-"""Configuration : une variable d'environnement `ACL_…` par réglage, chacune validée avec un message qui dit quoi faire."""
+"""Configuration : une variable d'environnement `ACL_…` par réglage, dont le refus dit quoi faire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
-from typing_extensions import Self
+from typing_extensions import Self  # noqa: TC002 - Pydantic lit les annotations de ses validateurs
 
 from fastapi_acl.shared.exceptions import ConfigurationError
 
@@ -144,7 +144,7 @@ class ACLConfig(BaseSettings):
     jwt_leeway_seconds: Annotated[int, Field(ge=0, le=60)] = 10
     """Écart d'horloge toléré, en secondes (60 au plus)."""
     jwt_refresh_grace_seconds: Annotated[int, Field(ge=0, le=60)] = 0
-    """Temps, en secondes, où le perdant d'un renouvellement simultané est refusé sans que la session soit fermée."""
+    """Temps, en secondes, où le perdant d'un renouvellement simultané est refusé sans fermer la session."""
     session_idle_days: Annotated[int, Field(ge=1, le=365)] = 7
     """Une session inutilisée pendant ce nombre de jours est finie."""
     session_absolute_days: Annotated[int, Field(ge=1, le=365)] = 30
@@ -199,7 +199,7 @@ class ACLConfig(BaseSettings):
     """Mandataires dont les en-têtes d'adresse sont crus, séparés par des virgules."""
 
     disable_auth_for_dev: bool = False
-    """En développement, une requête locale sans jeton agit en administrateur par défaut ; la politique décide encore."""
+    """En développement, une requête locale sans jeton agit en administrateur par défaut, sous la politique."""
     create_default_admin: bool = False
     """Crée une fois l'administrateur par défaut ; un compte existant n'est jamais promu."""
     default_admin_username: Annotated[str, Field(min_length=1, max_length=64)] = "admin"

@@ -1,39 +1,39 @@
 """Erreurs de la bibliothèque : des familles, chacune avec un code stable, aucune ne connaît HTTP.
 
-    ACLException
-    ├── ConfigurationError            ce que l'exploitant doit corriger avant de démarrer
-    ├── AuthenticationError           qui êtes-vous ?
-    │   ├── AuthenticationRequiredError
-    │   ├── InvalidCredentialsError
-    │   ├── InvalidTokenError
-    │   └── TokenReusedError
-    ├── AuthorizationError            vous n'avez pas le droit
-    │   ├── PermissionDeniedError
-    │   ├── EscalationRefusedError
-    │   └── UserNotActiveError
-    ├── NotFoundError
-    │   ├── UserNotFoundError
-    │   └── RuleNotFoundError
-    ├── ConflictError
-    │   ├── UserAlreadyExistsError
-    │   ├── RuleAlreadyExistsError
-    │   └── LastAdministratorError
-    ├── InvalidInputError             la demande elle-même est fautive
-    │   ├── InvalidRequestError
-    │   ├── InvalidUsernameError
-    │   ├── InvalidEmailError
-    │   ├── WeakPasswordError
-    │   └── InvalidRuleError
-    ├── PayloadTooLargeError
-    ├── UnavailableError              réessayez : rien n'a été fait
-    │   ├── DatabaseUnavailableError
-    │   ├── PolicyUnavailableError
-    │   ├── DecisionFailedError
-    │   ├── HashingSaturatedError
-    │   └── ManagerMissingError
-    └── TransactionError              faute de programmation dans l'usage des transactions
-        ├── TransactionNotOwnedError
-        └── TransactionNotOrderedError
+ACLException
+├── ConfigurationError            ce que l'exploitant doit corriger avant de démarrer
+├── AuthenticationError           qui êtes-vous ?
+│   ├── AuthenticationRequiredError
+│   ├── InvalidCredentialsError
+│   ├── InvalidTokenError
+│   └── TokenReusedError
+├── AuthorizationError            vous n'avez pas le droit
+│   ├── PermissionDeniedError
+│   ├── EscalationRefusedError
+│   └── UserNotActiveError
+├── NotFoundError
+│   ├── UserNotFoundError
+│   └── RuleNotFoundError
+├── ConflictError
+│   ├── UserAlreadyExistsError
+│   ├── RuleAlreadyExistsError
+│   └── LastAdministratorError
+├── InvalidInputError             la demande elle-même est fautive
+│   ├── InvalidRequestError
+│   ├── InvalidUsernameError
+│   ├── InvalidEmailError
+│   ├── WeakPasswordError
+│   └── InvalidRuleError
+├── PayloadTooLargeError
+├── UnavailableError              réessayez : rien n'a été fait
+│   ├── DatabaseUnavailableError
+│   ├── PolicyUnavailableError
+│   ├── DecisionFailedError
+│   ├── HashingSaturatedError
+│   └── ManagerMissingError
+└── TransactionError              faute de programmation dans l'usage des transactions
+├── TransactionNotOwnedError
+└── TransactionNotOrderedError
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ EVERY_DOMAIN: Final = "*"
 NO_CLAIMS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-class AttributedName(str):
+class AttributedName(str):  # noqa: SLOT000 - ses attributs vivent dans __dict__, où ils priment sur ceux de str
     """Texte figé qui porte des attributs scalaires, pour les modèles qui lisent `r.sub.id` ou `r.obj.owner`.
 
     Il se compare, se hache et s'écrit comme le texte seul ; ses attributs priment sur les méthodes de `str`, de sorte
@@ -62,7 +62,7 @@ class Principal:
 
     id: str
     session_id: str | None = None
-    claims: Mapping[str, Any] = field(default=NO_CLAIMS, hash=False)
+    claims: Mapping[str, Any] = field(default_factory=lambda: NO_CLAIMS, hash=False)
 
     @property
     def subject(self) -> AttributedName:

@@ -51,7 +51,12 @@ token_router = APIRouter(prefix="/auth", tags=["auth"], route_class=ProblemRoute
     "/register",
     status_code=201,
     responses=problems(
-        UserAlreadyExistsError, InvalidUsernameError, InvalidEmailError, WeakPasswordError, HashingSaturatedError, *COMMON
+        UserAlreadyExistsError,
+        InvalidUsernameError,
+        InvalidEmailError,
+        WeakPasswordError,
+        HashingSaturatedError,
+        *COMMON,
     ),
 )
 async def register(body: RegisterRequest, register_user: RegisterUseCaseDep) -> UserResponse:
@@ -60,7 +65,9 @@ async def register(body: RegisterRequest, register_user: RegisterUseCaseDep) -> 
 
 
 @router.post("/login", responses=problems(*LOGIN))
-async def login(body: LoginRequest, request: Request, response: Response, open_session: LoginUseCaseDep) -> TokenResponse:
+async def login(
+    body: LoginRequest, request: Request, response: Response, open_session: LoginUseCaseDep
+) -> TokenResponse:
     """Ouvre une session et rend ses deux jetons."""
     user_agent, ip = _client(request)
     return _tokens(response, TokenResponse.of(await open_session.execute(body.to_dto(user_agent=user_agent, ip=ip))))
@@ -92,7 +99,9 @@ async def me(user: CurrentUser) -> UserResponse:
 
 
 @router.post("/logout", status_code=204, responses=problems(*GUARDED, *COMMON))
-async def logout(principal: CurrentPrincipal, close_session: LogoutUseCaseDep, body: LogoutRequest | None = None) -> None:
+async def logout(
+    principal: CurrentPrincipal, close_session: LogoutUseCaseDep, body: LogoutRequest | None = None
+) -> None:
     """Ferme la session de l'appelant, ou toutes ; leurs jetons d'accès cessent aussitôt."""
     await close_session.execute(principal, everywhere=body is not None and body.everywhere)
 

@@ -14,7 +14,7 @@ from fastapi_acl.shared.exceptions import InvalidTokenError, UserNotFoundError
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.security import CurrentPrincipal, provided
 
-AuthRepositoryDep = Annotated[IAuthRepository, Depends(provided(IAuthRepository))]  # type: ignore[type-abstract]
+AuthRepositoryDep = Annotated[IAuthRepository, Depends(provided(IAuthRepository))]
 RegisterUseCaseDep = Annotated[RegisterUseCase, Depends(provided(RegisterUseCase))]
 LoginUseCaseDep = Annotated[LoginUseCase, Depends(provided(LoginUseCase))]
 RefreshTokenUseCaseDep = Annotated[RefreshTokenUseCase, Depends(provided(RefreshTokenUseCase))]

@@ -65,7 +65,9 @@ class LogoutRequest(BaseModel):
 
     model_config = STRICT
 
-    everywhere: bool = Field(False, description="Ferme toutes les sessions du compte, et pas seulement celle-ci.")
+    everywhere: bool = Field(
+        default=False, description="Ferme toutes les sessions du compte, et pas seulement celle-ci."
+    )
 
 
 class TokenResponse(BaseModel):
@@ -73,15 +75,13 @@ class TokenResponse(BaseModel):
 
     access_token: str = Field(repr=False)
     refresh_token: str = Field(repr=False)
-    token_type: Literal["bearer"] = "bearer"
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - le type de jeton, pas un secret
     expires_in: int = Field(description="Durée de vie du jeton d'accès, en secondes.")
 
     @classmethod
     def of(cls, tokens: TokenDTO) -> Self:
         """Fait la réponse des jetons."""
-        return cls(
-            access_token=tokens.access_token, refresh_token=tokens.refresh_token, expires_in=tokens.expires_in
-        )
+        return cls(access_token=tokens.access_token, refresh_token=tokens.refresh_token, expires_in=tokens.expires_in)
 
 
 class UserResponse(BaseModel):

@@ -7,7 +7,7 @@ une règle reste une liste, de la base au modèle, et une empreinte unique fait 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from casbin_async_sqlalchemy_adapter import Adapter
 from sqlalchemy import Integer, Select, String, delete, insert, select
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from casbin.model import Model
+    from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from fastapi_acl.shared.database.sql import SQLDatabase
@@ -48,12 +49,12 @@ class CasbinRuleModel(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
 
 
-_TABLE: Final = CasbinRuleModel.__table__
+_TABLE: Final = cast("Table", CasbinRuleModel.__table__)
 _QUERY: Final = select(_TABLE.c.id, _TABLE.c.ptype, *(_TABLE.c[name] for name in COLUMNS)).order_by(_TABLE.c.id)
 
 
 @final
-class SQLPolicyAdapter(Adapter):  # type: ignore[misc] - pycasbin n'est pas typé
+class SQLPolicyAdapter(Adapter):
     """Adaptateur Casbin sur `SQLDatabase` : il se joint à la transaction ambiante."""
 
     def __init__(self, database: SQLDatabase) -> None:

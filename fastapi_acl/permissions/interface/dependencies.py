@@ -8,5 +8,5 @@ from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRu
 from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
 from fastapi_acl.shared.http.security import provided
 
-PolicyRulesDep = Annotated[IPolicyRules, Depends(provided(IPolicyRules))]  # type: ignore[type-abstract]
+PolicyRulesDep = Annotated[IPolicyRules, Depends(provided(IPolicyRules))]
 CheckPermissionsDep = Annotated[CheckPermissionsUseCase, Depends(provided(CheckPermissionsUseCase))]

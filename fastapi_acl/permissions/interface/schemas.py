@@ -68,7 +68,7 @@ class RuleSchema(BaseModel):
     @classmethod
     def of(cls, rule: PolicyRule) -> Self:
         """Fait la représentation d'une règle."""
-        return cls.model_construct(ptype=rule.ptype, values=list(rule.values))
+        return cls(ptype=rule.ptype, values=list(rule.values))
 
 
 class RulesRequest(BaseModel):

@@ -1,0 +1,1 @@
+"""Bases de données : port, SQL, migrations."""

@@ -61,6 +61,10 @@ class SQLDatabase(Database, ABC):
     def take_migration_lock(self, connection: Connection) -> None:
         """Prend, dans la transaction ouverte, le verrou qu'une seule réplique tient à la fois."""
 
+    def _outages(self) -> tuple[type[Exception], ...]:
+        """Rend les erreurs qui tiennent à l'état de la base."""
+        return (DBAPIError, PoolTimeoutError, OSError, asyncio.TimeoutError, *self.connect_errors())
+
     def connect_errors(self) -> tuple[type[Exception], ...]:
         """Erreurs propres au pilote, que SQLAlchemy n'habille pas à l'ouverture d'une connexion."""
         return ()
@@ -116,7 +120,7 @@ class SQLDatabase(Database, ABC):
         """Met le schéma à jour sous le verrou de migration."""
         upgrade = self._auto_migrate or force
         async with self._translated(), self.engine.connect() as connection:
-            await connection.execution_options(**self.write_options())
+            _ = await connection.execution_options(**self.write_options())
             async with connection.begin():
                 await connection.run_sync(self._migrate, upgrade)
 
@@ -158,7 +162,7 @@ class SQLDatabase(Database, ABC):
     async def _begin(self, options: Mapping[str, Any], *, log: bool) -> AsyncIterator[Transaction]:
         """Ouvre une session et sa transaction, validée à la sortie, annulée sur erreur."""
         async with self._translated(), AsyncSession(self.engine, expire_on_commit=False, autoflush=False) as session:
-            await session.connection(execution_options=dict(options))
+            _ = await session.connection(execution_options=dict(options))
             if log:
                 await session.execute(select(revision_table.c.revision).with_for_update())
             opened = Transaction(connection=session, ordered=log)
@@ -173,6 +177,6 @@ class SQLDatabase(Database, ABC):
             yield
         except QUERY_FAULTS:
             raise
-        except (DBAPIError, PoolTimeoutError, OSError, asyncio.TimeoutError, *self.connect_errors()) as error:
+        except self._outages() as error:
             logger.warning("database_unavailable: %s", one_line(getattr(error, "orig", None) or repr(error)))
             raise DatabaseUnavailableError from error

@@ -1,0 +1,1 @@
+"""HTTP : identité, décision et erreurs des routes."""

@@ -31,8 +31,7 @@ from fastapi_acl.shared.logging import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-    from starlette.requests import HTTPConnection, Request
-    from starlette.websockets import WebSocket
+    from starlette.requests import Request
 
 logger = get_logger("http")
 
@@ -139,7 +138,9 @@ def problems(*errors: type[ACLException]) -> dict[int | str, dict[str, Any]]:
         entry = described.setdefault(
             status_code(error), {"model": Problem, "description": "", "content": {MEDIA_TYPE: {"examples": {}}}}
         )
-        entry["description"] = "\n\n".join(filter(None, [entry["description"], f"`{error.code}` : {error.default_detail}"]))
+        entry["description"] = "\n\n".join(
+            filter(None, [entry["description"], f"`{error.code}` : {error.default_detail}"])
+        )
         entry["content"][MEDIA_TYPE]["examples"][error.code] = {"value": body(error())}
     return described
 
@@ -201,16 +202,11 @@ def describe(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, object]]:
     ]
 
 
-async def handle_problem(connection: HTTPConnection | Any, error: Exception) -> Response | None:  # noqa: ANN401 - type de Starlette
+async def handle_problem(connection: Any, error: Exception) -> Any:  # noqa: ANN401 - requête ou WebSocket, réponse ou rien
     """Gestionnaire d'exceptions de l'application : rend un problème, ou ferme le WebSocket refusé."""
     found = error.error if isinstance(error, ProblemException) else error
     if not isinstance(found, ACLException):
         raise error
     if connection.scope["type"] == "websocket":
-        return await _close(connection, found)
+        return await connection.close(POLICY_VIOLATION, found.code)
     return problem_response(found)
-
-
-async def _close(socket: WebSocket, error: ACLException) -> None:
-    """Ferme un WebSocket que la politique refuse."""
-    await socket.close(POLICY_VIOLATION, error.code)

@@ -164,7 +164,10 @@ class Require:
         """
         try:
             place = expand(self.domain, connection.path_params) if isinstance(self.domain, str) else domain
-            answers = (self._decide(permission, connection, manager, principal, loaded, place) for permission in self.permissions)
+            answers = (
+                self._decide(permission, connection, manager, principal, loaded, place)
+                for permission in self.permissions
+            )
             if not (all(answers) if self.mode == "all" else any(answers)):
                 raise PermissionDeniedError
         except ACLException as error:

@@ -162,4 +162,3 @@ class Replica:
         self._revision = change.revision
         if change.kind in POLICY_KINDS:
             self._policy_revision = change.revision
-

@@ -21,7 +21,7 @@ class IAuthRepository(Protocol):
         """Enregistre un compte.
 
         Raises:
-            UserAlreadyExistsError: le nom ou l'adresse est déjà pris ; la base, et non une lecture préalable, en décide.
+            UserAlreadyExistsError: le nom ou l'adresse est déjà pris ; la base en décide, et non une lecture.
         """
 
     async def get_by_id(self, user_id: UUID) -> AuthUser:

@@ -66,9 +66,7 @@ class TokenIssuer:
             user_id=session.user_id, session_id=session.id, session_version=session.session_version
         )
         refresh = self.tokens.issue_refresh(claims, not_after=session.expires_at)
-        return TokenDTO(
-            access_token=access, refresh_token=refresh, expires_in=self.tokens.access_lifetime_seconds
-        )
+        return TokenDTO(access_token=access, refresh_token=refresh, expires_in=self.tokens.access_lifetime_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
 from fastapi_acl.auth.domain.entities.session import Session
-from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel, SQLSessionModel
+
+if TYPE_CHECKING:
+    from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel, SQLSessionModel
 
 
 class AuthUserMapper:

@@ -96,7 +96,7 @@ class SQLAuthRepository(IAuthRepository):
             row = (await session.scalars(select(SQLAuthUserModel).where(condition))).one_or_none()
         return AuthUserMapper.to_entity(row) if row is not None else None
 
-    async def _update(self, user_id: UUID, **columns: Any) -> AuthUser:
+    async def _update(self, user_id: UUID, **columns: Any) -> AuthUser:  # noqa: ANN401 - valeurs ou expressions SQL
         """Change des colonnes d'un compte et le rend tel qu'il est devenu."""
         changed: Update = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
         returning = changed.values(**columns, updated_at=datetime.now(timezone.utc)).returning(SQLAuthUserModel)

@@ -29,7 +29,7 @@ QUEUE_PER_WORKER: Final = 32
 BCRYPT_ALPHABET: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
-class BcryptSHA256(handlers.HasRounds, handlers.HasSalt, handlers.GenericHandler):  # type: ignore[misc] - passlib n'est pas typé
+class BcryptSHA256(handlers.HasRounds, handlers.HasSalt, handlers.GenericHandler):
     """Le schéma `bcrypt_sha256` version 2 de passlib, qui appelle bcrypt directement.
 
     Celui de passlib échoue avec bcrypt 5, et bcrypt seul coupe à 72 octets : ici bcrypt ne reçoit que le HMAC-SHA-256

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, final
 from uuid import UUID
 
 from jose import jws
+from jose.backends import HMACKey
 from jose.utils import base64url_decode
 
 from fastapi_acl.auth.application.interface.services import ITokenService
 from fastapi_acl.auth.domain.dtos.auth_dtos import TokenClaims
-from fastapi_acl.shared.exceptions import InvalidTokenError
+from fastapi_acl.shared.exceptions import ConfigurationError, InvalidTokenError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,13 @@ class JWTTokenService(ITokenService):
 
         Args:
             settings: réglages des jetons.
+
+        Raises:
+            ConfigurationError: python-jose est installé sans `cryptography`.
         """
+        if "cryptography" not in HMACKey.__module__:
+            message = "python-jose est incomplet : « pip install 'python-jose[cryptography]>=3.5' »."
+            raise ConfigurationError(message)
         self._settings = settings
         self._kid = _key_id(settings.secret)
         secrets = (*settings.previous_secrets, settings.secret)

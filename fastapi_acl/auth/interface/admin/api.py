@@ -35,7 +35,7 @@ UsersWriter = Annotated[Principal, Depends(require("acl.users:write"))]
 
 
 @router.get("/users", responses=problems(*GUARDED))
-async def list_users(  # noqa: PLR0913, PLR0917 - un paramètre par filtre
+async def list_users(
     users: AuthRepositoryDep,
     _: UsersReader,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,

@@ -103,7 +103,12 @@ async def add_rules(body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDe
 @router.put(
     "/rules",
     responses=problems(
-        *GUARDED, InvalidRuleError, RuleAlreadyExistsError, RuleNotFoundError, EscalationRefusedError, LastAdministratorError
+        *GUARDED,
+        InvalidRuleError,
+        RuleAlreadyExistsError,
+        RuleNotFoundError,
+        EscalationRefusedError,
+        LastAdministratorError,
     ),
 )
 async def replace_rule(body: ReplaceRuleRequest, actor: RulesWriter, rules: PolicyRulesDep) -> RuleReplaced:

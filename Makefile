@@ -1,0 +1,78 @@
+# La porte d'entrée : « make » ou « make help » dit tout le reste.
+# Chaque cible crée l'environnement virtuel qu'il lui faut ; il ne faut d'avance que Python 3.10 ou plus récent.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-quick lint format types contracts bench docs lowest wheel clean
+
+PORT ?= 8000
+VENV ?= .venv
+BIN := $(VENV)/bin
+INTERPRETER := $(shell PYTHON="$(PYTHON)" tests/support/find_python.sh)
+PIP_FLAGS := --disable-pip-version-check --progress-bar off
+
+help: ## Dit ce que chaque cible fait
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+# Un environnement par usage, refait quand pyproject.toml change.
+define environment
+	@test -n "$(INTERPRETER)" || { echo "Aucun Python 3.10+ qui marche : installez-en un, ou donnez son chemin par PYTHON=…" >&2; exit 1; }
+	@echo "→ environnement $(1) ($$($(INTERPRETER) --version)), dépendances : $(2)"
+	@$(INTERPRETER) -m venv --clear $(1)
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) --quiet --upgrade pip
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) -e '.[$(2)]' | grep -vE '^(Requirement already|Looking in|  )' || test $${PIPESTATUS[0]} -eq 0
+	@touch $@
+endef
+
+$(VENV)/.demo: pyproject.toml
+	$(call environment,$(VENV),demo)
+
+$(VENV)/.dev: pyproject.toml
+	$(call environment,$(VENV),dev)
+	@touch $(VENV)/.demo
+
+$(VENV)-docs/.docs: pyproject.toml
+	$(call environment,$(VENV)-docs,docs)
+
+demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
+	@echo "→ http://127.0.0.1:$(PORT)/docs   (administrateur : admin / administrateur-de-demo ; Ctrl-C pour arrêter)"
+	@$(BIN)/python -m uvicorn examples.demo:app --host 127.0.0.1 --port $(PORT)
+
+test: $(VENV)/.dev ## Exécute toute la suite, sur de vrais serveurs, avec la couverture
+	@tests/support/install_servers.sh
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
+	@tests/support/install_servers.sh
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.dev ## Vérifie le style (ruff, toutes les règles)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## Met le code en forme
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## Vérifie les types (mypy strict)
+	@$(BIN)/mypy fastapi_acl examples tests/typing setup.py
+
+contracts: $(VENV)/.dev ## Vérifie les murs de l'architecture (import-linter)
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## Mesure, et compare aux bibliothèques voisines dans la même exécution
+	@test -e tests/bench/__main__.py || { echo "Aucune mesure dans cette version : elles viendront avec le moteur indexé." >&2; exit 1; }
+	@$(BIN)/python -m tests.bench
+
+docs: $(VENV)-docs/.docs ## Construit les pages de docs/ dans site/
+	@$(VENV)-docs/bin/mkdocs build --strict --quiet
+	@echo "→ site/index.html"
+
+lowest: ## Exécute la partie rapide sur la plus ancienne version de chaque dépendance
+	@tests/support/lowest.sh "$(INTERPRETER)" "$(VENV)-lowest"
+
+wheel: $(VENV)/.dev ## Construit le paquet dans dist/
+	@$(BIN)/python -m pip wheel $(PIP_FLAGS) --no-deps -w dist .
+
+clean: ## Supprime les environnements et ce qui se reconstruit
+	@rm -rf .venv .venv-* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Exécute la partie rapide de la suite sur la plus ancienne version de chaque dépendance directe.
+set -euo pipefail
+interpreter=$1
+venv=$2
+
+[ -x "$venv-uv/bin/uv" ] || { "$interpreter" -m venv "$venv-uv"; "$venv-uv/bin/pip" install -q uv; }
+echo "→ résolution des versions les plus anciennes"
+"$venv-uv/bin/uv" pip compile -q --resolution lowest-direct --python "$interpreter" --extra postgresql pyproject.toml -o "$venv.txt"
+"$interpreter" -m venv --clear "$venv"
+"$venv/bin/pip" install -q --disable-pip-version-check -r "$venv.txt" httpx asgi-lifespan pytest pytest-asyncio hypothesis import-linter uvicorn
+"$venv/bin/pip" install -q --disable-pip-version-check --no-deps -e .
+tests/support/install_servers.sh
+"$venv/bin/python" -m pytest -m "not slow" -W default -q
