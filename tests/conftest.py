@@ -30,17 +30,31 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"SERVICE ABSENT : {service} — {reason}", yellow=True)
 
 
-@pytest.fixture(scope="session")
-def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQLServer]:
-    """Un PostgreSQL pour toute la session ; absent, ses essais sont sautés et le résumé le nomme."""
+def launched(config: pytest.Config) -> PostgreSQLServer:
+    """Lance un PostgreSQL ; absent, ses essais sont sautés et le résumé le nomme."""
     try:
         server = PostgreSQLServer()
         server.start()
     except ServerUnavailableError as error:
-        request.config.stash[missing_services]["PostgreSQL"] = str(error)
+        config.stash[missing_services]["PostgreSQL"] = str(error)
         if REQUIRED:
             pytest.fail(f"PostgreSQL est exigé : {error}")
         pytest.skip(f"PostgreSQL : {error}")
+    return server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQLServer]:
+    """Un PostgreSQL pour toute la session."""
+    server = launched(request.config)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQLServer]:
+    """Un PostgreSQL à cet essai seul, qui peut l'arrêter et le relancer."""
+    server = launched(request.config)
     yield server
     server.close()
 

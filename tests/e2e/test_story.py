@@ -1,9 +1,9 @@
 """L'histoire entière, par HTTP, sur chacune des bases."""
 
-from collections import Counter
-from typing import Any
-
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,7 +13,7 @@ RULES = "/api/v1/admin/permissions/rules"
 
 
 @pytest.fixture
-async def visitor(database_settings: dict[str, Any]):
+async def visitor(database_settings: dict[str, Any]) -> AsyncIterator[Client]:
     async with protected(**database_settings) as client:
         yield client
 
@@ -44,7 +44,7 @@ async def test_a_role_taken_back_closes_the_door_at_once(visitor: Client) -> Non
 
 
 async def test_two_simultaneous_registrations_of_one_name_make_one_account(visitor: Client) -> None:
-    spellings = ["ada", "Ada", "ADA", "ａｄａ"]
+    spellings = ["ada", "Ada", "ADA", "ａｄａ"]  # noqa: RUF001 - pleine chasse, exprès
 
     answers = await asyncio.gather(*(visitor.register(spellings[index % 4]) for index in range(20)))
 

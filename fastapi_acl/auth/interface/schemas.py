@@ -31,7 +31,9 @@ class RegisterRequest(BaseModel):
     model_config = STRICT
 
     username: Username
-    email: Annotated[str, Field(min_length=3, max_length=254, examples=["ada@example.com"])]
+    email: Annotated[
+        str, Field(min_length=3, max_length=254, description="Adresse électronique.", examples=["ada@example.com"])
+    ]
     password: Password
 
     def to_dto(self) -> RegisterDTO:
@@ -57,7 +59,9 @@ class RefreshRequest(BaseModel):
 
     model_config = STRICT
 
-    refresh_token: Annotated[str, Field(min_length=1, max_length=8192, repr=False)]
+    refresh_token: Annotated[
+        str, Field(min_length=1, max_length=8192, repr=False, description="Le `refresh_token` reçu en dernier.")
+    ]
 
 
 class LogoutRequest(BaseModel):
@@ -73,8 +77,8 @@ class LogoutRequest(BaseModel):
 class TokenResponse(BaseModel):
     """Les deux jetons d'une session (RFC 6749, 5.1)."""
 
-    access_token: str = Field(repr=False)
-    refresh_token: str = Field(repr=False)
+    access_token: str = Field(repr=False, description="À envoyer dans « Authorization: Bearer … ».")
+    refresh_token: str = Field(repr=False, description="À échanger une seule fois, à `/auth/refresh`.")
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - le type de jeton, pas un secret
     expires_in: int = Field(description="Durée de vie du jeton d'accès, en secondes.")
 
@@ -88,10 +92,10 @@ class UserResponse(BaseModel):
     """Un compte, sans son mot de passe."""
 
     id: UUID = Field(description="Identifiant immuable ; les règles le nomment `user:<id>`.")
-    username: str
-    email: str | None
-    is_active: bool
-    is_verified: bool
+    username: str = Field(examples=["ada"])
+    email: str | None = Field(examples=["ada@example.com"])
+    is_active: bool = Field(description="Faux : le compte ne peut plus se connecter.")
+    is_verified: bool = Field(description="Vrai : l'adresse a été vérifiée.")
     created_at: datetime
     updated_at: datetime
 

@@ -40,7 +40,7 @@ class IAuthRepository(Protocol):
         """Lit une page de comptes, dans l'ordre de leurs noms.
 
         Args:
-            limit: nombre de comptes au plus.
+            limit: nombre de comptes au plus, ramené entre 1 et 200.
             cursor: `next_cursor` de la page précédente.
             query: texte contenu dans le nom ou l'adresse, sans joker.
             is_active: ne garde que les comptes actifs, ou inactifs.
@@ -49,8 +49,8 @@ class IAuthRepository(Protocol):
             InvalidRequestError: le curseur n'est pas un des nôtres.
         """
 
-    async def update_password(self, user_id: UUID, hashed_password: str) -> None:
-        """Remplace le haché d'un mot de passe inchangé."""
+    async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
+        """Remplace un haché par un autre du même mot de passe ; sans effet si `replaced` n'est plus celui du compte."""
 
     async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
         """Active ou désactive un compte ; désactiver avance sa version de session.

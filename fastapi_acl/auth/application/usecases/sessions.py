@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID, uuid4
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime, TokenClaims, TokenDTO
 from fastapi_acl.auth.domain.entities.session import Session
 from fastapi_acl.shared.exceptions import (
+    HashingSaturatedError,
     InvalidCredentialsError,
     InvalidTokenError,
     TokenReusedError,
     UserNotActiveError,
+    UserNotFoundError,
 )
 from fastapi_acl.shared.identity import Principal
 
@@ -45,7 +48,17 @@ class SessionPolicy:
     def lifetime(self) -> RefreshLifetime:
         """Rend les bornes qui valent maintenant."""
         now = datetime.now(timezone.utc)
-        return RefreshLifetime(now=now, idle_since=now - self.idle, grace_since=now - self.grace)
+        return RefreshLifetime(now=now, idle_since=now - self.idle)
+
+    def excuses(self, session: Session, spent_digest: str) -> bool:
+        """Dit si un jeton dépensé est celui du perdant d'une course toute récente.
+
+        Sans grâce, personne n'est excusé, fût-ce par deux horloges qui ne s'accordent pas.
+        """
+        if not self.grace or session.previous_digest is None or session.rotated_at is None:
+            return False
+        is_recent = datetime.now(timezone.utc) - session.rotated_at < self.grace
+        return is_recent and hmac.compare_digest(session.previous_digest, spent_digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +104,7 @@ class LoginUseCase:
         user = await self._authenticated(request)
         token_id, session = self._open(user, request)
         if not await self.sessions.create_session(session):
-            raise UserNotActiveError
+            await self._refuse(user)
         return self.issuer.issue(session, token_id)
 
     async def _authenticated(self, request: LoginDTO) -> AuthUser:
@@ -103,8 +116,21 @@ class LoginUseCase:
         if not user.is_active:
             raise UserNotActiveError
         if self.hasher.needs_rehash(user.hashed_password):
-            await self.users.update_password(user.id, await self.hasher.hash(request.password))
+            await self._rehash(user, request.password)
         return user
+
+    async def _rehash(self, user: AuthUser, password: str) -> None:
+        """Porte le haché au coût voulu ; une file pleine n'empêche pas d'entrer, ce sera pour la prochaine fois."""
+        with suppress(HashingSaturatedError):
+            hashed = await self.hasher.hash(password)
+            await self.users.update_password(user.id, hashed, replaced=user.hashed_password)
+
+    async def _refuse(self, user: AuthUser) -> NoReturn:
+        """Dit pourquoi la session n'a pu s'ouvrir : le compte a changé depuis la vérification du mot de passe."""
+        current = await self.users.find_by_username(user.username)
+        if current is not None and current.id == user.id and not current.is_active:
+            raise UserNotActiveError
+        raise InvalidCredentialsError
 
     def _open(self, user: AuthUser, request: LoginDTO) -> tuple[str, Session]:
         """Prépare une session et l'identifiant de son premier jeton de renouvellement."""
@@ -146,21 +172,17 @@ class RefreshTokenUseCase:
         if session is None or session.user_id != claims.user_id:
             raise InvalidTokenError
         if not rotated:
-            await self._refuse(session, claims, lifetime)
+            await self._refuse(session, digest(claims.token_id))
         return self.issuer.issue(session, token_id)
 
-    async def _refuse(self, session: Session, claims: TokenClaims, lifetime: RefreshLifetime) -> None:
-        """Distingue une session finie, le perdant d'une course et un jeton volé (RFC 9700, 4.14)."""
-        spent = digest(claims.token_id)
-        is_current = hmac.compare_digest(session.refresh_digest, spent)
-        lost_race = (
-            session.previous_digest is not None
-            and hmac.compare_digest(session.previous_digest, spent)
-            and session.rotated_at is not None
-            and session.rotated_at > lifetime.grace_since
-        )
-        if is_current or lost_race or session.revoked_at is not None:
-            raise TokenReusedError if session.revoked_at is not None and not is_current else InvalidTokenError
+    async def _refuse(self, session: Session, spent_digest: str) -> NoReturn:
+        """Distingue une session finie, le perdant d'une course et un jeton volé (RFC 9700, 4.14).
+
+        La fermeture est validée avant que l'erreur ne soit levée : une erreur ne saurait l'annuler.
+        """
+        is_current = hmac.compare_digest(session.refresh_digest, spent_digest)
+        if is_current or self.policy.excuses(session, spent_digest):
+            raise InvalidTokenError
         await self.logout.execute(Principal(id=str(session.user_id), session_id=str(session.id)))
         raise TokenReusedError
 
@@ -175,12 +197,16 @@ class LogoutUseCase:
     transactions: Transactions
 
     async def execute(self, principal: Principal, *, everywhere: bool = False) -> None:
-        """Ferme la session de l'appelant, ou toutes."""
+        """Ferme la session de l'appelant, ou toutes ; sans effet si c'est fait.
+
+        Raises:
+            InvalidTokenError: l'identité ne vient pas d'un de nos jetons, et n'a donc pas de session ici.
+        """
         async with self.transactions.transaction(log=True):
             if everywhere:
                 await self._close_all(principal)
             elif principal.session_id is not None:
-                await self._close_one(principal, UUID(principal.session_id))
+                await self._close_one(principal, _ours(principal.session_id))
 
     async def _close_one(self, principal: Principal, session_id: UUID) -> None:
         """Ferme une session ; rien à journaliser si elle l'était déjà."""
@@ -188,11 +214,22 @@ class LogoutUseCase:
             await self.revoker.revoke_session(session_id, actor=principal)
 
     async def _close_all(self, principal: Principal) -> None:
-        """Ferme toutes les sessions du compte."""
-        user_id = UUID(principal.id)
-        session_version = await self.users.advance_session_version(user_id)
+        """Ferme toutes les sessions du compte ; supprimé entre-temps, il n'en a plus."""
+        user_id = _ours(principal.id)
+        try:
+            session_version = await self.users.advance_session_version(user_id)
+        except UserNotFoundError:
+            return
         await self.sessions.revoke_all(user_id, datetime.now(timezone.utc))
         await self.revoker.revoke_account(user_id, session_version=session_version, actor=principal)
+
+
+def _ours(identifier: str) -> UUID:
+    """Lit un identifiant que nous avons donné ; un autre Authenticator peut en avoir d'une autre forme."""
+    try:
+        return UUID(identifier)
+    except ValueError as error:
+        raise InvalidTokenError from error
 
 
 def new_token_id() -> str:

@@ -67,12 +67,10 @@ class RefreshLifetime:
     Attributes:
         now: l'instant du renouvellement.
         idle_since: une session dont le dernier usage est antérieur est finie.
-        grace_since: un remplacement postérieur excuse le perdant d'une course.
     """
 
     now: datetime
     idle_since: datetime
-    grace_since: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

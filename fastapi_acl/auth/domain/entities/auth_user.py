@@ -21,6 +21,19 @@ USERNAME_PUNCTUATION: Final = frozenset("._-@+")
 NEUTRAL_CATEGORIES: Final = frozenset({"Nd", "Mn", "Mc"})
 """Chiffres et signes combinants : ils vont avec toute écriture."""
 
+HIDDEN_RANGES: Final = (
+    (0x034F, 0x034F),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0xFE00, 0xFE0F),
+    (0xE0100, 0xE01EF),
+)
+"""Lettres et signes que rien ne dessine (`Default_Ignorable_Code_Point`) : deux noms distincts paraîtraient égaux."""
+
+JAPANESE: Final = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC"})
+"""Le japonais s'écrit avec tous ces signes à la fois : ils ne font qu'une écriture (UTS 39, 5.1, `Jpan`)."""
+
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
@@ -63,7 +76,7 @@ def checked_username(name: str) -> str:
     if not 1 <= len(shown) <= MAX_USERNAME_LENGTH or len(canonical(shown)) > MAX_EMAIL_LENGTH:
         message = f"Le nom d’utilisateur compte de 1 à {MAX_USERNAME_LENGTH} caractères."
         raise InvalidUsernameError(message)
-    if not all(_is_allowed(character) for character in shown):
+    if not all(map(_is_allowed, shown)) or unicodedata.category(shown[0])[0] == "M":
         message = "Le nom d’utilisateur n’admet que des lettres, des chiffres et « . _ - @ + »."
         raise InvalidUsernameError(message)
     if len(_scripts(shown)) > 1:
@@ -74,15 +87,17 @@ def checked_username(name: str) -> str:
 
 def _is_allowed(character: str) -> bool:
     """Dit si un caractère peut figurer dans un nom."""
+    if any(first <= ord(character) <= last for first, last in HIDDEN_RANGES):
+        return False
     category = unicodedata.category(character)
     return character in USERNAME_PUNCTUATION or category in NEUTRAL_CATEGORIES or category.startswith("L")
 
 
 def _scripts(text: Iterable[str]) -> set[str]:
     """Rend les écritures des lettres, d'après le premier mot de leur nom Unicode (`LATIN`, `CYRILLIC`…)."""
-    return {
-        unicodedata.name(character, "?").split()[0] for character in text if unicodedata.category(character)[0] == "L"
-    }
+    letters = (character for character in text if unicodedata.category(character)[0] == "L")
+    words = {unicodedata.name(character, "?").split()[0] for character in letters}
+    return (words - JAPANESE) | {"JAPANESE"} if words & JAPANESE else words
 
 
 def check_password(password: str, *, username: str, min_length: int) -> None:
@@ -96,6 +111,9 @@ def check_password(password: str, *, username: str, min_length: int) -> None:
     Raises:
         WeakPasswordError: le message dit la règle, jamais le mot de passe.
     """
+    if any("\ud800" <= character <= "\udfff" for character in password):
+        message = "Le mot de passe contient un demi-codet isolé, qu’aucun clavier ne saurait ressaisir."
+        raise WeakPasswordError(message)
     if len(password) < min_length:
         message = f"Le mot de passe compte au moins {min_length} caractères ; une phrase de quelques mots convient."
         raise WeakPasswordError(message)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from sqlalchemy import Update, delete, insert, or_, select, update
+from sqlalchemy import Update, delete, false, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from fastapi_acl.shared.database.sql import SQLDatabase
+
+MAX_PAGE: Final = 200
+"""Comptes par page, au plus."""
+
+UNSYNCHRONIZED: Final = {"synchronize_session": False, "populate_existing": True}
+"""Rien n'est gardé en mémoire d'une session à l'autre : ce qui a été lu avant une mise à jour est relu."""
 
 
 class SQLAuthRepository(IAuthRepository):
@@ -51,22 +57,28 @@ class SQLAuthRepository(IAuthRepository):
 
     async def find_by_username(self, username: str) -> AuthUser | None:
         """Cherche un compte par son nom replié."""
-        return await self._find(SQLAuthUserModel.username_key == canonical(username))
+        key = canonical(username)
+        return await self._find(SQLAuthUserModel.username_key == key) if _is_storable(key) else None
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
     ) -> UserPage:
         """Lit une page de comptes, dans l'ordre de leurs noms repliés."""
-        wanted = list(_conditions(cursor, query, is_active=is_active))
+        limit = min(max(limit, 1), MAX_PAGE)
+        wanted = _conditions(cursor, query, is_active=is_active)
         statement = select(SQLAuthUserModel).where(*wanted).order_by(SQLAuthUserModel.username_key).limit(limit + 1)
-        async with self._database.session() as session:
-            rows = (await session.scalars(statement)).all()
+        async with self._database.snapshot() as reading:
+            rows = (await reading.connection.scalars(statement)).all()
         following = _cursor(rows[limit - 1].username_key) if len(rows) > limit else None
         return UserPage(items=[AuthUserMapper.to_entity(row) for row in rows[:limit]], next_cursor=following)
 
-    async def update_password(self, user_id: UUID, hashed_password: str) -> None:
-        """Remplace le haché d'un mot de passe inchangé."""
-        await self._update(user_id, hashed_password=hashed_password)
+    async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
+        """Remplace un haché, sauf si un autre mot de passe a pris sa place entre-temps."""
+        changed = update(SQLAuthUserModel).where(
+            SQLAuthUserModel.id == str(user_id), SQLAuthUserModel.hashed_password == replaced
+        )
+        async with self._database.session() as session:
+            await session.execute(changed.values(hashed_password=hashed_password), execution_options=UNSYNCHRONIZED)
 
     async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
         """Active ou désactive un compte."""
@@ -87,22 +99,21 @@ class SQLAuthRepository(IAuthRepository):
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
         statement = select(SQLAuthUserModel.id).where(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active)
-        async with self._database.session() as session:
-            return set(await session.scalars(statement))
+        async with self._database.snapshot() as reading:
+            return set(await reading.connection.scalars(statement))
 
     async def _find(self, condition: ColumnElement[bool]) -> AuthUser | None:
         """Cherche un compte."""
-        async with self._database.session() as session:
-            row = (await session.scalars(select(SQLAuthUserModel).where(condition))).one_or_none()
+        async with self._database.snapshot() as reading:
+            row = (await reading.connection.scalars(select(SQLAuthUserModel).where(condition))).one_or_none()
         return AuthUserMapper.to_entity(row) if row is not None else None
 
     async def _update(self, user_id: UUID, **columns: Any) -> AuthUser:  # noqa: ANN401 - valeurs ou expressions SQL
         """Change des colonnes d'un compte et le rend tel qu'il est devenu."""
         changed: Update = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
         returning = changed.values(**columns, updated_at=datetime.now(timezone.utc)).returning(SQLAuthUserModel)
-        options = {"synchronize_session": False, "populate_existing": True}
         async with self._database.session() as session:
-            row = (await session.scalars(returning, execution_options=options)).one_or_none()
+            row = (await session.scalars(returning, execution_options=UNSYNCHRONIZED)).one_or_none()
         return self._required(AuthUserMapper.to_entity(row) if row is not None else None)
 
     @staticmethod
@@ -129,11 +140,22 @@ def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None
     if cursor is not None:
         found.append(SQLAuthUserModel.username_key > _read_cursor(cursor))
     if query is not None:
-        columns = (SQLAuthUserModel.username_key, SQLAuthUserModel.email_key)
-        found.append(or_(*(column.contains(canonical(query), autoescape=True) for column in columns)))
+        found.append(_contains(canonical(query)))
     if is_active is not None:
         found.append(SQLAuthUserModel.is_active.is_(is_active))
     return found
+
+
+def _contains(text: str) -> ColumnElement[bool]:
+    """Cherche un texte, à la lettre, dans le nom et l'adresse."""
+    columns = (SQLAuthUserModel.username_key, SQLAuthUserModel.email_key)
+    found = or_(*(column.contains(text, autoescape=True) for column in columns))
+    return found if _is_storable(text) else false()
+
+
+def _is_storable(text: str) -> bool:
+    """Dit si une base peut garder ce texte ; PostgreSQL refuse U+0000, et aucun pilote n'écrit un demi-codet."""
+    return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text)
 
 
 def _cursor(key: str) -> str:
@@ -152,6 +174,6 @@ def _read_cursor(cursor: str) -> str:
     except (binascii.Error, ValueError) as error:
         message = "Le curseur n’est pas un de ceux que rend « next_cursor »."
         raise InvalidRequestError(message) from error
-    if "\x00" in key:
+    if not _is_storable(key):
         raise InvalidRequestError
     return key

@@ -76,8 +76,8 @@ class SQLSessionRepository(ISessionRepository):
     async def find_session(self, session_id: UUID) -> Session | None:
         """Cherche une session."""
         statement = select(SQLSessionModel).where(SQLSessionModel.id == str(session_id))
-        async with self._database.session() as connection:
-            row = (await connection.scalars(statement)).one_or_none()
+        async with self._database.snapshot() as reading:
+            row = (await reading.connection.scalars(statement)).one_or_none()
         return SessionMapper.to_entity(row) if row is not None else None
 
     async def revoke_session(self, session_id: UUID, now: datetime) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from fastapi_acl.auth.application.interface.services import IAccessRevoker
 from fastapi_acl.shared.exceptions import InvalidTokenError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.services import ITokenService
     from fastapi_acl.shared.sync.replica import Replica
     from fastapi_acl.shared.sync.revocations import Revocations
+
+SIGNING_MARGIN: Final = timedelta(minutes=1)
+"""Temps entre la validation d'un renouvellement et la signature de son jeton, écart des horloges compris."""
 
 
 @final
@@ -59,6 +62,6 @@ class JournalAccessRevoker(IAccessRevoker):
 
     async def _record(self, kind: str, payload: Mapping[str, Any], actor: Principal) -> None:
         """Journalise une révocation, avec l'instant où elle devient inutile."""
-        until = datetime.now(timezone.utc) + self.live
         async with self.replica.writing() as transaction:
+            until = datetime.now(timezone.utc) + self.live + SIGNING_MARGIN
             await self.replica.record(transaction, kind, payload, actor=actor, live_until=until)

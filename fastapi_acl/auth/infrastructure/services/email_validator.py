@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 from email_validator import EmailNotValidError, validate_email
 
 from fastapi_acl.auth.application.interface.services import IEmailValidator
 from fastapi_acl.auth.domain.entities.auth_user import MAX_EMAIL_LENGTH, canonical
 from fastapi_acl.shared.exceptions import InvalidEmailError
+
+INTERNAL: Final = "local"
+STAND_IN: Final = "lan"
+"""Domaine admis qui tient la place de `.local`, qu'email-validator refuse quoi qu'on lui demande."""
 
 
 @final
@@ -17,10 +21,14 @@ class SyntaxEmailValidator(IEmailValidator):
 
     def check(self, email: str) -> str:
         """Rend l'adresse normalisée."""
+        is_internal = email.lower().endswith(f".{INTERNAL}")
+        asked = f"{email[: -len(INTERNAL)]}{STAND_IN}" if is_internal else email
         try:
-            address = validate_email(email, check_deliverability=False, globally_deliverable=False).normalized
+            address = validate_email(asked, check_deliverability=False, globally_deliverable=False).normalized
         except EmailNotValidError as error:
             raise InvalidEmailError from error
+        if is_internal:
+            address = f"{address.removesuffix(STAND_IN)}{INTERNAL}"
         if len(canonical(address)) > MAX_EMAIL_LENGTH:
             message = f"L’adresse compte au plus {MAX_EMAIL_LENGTH} caractères."
             raise InvalidEmailError(message)

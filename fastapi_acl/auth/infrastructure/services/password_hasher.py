@@ -7,6 +7,8 @@ import base64
 import hashlib
 import hmac
 import os
+import secrets
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 MAX_WORKERS: Final = 4
+MAX_SECRET_LENGTH: Final = 4096
+"""Au-delà, passlib lève une erreur ; aucun mot de passe admis n'est si long."""
+
 QUEUE_PER_WORKER: Final = 32
 """Hachages en attente par fil : au-delà, mieux vaut refuser que faire attendre des secondes."""
 
@@ -71,7 +76,7 @@ class BcryptSHA256(handlers.HasRounds, handlers.HasSalt, handlers.GenericHandler
 
     def _calc_checksum(self, secret: Any) -> str:  # noqa: ANN401 - signature de passlib
         """Calcule l'empreinte d'un mot de passe."""
-        encoded = secret if isinstance(secret, bytes) else secret.encode()
+        encoded = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
         key = base64.b64encode(hmac.digest(self.salt.encode(), encoded, hashlib.sha256))
         return bcrypt.hashpw(key, f"$2b${self.rounds:02d}${self.salt}".encode()).decode()[-self.checksum_size :]
 
@@ -89,11 +94,10 @@ class BcryptPasswordHasher(IPasswordHasher):
             queue_limit: hachages en cours et en attente au plus.
         """
         self._workers = workers or min(MAX_WORKERS, os.cpu_count() or 1)
-        self._limit = queue_limit or self._workers * (1 + QUEUE_PER_WORKER)
+        self._places = threading.BoundedSemaphore(queue_limit or self._workers * (1 + QUEUE_PER_WORKER))
         self._context = CryptContext([BcryptSHA256], bcrypt_sha256__rounds=rounds)
-        self._dummy: str | None = None
+        self._dummy = _unmatched_hash(rounds)
         self._executor: ThreadPoolExecutor | None = None
-        self._pending = 0
 
     async def hash(self, password: str) -> str:
         """Hache un mot de passe."""
@@ -115,15 +119,10 @@ class BcryptPasswordHasher(IPasswordHasher):
 
     def _verify(self, password: str, hashed: str | None) -> bool:
         """Compare, dans un fil ; un haché illisible ne vaut aucun mot de passe, mais coûte autant."""
-        known = hashed is not None and self._context.identify(hashed) is not None
-        matches = bool(self._context.verify(password, hashed if known else self._dummy_hash()))
-        return matches and known
-
-    def _dummy_hash(self) -> str:
-        """Rend un haché de même coût que les vrais, fait une fois."""
-        if self._dummy is None:
-            self._dummy = str(self._context.hash(os.urandom(32)))
-        return self._dummy
+        candidate = password[:MAX_SECRET_LENGTH]
+        known = hashed is not None and _is_readable(hashed)
+        matches = bool(self._context.verify(candidate, hashed if known else self._dummy))
+        return matches and known and candidate == password
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         """Exécute un calcul dans un fil.
@@ -131,15 +130,30 @@ class BcryptPasswordHasher(IPasswordHasher):
         Raises:
             HashingSaturatedError: la file est pleine.
         """
-        if self._pending >= self._limit:
+        if not self._places.acquire(blocking=False):
             raise HashingSaturatedError
+        future = self._pool().submit(work)
+        # La place se rend quand le calcul finit, et non quand l'appelant s'en va : un fil occupé le reste.
+        future.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(future)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """Rend les fils, faits au premier usage."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="fastapi_acl-bcrypt")
-        self._pending += 1
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        future.add_done_callback(lambda _: self._release())
-        return await future
+        return self._executor
 
-    def _release(self) -> None:
-        """Rend une place dans la file."""
-        self._pending -= 1
+
+def _is_readable(hashed: str) -> bool:
+    """Dit si un haché est des nôtres, et entier."""
+    try:
+        BcryptSHA256.from_string(hashed)
+    except ValueError:
+        return False
+    return True
+
+
+def _unmatched_hash(rounds: int) -> str:
+    """Rend un haché que rien n'égale, de même coût que les vrais, sans avoir à le calculer."""
+    checksum = "".join(secrets.choice(BCRYPT_ALPHABET) for _ in range(BcryptSHA256.checksum_size))
+    return f"{BcryptSHA256.ident}{rounds}${bcrypt.gensalt(4).decode()[-22:]}${checksum}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, final
@@ -11,7 +12,7 @@ from uuid import UUID
 
 from jose import jws
 from jose.backends import HMACKey
-from jose.utils import base64url_decode
+from jose.utils import base64url_decode, base64url_encode
 
 from fastapi_acl.auth.application.interface.services import ITokenService
 from fastapi_acl.auth.domain.dtos.auth_dtos import TokenClaims
@@ -89,7 +90,7 @@ class JWTTokenService(ITokenService):
             user_id=user_id,
             session_id=session_id,
             session_version=session_version,
-            token_id=hashlib.sha256(f"{session_id}:{time.time_ns()}".encode()).hexdigest()[:32],
+            token_id=secrets.token_hex(16),
         )
         return self._sign(ACCESS_TYPE, claims, now, now + self._settings.access_lifetime)
 
@@ -132,6 +133,7 @@ class JWTTokenService(ITokenService):
     def _verified(self, token: str, kind: str) -> TokenClaims:
         """Vérifie la forme, l'en-tête, la signature, puis chaque revendication."""
         _require(len(token) <= MAX_TOKEN_LENGTH and token.isascii() and token.count(".") == 2)  # noqa: PLR2004 - RFC 7515, 7.1
+        _require(_is_canonical(token.rpartition(".")[2]))
         key = self._keys[self._checked_header(token, kind)]
         payload = json.loads(jws.verify(token, key, [self._settings.algorithm]))
         _require(isinstance(payload, dict))
@@ -163,6 +165,14 @@ class JWTTokenService(ITokenService):
 def _key_id(secret: str) -> str:
     """Rend l'identifiant public d'une clé, qui n'en révèle rien."""
     return hashlib.sha256(b"fastapi-acl key id\x00" + secret.encode()).hexdigest()[:16]
+
+
+def _is_canonical(segment: str) -> bool:
+    """Dit si une signature est écrite de la seule façon que nous l'écrivons.
+
+    Le décodeur de Python saute les caractères étrangers et les derniers bits : un jeton aurait plusieurs écritures.
+    """
+    return base64url_encode(base64url_decode(segment.encode())).decode() == segment
 
 
 def _require(condition: object) -> None:

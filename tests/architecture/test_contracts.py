@@ -1,0 +1,85 @@
+"""Chaque mur de l'architecture est cassé une fois exprès : le contrat qui le garde doit tomber."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+BREACHES = {
+    "Les étages de la maison": [
+        ("fastapi_acl/shared/policy.py", "import fastapi_acl.engine.matching"),
+        ("fastapi_acl/engine/matching.py", "import fastapi_acl.auth.domain.entities.auth_user"),
+        ("fastapi_acl/auth/interface/api.py", "import fastapi_acl.permissions.interface.api"),
+        ("fastapi_acl/permissions/interface/api.py", "import fastapi_acl.manager"),
+        ("fastapi_acl/manager.py", "import fastapi_acl.cli"),
+    ],
+    "Dans une tranche": [
+        ("fastapi_acl/auth/domain/dtos/auth_dtos.py", "import fastapi_acl.auth.application.usecases.register"),
+        ("fastapi_acl/auth/application/usecases/register.py", "import fastapi_acl.auth.infrastructure.services.access"),
+        ("fastapi_acl/auth/interface/api.py", "import fastapi_acl.auth.infrastructure.services.access"),
+        ("fastapi_acl/auth/infrastructure/services/access.py", "import fastapi_acl.auth.interface.schemas"),
+    ],
+    "Ni cadre ni pilote dans le domaine et l'application": [
+        ("fastapi_acl/auth/domain/entities/auth_user.py", "import sqlalchemy"),
+        ("fastapi_acl/permissions/application/usecases/check_permissions.py", "import fastapi_acl.shared.config"),
+    ],
+    "Les valeurs et les ports partagés sont purs": [
+        ("fastapi_acl/shared/database/base.py", "import fastapi_acl.shared.database.tables"),
+    ],
+    "Un pilote ou Casbin ne s'importe que": [
+        ("fastapi_acl/shared/http/security.py", "import casbin"),
+        ("fastapi_acl/auth/interface/api.py", "import jose"),
+        ("fastapi_acl/manager.py", "import sqlalchemy"),
+    ],
+}
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    program = "import sys; from importlinter.cli import lint_imports_command as main; sys.path.insert(0, '.'); main()"
+    command = [sys.executable, "-c", program, "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def broken(report: str) -> list[str]:
+    """Rend les noms des contrats tombés ; le rapport coupe les lignes longues."""
+    verdicts = " ".join(report.rpartition("dependencies.")[2].partition("Contracts:")[0].replace("-", "").split())
+    return [name.strip() for name, verdict in re.findall(r"(.*?) (KEPT|BROKEN)", verdicts) if verdict == "BROKEN"]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walls")
+    shutil.copytree(ROOT / "fastapi_acl", folder / "fastapi_acl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def test_the_code_keeps_every_contract(copy: Path) -> None:
+    done = lint(copy)
+
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("contract", "file", "line"),
+    [(contract, file, line) for contract, breaches in BREACHES.items() for file, line in breaches],
+)
+def test_a_breach_is_seen_by_its_contract(copy: Path, contract: str, file: str, line: str) -> None:
+    module = copy / file
+    kept = module.read_text("utf-8")
+    module.write_text(f"{kept}\n{line}\n", "utf-8")
+
+    done = lint(copy)
+    module.write_text(kept, "utf-8")
+
+    assert done.returncode == 1, done.stdout
+    assert any(name.startswith(contract) for name in broken(done.stdout)), done.stdout

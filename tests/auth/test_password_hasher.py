@@ -1,0 +1,173 @@
+"""Le hachage : format de passlib, rien de coupé, rien sur la boucle d'événements."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher, BcryptSHA256
+from fastapi_acl.shared.exceptions import HashingSaturatedError
+
+# Vecteurs de passlib 1.7.4 : passlib/tests/test_handlers_bcrypt.py, version 2.
+VECTORS = [
+    ("", "$bcrypt-sha256$v=2,t=2b,r=5$E/e/2AOhqM5W/KJTFQzLce$WFPIZKtDDTriqWwlmRFfHiOTeheAZWe"),
+    ("password", "$bcrypt-sha256$v=2,t=2b,r=5$5Hg1DKFqPE8C2aflZ5vVoe$wOK1VFFtS8IGTrGa7.h5fs0u84qyPbS"),
+    ("táБℓə", "$bcrypt-sha256$v=2,t=2b,r=5$.US1fQ4TQS.ZTz/uJ5Kyn.$pzzgp40k8reM1CuQb03PvE0IDPQSdV6"),
+    ("abc123" * 12 + "qwr", "$bcrypt-sha256$v=2,t=2b,r=5$X1g1nh3g0v4h6970O68cxe$CBF9csfEdW68xv3DwE6xSULXMtqEFP."),
+    ("abc123" * 12 + "xyz", "$bcrypt-sha256$v=2,t=2b,r=5$X1g1nh3g0v4h6970O68cxe$zC/1UDUG2ofEXB6Onr2vvyFzfhEOS3S"),
+]
+
+
+@pytest.fixture
+def hasher() -> Iterator[BcryptPasswordHasher]:
+    made = BcryptPasswordHasher(rounds=4, workers=2)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("password", "hashed"), VECTORS)
+async def test_a_hash_made_by_passlib_verifies(hasher: BcryptPasswordHasher, password: str, hashed: str) -> None:
+    assert await hasher.verify(password, hashed)
+    assert not await hasher.verify(password + "x", hashed)
+
+
+async def test_a_hash_is_salted_and_bears_its_cost(hasher: BcryptPasswordHasher) -> None:
+    first, second = await hasher.hash("trois petits chats"), await hasher.hash("trois petits chats")
+
+    assert first != second
+    assert first.startswith("$bcrypt-sha256$v=2,t=2b,r=4$")
+    assert await hasher.verify("trois petits chats", first)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("mot\x00de passe", "mot\x00de pisse"),
+        ("mot", "mot\x00"),
+        ("a" * 72 + "b", "a" * 72 + "c"),
+        ("ж" * 64, "ж" * 63 + "з"),
+        ("é", "e\u0301"),
+        (" espace ", "espace"),
+        ("a\ud800", "a\ud801"),
+        ("a" * 4096, "a" * 4097),
+        ("", "\x00"),
+    ],
+)
+async def test_different_passwords_never_pass_for_one_another(
+    hasher: BcryptPasswordHasher, one: str, other: str
+) -> None:
+    hashed = await hasher.hash(one)
+
+    assert await hasher.verify(one, hashed)
+    assert not await hasher.verify(other, hashed)
+
+
+@pytest.mark.parametrize(
+    "hashed",
+    [
+        None,
+        "",
+        "!",
+        "$2b$04$" + "a" * 53,
+        "$bcrypt-sha256$v=2,t=2b,r=4$",
+        "$bcrypt-sha256$v=2,t=2b,r=99$5Hg1DKFqPE8C2aflZ5vVoe$wOK1VFFtS8IGTrGa7.h5fs0u84qyPbS",
+        "$bcrypt-sha256$v=2,t=2b,r=5$5Hg1DKFqPE8C2aflZ5vVoe$trop-court",
+        "$bcrypt-sha256$v=2,t=2b,r=²$5Hg1DKFqPE8C2aflZ5vVoe$wOK1VFFtS8IGTrGa7.h5fs0u84qyPbS",
+    ],
+)
+async def test_no_hash_or_a_broken_one_matches_nothing_but_is_computed(
+    hasher: BcryptPasswordHasher, monkeypatch: pytest.MonkeyPatch, hashed: str | None
+) -> None:
+    costs: list[int] = []
+    calc = BcryptSHA256._calc_checksum
+    monkeypatch.setattr(BcryptSHA256, "_calc_checksum", lambda self, secret: (costs.append(self.rounds), calc(self, secret))[1])
+
+    assert not await hasher.verify("password", hashed)
+    assert costs == [4], "même coût qu'un vrai mot de passe"
+
+
+async def test_a_hash_of_another_cost_needs_rehashing(hasher: BcryptPasswordHasher) -> None:
+    assert hasher.needs_rehash(VECTORS[0][1])
+    assert not hasher.needs_rehash(await hasher.hash("trois petits chats"))
+
+
+async def test_the_loop_keeps_beating_during_twenty_hashes() -> None:
+    hasher, gaps = BcryptPasswordHasher(rounds=9, workers=2), []
+
+    async def heartbeat() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            gaps.append(time.perf_counter() - before)
+
+    beating = asyncio.create_task(heartbeat())
+    await asyncio.gather(*(hasher.hash("trois petits chats gris") for _ in range(20)))
+    beating.cancel()
+    hasher.close()
+
+    assert len(gaps) > 20
+    assert sorted(gaps)[len(gaps) * 9 // 10] < 0.03, "un hachage de 20 ms par cœur ne retient pas la boucle"
+
+
+async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
+    hasher = BcryptPasswordHasher(rounds=8, workers=1, queue_limit=3)
+    waiting = [asyncio.create_task(hasher.hash("trois petits chats")) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    started = time.perf_counter()
+    with pytest.raises(HashingSaturatedError):
+        await hasher.verify("trois petits chats", None)
+    refused_in = time.perf_counter() - started
+    await asyncio.gather(*waiting)
+
+    assert refused_in < 0.1
+    assert await hasher.hash("trois petits chats")
+    hasher.close()
+
+
+async def test_a_caller_who_leaves_keeps_the_place_until_the_thread_is_free() -> None:
+    hasher, started, release = BcryptPasswordHasher(rounds=4, workers=1, queue_limit=1), threading.Event(), threading.Event()
+    leaving = asyncio.create_task(hasher._run(lambda: (started.set(), release.wait(5))))
+    while not started.is_set():
+        await asyncio.sleep(0.001)
+
+    leaving.cancel()
+    await asyncio.sleep(0)
+
+    with pytest.raises(HashingSaturatedError):
+        await hasher.hash("trois petits chats")
+    release.set()
+    while hasher._places._value == 0:
+        await asyncio.sleep(0.001)
+    assert await hasher.hash("trois petits chats")
+    hasher.close()
+
+
+async def test_closing_leaves_no_thread_and_the_hasher_can_serve_again() -> None:
+    hasher = BcryptPasswordHasher(rounds=4)
+    before = set(threading.enumerate())
+    await asyncio.gather(*(hasher.hash("trois petits chats") for _ in range(8)))
+
+    hasher.close()
+    hasher.close()
+
+    assert set(threading.enumerate()) <= before
+    assert await hasher.hash("trois petits chats")
+    hasher.close()
+
+
+def test_one_hasher_serves_one_loop_after_another() -> None:
+    hasher = BcryptPasswordHasher(rounds=4, workers=1)
+
+    first, second = asyncio.run(hasher.hash("un")), asyncio.run(hasher.hash("deux"))
+    hasher.close()
+
+    assert first != second
+
+
+async def test_hashing_happens_in_its_own_named_threads(hasher: BcryptPasswordHasher) -> None:
+    name = await hasher._run(lambda: threading.current_thread().name)
+
+    assert name.startswith("fastapi_acl-bcrypt")

@@ -1,0 +1,208 @@
+"""L'usage en trois lignes, dans chaque variante de lifespan."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from fastapi_acl import ACLManager, ConfigurationError, require
+from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve
+
+
+async def walks(client: Client, prefix: str = "") -> None:
+    """Le compte sans droit est refusé, l'administrateur entre."""
+    ada, admin = await client.newcomer("ada"), await client.admin()
+
+    assert (await client.get(f"{prefix}/documents")).status_code == 401
+    assert (await ada.get(f"{prefix}/documents")).status_code == 403
+    assert (await admin.get(f"{prefix}/documents")).status_code == 200
+
+
+async def test_without_any_lifespan_of_its_own(sqlite_uri: str) -> None:
+    app = FastAPI()
+    acl = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    async with serve(documents(app), acl) as client:
+        assert acl.is_ready
+        await walks(client)
+
+    assert not acl.is_ready
+
+
+async def test_with_on_event(sqlite_uri: str) -> None:
+    app, seen = FastAPI(), []
+    acl = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    @app.on_event("startup")
+    async def startup() -> None:
+        await acl.initialize()
+        seen.append("startup")
+
+    @app.on_event("shutdown")
+    async def shutdown() -> None:
+        await acl.close()
+        seen.append("shutdown")
+
+    async with serve(documents(app), acl) as client:
+        await walks(client)
+
+    assert seen == ["startup", "shutdown"]
+
+
+async def test_with_the_users_own_lifespan_and_its_state(sqlite_uri: str) -> None:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, str]]:
+        yield {"mine": "kept"}
+
+    app = FastAPI(lifespan=lifespan)
+    acl = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    async with serve(documents(app), acl) as client:
+        await walks(client)
+
+
+async def test_with_a_lifespan_that_initializes_and_closes_too(sqlite_uri: str) -> None:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await acl.initialize()
+        yield
+        await acl.close()
+
+    app = FastAPI(lifespan=lifespan)
+    acl = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    async with serve(documents(app), acl) as client:
+        await walks(client)
+
+
+async def test_bare_asgi_transport_initializes_at_the_first_guarded_request(sqlite_uri: str) -> None:
+    app = FastAPI()
+    acl = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    async with serve(documents(app), acl, lifespan=False) as client:
+        assert not acl.is_ready
+        await walks(client)
+
+
+async def test_a_mounted_application_with_its_own_manager(sqlite_uri: str) -> None:
+    inner, outer = FastAPI(), FastAPI()
+    acl = ACLManager(config(sqlite_uri=sqlite_uri), app=documents(inner))
+    outer.mount("/inner", inner)
+
+    async with serve(outer, acl, lifespan=False) as client:
+        registered = await client.post("/inner/api/v1/auth/login", json={"username": ADMIN, "password": ADMIN_PASSWORD})
+        client.token = registered.json()["access_token"]
+
+        assert (await client.get("/inner/documents")).status_code == 200
+
+
+async def test_an_application_mounted_under_the_managers_is_guarded_by_it(sqlite_uri: str) -> None:
+    outer = FastAPI()
+    acl = ACLManager(config(sqlite_uri=sqlite_uri), app=outer)
+    outer.mount("/inner", documents(FastAPI()))
+
+    async with serve(outer, acl) as client:
+        await walks(client, "/inner")
+        refused = await client.get("/inner/documents")
+
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["www-authenticate"] == "Bearer"
+
+
+def test_plain_test_client_with_and_without_its_lifespan(sqlite_uri: str) -> None:
+    app = documents(FastAPI())
+    ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+    bare = TestClient(app)
+    login = {"username": ADMIN, "password": ADMIN_PASSWORD}
+
+    token = bare.post("/api/v1/auth/login", json=login).json()["access_token"]
+    answers = [bare.get("/documents", headers={"Authorization": f"Bearer {token}"}).status_code for _ in range(3)]
+    with TestClient(app) as managed:
+        answers.append(managed.get("/documents", headers={"Authorization": f"Bearer {token}"}).status_code)
+
+    assert answers == [200] * 4
+
+
+async def test_two_managers_of_one_process_do_not_see_each_other(tmp_path: Path) -> None:
+    first, second = documents(FastAPI()), documents(FastAPI())
+    one = ACLManager(config(sqlite_uri=f"sqlite:///{tmp_path}/1.db"), app=first)
+    two = ACLManager(config(sqlite_uri=f"sqlite:///{tmp_path}/2.db", api_prefix="/v2"), app=second)
+
+    async with serve(first, one) as here, serve(second, two) as there:
+        ada = await here.newcomer("ada")
+        elsewhere = Client(there.http, two, ada.token)
+
+        assert (await there.post("/v2/auth/login", json={"username": "ada", "password": "x"})).status_code == 401
+        assert (await there.post("/api/v1/auth/login", json={})).status_code == 404
+        assert (await elsewhere.get("/v2/auth/me")).status_code == 401
+
+
+async def test_without_a_manager_the_answer_names_the_fix() -> None:
+    app = documents(FastAPI())
+    acl = ACLManager(config(sqlite_uri="sqlite://"))
+
+    async with serve(app, acl, lifespan=False) as client:
+        answer = await client.get("/documents")
+
+    assert answer.status_code == 503
+    assert "ACLManager(config, app=app)" in answer.text
+
+
+def test_one_application_takes_one_manager(sqlite_uri: str) -> None:
+    app = FastAPI()
+    ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    with pytest.raises(ConfigurationError, match="déjà un ACLManager"):
+        ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+
+async def test_included_routers_and_websockets_are_guarded(sqlite_uri: str) -> None:
+    app, router, inner = FastAPI(), APIRouter(prefix="/a"), APIRouter(prefix="/b")
+    acl = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    @inner.get("/c/{name}", dependencies=[Depends(require("thing:{name}:read"))])
+    async def thing(name: str) -> str:
+        return name
+
+    @inner.websocket("/ws", dependencies=[Depends(require("thing:read"))])
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("bonjour")
+        await socket.close()
+
+    router.include_router(inner)
+    app.include_router(router)
+
+    async with serve(app, acl) as client:
+        ada, admin = await client.newcomer("ada"), await client.admin()
+        answers = [(await someone.get("/a/b/c/1")).status_code for someone in (client, ada, admin)]
+
+    with TestClient(app) as sync:
+        with pytest.raises(WebSocketDisconnect) as refused, sync.websocket_connect("/a/b/ws"):
+            pass
+        with sync.websocket_connect("/a/b/ws", headers={"Authorization": f"Bearer {admin.token}"}) as socket:
+            assert socket.receive_text() == "bonjour"
+
+    assert answers == [401, 403, 200]
+    assert refused.value.code in {1006, 1008}
+
+
+def test_a_refused_configuration_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    script = (
+        "from fastapi import FastAPI; from fastapi_acl import *; import uvicorn;"
+        "app = FastAPI(); ACLManager(ACLConfig(create_default_admin=True, default_admin_password='court'), app=app);"
+        "uvicorn.run(app, port=0)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    assert done.returncode != 0
+    assert "au moins 15 caractères" in done.stderr

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from fastapi_acl import ACLConfig, ConfigurationError
+from fastapi_acl.config_reference import env_example, markdown, variable
+from fastapi_acl.shared.config import unknown_variables
+
+ROOT = Path(__file__).parents[2]
+SECRET = "s" * 48
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"jwt_secret_key": "court"}, "au moins 32"),
+    ({"jwt_previous_keys": f"{SECRET},court"}, "au moins 32"),
+    ({"database_type": "postgresql"}, "ACL_POSTGRESQL_URI"),
+    ({"database_type": "mysql"}, "ACL_MYSQL_URI"),
+    ({"database_type": "mongodb"}, "ACL_MONGODB_URI"),
+    ({"database_type": "oracle"}, "postgresql"),
+    ({"postgresql_uri": "mysql://ada:s3cret@hote/base"}, "postgresql://"),
+    ({"sqlite_uri": "fichier.db"}, "sqlite://"),
+    ({"redis_url": "http://hote"}, "redis://"),
+    ({"enable_cache": True, "cache_backend": "redis"}, "ACL_REDIS_URL"),
+    ({"environment": "production"}, "ACL_JWT_SECRET_KEY"),
+    ({"environment": "production", "jwt_secret_key": SECRET, "disable_auth_for_dev": True}, "DISABLE_AUTH_FOR_DEV"),
+    ({"environment": "production", "jwt_secret_key": SECRET, "create_default_admin": True}, "DEFAULT_ADMIN_PASSWORD"),
+    ({"environment": "production", "jwt_secret_key": SECRET, "bcrypt_rounds": 9}, "BCRYPT_ROUNDS"),
+    ({"model_path": "absent.conf"}, "n’existe pas"),
+    ({"policy_path": "absent.csv"}, "n’existe pas"),
+    ({"api_prefix": "/{tenant}"}, "chemin simple"),
+    ({"password_min_length": 7}, "greater than or equal to 8"),
+    ({"jwt_leeway_seconds": 61}, "less than or equal to 60"),
+    ({"jwt_algorithm": "none"}, "HS256"),
+    ({"default_admin_password": ""}, "ne peut pas être vide"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ACLConfig(_env_file=None, **settings)
+
+
+def test_no_secret_is_in_the_repr_nor_in_an_error() -> None:
+    secrets = {
+        "jwt_secret_key": "planted-" + "a" * 40,
+        "jwt_previous_keys": ["planted-" + "b" * 40],
+        "postgresql_uri": "postgresql://ada:planted@hote/base",
+        "default_admin_password": "planted",
+    }
+
+    shown = repr(ACLConfig(_env_file=None, **secrets)) + str(ACLConfig(_env_file=None, **secrets))
+    with pytest.raises(ValidationError) as refused:
+        ACLConfig(
+            _env_file=None, **{**secrets, "postgresql_uri": "http://ada:planted@hote", "jwt_secret_key": "planted"}
+        )
+
+    assert "planted" not in shown
+    assert "planted" not in str(refused.value)
+
+
+def test_an_unknown_argument_is_refused_and_the_nearest_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="« database_type »"):
+        ACLConfig(_env_file=None, databse_type="sqlite")
+
+
+def test_an_unknown_variable_is_named_with_the_nearest() -> None:
+    sentences = unknown_variables(["ACL_JWT_SECRET", "ACL_JWT_SECRET_KEY", "ACL_TEST_X", "PATH"])
+
+    assert sentences == ["« ACL_JWT_SECRET » n’est pas un réglage ; vouliez-vous « ACL_JWT_SECRET_KEY » ?"]
+
+
+def test_settings_come_from_the_environment_and_from_a_shared_env_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(f"OTHER_APP=1\nACL_JWT_SECRET_KEY={SECRET}\nACL_API_PREFIX=/a/\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACL_API_PREFIX", "acl/v1")
+    monkeypatch.setenv("ACL_TRUSTED_PROXIES", "10.0.0.1, 10.0.0.2")
+
+    config = ACLConfig()
+
+    assert config.jwt_secret_key == SecretStr(SECRET)
+    assert config.api_prefix == "/acl/v1"
+    assert config.trusted_proxies == ["10.0.0.1", "10.0.0.2"]
+
+
+def test_the_token_form_is_on_in_development_and_off_in_production() -> None:
+    production = {"environment": "production", "jwt_secret_key": SECRET}
+
+    assert ACLConfig(_env_file=None).token_form_enabled
+    assert not ACLConfig(_env_file=None, **production).token_form_enabled
+    assert ACLConfig(_env_file=None, enable_token_form=True, **production).token_form_enabled
+
+
+def test_every_setting_is_described_in_the_example_and_in_the_documentation() -> None:
+    assert all(field.description for field in ACLConfig.model_fields.values())
+    assert (ROOT / ".env.example").read_text("utf-8") == env_example()
+    assert (ROOT / "docs/configuration.md").read_text("utf-8").endswith(markdown())
+
+
+def test_the_example_is_a_valid_env_file_once_uncommented(tmp_path: Path) -> None:
+    lines = (line.removeprefix("# ") for line in env_example().splitlines() if line.startswith("# ACL_"))
+    (tmp_path / ".env").write_text("\n".join(lines), "utf-8")
+
+    config = ACLConfig(_env_file=tmp_path / ".env")
+
+    assert config == ACLConfig(_env_file=None)
+    assert all(variable(name) in env_example() for name in ACLConfig.model_fields)
+
+
+def test_a_setting_without_effect_yet_is_named() -> None:
+    assert ACLConfig(_env_file=None, enable_cache=True, log_level="INFO").ineffective_settings() == ["enable_cache"]

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import select, text
+
+import fastapi_acl  # noqa: F401 - toutes les tables sont déclarées
+from fastapi_acl import ACLConfig, ConfigurationError, UnavailableError
+from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionNotOrderedError, TransactionNotOwnedError
+from fastapi_acl.shared.sync.changes import ChangeLog
+from tests.support.servers import PostgreSQLServer, free_port
+
+
+@pytest.fixture
+async def database(database_settings: dict[str, Any]) -> AsyncIterator[SQLDatabase]:
+    database = create_database(ACLConfig(_env_file=None, **database_settings))
+    await database.migrate()
+    yield database
+    await database.close()
+
+
+async def kinds(database: SQLDatabase) -> list[str]:
+    async with database.session() as session:
+        return list(await session.scalars(select(changes_table.c.kind).order_by(changes_table.c.revision)))
+
+
+async def append(database: SQLDatabase, kind: str) -> int:
+    async with database.transaction(log=True) as transaction:
+        return (await ChangeLog().append(transaction, kind, {}, actor="system")).revision
+
+
+async def test_the_migrated_schema_is_the_one_the_models_declare(database: SQLDatabase) -> None:
+    def differences(connection: Any) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
+        return compare_metadata(context, metadata)
+
+    async with database.engine.connect() as connection:
+        found = await connection.run_sync(differences)
+
+    assert found == []
+
+
+async def test_a_committed_transaction_runs_its_callbacks_once_and_a_failed_one_none(database: SQLDatabase) -> None:
+    ran: list[str] = []
+    async with database.transaction() as transaction:
+        async with database.transaction() as joined:
+            joined.after_commit(lambda: ran.append("validée"))
+        assert transaction is joined
+        assert ran == []
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction() as transaction:
+            transaction.after_commit(lambda: ran.append("annulée"))
+            _ = 1 / 0
+
+    assert ran == ["validée"]
+
+
+async def test_what_is_written_in_a_failed_transaction_is_not_there(database: SQLDatabase) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction(log=True) as transaction:
+            await ChangeLog().append(transaction, "perdue", {}, actor="system")
+            _ = 1 / 0
+
+    assert await kinds(database) == []
+
+
+async def test_another_task_may_not_use_the_ambient_transaction(database: SQLDatabase) -> None:
+    async def intrude() -> None:
+        async with database.session():
+            pass
+
+    async with database.transaction():
+        with pytest.raises(TransactionNotOwnedError):
+            await asyncio.create_task(intrude())
+
+
+async def test_logging_asks_for_an_ordered_transaction(database: SQLDatabase) -> None:
+    async with database.transaction() as transaction:
+        with pytest.raises(TransactionNotOrderedError):
+            await ChangeLog().append(transaction, "x", {}, actor="system")
+        with pytest.raises(TransactionNotOrderedError):
+            async with database.transaction(log=True):
+                pass
+
+
+async def test_concurrent_writers_get_contiguous_revisions(database: SQLDatabase) -> None:
+    revisions = await asyncio.gather(*(append(database, f"k{index}") for index in range(30)))
+
+    assert sorted(revisions) == list(range(1, 31))
+    assert len(await kinds(database)) == 30
+
+
+async def test_a_snapshot_reads_one_instant(database: SQLDatabase) -> None:
+    log = ChangeLog()
+    async with database.snapshot() as snapshot:
+        before = await log.head(snapshot)
+        other = type(database)(database._uri)
+        await append(other, "ailleurs")
+        await other.close()
+        after = await log.head(snapshot)
+
+    assert before == after
+
+
+async def test_a_cancelled_writer_leaves_nothing_half_done(database: SQLDatabase) -> None:
+    async def write() -> None:
+        async with database.transaction(log=True) as transaction:
+            await ChangeLog().append(transaction, "interrompue", {}, actor="system")
+            await asyncio.sleep(5)
+
+    task = asyncio.create_task(write())
+    await asyncio.sleep(0.2)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert await append(database, "suivante") == 1
+    assert await kinds(database) == ["suivante"]
+
+
+async def test_a_schema_behind_is_refused_when_migration_is_off(database_settings: dict[str, Any]) -> None:
+    database = create_database(ACLConfig(_env_file=None, auto_migrate=False, **database_settings))
+
+    with pytest.raises(ConfigurationError, match="fastapi-acl migrate"):
+        await database.migrate()
+    await database.migrate(force=True)
+    await database.migrate()
+
+    await database.close()
+
+
+async def test_a_schema_ahead_is_refused(database: SQLDatabase) -> None:
+    async with database.session() as session:
+        await session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))  # noqa: S608 - une constante
+
+    with pytest.raises(ConfigurationError, match="plus récente"):
+        await database.migrate()
+
+
+async def test_an_unreachable_database_is_unavailable_and_not_an_internal_error() -> None:
+    uri = f"postgresql://ada:planted@127.0.0.1:{free_port()}/base"
+    database = create_database(ACLConfig(_env_file=None, database_type="postgresql", postgresql_uri=uri))
+
+    with pytest.raises(UnavailableError) as refused:
+        await database.migrate()
+
+    assert "planted" not in repr(refused.value) + str(refused.value.__cause__)
+    await database.close()
+
+
+async def test_a_restarted_server_fails_no_request(own_postgresql: PostgreSQLServer) -> None:
+    settings = {"database_type": "postgresql", "postgresql_uri": own_postgresql.uri()}
+    database = create_database(ACLConfig(_env_file=None, **settings))
+    await database.migrate()
+    await asyncio.gather(*(kinds(database) for _ in range(5)))
+
+    own_postgresql.stop()
+    with pytest.raises(DatabaseUnavailableError):
+        await kinds(database)
+    own_postgresql.start()
+
+    assert await asyncio.gather(*(kinds(database) for _ in range(5))) == [[]] * 5
+    await database.close()
+
+
+@pytest.mark.slow
+def test_six_processes_that_start_at_once_all_succeed(database_settings: dict[str, Any]) -> None:
+    settings = repr(
+        {**database_settings, "create_default_admin": True, "default_admin_password": "un mot de passe long"}
+    )
+    script = (
+        "import asyncio; from fastapi_acl import *\n"
+        f"acl = ACLManager(ACLConfig(_env_file=None, bcrypt_rounds=4, **{settings}))\n"
+        "async def main():\n"
+        "    await acl.initialize(); assert acl.is_ready; print(len(acl.get_enforcer().rules)); await acl.close()\n"
+        "asyncio.run(main())"
+    )
+
+    started = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    ended = [(process.communicate(timeout=60), process.returncode) for process in started]
+
+    assert [code for _, code in ended] == [0] * 6, ended
+    assert {output for (output, _), _ in ended} == {"2\n"}
+
+
+async def test_a_memory_database_keeps_its_tables() -> None:
+    database = create_database(ACLConfig(_env_file=None, sqlite_uri="sqlite://"))
+    await database.migrate()
+
+    await asyncio.gather(*(append(database, "x") for _ in range(5)))
+
+    assert await kinds(database) == ["x"] * 5
+    await database.close()
+
+
+def test_unique_keys_fit_every_database() -> None:
+    """768 caractères utf8mb4 au plus par clé : la limite de MySQL 8."""
+    for table in metadata.tables.values():
+        keys = [*table.indexes, *(c for c in table.constraints if hasattr(c, "columns"))]
+        for key in keys:
+            width = sum(getattr(column.type, "length", None) or 8 for column in key.columns)
+            assert width <= 768 or not key.columns, (table.name, key.name)
+
+
+def test_a_database_that_is_not_served_yet_says_so() -> None:
+    config = ACLConfig(_env_file=None, database_type="mysql", mysql_uri="mysql://hote/base")
+
+    with pytest.raises(ConfigurationError, match="choisissez sqlite ou postgresql"):
+        create_database(config)
