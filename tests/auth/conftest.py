@@ -17,6 +17,7 @@ from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, LogoutU
 from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
+from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptSHA256
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import PASSWORD, config
 
@@ -42,9 +43,7 @@ class AuthApi:
 
     async def register(self, username: str = "ada", password: str = PASSWORD) -> AuthUser:
         email = f"u{username.encode().hex()}@example.com"[-60:]
-        return await self.part(RegisterUseCase).execute(
-            RegisterDTO(username=username, email=email, password=password)
-        )
+        return await self.part(RegisterUseCase).execute(RegisterDTO(username=username, email=email, password=password))
 
     async def login(self, username: str = "ada", password: str = PASSWORD, **client: str) -> TokenDTO:
         return await self.part(LoginUseCase).execute(LoginDTO(username=username, password=password, **client))
@@ -78,6 +77,20 @@ async def process(settings: dict[str, Any]) -> AsyncIterator[AuthApi]:
         yield AuthApi(manager)
     finally:
         await manager.close()
+
+
+@pytest.fixture
+def hash_costs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Coût de chaque calcul de bcrypt, dans l'ordre."""
+    costs: list[int] = []
+    compute = BcryptSHA256._calc_checksum
+
+    def counted(self: BcryptSHA256, secret: Any) -> str:
+        costs.append(self.rounds)
+        return compute(self, secret)
+
+    monkeypatch.setattr(BcryptSHA256, "_calc_checksum", counted)
+    return costs
 
 
 @pytest.fixture

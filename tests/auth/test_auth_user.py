@@ -18,7 +18,7 @@ from fastapi_acl.shared.exceptions import InvalidEmailError, InvalidUsernameErro
         ("ada", "ada", "ada"),
         ("Ada.Lovelace_1815", "Ada.Lovelace_1815", "ada.lovelace_1815"),
         ("ada+test@example.com", "ada+test@example.com", "ada+test@example.com"),
-        ("ａｄａ", "ada", "ada"),
+        ("\uff41\uff44\uff41", "ada", "ada"),
         ("e\u0301lise", "élise", "élise"),
         ("STRASSE", "STRASSE", "strasse"),
         ("Straße", "Straße", "strasse"),
@@ -68,15 +68,15 @@ def test_a_username_is_shown_in_nfkc_and_keyed_by_its_folded_form(given_name: st
         "\uffa0",
         "a\ud800",
         "\u0301ada",
-        "аda",
-        "pаypal",
-        "αda",
+        "\u0430da",
+        "p\u0430ypal",
+        "\u03b1da",
         "ada佐",
         "👩‍💻",
         "a/b",
         "a*",
         "a%b",
-        "´ada",
+        "\xb4ada",
     ],
 )
 def test_a_username_that_could_mislead_or_break_is_refused(name: str) -> None:
@@ -159,9 +159,23 @@ def test_an_email_is_normalized_without_asking_the_network(email: str, normal: s
 
 @pytest.mark.parametrize(
     "email",
-    ["", "ada", "ada@", "@example.com", "a b@example.com", "ada@example.com\n", "ada@exa\x00mple.com", "a\ud800@b.com",
-     "ada@@example.com", "@machine.local", "ada@.local", "ada@local", "a" * 250 + "@example.com", f"ada@{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 50}.com"],
-)  # fmt: skip
+    [
+        "",
+        "ada",
+        "ada@",
+        "@example.com",
+        "a b@example.com",
+        "ada@example.com\n",
+        "ada@exa\x00mple.com",
+        "a\ud800@b.com",
+        "ada@@example.com",
+        "@machine.local",
+        "ada@.local",
+        "ada@local",
+        "a" * 250 + "@example.com",
+        f"ada@{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 50}.com",
+    ],
+)
 def test_what_is_not_an_email_is_refused(email: str) -> None:
     with pytest.raises(InvalidEmailError):
         SyntaxEmailValidator().check(email)

@@ -1,35 +1,38 @@
-from __future__ import annotations
+"""Les dépôts : une seule suite, sur chacune des bases."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 
-from fastapi_acl import ACLConfig
-from fastapi_acl.auth.application.usecases.sessions import SessionPolicy, digest
+from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
-from fastapi_acl.auth.infrastructure.repositories.auth_repository import SQLAuthRepository
+from fastapi_acl.auth.infrastructure.repositories.auth_repository import (
+    PostgreSQLAuthRepository,
+    SQLAuthRepository,
+    SQLiteAuthRepository,
+)
 from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
-from fastapi_acl.composition import REPOSITORIES
+from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.database.factory import create_database
 from fastapi_acl.shared.database.sql import SQLDatabase
-from fastapi_acl.shared.exceptions import UserAlreadyExistsError, UserNotFoundError
+from fastapi_acl.shared.exceptions import InvalidRequestError, UserAlreadyExistsError, UserNotFoundError
 
-POLICY = SessionPolicy(idle=timedelta(days=7), absolute=timedelta(days=30))
+NOW = datetime.now(timezone.utc)
+REPOSITORIES = {"sqlite": SQLiteAuthRepository, "postgresql": PostgreSQLAuthRepository}
 
 
 @pytest.fixture
 async def database(database_settings: dict[str, Any]) -> AsyncIterator[SQLDatabase]:
-    database = create_database(ACLConfig(_env_file=None, **database_settings))
-    await database.migrate()
-    yield database
-    await database.close()
+    opened = create_database(ACLConfig(_env_file=None, **database_settings))
+    await opened.migrate()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
@@ -42,55 +45,83 @@ def sessions(database: SQLDatabase) -> SQLSessionRepository:
     return SQLSessionRepository(database)
 
 
-def account(username: str = "ada", **values: Any) -> AuthUser:
-    return AuthUser(username=username, email=f"{username}@example.com", hashed_password="haché", **values)
+def account(username: str = "ada", email: str | None = None, **changes: Any) -> AuthUser:
+    return AuthUser(username=username, email=email, hashed_password="haché", **changes)
 
 
-def opened(user: AuthUser, **values: Any) -> Session:
-    now = datetime.now(timezone.utc)
-    base = Session(
-        id=uuid4(),
-        user_id=user.id,
-        session_version=user.session_version,
-        refresh_digest=digest("premier"),
-        created_at=now,
-        last_used_at=now,
-        expires_at=now + timedelta(days=30),
-    )
-    return replace(base, **values)
+def opened_by(user: AuthUser, **changes: Any) -> Session:
+    return Session(**{
+        "id": uuid4(), "user_id": user.id, "session_version": user.session_version, "refresh_digest": "a" * 64,
+        "created_at": NOW, "last_used_at": NOW, "expires_at": NOW + timedelta(days=1), **changes,
+    })  # fmt: skip
 
 
-async def test_an_account_comes_back_as_it_was_written(users: SQLAuthRepository) -> None:
-    ada = account("Ada")
+def lifetime(**changes: Any) -> RefreshLifetime:
+    return RefreshLifetime(**{"now": NOW, "idle_since": NOW - timedelta(days=1), **changes})
+
+
+async def test_an_account_comes_back_as_it_was_stored(users: SQLAuthRepository) -> None:
+    ada = account("Ada", "Ada@example.com", is_active=False, is_verified=True, session_version=7)
+
     await users.create_user(ada)
 
     assert await users.get_by_id(ada.id) == ada
-    assert await users.find_by_username("ADA") == ada
-    assert await users.find_by_username("bob") is None
+    assert ada.created_at.tzinfo is not None
 
 
-async def test_a_name_or_an_address_is_taken_once(users: SQLAuthRepository) -> None:
+@pytest.mark.parametrize("asked", ["Ada", "ada", "ADA", "\uff41\uff44\uff41"])
+async def test_an_account_is_found_by_any_spelling_of_its_name(users: SQLAuthRepository, asked: str) -> None:
+    ada = account("Ada")
+    await users.create_user(ada)
+
+    assert await users.find_by_username(asked) == ada
+
+
+@pytest.mark.parametrize("asked", ["", "adá", "bob", "ada%", "a_a", "ada\x00", "ada\ud800", "' OR 1=1 --", "a" * 5000])
+async def test_a_name_that_no_account_bears_finds_nothing(users: SQLAuthRepository, asked: str) -> None:
     await users.create_user(account("ada"))
 
+    assert await users.find_by_username(asked) is None
+
+
+@pytest.mark.parametrize("twin", [account("ADA"), account("\uff41\uff44\uff41"), account("bob", "A@EXAMPLE.com")])
+async def test_a_name_or_an_address_belongs_to_one_account(users: SQLAuthRepository, twin: AuthUser) -> None:
+    await users.create_user(account("ada", "a@example.com"))
+
     with pytest.raises(UserAlreadyExistsError):
-        await users.create_user(account("ADA"))
-    with pytest.raises(UserAlreadyExistsError):
-        await users.create_user(replace(account("bob"), email="Ada@Example.com"))
+        await users.create_user(twin)
 
 
 async def test_accounts_without_an_address_do_not_collide(users: SQLAuthRepository) -> None:
-    for name in ("ada", "bob"):
-        await users.create_user(replace(account(name), email=None))
+    await users.create_user(account("ada"))
+    await users.create_user(account("bob"))
 
     assert len((await users.list_users(limit=10)).items) == 2
 
 
-async def test_what_does_not_exist_is_not_found(users: SQLAuthRepository) -> None:
-    for call in (users.get_by_id, users.delete_user, users.advance_session_version):
+async def test_fifty_simultaneous_registrations_of_one_name_make_one_account(users: SQLAuthRepository) -> None:
+    spellings = ["ada", "Ada", "ADA", "\uff41\uff44\uff41"]
+
+    outcomes = await asyncio.gather(
+        *(users.create_user(account(spellings[index % 4])) for index in range(50)), return_exceptions=True
+    )
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType"] + ["UserAlreadyExistsError"] * 49
+    assert len((await users.list_users(limit=10)).items) == 1
+
+
+async def test_what_concerns_no_account_says_so(users: SQLAuthRepository) -> None:
+    nobody = uuid4()
+
+    for call in (
+        users.get_by_id(nobody),
+        users.set_active(nobody, active=False),
+        users.advance_session_version(nobody),
+        users.delete_user(nobody),
+    ):
         with pytest.raises(UserNotFoundError):
-            await call(uuid4())
-    with pytest.raises(UserNotFoundError):
-        await users.set_active(uuid4(), active=True)
+            await call
+    await users.update_password(nobody, "nouveau", replaced="haché")
 
 
 async def test_deactivation_advances_the_session_version_and_activation_does_not(users: SQLAuthRepository) -> None:
@@ -103,106 +134,276 @@ async def test_deactivation_advances_the_session_version_and_activation_does_not
     assert (off.is_active, off.session_version) == (False, 1)
     assert (on.is_active, on.session_version) == (True, 1)
     assert on.updated_at > ada.updated_at
+    assert await users.get_by_id(ada.id) == on
 
 
-async def test_only_active_accounts_are_counted_active(users: SQLAuthRepository) -> None:
+async def test_the_session_version_never_skips_under_concurrency(users: SQLAuthRepository) -> None:
+    ada = account()
+    await users.create_user(ada)
+
+    versions = await asyncio.gather(*(users.advance_session_version(ada.id) for _ in range(10)))
+
+    assert sorted(versions) == list(range(1, 11))
+
+
+async def test_a_rehash_never_overwrites_a_newer_password(users: SQLAuthRepository) -> None:
+    ada = account()
+    await users.create_user(ada)
+
+    await users.update_password(ada.id, "recalculé", replaced="haché")
+    await users.update_password(ada.id, "d'un autre", replaced="haché")
+
+    assert (await users.get_by_id(ada.id)).hashed_password == "recalculé"
+
+
+async def test_pages_follow_one_another_without_gap_or_repeat(users: SQLAuthRepository) -> None:
+    names = [f"compte{index:03}" for index in range(25)]
+    for name in reversed(names):
+        await users.create_user(account(name))
+
+    seen, cursor = [], None
+    while True:
+        page = await users.list_users(limit=10, cursor=cursor)
+        seen.append([user.username for user in page.items])
+        if (cursor := page.next_cursor) is None:
+            break
+
+    assert [len(page) for page in seen] == [10, 10, 5]
+    assert [name for page in seen for name in page] == names
+
+
+async def test_a_page_that_is_exactly_full_is_the_last(users: SQLAuthRepository) -> None:
+    for name in ("ada", "bob"):
+        await users.create_user(account(name))
+
+    assert (await users.list_users(limit=2)).next_cursor is None
+
+
+@pytest.mark.parametrize(("limit", "length"), [(-5, 1), (0, 1), (1, 1), (10_000, 3)])
+async def test_a_page_holds_one_to_two_hundred_accounts(users: SQLAuthRepository, limit: int, length: int) -> None:
+    for name in ("ada", "bob", "eve"):
+        await users.create_user(account(name))
+
+    assert len((await users.list_users(limit=limit)).items) == length
+
+
+@pytest.mark.parametrize("cursor", ["!", "é", "YQ", "_w==", "AA==", "a" * 1023, "\ud800", "\x00"])
+async def test_a_cursor_that_is_not_ours_is_refused(users: SQLAuthRepository, cursor: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        await users.list_users(limit=10, cursor=cursor)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("AD", {"ada", "adam"}),
+        ("\uff41\uff44\uff41", {"ada", "adam"}),
+        ("dam", {"adam"}),
+        ("example.org", {"bob"}),
+        ("%", set()),
+        ("a_a", set()),
+        ("_", {"eve_1"}),
+        ("\\", set()),
+        ("/", set()),
+        ("\x00", set()),
+        ("\ud800", set()),
+    ],
+)
+async def test_a_search_is_literal_and_ignores_case(users: SQLAuthRepository, query: str, found: set[str]) -> None:
+    for name, email in (("ada", None), ("Adam", None), ("bob", "b@example.org"), ("eve_1", None)):
+        await users.create_user(account(name, email))
+
+    page = await users.list_users(limit=10, query=query)
+
+    assert {user.username.lower() for user in page.items} == found
+
+
+async def test_a_list_keeps_the_active_or_the_inactive(users: SQLAuthRepository) -> None:
+    await users.create_user(account("ada"))
+    await users.create_user(account("bob", is_active=False))
+
+    on, off = await users.list_users(limit=9, is_active=True), await users.list_users(limit=9, is_active=False)
+
+    assert ([user.username for user in on.items], [user.username for user in off.items]) == (["ada"], ["bob"])
+
+
+async def test_only_active_accounts_are_counted_as_such(users: SQLAuthRepository) -> None:
     ada, bob = account("ada"), account("bob", is_active=False)
     await users.create_user(ada)
     await users.create_user(bob)
 
-    assert await users.active_ids([str(ada.id), str(bob.id), "inconnu"]) == {str(ada.id)}
-    assert [user.username for user in (await users.list_users(limit=5, is_active=False)).items] == ["bob"]
+    found = await users.active_ids([str(ada.id), str(bob.id), str(uuid4()), "pas-un-uuid"])
+
+    assert found == {str(ada.id)}
+    assert await users.active_ids([]) == set()
 
 
-async def test_a_session_opens_only_for_the_account_the_password_proved(
+async def test_a_session_opens_on_a_live_account_and_comes_back(
     users: SQLAuthRepository, sessions: SQLSessionRepository
 ) -> None:
     ada = account()
     await users.create_user(ada)
+    session = opened_by(ada, user_agent="navigateur", ip="::1")
 
-    assert await sessions.create_session(opened(ada))
-    assert not await sessions.create_session(opened(ada, session_version=1))
-    await users.set_active(ada.id, active=False)
-    assert not await sessions.create_session(opened(await users.get_by_id(ada.id)))
-    assert not await sessions.create_session(opened(account("bob")))
+    assert await sessions.create_session(session)
+    assert await sessions.find_session(session.id) == session
+    assert await sessions.find_session(uuid4()) is None
 
 
-async def test_one_of_many_rotations_wins(users: SQLAuthRepository, sessions: SQLSessionRepository) -> None:
+@pytest.mark.parametrize("gone", ["deactivated", "advanced", "deleted"])
+async def test_no_session_opens_on_an_account_that_changed_meanwhile(
+    users: SQLAuthRepository, sessions: SQLSessionRepository, gone: str
+) -> None:
     ada = account()
     await users.create_user(ada)
-    session = opened(ada)
+    if gone == "deactivated":
+        await users.set_active(ada.id, active=False)
+    elif gone == "advanced":
+        await users.advance_session_version(ada.id)
+    else:
+        await users.delete_user(ada.id)
+
+    assert not await sessions.create_session(opened_by(ada))
+
+
+async def test_a_rotation_replaces_the_digest_and_never_the_end(
+    users: SQLAuthRepository, sessions: SQLSessionRepository
+) -> None:
+    ada = account()
+    await users.create_user(ada)
+    session = opened_by(ada)
     await sessions.create_session(session)
+    later = NOW + timedelta(minutes=1)
 
-    won = await asyncio.gather(
-        *(sessions.rotate(session.id, digest("premier"), digest(f"n{index}"), POLICY.lifetime()) for index in range(30))
-    )
+    assert await sessions.rotate(session.id, "a" * 64, "b" * 64, lifetime(now=later))
+    found = await sessions.find_session(session.id)
 
-    assert won.count(True) == 1
-    stored = await sessions.find_session(session.id)
-    assert stored is not None
-    assert stored.refresh_digest == digest(f"n{won.index(True)}")
-    assert stored.previous_digest == digest("premier")
-    assert stored.expires_at == session.expires_at
+    assert found is not None
+    assert (found.refresh_digest, found.previous_digest) == ("b" * 64, "a" * 64)
+    assert (found.rotated_at, found.last_used_at, found.expires_at) == (later, later, session.expires_at)
 
 
 @pytest.mark.parametrize(
-    "ended",
+    ("digest", "bounds"),
     [
-        {"expires_at": datetime.now(timezone.utc) - timedelta(seconds=1)},
-        {"last_used_at": datetime.now(timezone.utc) - timedelta(days=8)},
-        {"revoked_at": datetime.now(timezone.utc)},
+        ("z" * 64, {}),
+        ("a" * 64, {"now": NOW + timedelta(days=2)}),
+        ("a" * 64, {"now": NOW + timedelta(days=1)}),
+        ("a" * 64, {"idle_since": NOW}),
+        ("a" * 64, {"idle_since": NOW + timedelta(seconds=1)}),
     ],
 )
-async def test_an_ended_session_is_not_renewed(
-    users: SQLAuthRepository, sessions: SQLSessionRepository, ended: dict[str, Any]
+async def test_a_spent_expired_or_idle_session_does_not_rotate(
+    users: SQLAuthRepository, sessions: SQLSessionRepository, digest: str, bounds: dict[str, datetime]
 ) -> None:
     ada = account()
     await users.create_user(ada)
-    session = opened(ada, **ended)
+    session = opened_by(ada)
     await sessions.create_session(session)
 
-    assert not await sessions.rotate(session.id, digest("premier"), digest("second"), POLICY.lifetime())
+    assert not await sessions.rotate(session.id, digest, "b" * 64, lifetime(**bounds))
+    assert await sessions.find_session(session.id) == session
 
 
-async def test_a_session_of_a_changed_or_inactive_account_is_not_renewed(
+@pytest.mark.parametrize("gone", ["deactivated", "reactivated", "advanced", "revoked", "deleted"])
+async def test_a_session_of_an_account_that_changed_does_not_rotate(
+    users: SQLAuthRepository, sessions: SQLSessionRepository, gone: str
+) -> None:
+    ada = account()
+    await users.create_user(ada)
+    session = opened_by(ada)
+    await sessions.create_session(session)
+    await _end(gone, users, sessions, ada.id)
+
+    assert not await sessions.rotate(session.id, "a" * 64, "b" * 64, lifetime())
+
+
+async def _end(how: str, users: SQLAuthRepository, sessions: SQLSessionRepository, user_id: UUID) -> None:
+    if how in {"deactivated", "reactivated"}:
+        await users.set_active(user_id, active=False)
+    if how == "reactivated":
+        await users.set_active(user_id, active=True)
+    if how == "advanced":
+        await users.advance_session_version(user_id)
+    if how == "revoked":
+        await sessions.revoke_all(user_id, NOW)
+    if how == "deleted":
+        await users.delete_user(user_id)
+
+
+async def test_one_of_fifty_simultaneous_rotations_wins(
     users: SQLAuthRepository, sessions: SQLSessionRepository
 ) -> None:
     ada = account()
     await users.create_user(ada)
-    session = opened(ada)
+    session = opened_by(ada)
     await sessions.create_session(session)
 
-    await users.advance_session_version(ada.id)
+    won = await asyncio.gather(
+        *(sessions.rotate(session.id, "a" * 64, f"{index:064}", lifetime()) for index in range(50))
+    )
+    found = await sessions.find_session(session.id)
 
-    assert not await sessions.rotate(session.id, digest("premier"), digest("second"), POLICY.lifetime())
+    assert won.count(True) == 1
+    assert found is not None
+    assert found.refresh_digest == f"{won.index(True):064}"
 
 
-async def test_a_session_is_revoked_once_and_dies_with_its_account(
+async def test_a_session_is_revoked_once_and_the_others_stay(
     users: SQLAuthRepository, sessions: SQLSessionRepository
 ) -> None:
-    ada, now = account(), datetime.now(timezone.utc)
+    ada, bob = account("ada"), account("bob")
     await users.create_user(ada)
-    first, second = opened(ada), opened(ada)
-    for session in (first, second):
+    await users.create_user(bob)
+    first, second, third = opened_by(ada), opened_by(ada), opened_by(bob)
+    for session in (first, second, third):
         await sessions.create_session(session)
 
-    assert await sessions.revoke_session(first.id, now)
-    assert not await sessions.revoke_session(first.id, now)
-    await sessions.revoke_all(ada.id, now)
-    assert not await sessions.revoke_session(second.id, now)
+    once, twice = await sessions.revoke_session(first.id, NOW), await sessions.revoke_session(first.id, NOW)
+    await sessions.revoke_all(ada.id, NOW + timedelta(seconds=9))
+    revoked = [await sessions.find_session(session.id) for session in (first, second, third)]
+
+    assert (once, twice) == (True, False)
+    assert [session and session.revoked_at for session in revoked] == [NOW, NOW + timedelta(seconds=9), None]
+
+
+async def test_deleting_an_account_deletes_its_sessions(
+    users: SQLAuthRepository, sessions: SQLSessionRepository
+) -> None:
+    ada = account()
+    await users.create_user(ada)
+    session = opened_by(ada)
+    await sessions.create_session(session)
+
     await users.delete_user(ada.id)
-    assert await sessions.find_session(first.id) is None
+
+    assert await sessions.find_session(session.id) is None
 
 
-async def test_no_token_is_in_the_database(
+async def test_repositories_join_the_ambient_transaction_and_leave_nothing_when_it_fails(
     database: SQLDatabase, users: SQLAuthRepository, sessions: SQLSessionRepository
 ) -> None:
     ada = account()
+
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction():
+            await users.create_user(ada)
+            assert await sessions.create_session(opened_by(ada))
+            assert (await users.set_active(ada.id, active=False)).session_version == 1
+            assert (await users.get_by_id(ada.id)).is_active is False
+            _ = 1 / 0
+
+    assert await users.find_by_username("ada") is None
+
+
+async def test_a_read_does_not_wait_for_a_writer(database: SQLDatabase, users: SQLAuthRepository) -> None:
+    ada = account()
     await users.create_user(ada)
-    await sessions.create_session(opened(ada))
 
-    async with database.session() as session:
-        rows = (await session.execute(text("SELECT * FROM acl_sessions"))).all()
+    async with database.engine.connect() as connection:
+        writer = await connection.execution_options(**database.write_options())
+        async with writer.begin():
+            await writer.execute(text("UPDATE acl_users SET is_verified = NOT is_verified"))
+            found = await asyncio.wait_for(users.get_by_id(ada.id), 1)
 
-    assert digest("premier") in str(rows)
-    assert "premier'" not in str(rows)
+    assert found == ada

@@ -116,11 +116,14 @@ def test_a_token_without_one_of_its_claims_is_refused(claim: str) -> None:
 
 
 @pytest.mark.parametrize("claim", ["iss", "aud", "sub", "sid", "sv", "jti", "iat", "exp"])
-@pytest.mark.parametrize("value", [None, True, False, 1.5, "inf", "1", "", [], {}, ["destinataire"], math.inf, math.nan, -1e400])
+@pytest.mark.parametrize("value", [None, True, False, 1.5, "", [], {}, ["destinataire"], math.inf, math.nan, -1e400])
 def test_a_claim_of_another_type_is_refused(claim: str, value: Any) -> None:
-    if claim == "jti" and isinstance(value, str) and value:
-        pytest.skip("un autre texte est un autre identifiant, mais un texte")
+    assert refused(forge(body=payload(**{claim: value})))
 
+
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "sid", "sv", "iat", "exp"])
+@pytest.mark.parametrize("value", ["inf", "1", "9999999999"])
+def test_a_number_or_an_identifier_written_as_some_text_is_refused(claim: str, value: str) -> None:
     assert refused(forge(body=payload(**{claim: value})))
 
 
@@ -207,7 +210,9 @@ FORGERIES = {
     "junk in the signature": lambda: access()[:-3] + "!" + access()[-3:],
     "two parts": lambda: access().rpartition(".")[0],
     "four parts": lambda: access() + "." + encode(b"x"),
-    "five parts": lambda: ".".join([encode(header(alg="dir", enc="A256GCM")), "", encode(b"iv"), encode(b"x"), encode(b"t")]),
+    "five parts": lambda: ".".join(
+        [encode(header(alg="dir", enc="A256GCM")), "", encode(b"iv"), encode(b"x"), encode(b"t")]
+    ),
     "dots": lambda: "..",
     "empty": lambda: "",
     "no signature": lambda: access().rpartition(".")[0] + ".",
@@ -226,7 +231,9 @@ def test_a_forgery_is_refused(make: Any) -> None:
     assert error.value.evidence == {}
 
 
-@given(st.integers(min_value=0), st.integers(min_value=0, max_value=127), st.sampled_from(["replace", "insert", "delete"]))
+@given(
+    st.integers(min_value=0), st.integers(min_value=0, max_value=127), st.sampled_from(["replace", "insert", "delete"])
+)
 def test_a_mutated_token_is_never_accepted(position: int, point: int, how: str) -> None:
     token = access()
     index = position % len(token)
@@ -258,14 +265,19 @@ def test_no_signed_header_or_payload_of_another_shape_is_accepted(head: Any, bod
     assert refused(forge(header(), [body]))
 
 
-@given(st.sampled_from(["iss", "aud", "sub", "sid", "sv", "iat", "exp"]), json_values.filter(lambda value: type(value) is not int))
+@given(
+    st.sampled_from(["iss", "aud", "sub", "sid", "sv", "iat", "exp"]),
+    json_values.filter(lambda value: type(value) is not int),
+)
 def test_no_signed_claim_of_another_shape_is_accepted(claim: str, value: Any) -> None:
     assert refused(forge(body=payload(**{claim: value})))
 
 
 def test_a_previous_key_verifies_and_no_longer_signs() -> None:
     old = access()
-    rotated = JWTTokenService(replace(SETTINGS, secret="la clé nouvelle, de trente-deux octets au moins", previous_secrets=[SECRET]))
+    rotated = JWTTokenService(
+        replace(SETTINGS, secret="la clé nouvelle, de trente-deux octets au moins", previous_secrets=[SECRET])
+    )
     retired = JWTTokenService(replace(SETTINGS, secret="la clé nouvelle, de trente-deux octets au moins"))
     new = rotated.issue_access(user_id=CLAIMS.user_id, session_id=CLAIMS.session_id, session_version=3)
 

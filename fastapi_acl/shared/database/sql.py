@@ -20,7 +20,7 @@ from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from fastapi_acl.shared.logging import get_logger, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
     from sqlalchemy.engine import Connection
 
@@ -162,7 +162,7 @@ class SQLDatabase(Database, ABC):
     async def _begin(self, options: Mapping[str, Any], *, log: bool) -> AsyncIterator[Transaction]:
         """Ouvre une session et sa transaction, validée à la sortie, annulée sur erreur."""
         async with self._translated(), AsyncSession(self.engine, expire_on_commit=False, autoflush=False) as session:
-            _ = await session.connection(execution_options=dict(options))
+            await _to_the_end(session.connection(execution_options=dict(options)))
             if log:
                 await session.execute(select(revision_table.c.revision).with_for_update())
             opened = Transaction(connection=session, ordered=log)
@@ -180,3 +180,13 @@ class SQLDatabase(Database, ABC):
         except self._outages() as error:
             logger.warning("database_unavailable: %s", one_line(getattr(error, "orig", None) or repr(error)))
             raise DatabaseUnavailableError from error
+
+
+async def _to_the_end(opening: Coroutine[Any, Any, object]) -> None:
+    """Ouvre une connexion jusqu'au bout, même si l'appelant est annulé : à demi ouverte, personne ne la fermerait."""
+    task = asyncio.ensure_future(opening)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

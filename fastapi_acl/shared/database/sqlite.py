@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final, final
 
 from sqlalchemy import event
@@ -32,10 +33,12 @@ class SQLiteDatabase(SQLDatabase):
 
     def create_engine(self) -> AsyncEngine:
         """Fait le moteur ; une connexion par session pour un fichier, une seule, partagée, en mémoire."""
+        _quiet_driver()
         url = make_url(self._uri).set(drivername="sqlite+aiosqlite")
         engine = create_async_engine(url, hide_parameters=True, **_pool(url))
         event.listen(engine.sync_engine, "connect", _prepare_connection)
         event.listen(engine.sync_engine, "begin", _begin)
+        event.listen(engine.sync_engine, "invalidate", _release_lock)
         return engine
 
     def take_migration_lock(self, connection: Connection) -> None:
@@ -44,6 +47,13 @@ class SQLiteDatabase(SQLDatabase):
     def write_options(self) -> Mapping[str, Any]:
         """Demande le début immédiat."""
         return {WRITE_OPTION: True}
+
+
+def _quiet_driver() -> None:
+    """Tait le journal du pilote, qui écrit chaque paramètre en DEBUG, hachés compris ; un niveau déjà choisi reste."""
+    driver = logging.getLogger("aiosqlite")
+    if driver.level == logging.NOTSET:
+        driver.setLevel(logging.INFO)
 
 
 def _pool(url: URL) -> dict[str, Any]:
@@ -69,3 +79,11 @@ def _begin(connection: Connection) -> None:
     """Commence en écriture ou en lecture selon l'option de la transaction."""
     writes = connection.get_execution_options().get(WRITE_OPTION, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _release_lock(connection: Any, _record: object, _error: BaseException | None) -> None:  # noqa: ANN401 - idem
+    """Annule la transaction d'une connexion qu'une annulation de tâche fait fermer.
+
+    SQLite garde son verrou d'écriture tant qu'une lecture inachevée de la connexion fermée est encore référencée.
+    """
+    connection.rollback()

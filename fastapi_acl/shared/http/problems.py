@@ -118,10 +118,21 @@ class ProblemRoute(APIRoute):
                 return problem_response(InvalidRequestError(errors=describe(error.errors())))
             except ProblemException as error:
                 return problem_response(error.error)
+            except HTTPException as error:
+                return problem_response(_unreadable(error))
             except ACLException as error:
                 return problem_response(error)
 
         return handle_with_problems
+
+
+def _unreadable(error: HTTPException) -> ACLException:
+    """Traduit ce que FastAPI lève avant nos routes : un corps illisible ou trop grand."""
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        return InvalidRequestError("Le corps de la demande n’est pas un JSON lisible.")
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return PayloadTooLargeError()
+    raise error
 
 
 def problems(*errors: type[ACLException]) -> dict[int | str, dict[str, Any]]:
