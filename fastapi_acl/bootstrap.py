@@ -172,13 +172,21 @@ class Bootstrap:
         return {}
 
     def _read_file(self, path: Path) -> Iterator[tuple[int, PolicyRule]]:
-        """Lit le CSV de Casbin ; une virgule dans une valeur se met entre guillemets."""
+        """Lit le CSV de Casbin ; une virgule dans une valeur se met entre guillemets.
+
+        Raises:
+            ConfigurationError: le fichier n'est pas un CSV en UTF-8 ; le message nomme la ligne.
+        """
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file, skipinitialspace=True, strict=True)
-            for values in reader:
-                if values and not values[0].startswith("#"):
-                    ptype, *fields = (value.strip() for value in values)
-                    yield reader.line_num, PolicyRule.of(ptype, fields)
+            try:
+                for values in reader:
+                    if values and not values[0].startswith("#"):
+                        ptype, *fields = (value.strip() for value in values)
+                        yield reader.line_num, PolicyRule.of(ptype, fields)
+            except (csv.Error, UnicodeDecodeError) as error:
+                message = f"{path}, ligne {reader.line_num} : le CSV est illisible ({error})."
+                raise ConfigurationError(message) from error
 
     async def _resolved(self, number: int, rule: PolicyRule) -> PolicyRule:
         """Remplace `user:@<nom>` par l'identifiant du compte, et vérifie la règle.

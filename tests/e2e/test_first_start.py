@@ -1,0 +1,198 @@
+"""Premier démarrage et ligne de commande : le premier administrateur, le fichier de règles, le schéma."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_acl import ACLManager, ConfigurationError, Principal
+from tests.support.app import ADMIN, config, protected
+
+POLICY = """\
+# commentaire
+p, role:reader, "document, secret", read, allow
+
+p, role:reader, document, read, allow
+g, user:@admin, role:reader
+"""
+
+
+@asynccontextmanager
+async def started(**settings: Any) -> AsyncIterator[ACLManager]:
+    manager = ACLManager(config(**settings))
+    try:
+        await manager.initialize()
+        yield manager
+    finally:
+        await manager.close()
+
+
+async def admin_of(manager: ACLManager) -> str:
+    account = await manager.get_auth_repository().find_by_username(ADMIN)
+    assert account is not None
+    return f"user:{account.id}"
+
+
+async def test_a_fresh_application_has_no_account_and_no_rule(sqlite_uri: str) -> None:
+    async with started(sqlite_uri=sqlite_uri, create_default_admin=False) as manager:
+        assert (await manager.get_auth_repository().list_users(limit=10)).items == []
+        assert manager.get_enforcer().rules == ()
+
+
+async def test_the_first_administrator_is_created_once_even_if_removed_since(database_settings: dict[str, Any]) -> None:
+    async with started(**database_settings) as manager:
+        account = await manager.get_auth_repository().find_by_username(ADMIN)
+        assert account is not None
+        await manager.get_auth_repository().delete_user(account.id)
+    async with started(**database_settings) as manager:
+        assert await manager.get_auth_repository().find_by_username(ADMIN) is None
+
+
+async def test_an_existing_account_is_never_promoted(sqlite_uri: str) -> None:
+    async with protected(sqlite_uri=sqlite_uri, create_default_admin=False) as visitor:
+        squatter = await visitor.newcomer(ADMIN)
+
+    with pytest.raises(ConfigurationError, match="jamais promu"):
+        async with started(sqlite_uri=sqlite_uri):
+            pass
+    async with started(sqlite_uri=sqlite_uri, create_default_admin=False) as manager:
+        assert not manager.authorizer.decide(Principal(id=squatter.id), "acl.rules", "write")
+
+
+async def test_a_generated_password_goes_to_a_file_of_its_owner_alone(
+    sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async with protected(sqlite_uri=sqlite_uri, default_admin_password=None) as visitor:
+        file = tmp_path / "fastapi_acl_admin_password.txt"
+        name, password = file.read_text("utf-8").split()
+        admin = await visitor.login(name, password)
+
+        assert (await admin.get("/documents")).status_code == 200
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert password not in caplog.text
+
+
+async def test_the_policy_file_is_read_once_into_an_empty_database(
+    database_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text(POLICY, "utf-8")
+    settings = {**database_settings, "policy_path": path}
+
+    async with started(**settings) as manager:
+        admin = await admin_of(manager)
+        first = set(manager.get_enforcer().rules)
+        await manager.get_enforcer().remove_policy("role:reader", "document", "read", "allow")
+    async with started(**settings) as manager:
+        again = set(manager.get_enforcer().rules)
+
+    values = {rule.values for rule in first}
+    assert ("role:reader", "document, secret", "read", "allow") in values
+    assert (admin, "role:reader") in values
+    assert {rule.values for rule in first - again} == {("role:reader", "document", "read", "allow")}
+
+
+async def test_a_changed_file_adds_what_is_missing_in_development_and_waits_in_production(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text(POLICY, "utf-8")
+    settings: dict[str, Any] = {"sqlite_uri": sqlite_uri, "policy_path": path}
+    production = {**settings, "environment": "production", "bcrypt_rounds": 10}
+    async with started(**settings):
+        pass
+
+    path.write_text(POLICY + "p, role:a, x, read, allow\n", "utf-8")
+    async with started(**production) as manager:
+        waits = len(manager.get_enforcer().rules)
+        applied = await manager.apply_policy_file()
+    path.write_text(POLICY + "p, role:a, x, read, allow\np, role:b, x, read, allow\n", "utf-8")
+    async with started(**settings) as manager:
+        developed = len(manager.get_enforcer().rules)
+
+    assert (waits, applied, developed) == (5, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("p, role:reader, document, read", "ligne 6.*4 valeurs"),
+        ("p, alice, document, read, allow", "ligne 6.*user:"),
+        ("g, user:@nobody, role:reader", "ligne 6.*nobody"),
+        ("x, y", "ligne 6.*inconnu"),
+        ('p, role:a, "x, read, allow', "ligne"),
+    ],
+)
+async def test_a_faulty_line_stops_the_start_and_is_named(
+    sqlite_uri: str, tmp_path: Path, line: str, reason: str
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text(POLICY + line + "\n", "utf-8")
+
+    with pytest.raises(ConfigurationError, match=reason):
+        async with started(sqlite_uri=sqlite_uri, policy_path=path):
+            pass
+    async with started(sqlite_uri=sqlite_uri, create_default_admin=False) as manager:
+        assert manager.get_enforcer().rules == (), "rien n'est écrit à moitié"
+
+
+def command(*arguments: str, cwd: Path, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {"ACL_BCRYPT_ROUNDS": "4", "PATH": os.environ["PATH"], "COLUMNS": "200", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "fastapi_acl", *arguments],
+        cwd=cwd,
+        input=typed,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=settings,
+    )
+
+
+def test_create_admin_creates_one_and_promotes_nobody(tmp_path: Path) -> None:
+    typed = "un mot de passe planté\n"
+
+    created = command("create-admin", "--username", "ada", cwd=tmp_path, typed=typed)
+    again = command("create-admin", "--username", "ada", cwd=tmp_path, typed=typed)
+    weak = command("create-admin", "--username", "bob", cwd=tmp_path, typed="court\n")
+
+    assert (created.returncode, again.returncode, weak.returncode) == (0, 1, 1), created.stderr
+    assert "Administrateur « ada » créé" in created.stdout
+    assert "existe déjà" in again.stderr
+    assert "au moins 15 caractères" in weak.stderr
+    assert "planté" not in created.stdout + created.stderr + again.stderr
+    assert "Traceback" not in again.stderr + weak.stderr
+
+
+def test_commands_refuse_a_wrong_configuration_in_one_sentence(tmp_path: Path) -> None:
+    short = command("migrate", cwd=tmp_path, ACL_JWT_SECRET_KEY="court")
+    absent = command("policy", "apply", cwd=tmp_path)
+    down = command("migrate", cwd=tmp_path, ACL_SQLITE_URI="sqlite:////absent/x.db")
+
+    assert (short.returncode, absent.returncode, down.returncode) == (1, 1, 1)
+    assert "ACL_JWT_SECRET_KEY" in short.stderr
+    assert "ACL_POLICY_PATH" in absent.stderr
+    assert "base de données ne répond pas" in down.stderr
+    assert "Traceback" not in short.stderr + absent.stderr + down.stderr
+
+
+def test_migrate_and_the_reference_commands(tmp_path: Path) -> None:
+    migrated = command("migrate", cwd=tmp_path, ACL_AUTO_MIGRATE="false")
+    listed = command("config", "env", cwd=tmp_path)
+    helped = command("--help", cwd=tmp_path)
+
+    assert (migrated.returncode, listed.returncode, helped.returncode) == (0, 0, 0), migrated.stderr
+    assert (tmp_path / "fastapi_acl.db").exists()
+    assert "ACL_JWT_SECRET_KEY=" in listed.stdout
+    assert "create-admin" in helped.stdout
