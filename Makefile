@@ -20,7 +20,7 @@ define environment
 	@echo "→ environnement $(1) ($$($(INTERPRETER) --version)), dépendances : $(2)"
 	@$(INTERPRETER) -m venv --clear $(1)
 	@$(1)/bin/python -m pip install $(PIP_FLAGS) --quiet --upgrade pip
-	@$(1)/bin/python -m pip install $(PIP_FLAGS) -e '.[$(2)]' | grep -vE '^(Requirement already|Looking in|  )' || test $${PIPESTATUS[0]} -eq 0
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) -e '.[$(2)]' | grep -E '^(Collecting|Installing|Successfully|ERROR)'; test $${PIPESTATUS[0]} -eq 0
 	@touch $@
 endef
 

@@ -224,9 +224,10 @@ class ACLManager:
         await self._parts.replica.refresh()
 
     async def _start(self) -> None:
-        """Démarre : schéma, mémoires, premier démarrage, identité de développement."""
+        """Démarre : schéma, mémoires, premier démarrage (peut-être celui d'un voisin), identité de développement."""
         await self._load()
         await self._parts.bootstrap.run()
+        await self._parts.replica.refresh()
         self._developer = await self._find_developer()
 
     async def _find_developer(self) -> Principal | None:

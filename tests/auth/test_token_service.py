@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import TokenClaims
 from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
-from fastapi_acl.shared.exceptions import InvalidTokenError
+from fastapi_acl.shared.exceptions import ConfigurationError, InvalidTokenError
 
 SECRET = "une clé d'essai de plus de trente-deux octets"
 SETTINGS = TokenSettings(
@@ -311,3 +311,8 @@ def test_each_configured_algorithm_signs_what_it_verifies(algorithm: str) -> Non
     assert decode(token.split(".")[0])["alg"] == algorithm
     assert service.read_access(token).session_version == 0
     assert algorithm == "HS256" or refused(token)
+
+
+def test_without_a_key_nothing_is_signed() -> None:
+    with pytest.raises(ConfigurationError, match="ACL_JWT_SECRET_KEY"):
+        JWTTokenService(replace(SETTINGS, secret=""))

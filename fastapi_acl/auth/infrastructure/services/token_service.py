@@ -64,8 +64,11 @@ class JWTTokenService(ITokenService):
             settings: réglages des jetons.
 
         Raises:
-            ConfigurationError: python-jose est installé sans `cryptography`.
+            ConfigurationError: la clé est vide, ou python-jose est installé sans `cryptography`.
         """
+        if not settings.secret:
+            message = "aucune clé de signature : réglez ACL_JWT_SECRET_KEY."
+            raise ConfigurationError(message)
         if "cryptography" not in HMACKey.__module__:
             message = "python-jose est incomplet : « pip install 'python-jose[cryptography]>=3.5' »."
             raise ConfigurationError(message)
