@@ -47,6 +47,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         self,
         model: Model | str | None = None,
         adapter: Any = None,  # noqa: ANN401 - type de pycasbin
+        enable_log: bool = False,  # noqa: FBT001, FBT002 - signature de pycasbin
+        logging_config: dict[str, Any] | None = None,
         *,
         strict: bool = False,
         allow_eval: bool = False,
@@ -58,6 +60,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         Args:
             model: modèle chargé, ou chemin d'un fichier `.conf`.
             adapter: stockage des règles (`AsyncAdapter`), ou None.
+            enable_log: laisse Casbin journaliser, valeurs des requêtes comprises ; à ne pas faire en production.
+            logging_config: réglage de ce journal, au format de `logging.config.dictConfig`.
             strict: échoue fermé et fait passer toute écriture par la base.
             allow_eval: admet `eval()` dans le matcher, en mode strict.
             raw_subjects: n'exige pas de préfixe aux sujets, en mode strict.
@@ -66,9 +70,12 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         Raises:
             ConfigurationError: en mode strict, le matcher emploie `eval()` sans que ce soit admis.
         """
-        with _silence():
-            super().__init__(model, adapter)
-        self.logger = _silent_logger()
+        if enable_log:
+            super().__init__(model, adapter, enable_log, logging_config)
+        else:
+            with _silence():
+                super().__init__(model, adapter)
+            self.logger = _silent_logger()
         self.add_function("aclMatch", acl_match)
         self._strict = strict
         self._options = {"allow_eval": allow_eval, "raw_subjects": raw_subjects, "share_domains": share_domains}
