@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import casbin
 from casbin.model import Model
 from casbin.rbac import default_role_manager
 
+from fastapi_acl.engine.index import INDEXED_EFFECTS, PolicyIndex
+from fastapi_acl.engine.matcher import MatcherPlan, plan_matcher
 from fastapi_acl.engine.matching import acl_match
-from fastapi_acl.engine.role_graph import check_links
+from fastapi_acl.engine.role_graph import RoleGraph, check_links
 from fastapi_acl.engine.schema import PolicySchema
 from fastapi_acl.shared.exceptions import (
     ACLException,
@@ -35,6 +38,31 @@ logger = get_logger("engine")
 
 MAX_HIERARCHY_LEVEL: Final = 10
 """Profondeur du gestionnaire de rôles de Casbin."""
+
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class _State:
+    """Ce sur quoi le mode strict décide ; remplacé d'une seule affectation."""
+
+    roles: RoleGraph = field(default_factory=RoleGraph)
+    index: PolicyIndex | None = None
+
+    def add(self, rule: PolicyRule) -> None:
+        """Range une règle."""
+        if rule.ptype == "g":
+            self.roles.add(rule.values)
+        elif self.index is not None and rule.section == "p":
+            self.index.add(rule)
+
+    def remove(self, rule: PolicyRule) -> None:
+        """Retire une règle."""
+        if rule.ptype == "g":
+            self.roles.remove(rule.values)
+        elif self.index is not None and rule.section == "p":
+            self.index.remove(rule)
 
 
 class PolicyEnforcer(casbin.AsyncEnforcer):
@@ -78,9 +106,14 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             self.logger = _silent_logger()
         self.add_function("aclMatch", acl_match)
         self._strict = strict
-        self._options = {"allow_eval": allow_eval, "raw_subjects": raw_subjects, "share_domains": share_domains}
+        self._options: dict[str, Any] = {
+            "allow_eval": allow_eval,
+            "raw_subjects": raw_subjects,
+            "share_domains": share_domains,
+        }
         self._rules: dict[PolicyRule, None] | None = None
         self._writer: Callable[[PolicyChange], Awaitable[object]] | None = None
+        self._state = _State()
         if strict:
             self._become_strict()
 
@@ -94,6 +127,11 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
                 "ou réglez ACL_ALLOW_EVAL=true si toutes les règles sont de confiance."
             )
             raise ConfigurationError(message)
+        self.plan = plan_matcher(self.model)
+        if self.model["e"]["e"].value not in INDEXED_EFFECTS:
+            self.plan = MatcherPlan(reason="l'effet dépend de l'ordre des règles")
+        if self.plan.is_indexed and not self.schema.links.keys() <= {"g"}:
+            self.plan = MatcherPlan(reason="le modèle a plusieurs définitions de rôles")
 
     def bind(self, writer: Callable[[PolicyChange], Awaitable[object]]) -> None:
         """Donne au mode strict ce par quoi passent les écritures : la base d'abord, la mémoire après validation."""
@@ -127,40 +165,65 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             return result, rule
         if self._rules is None:
             raise PolicyUnavailableError
-        if self.schema.names_rules and not any(rule.section == "p" for rule in self._rules):
-            return False, []
-        return self._decide(rvals)
+        index = self._state.index
+        return self._guarded(index.explain if index is not None else self._evaluate, rvals)
 
-    def _decide(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
-        """Évalue ; toute erreur est un refus que l'appelant voit."""
+    def enforce(self, *rvals: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
+        """Décide ; voir `enforce_ex`."""
+        index = self._state.index
+        if index is None:
+            return bool(self.enforce_ex(*rvals)[0])
+        return self._guarded(index.decide, rvals)
+
+    def _guarded(self, decide: Callable[[tuple[Any, ...]], Answer], rvals: tuple[Any, ...]) -> Answer:
+        """Décide ; toute erreur est un refus que l'appelant voit."""
         try:
-            result, rule = super().enforce_ex(*rvals)
+            if len(rvals) != len(self.schema.request):
+                message = f"la requête a {len(rvals)} valeurs, le modèle en attend {len(self.schema.request)}"
+                raise ValueError(message)  # noqa: TRY301 - traduite comme toute autre
+            return decide(rvals)
         except ACLException:
             raise
         except Exception as error:
             logger.exception("decision_failed")
             raise DecisionFailedError from error
+
+    def _evaluate(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
+        """Décide au pas de Casbin, règle par règle ; une politique vide refuse."""
+        if self.schema.names_rules and not any(rule.section == "p" for rule in self._rules or ()):
+            return False, []
+        result, rule = super().enforce_ex(*rvals)
         return result is True, rule
 
     def has_link(self, member: str, role: str, *domain: str) -> bool:
         """Dit si un sujet tient un rôle, directement ou par héritage (`g` seulement)."""
-        manager = self.rm_map.get("g")
-        return member == role if manager is None else bool(manager.has_link(member, role, *domain))
+        return self._state.roles.has(member, role, *domain)
+
+    def closure(self, member: str, *domain: str) -> tuple[str, ...]:
+        """Rend un sujet et tous les rôles qu'il tient (`g` seulement)."""
+        return self._state.roles.closure(member, *domain)
 
     # --- règles en service -------------------------------------------------------------------------------------
 
     def install(self, rules: Iterable[PolicyRule]) -> None:
-        """Met en service une politique entière, construite à côté de celle qui décide, d'une seule affectation."""
+        """Met en service une politique entière, construite à côté de celle qui décide."""
         ordered = dict.fromkeys(rules)
         model, managers = self._build(ordered)
-        self.model, self.rm_map, self._rules = model, managers, ordered
+        state = self._index(ordered)
+        self.model, self.rm_map, self._rules, self._state = model, managers, ordered, state
 
     def apply(self, change: PolicyChange) -> None:
         """Met en service un changement déjà validé par la base."""
-        self.install(self._after(change))
+        if self._rules is None or self._state.index is None:
+            self.install(self._after(change))
+            return
+        for rule in change.removed:
+            self._withdraw(rule, self._rules)
+        for rule in change.added:
+            self._put(rule, self._rules)
 
-    def preview(self, change: PolicyChange) -> PolicyEnforcer:
-        """Rend un exécuteur qui décide comme si le changement était fait, sans rien changer à celui-ci.
+    def check(self, change: PolicyChange) -> None:
+        """Vérifie la forme des règles ajoutées, et les chaînes de rôles qu'elles feraient.
 
         Raises:
             InvalidRuleError: une règle n'a pas la forme du modèle, ou les rôles feraient un cycle ou une chaîne
@@ -168,18 +231,50 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """
         for rule in change.added:
             self.schema.check(rule)
-        rules = self._after(change)
-        for ptype in {rule.ptype for rule in change.added if rule.section == "g"}:
-            check_links(rule for rule in rules if rule.ptype == ptype)
+        linked = {rule.ptype for rule in change.added if rule.section == "g"}
+        if linked:
+            rules = self._after(change)
+            for ptype in linked:
+                check_links(rule for rule in rules if rule.ptype == ptype)
+
+    def preview(self, change: PolicyChange) -> PolicyEnforcer:
+        """Rend un exécuteur qui décide comme si le changement était fait, sans rien changer à celui-ci."""
         future = PolicyEnforcer(_blank(self.model), strict=True, **self._options)
         future.fm = self.fm
-        future.install(rules)
+        future.install(self._after(change))
         return future
 
     def _after(self, change: PolicyChange) -> list[PolicyRule]:
         """Rend les règles telles qu'elles seraient après le changement."""
         removed = frozenset(change.removed)
         return [*(rule for rule in self._rules or () if rule not in removed), *change.added]
+
+    def _put(self, rule: PolicyRule, rules: dict[PolicyRule, None]) -> None:
+        """Ajoute une règle à tout ce qui la garde."""
+        self.model[rule.section][rule.ptype].policy.append(list(rule.values))
+        if rule.section == "g":
+            self.rm_map[rule.ptype].add_link(*rule.values)
+        self._state.add(rule)
+        rules[rule] = None
+
+    def _withdraw(self, rule: PolicyRule, rules: dict[PolicyRule, None]) -> None:
+        """Retire une règle de tout ce qui la garde."""
+        self.model[rule.section][rule.ptype].policy.remove(list(rule.values))
+        if rule.section == "g":
+            self.rm_map[rule.ptype].delete_link(*rule.values)
+        self._state.remove(rule)
+        del rules[rule]
+
+    def _index(self, rules: Iterable[PolicyRule]) -> _State:
+        """Range les règles pour la décision : les rôles toujours, l'index si le plan du matcher le permet."""
+        roles = RoleGraph(shares_domains=self._options["share_domains"])
+        state = _State(roles=roles)
+        if self.plan.is_indexed:
+            request, fields = self.model["r"]["r"].tokens, self.model["p"]["p"].tokens
+            state.index = PolicyIndex(self.plan, self.model["e"]["e"].value, request, fields, roles)
+        for rule in rules:
+            state.add(rule)
+        return state
 
     def _build(self, rules: Iterable[PolicyRule]) -> tuple[Model, dict[str, Any]]:
         """Fait un modèle neuf, ses règles et ses gestionnaires de rôles."""
@@ -356,6 +451,30 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if self._strict:
             self._refuse("load_increment_filtered_policy")
         await super().load_increment_filtered_policy(filter)
+
+    def add_function(self, name: str, func: Callable[..., object]) -> None:
+        """Ajoute une fonction au matcher ; `aclMatch`, que l'index connaît, ne se remplace pas en mode strict."""
+        if getattr(self, "_strict", False) and name == "aclMatch":
+            self._refuse("add_function('aclMatch')")
+        super().add_function(name, func)
+
+    def set_effector(self, eft: Any) -> None:  # noqa: ANN401 - type de pycasbin
+        """Remplace l'effet ; refusé en mode strict, où le modèle le dit."""
+        if self._strict:
+            self._refuse("set_effector")
+        super().set_effector(eft)
+
+    def add_named_matching_func(self, ptype: str, fn: Callable[[str, str], bool]) -> bool:
+        """Ajoute une comparaison de noms de rôles ; refusé en mode strict, où un rôle est un nom exact."""
+        if self._strict:
+            self._refuse("add_named_matching_func")
+        return bool(super().add_named_matching_func(ptype, fn))
+
+    def add_named_domain_matching_func(self, ptype: str, fn: Callable[[str, str], bool]) -> bool:
+        """Ajoute une comparaison de domaines ; refusé en mode strict."""
+        if self._strict:
+            self._refuse("add_named_domain_matching_func")
+        return bool(super().add_named_domain_matching_func(ptype, fn))
 
     def _refuse(self, name: str) -> NoReturn:
         """Refuse un appel qui ouvrirait l'accès ou contournerait la base."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fastapi_acl.engine.matching import ANY, covers, overlaps
 from fastapi_acl.engine.schema import DOMAIN_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import EscalationRefusedError, LastAdministratorError
-from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
+from fastapi_acl.shared.identity import EVERY_DOMAIN, SYSTEM, USER_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -134,16 +134,27 @@ class AdministratorGuard:
     authorizer: PolicyAuthorizer
     accounts: ActiveAccounts | None
 
-    async def check(self, change: PolicyChange, actor: Principal, future: PolicyEnforcer) -> None:
+    async def check(self, change: PolicyChange, actor: Principal, enforcer: PolicyEnforcer) -> None:
         """Refuse un changement après lequel plus aucun compte actif ne serait administrateur.
 
         Raises:
             LastAdministratorError: il n'en resterait aucun.
         """
-        if actor is SYSTEM or not _may_revoke(change):
+        if actor is SYSTEM or not _may_revoke(change) or await self._stays(actor, change, enforcer):
             return
+        future = enforcer.preview(change)
         if not await self._any_administrator([actor.id, *_accounts(future.rules)], future):
             raise LastAdministratorError
+
+    async def _stays(self, actor: Principal, change: PolicyChange, enforcer: PolicyEnforcer) -> bool:
+        """Dit si l'auteur est administrateur par des règles auxquelles le changement ne touche pas.
+
+        C'est le cas courant, qui évite de construire la politique d'après.
+        """
+        domain = (EVERY_DOMAIN,) if enforcer.schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
+        mine = enforcer.closure(actor.subject, *domain)
+        touched = any(name in rule.values for rule in change for name in mine)
+        return not touched and await self._any_administrator([actor.id], enforcer)
 
     async def require_another_than(self, user_id: str, enforcer: PolicyEnforcer) -> None:
         """Refuse d'écarter ce compte s'il est le dernier administrateur actif.

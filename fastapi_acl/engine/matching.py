@@ -34,6 +34,16 @@ def is_pattern(text: str) -> bool:
     return ANY not in text or text == ANY or (is_prefix(text) and ANY not in text[:-1])
 
 
+def patterns_of(value: str) -> tuple[str, ...]:
+    """Énumère, sans doublon, tous les motifs qui couvrent une valeur : elle-même, `*`, et un par segment."""
+    found = {value: None, ANY: None}
+    colon = str.find(value, ":")
+    while 0 <= colon < len(value) - 1:
+        found[value[: colon + 1] + ANY] = None
+        colon = str.find(value, ":", colon + 1)
+    return tuple(found)
+
+
 def covers(held: str, asked: str) -> bool:
     """Dit si tout ce que couvre le second motif est couvert par le premier."""
     return acl_match(asked, held)

@@ -1,15 +1,16 @@
-"""Liens entre rôles : cycles et profondeur, refusés à l'écriture plutôt que tus à la décision."""
+"""Liens entre rôles : fermetures gardées à jour ; cycles et profondeur, refusés à l'écriture."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
+from fastapi_acl.engine.matching import patterns_of
 from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import EVERY_DOMAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fastapi_acl.shared.policy import PolicyRule
 
@@ -79,3 +80,82 @@ def _check_depth(name: str, links: int) -> None:
     if links > MAX_LINKS:
         message = f"Règle refusée : au-dessus de « {name} », la chaîne de rôles dépasserait {MAX_LINKS} liens."
         raise InvalidRuleError(message, reason="role_depth", subject=name)
+
+
+class RoleGraph:
+    """Les liens d'un type `g`, et ce que chaque membre en tient.
+
+    La fermeture d'un membre est calculée une fois et gardée ; un lien n'invalide que les membres qu'il touche. Un nom
+    sans lien n'y laisse rien : demander ne coûte pas de mémoire.
+    """
+
+    def __init__(self, *, shares_domains: bool = False) -> None:
+        """Part vide.
+
+        Args:
+            shares_domains: un lien dans un domaine joker (`*`, `a:*`) vaut dans les domaines qu'il couvre.
+        """
+        self._shares_domains = shares_domains
+        self._roles: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
+        self._members: Counter[str] = Counter()
+        self._closures: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+
+    def add(self, values: Sequence[str]) -> None:
+        """Ajoute un lien (membre, rôle, domaine…)."""
+        member, role, *domain = values
+        self._roles.setdefault(tuple(domain), {}).setdefault(member, {})[role] = None
+        self._members[role] += 1
+        self._forget(member)
+
+    def remove(self, values: Sequence[str]) -> None:
+        """Retire un lien."""
+        member, role, *place = values
+        domain = tuple(place)
+        links = self._roles[domain]
+        del links[member][role]
+        if not links[member]:
+            del links[member]
+        if not links:
+            del self._roles[domain]
+        self._members[role] -= 1
+        if not self._members[role]:
+            del self._members[role]
+        self._forget(member)
+
+    def closure(self, member: str, *domain: str) -> tuple[str, ...]:
+        """Rend le membre et tous les rôles qu'il tient, du plus proche au plus lointain."""
+        known = self._closures.get(domain)
+        found = known.get(member) if known is not None else None
+        return found if found is not None else self._walk(member, domain)
+
+    def has(self, member: str, role: str, *domain: str) -> bool:
+        """Dit si un membre tient un rôle, ou est ce rôle."""
+        return member == role or role in self.closure(member, *domain)
+
+    def _walk(self, member: str, domain: tuple[str, ...]) -> tuple[str, ...]:
+        """Parcourt les liens, en largeur, sur `MAX_LINKS` liens au plus."""
+        graphs = [self._roles[place] for place in self._places(domain) if place in self._roles]
+        found = {member: None}
+        edge: list[str] = [member]
+        for _ in range(MAX_LINKS):
+            reached = (role for name in edge for graph in graphs for role in graph.get(name, ()))
+            edge = [role for role in dict.fromkeys(reached) if role not in found]
+            found.update(dict.fromkeys(edge))
+        closure = tuple(found)
+        if len(closure) > 1:
+            self._closures.setdefault(domain, {})[member] = closure
+        return closure
+
+    def _places(self, domain: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        """Énumère les domaines dont les liens valent dans celui-ci."""
+        if not self._shares_domains or len(domain) != 1:
+            return iter((domain,))
+        return ((place,) for place in patterns_of(domain[0]))
+
+    def _forget(self, member: str) -> None:
+        """Oublie les fermetures que ce membre peut changer : la sienne, ou toutes s'il est lui-même un rôle."""
+        if member in self._members:
+            self._closures.clear()
+        else:
+            for known in self._closures.values():
+                known.pop(member, None)

@@ -118,10 +118,10 @@ class PolicyStore:
         if not change or len(set(change)) != len(change.added) + len(change.removed):
             message = "Un changement nomme au moins une règle, et chacune une seule fois ; rien n’a été changé."
             raise InvalidRuleError(message)
-        future = self.enforcer.preview(change)
+        self.enforcer.check(change)
         self._check_existence(change)
         self.escalation.check(change, actor, self.enforcer)
-        await self.administrators.check(change, actor, future)
+        await self.administrators.check(change, actor, self.enforcer)
 
     def _check_existence(self, change: PolicyChange) -> None:
         """Refuse d'ajouter ce qui existe et de retirer ce qui n'existe pas."""
