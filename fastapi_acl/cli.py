@@ -79,6 +79,17 @@ def apply_policy() -> None:
     _run(apply)
 
 
+@policy.command("plan")
+def show_plan() -> None:
+    """Montre comment le matcher du modèle se décide : par un index, ou règle par règle, et pourquoi."""
+
+    def plan() -> str:
+        enforcer = ACLManager(ACLConfig()).get_enforcer()
+        return enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"])
+
+    output.print(_or_exit(plan), highlight=False, markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Point d'entrée de la commande."""
     app()
@@ -86,13 +97,18 @@ def main() -> None:
 
 def _run(action: Callable[[ACLManager], Awaitable[str]]) -> None:
     """Exécute une action et dit ce qu'il en est ; une erreur attendue tient en une phrase, sans trace."""
+    with errors.status("Connexion à la base…"):
+        message = _or_exit(lambda: asyncio.run(_with_manager(action)))
+    output.print(message, highlight=False)
+
+
+def _or_exit(action: Callable[[], str]) -> str:
+    """Exécute une action ; une erreur attendue termine la commande en une phrase."""
     try:
-        with errors.status("Connexion à la base…"):
-            message = asyncio.run(_with_manager(action))
+        return action()
     except (ACLException, ValidationError) as error:
         errors.print(f"[red]Erreur :[/red] {_sentence(error)}", highlight=False)
         raise typer.Exit(1) from error
-    output.print(message, highlight=False)
 
 
 async def _with_manager(action: Callable[[ACLManager], Awaitable[str]]) -> str:

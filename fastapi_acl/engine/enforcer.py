@@ -20,6 +20,7 @@ from fastapi_acl.engine.matcher import MatcherPlan, plan_matcher
 from fastapi_acl.engine.matching import acl_match
 from fastapi_acl.engine.role_graph import RoleGraph, check_links
 from fastapi_acl.engine.schema import PolicySchema
+from fastapi_acl.engine.views import GraphRoleManager, RuleRows
 from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
@@ -208,8 +209,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def install(self, rules: Iterable[PolicyRule]) -> None:
         """Met en service une politique entière, construite à côté de celle qui décide."""
         ordered = dict.fromkeys(rules)
-        model, managers = self._build(ordered)
         state = self._index(ordered)
+        model, managers = self._viewed(ordered, state) if state.index is not None else self._build(ordered)
         self.model, self.rm_map, self._rules, self._state = model, managers, ordered, state
 
     def apply(self, change: PolicyChange) -> None:
@@ -218,9 +219,13 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             self.install(self._after(change))
             return
         for rule in change.removed:
-            self._withdraw(rule, self._rules)
+            self.model[rule.section][rule.ptype].policy.remove(rule.values)
+            self._state.remove(rule)
+            del self._rules[rule]
         for rule in change.added:
-            self._put(rule, self._rules)
+            self.model[rule.section][rule.ptype].policy.append(rule.values)
+            self._state.add(rule)
+            self._rules[rule] = None
 
     def check(self, change: PolicyChange) -> None:
         """Vérifie la forme des règles ajoutées, et les chaînes de rôles qu'elles feraient.
@@ -249,22 +254,6 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         removed = frozenset(change.removed)
         return [*(rule for rule in self._rules or () if rule not in removed), *change.added]
 
-    def _put(self, rule: PolicyRule, rules: dict[PolicyRule, None]) -> None:
-        """Ajoute une règle à tout ce qui la garde."""
-        self.model[rule.section][rule.ptype].policy.append(list(rule.values))
-        if rule.section == "g":
-            self.rm_map[rule.ptype].add_link(*rule.values)
-        self._state.add(rule)
-        rules[rule] = None
-
-    def _withdraw(self, rule: PolicyRule, rules: dict[PolicyRule, None]) -> None:
-        """Retire une règle de tout ce qui la garde."""
-        self.model[rule.section][rule.ptype].policy.remove(list(rule.values))
-        if rule.section == "g":
-            self.rm_map[rule.ptype].delete_link(*rule.values)
-        self._state.remove(rule)
-        del rules[rule]
-
     def _index(self, rules: Iterable[PolicyRule]) -> _State:
         """Range les règles pour la décision : les rôles toujours, l'index si le plan du matcher le permet."""
         roles = RoleGraph(shares_domains=self._options["share_domains"])
@@ -275,6 +264,19 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         for rule in rules:
             state.add(rule)
         return state
+
+    def _viewed(self, rules: Iterable[PolicyRule], state: _State) -> tuple[Model, dict[str, Any]]:
+        """Fait le modèle que lit l'interface de Casbin : des vues sur les règles et les rôles."""
+        model = _blank(self.model)
+        for section in ("p", "g"):
+            for assertion in (model[section] or {}).values():
+                assertion.policy = RuleRows()
+        for rule in rules:
+            model[rule.section][rule.ptype].policy.append(rule.values)
+        managers = {ptype: GraphRoleManager(state.roles) for ptype in model["g"] or {}}
+        for ptype, manager in managers.items():
+            model["g"][ptype].rm = manager
+        return model, managers
 
     def _build(self, rules: Iterable[PolicyRule]) -> tuple[Model, dict[str, Any]]:
         """Fait un modèle neuf, ses règles et ses gestionnaires de rôles."""
@@ -297,6 +299,14 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if self._options["share_domains"]:
             assertion.rm.add_domain_matching_func(acl_match)
         return assertion.rm
+
+    def get_named_policy(self, ptype: str) -> list[list[str]]:
+        """Rend les règles d'un type, comme une liste neuve."""
+        return list(super().get_named_policy(ptype))
+
+    def get_named_grouping_policy(self, ptype: str) -> list[list[str]]:
+        """Rend les liens d'un type, comme une liste neuve."""
+        return list(super().get_named_grouping_policy(ptype))
 
     async def load_policy(self) -> None:
         """Relit toute la politique ; en mode strict, sans que la décision voie d'état intermédiaire.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastapi_acl.engine.matcher import Probe, compile_residual
@@ -96,13 +97,14 @@ class PolicyIndex:
         """
         stops_at_allow = not (self._deny_overrides and self._denials)
         allowed = False
-        for entry in self._candidates(values):
-            if entry.allows:
-                if stops_at_allow:
-                    return True
-                allowed = True
-            elif self._deny_overrides:
-                return False
+        for found in self._candidates(values):
+            for entry in found:
+                if entry.allows:
+                    if stops_at_allow:
+                        return True
+                    allowed = True
+                elif self._deny_overrides:
+                    return False
         return allowed
 
     def explain(self, values: Sequence[str]) -> tuple[bool, list[str]]:
@@ -111,24 +113,29 @@ class PolicyIndex:
         C'est la première qui refuse, si un refus l'emporte ; sinon le premier accord, ou, quand un refus pouvait
         encore suivre, le dernier ; sans accord, la dernière règle rencontrée.
         """
-        entries = sorted(self._candidates(values))
+        entries = sorted(entry for found in self._candidates(values) for entry in found)
         decisive = next((entry for entry in entries if entry.allows is not self._deny_overrides), None)
         shown = decisive or (entries[-1] if entries else None)
         allowed = shown is not None and shown.allows
         return allowed, list(shown.values) if shown is not None else []
 
-    def _candidates(self, values: Sequence[str]) -> Iterator[Entry]:
-        """Énumère les règles que la requête satisfait."""
-        probes = [self._variants(key, shapes, values) for key, shapes in zip(self._others, self._shapes, strict=True)]
-        keys = _product(probes)
+    def _candidates(self, values: Sequence[str]) -> Iterator[Iterable[Entry]]:
+        """Énumère, case par case, les règles que la requête satisfait."""
+        keys: list[tuple[str, ...]] | None = None
         for subject in self._subjects(values):
             bucket = self._buckets.get(subject)
             if bucket is None:
                 continue
+            if keys is None:
+                keys = self._keys(values)
             for key in keys:
-                found = bucket.get(key)
-                if found is not None:
-                    yield from self._matching(found.values(), values)
+                if key in bucket:
+                    yield self._matching(bucket[key].values(), values)
+
+    def _keys(self, values: Sequence[str]) -> list[tuple[str, ...]]:
+        """Rend toutes les clés, hors de la première composante, que la requête atteint."""
+        probes = zip(self._others, self._shapes, strict=True)
+        return list(product(*[self._variants(key, shapes, values) for key, shapes in probes]))
 
     def _matching(self, entries: Iterable[Entry], values: Sequence[str]) -> Iterable[Entry]:
         """Écarte les règles que les termes restants refusent."""
@@ -162,14 +169,6 @@ class PolicyIndex:
 def _shape(value: str) -> str:
     """Rend la forme d'une valeur de règle : joker, préfixe ou texte exact."""
     return "any" if value == ANY else "prefix" if is_prefix(value) else "exact"
-
-
-def _product(probes: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Rend toutes les combinaisons, une valeur par composante."""
-    keys: list[tuple[str, ...]] = [()]
-    for values in probes:
-        keys = [(*key, value) for key in keys for value in values]
-    return keys
 
 
 def _boolean(residual: Callable[..., object], request: Sequence[object], rule: Sequence[str]) -> bool:

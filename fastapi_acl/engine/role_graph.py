@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.engine.matching import patterns_of
@@ -97,28 +97,28 @@ class RoleGraph:
         """
         self._shares_domains = shares_domains
         self._roles: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
-        self._members: Counter[str] = Counter()
+        self._members: dict[str, dict[tuple[str, tuple[str, ...]], None]] = {}
         self._closures: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
 
     def add(self, values: Sequence[str]) -> None:
         """Ajoute un lien (membre, rôle, domaine…)."""
-        member, role, *domain = values
-        self._roles.setdefault(tuple(domain), {}).setdefault(member, {})[role] = None
-        self._members[role] += 1
+        member, role, *place = values
+        domain = tuple(place)
+        self._roles.setdefault(domain, {}).setdefault(member, {})[role] = None
+        self._members.setdefault(role, {})[member, domain] = None
         self._forget(member)
 
     def remove(self, values: Sequence[str]) -> None:
         """Retire un lien."""
         member, role, *place = values
         domain = tuple(place)
-        links = self._roles[domain]
-        del links[member][role]
+        links, members = self._roles[domain], self._members[role]
+        del links[member][role], members[member, domain]
         if not links[member]:
             del links[member]
         if not links:
             del self._roles[domain]
-        self._members[role] -= 1
-        if not self._members[role]:
+        if not members:
             del self._members[role]
         self._forget(member)
 
@@ -131,6 +131,16 @@ class RoleGraph:
     def has(self, member: str, role: str, *domain: str) -> bool:
         """Dit si un membre tient un rôle, ou est ce rôle."""
         return member == role or role in self.closure(member, *domain)
+
+    def roles_of(self, member: str, *domain: str) -> list[str]:
+        """Rend les rôles directs d'un membre."""
+        links = (self._roles[place].get(member, ()) for place in self._places(domain) if place in self._roles)
+        return list(dict.fromkeys(role for roles in links for role in roles))
+
+    def members_of(self, role: str, *domain: str) -> list[str]:
+        """Rend les membres directs d'un rôle."""
+        places = set(self._places(domain))
+        return list(dict.fromkeys(member for member, place in self._members.get(role, ()) if place in places))
 
     def _walk(self, member: str, domain: tuple[str, ...]) -> tuple[str, ...]:
         """Parcourt les liens, en largeur, sur `MAX_LINKS` liens au plus."""

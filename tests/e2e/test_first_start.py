@@ -191,8 +191,10 @@ def test_migrate_and_the_reference_commands(tmp_path: Path) -> None:
     migrated = command("migrate", cwd=tmp_path, ACL_AUTO_MIGRATE="false")
     listed = command("config", "env", cwd=tmp_path)
     helped = command("--help", cwd=tmp_path)
+    planned = command("policy", "plan", cwd=tmp_path, ACL_MODEL="abac")
 
     assert (migrated.returncode, listed.returncode, helped.returncode) == (0, 0, 0), migrated.stderr
     assert (tmp_path / "fastapi_acl.db").exists()
     assert "ACL_JWT_SECRET_KEY=" in listed.stdout
     assert "create-admin" in helped.stdout
+    assert planned.stdout.splitlines()[0] == "clé      : g(r.sub, p.sub)", planned.stderr

@@ -207,6 +207,52 @@ async def test_the_management_api_writes_the_database_then_the_memory(manager: A
     assert enforcer.enforce("user:ada", "document", "read")
 
 
+async def test_the_management_api_reads_what_is_in_force(manager: ACLManager) -> None:
+    enforcer = manager.get_enforcer()
+    parent = PolicyRule("g", ("role:reader", "role:base"))
+    await manager.get_policy_store().change(PolicyChange(added=(READ, ADA, parent)))
+
+    answers = [
+        enforcer.get_policy(),
+        enforcer.get_grouping_policy(),
+        enforcer.has_policy("role:reader", "document", "read", "allow"),
+        enforcer.has_policy("role:reader", "document", "write", "allow"),
+        enforcer.has_grouping_policy("user:ada", "role:reader"),
+        enforcer.get_filtered_policy(1, "document"),
+        enforcer.get_all_subjects(),
+        enforcer.get_all_roles(),
+        await enforcer.get_roles_for_user("user:ada"),
+        await enforcer.get_users_for_role("role:reader"),
+        await enforcer.has_role_for_user("user:ada", "role:base"),
+        await enforcer.get_implicit_roles_for_user("user:ada"),
+        await enforcer.get_implicit_permissions_for_user("user:ada"),
+        await enforcer.get_permissions_for_user("role:reader"),
+        await enforcer.get_implicit_users_for_permission("document", "read"),
+        enforcer.batch_enforce([["user:ada", "document", "read"], ["user:ada", "document", "write"]]),
+        enforcer.enforce_ex("user:ada", "document", "read"),
+    ]
+
+    assert answers == [
+        [list(READ.values)],
+        [list(ADA.values), list(parent.values)],
+        True,
+        False,
+        True,
+        [list(READ.values)],
+        ["role:reader"],
+        ["role:reader", "role:base"],
+        ["role:reader"],
+        ["user:ada"],
+        False,
+        ["role:reader", "role:base"],
+        [list(READ.values)],
+        [list(READ.values)],
+        ["user:ada"],
+        [True, False],
+        (True, list(READ.values)),
+    ]
+
+
 async def test_a_refused_write_changes_neither_memory_nor_database(manager: ACLManager) -> None:
     store, enforcer = manager.get_policy_store(), manager.get_enforcer()
     await store.change(PolicyChange(added=(READ, ADA)))
