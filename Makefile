@@ -61,7 +61,6 @@ contracts: $(VENV)/.dev ## Vérifie les murs de l'architecture (import-linter)
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.dev ## Mesure, et compare aux bibliothèques voisines dans la même exécution
-	@test -e tests/bench/__main__.py || { echo "Aucune mesure dans cette version : elles viendront avec le moteur indexé." >&2; exit 1; }
 	@$(BIN)/python -m tests.bench
 
 docs: $(VENV)-docs/.docs ## Construit les pages de docs/ dans site/
