@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
+from fastapi_acl.engine.guard import ADMINISTRATION
 from fastapi_acl.engine.schema import administrator_rules
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, InvalidInputError, UserAlreadyExistsError
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
@@ -151,7 +152,24 @@ class Bootstrap:
         await self.store.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)
         if administrator.generated is not None:
             _reveal(account.username, administrator.generated)
-        return [PolicyRule(*rule) for rule in administrator_rules(self.store.enforcer.schema, _subject(account))]
+        rules = [PolicyRule(*rule) for rule in administrator_rules(self.store.enforcer.schema, _subject(account))]
+        self._check_effective(rules, str(account.id))
+        return rules
+
+    def _check_effective(self, rules: list[PolicyRule], user_id: str) -> None:
+        """Vérifie que ces règles font bien un administrateur sous ce modèle.
+
+        Raises:
+            ConfigurationError: le modèle ne lit pas `*` comme un joker.
+        """
+        missing = tuple(rule for rule in rules if not self.store.enforcer.holds(rule))
+        future = self.store.enforcer.preview(PolicyChange(added=missing))
+        if not self.store.administrators.authorizer.allows(user_id, *ADMINISTRATION, enforcer=future):
+            message = (
+                "sous ce modèle, une règle « * » ne permet rien : l’administrateur ne pourrait rien faire. Comparez "
+                "par aclMatch(r.obj, p.obj), ou créez le compte par /auth/register et ses règles par ACL_POLICY_PATH."
+            )
+            raise ConfigurationError(message)
 
     async def _pending_lines(self, *, force: bool) -> dict[int, PolicyRule]:
         """Rend les règles du fichier, par numéro de ligne, s'il faut les écrire.

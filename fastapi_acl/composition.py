@@ -26,7 +26,7 @@ from fastapi_acl.bootstrap import Bootstrap
 from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.enforcer import PolicyEnforcer
-from fastapi_acl.engine.guard import AdministratorGuard, EscalationGuard
+from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
 from fastapi_acl.engine.schema import load_model
 from fastapi_acl.engine.store import PolicyMemory, PolicyStore
 from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
@@ -93,7 +93,8 @@ def compose(config: ACLConfig, authenticator: Authenticator | None, builder: Req
     )
     users = REPOSITORIES[config.database_type](database)
     administrators = AdministratorGuard(authorizer, users if authenticator is None else None)
-    store = PolicyStore(adapter, enforcer, replica, EscalationGuard(enforcer.schema), administrators)
+    actors = ActorGuard(authorizer, revocations)
+    store = PolicyStore(adapter, enforcer, replica, EscalationGuard(enforcer.schema), administrators, actors)
     enforcer.bind(store.change)
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
     tokens = JWTTokenService(token_settings(config))

@@ -5,7 +5,6 @@ Rien ne vit au niveau d'un module : deux managers d'un même processus ne se voi
 
 from __future__ import annotations
 
-import ipaddress
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -250,9 +249,9 @@ class ACLManager:
         """Ce qui décide."""
         return self._parts.authorizer
 
-    def development_principal(self, peer: str | None) -> Principal | None:
-        """Rend l'identité de développement, pour un pair local seulement."""
-        return self._developer if peer is not None and _is_loopback(peer) else None
+    def development_principal(self) -> Principal | None:
+        """Rend l'identité d'une requête locale sans jeton ; None hors de `disable_auth_for_dev`."""
+        return self._developer
 
     def provide(self, kind: type[Component]) -> Component:
         """Rend le composant de ce type, port ou cas d'usage."""
@@ -291,11 +290,3 @@ def _handle_mounted_problems(app: FastAPI) -> None:
         mounted = route.app if isinstance(route, Mount) else None
         if isinstance(mounted, Starlette) and mounted.middleware_stack is None:
             _handle_problems(mounted)
-
-
-def _is_loopback(peer: str) -> bool:
-    """Dit si l'adresse du pair est celle de cette machine."""
-    try:
-        return ipaddress.ip_address(peer).is_loopback
-    except ValueError:
-        return False

@@ -94,6 +94,13 @@ class PolicyAuthorizer(Authorizer):
         """Dit ce qu'une politique, en service ou à venir, répondrait pour un compte."""
         return self._ask(enforcer, Demand(Principal(id=user_id), resource, action))
 
+    def still_allows(self, principal: Principal, resource: str, action: str) -> bool:
+        """Dit si l'auteur d'une écriture a encore la permission de la faire, la politique étant à jour.
+
+        Sous un modèle de routes, la permission est celle de la route, que `require` a vérifiée.
+        """
+        return self.decides_on_routes or self._ask(self._enforcer, Demand(principal, resource, action))
+
     def _ask(self, enforcer: PolicyEnforcer, demand: Demand) -> bool:
         """Pose la question dans l'ordre que le modèle attend."""
         return bool(enforcer.enforce(*self._values(demand)))

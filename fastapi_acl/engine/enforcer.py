@@ -17,7 +17,7 @@ from casbin.rbac import default_role_manager
 
 from fastapi_acl.engine.index import INDEXED_EFFECTS, PolicyIndex
 from fastapi_acl.engine.matcher import MatcherPlan, plan_matcher
-from fastapi_acl.engine.matching import acl_match
+from fastapi_acl.engine.matching import acl_match, acl_owns
 from fastapi_acl.engine.role_graph import RoleGraph, check_links
 from fastapi_acl.engine.schema import PolicySchema
 from fastapi_acl.engine.views import GraphRoleManager, RuleRows
@@ -27,6 +27,7 @@ from fastapi_acl.shared.exceptions import (
     DecisionFailedError,
     InvalidRuleError,
     PolicyUnavailableError,
+    PolicyUnreadableError,
     RuleAlreadyExistsError,
 )
 from fastapi_acl.shared.logging import CASBIN_LOGGERS, get_logger
@@ -105,7 +106,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             with _silence():
                 super().__init__(model, adapter)
             self.logger = _silent_logger()
-        self.add_function("aclMatch", acl_match)
+        self._add_our_functions()
         self._strict = strict
         self._options: dict[str, Any] = {
             "allow_eval": allow_eval,
@@ -117,6 +118,11 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         self._state = _State()
         if strict:
             self._become_strict()
+
+    def _add_our_functions(self) -> None:
+        """Donne au matcher les fonctions des modèles fournis."""
+        super().add_function("aclMatch", acl_match)
+        super().add_function("aclOwns", acl_owns)
 
     def _become_strict(self) -> None:
         """Lit la forme du modèle et refuse ce que le mode strict n'admet pas."""
@@ -312,8 +318,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """Relit toute la politique ; en mode strict, sans que la décision voie d'état intermédiaire.
 
         Raises:
-            InvalidRuleError: en mode strict, une ligne de la base pourrait refuser mais ne se lit pas ; l'ancienne
-                politique reste en service.
+            PolicyUnreadableError: en mode strict, une ligne de la base pourrait refuser mais ne se lit pas ;
+                l'ancienne politique reste en service.
         """
         if not self._strict:
             await super().load_policy()
@@ -424,14 +430,14 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if self._strict:
             self._refuse("set_model")
         super().set_model(m)
-        self.add_function("aclMatch", acl_match)
+        self._add_our_functions()
 
     def load_model(self) -> None:
         """Relit le modèle ; refusé en mode strict."""
         if self._strict:
             self._refuse("load_model")
         super().load_model()
-        self.add_function("aclMatch", acl_match)
+        self._add_our_functions()
 
     def clear_policy(self) -> None:
         """Vide la mémoire ; refusé en mode strict, où elle suit la base."""
@@ -463,9 +469,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         await super().load_increment_filtered_policy(filter)
 
     def add_function(self, name: str, func: Callable[..., object]) -> None:
-        """Ajoute une fonction au matcher ; `aclMatch`, que l'index connaît, ne se remplace pas en mode strict."""
-        if getattr(self, "_strict", False) and name == "aclMatch":
-            self._refuse("add_function('aclMatch')")
+        """Ajoute une fonction au matcher ; celles que l'index connaît ne se remplacent pas en mode strict."""
+        if self._strict and name in {"aclMatch", "aclOwns"}:
+            self._refuse(f"add_function({name!r})")
         super().add_function(name, func)
 
     def set_effector(self, eft: Any) -> None:  # noqa: ANN401 - type de pycasbin
@@ -500,21 +506,30 @@ def readable(rules: Iterable[tuple[int, PolicyRule]], schema: PolicySchema) -> l
         schema: forme du modèle.
 
     Raises:
-        InvalidRuleError: une ligne illisible pourrait refuser ; l'ignorer ouvrirait l'accès.
+        PolicyUnreadableError: une ligne illisible pourrait refuser, ou un refus se perdrait au bout d'une chaîne de
+            rôles trop longue ou circulaire ; l'ignorer ouvrirait l'accès.
     """
-    kept = []
-    for row_id, rule in rules:
-        try:
-            schema.check(rule)
-        except InvalidRuleError as error:  # noqa: PERF203 - chaque ligne se juge seule
-            if could_deny(rule, schema):
-                logger.exception("policy_row_unreadable: id=%d", row_id)
-                message = "une ligne de casbin_rule est illisible et pourrait refuser : corrigez-la ou retirez-la."
-                raise InvalidRuleError(message, row=row_id) from error
-            logger.warning("policy_row_skipped: id=%d", row_id)
-        else:
-            kept.append(rule)
+    kept = [rule for row_id, rule in rules if _is_readable(row_id, rule, schema)]
+    try:
+        for ptype in schema.links:
+            check_links(rule for rule in kept if rule.ptype == ptype)
+    except InvalidRuleError as error:
+        logger.exception("policy_links_unreadable")
+        raise PolicyUnreadableError from error
     return kept
+
+
+def _is_readable(row_id: int, rule: PolicyRule, schema: PolicySchema) -> bool:
+    """Dit si une ligne se lit ; sinon, l'écarte ou arrête le chargement."""
+    try:
+        schema.check(rule)
+    except InvalidRuleError as error:
+        if could_deny(rule, schema):
+            logger.exception("policy_row_unreadable: id=%d", row_id)
+            raise PolicyUnreadableError from error
+        logger.warning("policy_row_skipped: id=%d", row_id)
+        return False
+    return True
 
 
 def could_deny(rule: PolicyRule, schema: PolicySchema) -> bool:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from fastapi_acl.engine.matching import ANY, covers, overlaps
 from fastapi_acl.engine.schema import DOMAIN_NAMES, SUBJECT_NAMES
-from fastapi_acl.shared.exceptions import EscalationRefusedError, LastAdministratorError
+from fastapi_acl.shared.exceptions import (
+    EscalationRefusedError,
+    InvalidTokenError,
+    LastAdministratorError,
+    PermissionDeniedError,
+)
 from fastapi_acl.shared.identity import EVERY_DOMAIN, SYSTEM, USER_PREFIX
 
 if TYPE_CHECKING:
@@ -21,9 +26,17 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.schema import PolicySchema
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+    from fastapi_acl.shared.sync.revocations import Revocations
 
 ADMINISTRATION: Final = ("acl.rules", "write")
 """La permission qui fait un administrateur."""
+
+
+ACCOUNTS: Final = ("acl.users", "write")
+"""La permission qui touche aux comptes."""
+
+ABAC_SCOPE: Final = "(p_scope == '*' or (p_scope == 'own' and aclOwns(r_obj, r_sub, p_eft)))"
+"""Ce que le plan laisse à évaluer dans le modèle `abac` fourni."""
 
 
 class ActiveAccounts(Protocol):
@@ -46,8 +59,8 @@ class Grant:
 class EscalationGuard:
     """Refuse qu'un changement donne à quelqu'un ce que son auteur ne détient pas.
 
-    Où cela ne se calcule pas (un modèle qui compare autrement que par égalité ou `aclMatch`), l'auteur doit au moins
-    détenir `acl.rules:write`, ce que les routes exigent déjà.
+    Où cela ne se calcule pas (un modèle qui compare autrement que par égalité ou `aclMatch`), l'auteur doit détenir
+    `acl.rules:write` dans tous les domaines, ce que les routes exigent déjà : là, qui écrit les règles peut tout.
     """
 
     schema: PolicySchema
@@ -63,15 +76,11 @@ class EscalationGuard:
         Raises:
             EscalationRefusedError: le changement accorde plus que l'auteur ne détient.
         """
-        if actor is SYSTEM or not self._is_computable():
+        if actor is SYSTEM or not _is_computable(enforcer):
             return
         for rule in self._given(change, enforcer):
             if not self._holds(actor, rule, enforcer):
                 raise EscalationRefusedError(needed=dict(rule.fields))
-
-    def _is_computable(self) -> bool:
-        """Dit si les permissions se comparent : un seul type `p`, un seul `g`, égalités et `aclMatch`."""
-        return self.schema.functions <= {"g", "aclMatch"} and set(self.schema.fields) == {"p"}
 
     def _given(self, change: PolicyChange, enforcer: PolicyEnforcer) -> Iterator[Grant]:
         """Énumère ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
@@ -108,15 +117,21 @@ class EscalationGuard:
         mine = [
             self._grant(rule)
             for rule in enforcer.rules
-            if rule.ptype == "p" and self._applies(actor, self._subject(rule), asked.domain, enforcer)
+            if rule.ptype == "p" and self._applies(actor, rule, asked.domain, enforcer)
         ]
         refused = any(not grant.allows and self._compares(grant, asked, overlaps) for grant in mine)
         return not refused and any(grant.allows and self._compares(grant, asked, covers) for grant in mine)
 
-    def _applies(self, actor: Principal, subject: str, domain: str, enforcer: PolicyEnforcer) -> bool:
-        """Dit si une règle écrite pour ce sujet vaut pour l'auteur, dans ce domaine."""
-        in_domain = (domain,) if self.schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
-        return enforcer.has_link(actor.subject, subject, *in_domain)
+    def _applies(self, actor: Principal, rule: PolicyRule, domain: str, enforcer: PolicyEnforcer) -> bool:
+        """Dit si une règle vaut pour l'auteur, dans ce domaine.
+
+        Un accord doit lui venir dans le domaine même ; un refus compte dès qu'il vaut dans une partie du domaine.
+        """
+        subject, has_domains = self._subject(rule), self.schema.links.get("g", 2) > 2  # noqa: PLR2004 - avec domaine
+        if not has_domains or self._grant(rule).allows:
+            return enforcer.has_link(actor.subject, subject, *((domain,) if has_domains else ()))
+        links = (other for other in enforcer.rules if other.ptype == "g" and overlaps(other.values[2], domain))
+        return subject in _reachable(actor.subject, links)
 
     def _compares(self, mine: Grant, asked: Grant, compare: Callable[[str, str], bool]) -> bool:
         """Compare deux permissions champ à champ : par motif où le modèle le fait, par égalité ailleurs."""
@@ -125,6 +140,33 @@ class EscalationGuard:
             held == wanted or ((name in self.schema.patterns or name == "scope") and compare(held, wanted))
             for (name, held), (_, wanted) in fields
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ActorGuard:
+    """Refuse l'écriture de qui a perdu, sur un autre processus, le droit de la faire.
+
+    Ce processus a pu ne pas encore le savoir quand la route a été ouverte ; sous le verrou de révision, il le sait.
+    """
+
+    authorizer: PolicyAuthorizer
+    revocations: Revocations
+
+    def check(self, actor: Principal, resource: str, action: str) -> None:
+        """Vérifie, mémoires à jour, que l'auteur est encore là et encore en droit.
+
+        Raises:
+            InvalidTokenError: sa session ou son compte a été révoqué.
+            PermissionDeniedError: la permission lui a été retirée.
+        """
+        if actor is SYSTEM:
+            return
+        if actor.session_id is not None and self.revocations.refuses(
+            user_id=actor.id, session_id=actor.session_id, session_version=actor.session_version
+        ):
+            raise InvalidTokenError
+        if not self.authorizer.still_allows(actor, resource, action):
+            raise PermissionDeniedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +198,18 @@ class AdministratorGuard:
         touched = any(name in rule.values for rule in change for name in mine)
         return not touched and await self._any_administrator([actor.id], enforcer)
 
+    def require_authority(self, user_id: str, actor: Principal, enforcer: PolicyEnforcer) -> None:
+        """Refuse qu'un compte soit touché par qui n'est pas administrateur quand lui l'est.
+
+        Raises:
+            EscalationRefusedError: le compte peut modifier les règles, et pas l'auteur.
+        """
+        if actor is SYSTEM or not self.authorizer.allows(user_id, *ADMINISTRATION, enforcer=enforcer):
+            return
+        if not self.authorizer.still_allows(actor, *ADMINISTRATION):
+            message = "Ce compte est administrateur ; il faut l’être aussi pour y toucher."
+            raise EscalationRefusedError(message)
+
     async def require_another_than(self, user_id: str, enforcer: PolicyEnforcer) -> None:
         """Refuse d'écarter ce compte s'il est le dernier administrateur actif.
 
@@ -178,6 +232,14 @@ class AdministratorGuard:
     async def _is_active(self, account: str) -> bool:
         """Dit si le compte est actif ; sans comptes à nous, tout sujet l'est."""
         return self.accounts is None or bool(await self.accounts.active_ids([account]))
+
+
+def _is_computable(enforcer: PolicyEnforcer) -> bool:
+    """Dit si les permissions se comparent : une conjonction de `g`, d'égalités et d'`aclMatch`, et rien d'autre.
+
+    La condition de portée du modèle `abac` s'y ajoute, qui ne fait que restreindre.
+    """
+    return enforcer.plan.is_indexed and enforcer.plan.residual in {"", ABAC_SCOPE}
 
 
 def _may_revoke(change: PolicyChange) -> bool:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from fastapi_acl.engine.matching import acl_owns
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -85,6 +87,9 @@ class _NotPlannable(Exception):  # noqa: N818 - un détour, pas une erreur
 
 _STRING_OR_OPERATOR: Final = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(&&)|(\|\|)|(!(?!=))""")
 _PYTHON: Final = {2: " and ", 3: " or ", 4: " not "}
+
+CONDITIONS: Final[Mapping[str, Callable[..., bool]]] = {"aclOwns": acl_owns}
+"""Nos fonctions qu'un terme restant peut appeler."""
 
 SIMPLE_NODES: Final = (
     ast.BoolOp,
@@ -186,10 +191,13 @@ class _Planner:
     def _checked(self, term: ast.expr) -> ast.expr:
         """Vérifie qu'un terme restant ne fait que lire et comparer."""
         for node in ast.walk(term):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CONDITIONS:
+                continue
             if not isinstance(node, SIMPLE_NODES):
                 message = f"« {ast.unparse(term)} » n'est pas une simple comparaison"
                 raise _NotPlannable(message)
-            if isinstance(node, ast.Name) and node.id not in self._request and node.id not in self._fields:
+            known = (self._request, self._fields, CONDITIONS)
+            if isinstance(node, ast.Name) and not any(node.id in names for names in known):
                 message = f"« {node.id} » n'est ni de la requête ni de la règle"
                 raise _NotPlannable(message)
             if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
@@ -211,7 +219,7 @@ def compile_residual(expression: str, request: Sequence[str], fields: Sequence[s
     )
     body = ast.parse(expression, mode="eval").body
     tree = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, body)))
-    function: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), {"__builtins__": {}})  # noqa: S307 - arbre vérifié
+    function: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), {"__builtins__": {}, **CONDITIONS})  # noqa: S307 - arbre vérifié
     return function
 
 

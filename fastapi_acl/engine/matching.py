@@ -24,6 +24,23 @@ def acl_match(value: str, pattern: str) -> bool:
     return is_prefix(pattern) and str.startswith(value, pattern[:-1]) and len(value) >= len(pattern)
 
 
+def acl_owns(resource: object, subject: object, effect: str) -> bool:
+    """Dit si l'objet appartient à l'appelant (`owner` vaut son `id`).
+
+    Une ressource dont l'objet n'a pas été chargé n'a pas de propriétaire connu : elle n'appartient à personne pour un
+    accord, et à tout le monde pour un refus. Le doute refuse toujours.
+
+    Args:
+        resource: ressource de la requête, avec ses attributs.
+        subject: sujet de la requête, avec son `id`.
+        effect: effet de la règle, `allow` ou `deny`.
+    """
+    owner, identifier = getattr(resource, "owner", None), getattr(subject, "id", None)
+    if owner is None or identifier is None:
+        return effect == "deny"
+    return bool(owner == identifier)
+
+
 def is_prefix(pattern: str) -> bool:
     """Dit si le motif se termine par un segment joker."""
     return str.endswith(pattern, ANY_BELOW)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.engine.matching import patterns_of
 from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import EVERY_DOMAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fastapi_acl.shared.policy import PolicyRule
 
@@ -21,6 +20,7 @@ Source: https://casbin.org/docs/rbac (max hierarchy level 10)
 """
 
 Graph = dict[str, list[str]]
+Domains = tuple[tuple[str, ...], ...]
 
 
 def check_links(rules: Iterable[PolicyRule]) -> None:
@@ -93,12 +93,12 @@ class RoleGraph:
         """Part vide.
 
         Args:
-            shares_domains: un lien dans un domaine joker (`*`, `a:*`) vaut dans les domaines qu'il couvre.
+            shares_domains: un lien dans le domaine `*` vaut dans tous.
         """
         self._shares_domains = shares_domains
         self._roles: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
         self._members: dict[str, dict[tuple[str, tuple[str, ...]], None]] = {}
-        self._closures: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+        self._closures: dict[Domains, dict[str, tuple[str, ...]]] = {}
 
     def add(self, values: Sequence[str]) -> None:
         """Ajoute un lien (membre, rôle, domaine…)."""
@@ -124,9 +124,10 @@ class RoleGraph:
 
     def closure(self, member: str, *domain: str) -> tuple[str, ...]:
         """Rend le membre et tous les rôles qu'il tient, du plus proche au plus lointain."""
-        known = self._closures.get(domain)
+        places = self._places(domain)
+        known = self._closures.get(places)
         found = known.get(member) if known is not None else None
-        return found if found is not None else self._walk(member, domain)
+        return found if found is not None else self._walk(member, places)
 
     def has(self, member: str, role: str, *domain: str) -> bool:
         """Dit si un membre tient un rôle, ou est ce rôle."""
@@ -134,7 +135,7 @@ class RoleGraph:
 
     def roles_of(self, member: str, *domain: str) -> list[str]:
         """Rend les rôles directs d'un membre."""
-        links = (self._roles[place].get(member, ()) for place in self._places(domain) if place in self._roles)
+        links = (self._roles[place].get(member, ()) for place in self._places(domain))
         return list(dict.fromkeys(role for roles in links for role in roles))
 
     def members_of(self, role: str, *domain: str) -> list[str]:
@@ -142,9 +143,9 @@ class RoleGraph:
         places = set(self._places(domain))
         return list(dict.fromkeys(member for member, place in self._members.get(role, ()) if place in places))
 
-    def _walk(self, member: str, domain: tuple[str, ...]) -> tuple[str, ...]:
+    def _walk(self, member: str, domains: Domains) -> tuple[str, ...]:
         """Parcourt les liens, en largeur, sur `MAX_LINKS` liens au plus."""
-        graphs = [self._roles[place] for place in self._places(domain) if place in self._roles]
+        graphs = [self._roles[place] for place in domains]
         found = {member: None}
         edge: list[str] = [member]
         for _ in range(MAX_LINKS):
@@ -153,14 +154,16 @@ class RoleGraph:
             found.update(dict.fromkeys(edge))
         closure = tuple(found)
         if len(closure) > 1:
-            self._closures.setdefault(domain, {})[member] = closure
+            self._closures.setdefault(domains, {})[member] = closure
         return closure
 
-    def _places(self, domain: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        """Énumère les domaines dont les liens valent dans celui-ci."""
-        if not self._shares_domains or len(domain) != 1:
-            return iter((domain,))
-        return ((place,) for place in patterns_of(domain[0]))
+    def _places(self, domain: tuple[str, ...]) -> Domains:
+        """Rend les domaines qui ont des liens et dont les liens valent dans celui-ci.
+
+        Un domaine inconnu s'y réduit à `*` : demander ce qui se passe dans mille domaines ne garde rien pour mille.
+        """
+        places = {domain, (EVERY_DOMAIN,)} if self._shares_domains and len(domain) == 1 else {domain}
+        return tuple(sorted(place for place in places if place in self._roles))
 
     def _forget(self, member: str) -> None:
         """Oublie les fermetures que ce membre peut changer : la sienne, ou toutes s'il est lui-même un rôle."""

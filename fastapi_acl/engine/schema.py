@@ -157,6 +157,8 @@ class PolicySchema:
             raise _refused(
                 rule, f"dans « {name} », « * » n’est admis que seul ou comme dernier segment (« document:* »)"
             )
+        if name.startswith("domain") and rule.section == "g" and ANY in value and value != ANY:
+            raise _refused(rule, "le domaine d’un lien est un nom, ou « * » seul")
         if not self.raw_subjects:
             _check_subject(rule, name, value)
 

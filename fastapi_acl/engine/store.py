@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastapi_acl.engine.enforcer import readable
+from fastapi_acl.engine.guard import ACCOUNTS, ADMINISTRATION
 from fastapi_acl.shared.exceptions import InvalidRuleError, RuleAlreadyExistsError, RuleNotFoundError
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
     from fastapi_acl.engine.enforcer import PolicyEnforcer
-    from fastapi_acl.engine.guard import AdministratorGuard, EscalationGuard
+    from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.sync.changes import Change
@@ -53,6 +54,7 @@ class PolicyStore:
     replica: Replica
     escalation: EscalationGuard
     administrators: AdministratorGuard
+    actors: ActorGuard
 
     @property
     def revision(self) -> int:
@@ -104,6 +106,18 @@ class PolicyStore:
                 await self.adapter.delete(change.removed)
                 await self.replica.record(transaction, POLICY_CHANGED, change.as_json(), actor=actor)
 
+    async def require_authority(self, user_id: str, actor: Principal) -> None:
+        """Vérifie que l'auteur peut encore toucher à ce compte.
+
+        Raises:
+            InvalidTokenError: l'auteur a été révoqué entre-temps.
+            PermissionDeniedError: il n'a plus `acl.users:write`.
+            EscalationRefusedError: le compte est administrateur, et pas l'auteur.
+        """
+        async with self.replica.writing():
+            self.actors.check(actor, *ACCOUNTS)
+            self.administrators.require_authority(user_id, actor, self.enforcer)
+
     async def require_another_than(self, user_id: str) -> None:
         """Refuse d'écarter un compte qui est le dernier administrateur actif.
 
@@ -118,6 +132,7 @@ class PolicyStore:
         if not change or len(set(change)) != len(change.added) + len(change.removed):
             message = "Un changement nomme au moins une règle, et chacune une seule fois ; rien n’a été changé."
             raise InvalidRuleError(message)
+        self.actors.check(actor, *ADMINISTRATION)
         self.enforcer.check(change)
         self._check_existence(change)
         self.escalation.check(change, actor, self.enforcer)

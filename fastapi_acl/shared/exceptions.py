@@ -28,6 +28,7 @@ ACLException
 ├── UnavailableError              réessayez : rien n'a été fait
 │   ├── DatabaseUnavailableError
 │   ├── PolicyUnavailableError
+│   ├── PolicyUnreadableError
 │   ├── DecisionFailedError
 │   ├── HashingSaturatedError
 │   └── ManagerMissingError
@@ -252,6 +253,13 @@ class PolicyUnavailableError(UnavailableError):
 
     code = "policy_unavailable"
     default_detail = "La politique n’est pas chargée ; réessayez dans un instant."
+
+
+class PolicyUnreadableError(UnavailableError):
+    """La base contient des règles qu'on ne sait pas lire, et qui pourraient refuser."""
+
+    code = "policy_unreadable"
+    default_detail = "La politique écrite dans la base est illisible ; l’exploitant doit la corriger."
 
 
 class DecisionFailedError(UnavailableError):

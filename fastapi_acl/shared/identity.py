@@ -57,11 +57,13 @@ class Principal:
     Attributes:
         id: identifiant immuable du compte, sans préfixe.
         session_id: session dont vient le jeton ; None pour un Authenticator qui n'en a pas.
+        session_version: version de session du compte que le jeton porte.
         claims: revendications scalaires que les matchers peuvent lire (`r.sub.<nom>`).
     """
 
     id: str
     session_id: str | None = None
+    session_version: int = 0
     claims: Mapping[str, Any] = field(default_factory=lambda: NO_CLAIMS, hash=False)
 
     @property

@@ -20,6 +20,7 @@ from fastapi_acl.shared.exceptions import (
     DecisionFailedError,
     InvalidRuleError,
     PolicyUnavailableError,
+    PolicyUnreadableError,
     RuleAlreadyExistsError,
     RuleNotFoundError,
 )
@@ -86,11 +87,14 @@ def test_a_question_of_the_wrong_size_is_an_error(values: tuple[str, ...]) -> No
         strict(READ, ADA).enforce(*values)
 
 
-def test_an_attribute_that_is_missing_is_an_error_and_grants_nothing() -> None:
+def test_an_object_that_was_not_loaded_is_owned_by_nobody_for_an_allow_and_by_all_for_a_deny() -> None:
     own = PolicyRule("p", ("user:ada", "document", "read", "own", "allow"))
+    every = PolicyRule("p", ("user:ada", "document", "read", "*", "allow"))
+    never = PolicyRule("p", ("user:ada", "document", "read", "own", "deny"))
 
-    with pytest.raises(DecisionFailedError):
-        strict(own, name="abac").enforce("user:ada", "document", "read")
+    assert not strict(own, name="abac").enforce("user:ada", "document", "read")
+    assert strict(own, every, name="abac").enforce("user:ada", "document", "read")
+    assert not strict(every, never, name="abac").enforce("user:ada", "document", "read")
 
 
 def test_a_denied_question_is_not_written_to_any_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -439,7 +443,7 @@ async def test_a_bad_row_written_by_hand_opens_nothing(
         await session.execute(text("UPDATE acl_revision SET revision = revision + 1"))
 
     if could_deny:
-        with pytest.raises(InvalidRuleError):
+        with pytest.raises(PolicyUnreadableError):
             await manager._parts.replica.refresh()
     else:
         await manager._parts.replica.refresh()

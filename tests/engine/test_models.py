@@ -128,7 +128,7 @@ async def test_an_owner_reads_their_own_and_no_other(sqlite_uri: str) -> None:
 
     assert added.status_code == 201
     assert answers == [200, 403]
-    assert without.status_code == 503, "un attribut absent n'accorde rien"
+    assert without.status_code == 403, "un objet non chargé n'est à personne"
     assert everything.status_code == 200
 
 

@@ -80,6 +80,8 @@ class SQLPolicyAdapter(Adapter):
 
     async def page(self, filters: Mapping[str, str], *, after: int, limit: int) -> list[tuple[int, PolicyRule]]:
         """Lit, après une ligne donnée, les règles dont les colonnes ont ces valeurs."""
+        if any("\x00" in value for value in filters.values()):
+            return []  # aucune règle ne contient NUL, que PostgreSQL refuse jusque dans une question
         wanted = [_TABLE.c[name] == value for name, value in filters.items()]
         return await self._select(_QUERY.where(_TABLE.c.id > after, *wanted).limit(limit))
 

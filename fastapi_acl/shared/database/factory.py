@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ def create_database(config: ACLConfig) -> SQLDatabase:
     Raises:
         ConfigurationError: le pilote manque, ou cette version ne sert pas encore cette base.
     """
+    _check_uri(config)
     if config.database_type == "sqlite":
         from fastapi_acl.shared.database.sqlite import SQLiteDatabase  # noqa: PLC0415 - pilote chargé à la demande
 
@@ -28,6 +32,19 @@ def create_database(config: ACLConfig) -> SQLDatabase:
         return PostgreSQLDatabase(config.database_uri, auto_migrate=config.auto_migrate)
     message = f"database_type « {config.database_type} » n’est pas encore servi : choisissez sqlite ou postgresql."
     raise ConfigurationError(message)
+
+
+def _check_uri(config: ACLConfig) -> None:
+    """Vérifie que l'adresse se lit, sans la citer.
+
+    Raises:
+        ConfigurationError: elle ne se lit pas.
+    """
+    try:
+        make_url(config.database_uri)
+    except (ArgumentError, ValueError) as error:
+        message = f"l’adresse de la base (ACL_{config.database_type.upper()}_URI) ne se lit pas : vérifiez le port."
+        raise ConfigurationError(message) from error
 
 
 def _need(module: str, *, extra: str) -> None:

@@ -32,12 +32,16 @@ class PostgreSQLDatabase(SQLDatabase):
 
     def create_engine(self) -> AsyncEngine:
         """Fait le moteur et sa réserve."""
+        url = make_url(self._uri)
+        arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": COMMAND_TIMEOUT_SECONDS}
+        if "sslmode" in url.query:  # le nom de libpq ; asyncpg l'appelle ssl
+            arguments["ssl"] = url.query["sslmode"]
         return create_async_engine(
-            make_url(self._uri).set(drivername="postgresql+asyncpg"),
+            url.set(drivername="postgresql+asyncpg").difference_update_query(["sslmode"]),
             pool_pre_ping=True,
             pool_timeout=CONNECT_TIMEOUT_SECONDS,
             hide_parameters=True,
-            connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": COMMAND_TIMEOUT_SECONDS},
+            connect_args=arguments,
         )
 
     def connect_errors(self) -> tuple[type[Exception], ...]:

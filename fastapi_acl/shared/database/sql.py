@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -30,7 +30,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 1.0
 """Temps laissé à l'ouverture d'une connexion, et à l'attente d'une place dans la réserve."""
 
 
-QUERY_FAULTS: Final = (IntegrityError, ProgrammingError, DataError, NotSupportedError)
+QUERY_FAULTS: Final = (IntegrityError, DataError, NotSupportedError)
 """Erreurs qui tiennent à la requête, et non à l'état de la base : les dépôts les traitent, ou c'est un défaut."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from sqlalchemy import event
@@ -35,6 +36,7 @@ class SQLiteDatabase(SQLDatabase):
         """Fait le moteur ; une connexion par session pour un fichier, une seule, partagée, en mémoire."""
         _quiet_driver()
         url = make_url(self._uri).set(drivername="sqlite+aiosqlite")
+        _check_folder(url)
         engine = create_async_engine(url, hide_parameters=True, **_pool(url))
         event.listen(engine.sync_engine, "connect", _prepare_connection)
         event.listen(engine.sync_engine, "begin", _begin)
@@ -54,6 +56,18 @@ def _quiet_driver() -> None:
     driver = logging.getLogger("aiosqlite")
     if driver.level == logging.NOTSET:
         driver.setLevel(logging.INFO)
+
+
+def _check_folder(url: URL) -> None:
+    """Vérifie le dossier du fichier, que SQLite ne nommerait pas (« unable to open database file »).
+
+    Raises:
+        FileNotFoundError: il n'existe pas.
+    """
+    folder = Path(url.database or ".").parent
+    if not folder.is_dir():
+        message = f"le dossier « {folder} » n’existe pas : créez-le, ou changez ACL_SQLITE_URI"
+        raise FileNotFoundError(message)
 
 
 def _pool(url: URL) -> dict[str, Any]:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
-from fastapi_acl.shared.exceptions import DecisionFailedError
+from fastapi_acl.shared.exceptions import DecisionFailedError, NotFoundError
 from fastapi_acl.shared.http.scope import ROOT_KEY
 from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.requests import HTTPConnection
 
 logger = get_logger("http")
@@ -41,6 +44,52 @@ def expand(template: str, parameters: Mapping[str, Any]) -> str:
     return _PARAMETER.sub(lambda found: _encoded(str(parameters[found[1]])), template)
 
 
+def canonical_parameters(connection: HTTPConnection, template: str) -> Mapping[str, Any]:
+    """Rend les paramètres de chemin, pourvu que la route lise exactement ce qui est écrit.
+
+    `/documents/07` et `/documents/7` mènent une route à paramètre entier au même objet, mais à deux ressources : une
+    règle qui refuse `document:7` doit tenir pour les deux. Seule l'écriture canonique est admise.
+
+    Args:
+        connection: requête en cours.
+        template: gabarit de la ressource ; seuls les paramètres qu'il nomme sont vérifiés.
+
+    Raises:
+        NotFoundError: un paramètre n'est pas sous sa forme canonique.
+    """
+    named = set(_PARAMETER.findall(template))
+    fields = _path_fields(getattr(_route(connection), "dependant", None)) if named else ()
+    for field in fields:
+        written = str(connection.path_params.get(field.alias, ""))
+        if field.alias in named and not _is_canonical(field, written):
+            message = "Cette adresse n’est pas la forme canonique de la ressource."
+            raise NotFoundError(message)
+    return connection.path_params
+
+
+def _path_fields(dependant: Any) -> Iterator[Any]:  # noqa: ANN401 - structure de FastAPI
+    """Énumère les paramètres de chemin qu'une route et ses dépendances déclarent."""
+    if dependant is not None:
+        yield from dependant.path_params
+        for dependency in dependant.dependencies:
+            yield from _path_fields(dependency)
+
+
+def _is_canonical(field: Any, written: str) -> bool:  # noqa: ANN401 - idem
+    """Dit si la valeur lue se récrit comme elle était écrite ; une valeur illisible sera refusée par FastAPI."""
+    value, errors = field.validate(written, loc=("path", field.alias))
+    if errors:
+        return True
+    again = to_jsonable_python(value)
+    return written == (str(again).lower() if isinstance(again, bool) else str(again))
+
+
+def _route(connection: HTTPConnection) -> Any:  # noqa: ANN401 - route d'une version quelconque
+    """Rend la route, que FastAPI range à des endroits différents selon ses versions."""
+    context = connection.scope.get("fastapi", {}).get("effective_route_context")
+    return context if context is not None else connection.scope.get("route")
+
+
 def _encoded(value: str) -> str:
     """Encode, à la manière des URI, ce qui ferait de la valeur autre chose qu'un segment."""
     return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), value)
@@ -56,9 +105,11 @@ def route_template(connection: HTTPConnection) -> str:
         DecisionFailedError: aucun gabarit ne correspond au chemin.
     """
     scope = connection.scope
-    context = scope.get("fastapi", {}).get("effective_route_context")
-    route = context if context is not None else scope.get("route")
+    route = _route(connection)
     path_format = getattr(route, "path_format", None)
+    if set(connection.path_params) - set(getattr(route, "param_convertors", {})):
+        logger.error("mount_with_parameters: un montage à paramètres n'a pas de gabarit ; gardez ses routes autrement")
+        raise DecisionFailedError
     root = scope.get("root_path", "").removeprefix(scope.get(ROOT_KEY, ""))
     if path_format is None or not _covers(path_format, route, _path(connection)):
         logger.error("route_template_missing")
@@ -80,7 +131,7 @@ def _covers(path_format: str, route: Any, path: str) -> bool:  # noqa: ANN401 - 
     literals = (re.escape(part) for part in parts[::2])
     patterns = [f"(?:{convertors[name].regex})" if name in convertors else "[^/]+" for name in parts[1::2]]
     pattern = "".join(part for pair in zip(literals, [*patterns, ""], strict=True) for part in pair)
-    return re.fullmatch(pattern, path) is not None
+    return re.fullmatch(pattern, path, re.DOTALL) is not None
 
 
 def with_attributes(loaded: object) -> dict[str, object]:

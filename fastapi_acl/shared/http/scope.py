@@ -40,8 +40,8 @@ class AccessControl(Protocol):
             UnavailableError: il ne l'est pas.
         """
 
-    def development_principal(self, peer: str | None) -> Principal | None:
-        """Rend l'identité d'une requête sans jeton, si `disable_auth_for_dev` l'admet pour ce pair."""
+    def development_principal(self) -> Principal | None:
+        """Rend l'identité d'une requête locale sans jeton, si `disable_auth_for_dev` l'admet."""
 
     def provide(self, kind: type[Component]) -> Component:
         """Rend le composant de ce type."""

@@ -5,6 +5,7 @@ un problème 401 ou 403. Rien sur ce chemin ne lit de base ni de réseau.
 """
 
 import inspect
+import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -21,7 +22,7 @@ from fastapi_acl.shared.exceptions import (
     PermissionDeniedError,
 )
 from fastapi_acl.shared.http.problems import ProblemException
-from fastapi_acl.shared.http.resources import expand, route_template, with_attributes
+from fastapi_acl.shared.http.resources import canonical_parameters, expand, route_template, with_attributes
 from fastapi_acl.shared.http.scope import AccessControl, access_control
 from fastapi_acl.shared.identity import AttributedName, Principal
 
@@ -78,10 +79,33 @@ async def _identify(manager: AccessControl, token: str | None, connection: HTTPC
     """Vérifie le jeton ; sans jeton, seul le mode de développement rend une identité."""
     if token is not None:
         return await manager.authenticator.authenticate(token)
-    principal = manager.development_principal(connection.client.host if connection.client else None)
+    principal = manager.development_principal() if is_local(connection) else None
     if principal is None:
         raise AuthenticationRequiredError
     return principal
+
+
+def is_local(connection: HTTPConnection) -> bool:
+    """Dit si la requête vient de cette machine, à son nom, sans mandataire : tout le reste peut venir d'ailleurs."""
+    forwarded = any(name == "forwarded" or name.startswith(("x-forwarded-", "x-real-")) for name in connection.headers)
+    peer = connection.client.host if connection.client is not None else ""
+    return not forwarded and _is_loopback(peer) and _is_loopback(_host(connection))
+
+
+def _host(connection: HTTPConnection) -> str:
+    """Rend le nom que porte l'en-tête `Host`, sans son port."""
+    host = connection.headers.get("host", "")
+    return host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+
+
+def _is_loopback(host: str) -> bool:
+    """Dit si un nom ou une adresse est celui de cette machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 CurrentPrincipal = Annotated[Principal, Depends(current_user)]
@@ -163,7 +187,11 @@ class Require:
             ProblemException: 403 si la politique refuse, 503 si elle ne peut pas répondre.
         """
         try:
-            place = expand(self.domain, connection.path_params) if isinstance(self.domain, str) else domain
+            place = (
+                expand(self.domain, canonical_parameters(connection, self.domain))
+                if isinstance(self.domain, str)
+                else domain
+            )
             answers = (
                 self._decide(permission, connection, manager, principal, loaded, place)
                 for permission in self.permissions
@@ -185,7 +213,7 @@ class Require:
     ) -> bool:
         """Décide d'une permission ; sous un modèle de routes, le gabarit et la méthode en tiennent lieu."""
         template, action = split_permission(permission)
-        resource = expand(template, connection.path_params)
+        resource = expand(template, canonical_parameters(connection, template))
         if manager.authorizer.decides_on_routes:
             resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
         value = resource if loaded is None else AttributedName(resource, with_attributes(loaded))
@@ -211,7 +239,9 @@ class RequireRole:
             ProblemException: 403 s'il ne le tient pas.
         """
         try:
-            place = expand(self.domain, connection.path_params) if self.domain is not None else None
+            place = (
+                expand(self.domain, canonical_parameters(connection, self.domain)) if self.domain is not None else None
+            )
             if not manager.authorizer.holds_role(principal, self.role, place):
                 raise PermissionDeniedError
         except ACLException as error:

@@ -84,6 +84,15 @@ class ISubjectRules(Protocol):
 class IAdministrators(Protocol):
     """Ce que l'écartement d'un compte demande à la politique."""
 
+    async def require_authority(self, user_id: str, actor: Principal) -> None:
+        """Exige que l'auteur puisse encore toucher à ce compte, politique et révocations à jour.
+
+        Raises:
+            InvalidTokenError: l'auteur a été révoqué entre-temps.
+            PermissionDeniedError: il n'a plus le droit de toucher aux comptes.
+            EscalationRefusedError: le compte est administrateur, et pas l'auteur.
+        """
+
     async def require_another_than(self, user_id: str) -> None:
         """Exige un autre administrateur actif que ce compte, s'il en est un.
 

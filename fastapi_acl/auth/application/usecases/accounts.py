@@ -32,8 +32,10 @@ class SetUserActiveUseCase:
         Raises:
             UserNotFoundError: aucun compte ne porte cet identifiant.
             LastAdministratorError: ce compte est le dernier administrateur actif.
+            EscalationRefusedError: ce compte est administrateur, et pas l'auteur.
         """
         async with self.transactions.transaction(log=True):
+            await self.administrators.require_authority(str(user_id), actor)
             user = await self.users.get_by_id(user_id)
             if user.is_active == active:
                 return user
@@ -62,8 +64,10 @@ class DeleteUserUseCase:
         Raises:
             UserNotFoundError: aucun compte ne porte cet identifiant.
             LastAdministratorError: ce compte est le dernier administrateur actif.
+            EscalationRefusedError: ce compte est administrateur, et pas l'auteur.
         """
         async with self.transactions.transaction(log=True):
+            await self.administrators.require_authority(str(user_id), actor)
             session_version = await self.users.advance_session_version(user_id)
             await self.administrators.require_another_than(str(user_id))
             await self.users.delete_user(user_id)

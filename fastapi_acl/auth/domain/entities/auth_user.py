@@ -35,6 +35,17 @@ JAPANESE: Final = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA",
 """Le japonais s'écrit avec tous ces signes à la fois : ils ne font qu'une écriture (UTS 39, 5.1, `Jpan`)."""
 
 
+DECEPTIVE_RANGES: Final = (
+    (0x0131, 0x0131),  # i sans point
+    (0x0237, 0x0237),  # j sans point
+    (0x0250, 0x02AF),  # alphabet phonétique
+    (0x0307, 0x0307),  # point en chef, invisible sur un i
+    (0x0334, 0x0338),  # barres et tildes superposés
+    (0x1D00, 0x1DBF),  # petites capitales et phonétique étendue
+)
+"""Lettres et signes qui se dessinent comme d'autres, plus courants (UTS 39, 4)."""
+
+
 def _now() -> datetime:
     return datetime.now(timezone.utc)
 
@@ -87,7 +98,7 @@ def checked_username(name: str) -> str:
 
 def _is_allowed(character: str) -> bool:
     """Dit si un caractère peut figurer dans un nom."""
-    if any(first <= ord(character) <= last for first, last in HIDDEN_RANGES):
+    if any(first <= ord(character) <= last for first, last in (*HIDDEN_RANGES, *DECEPTIVE_RANGES)):
         return False
     category = unicodedata.category(character)
     return character in USERNAME_PUNCTUATION or category in NEUTRAL_CATEGORIES or category.startswith("L")
@@ -96,8 +107,14 @@ def _is_allowed(character: str) -> bool:
 def _scripts(text: Iterable[str]) -> set[str]:
     """Rend les écritures des lettres, d'après le premier mot de leur nom Unicode (`LATIN`, `CYRILLIC`…)."""
     letters = (character for character in text if unicodedata.category(character)[0] == "L")
-    words = {unicodedata.name(character, "?").split()[0] for character in letters}
+    words = {unicodedata.name(character, "?").split()[0] for character in letters} | _digit_scripts(text)
     return (words - JAPANESE) | {"JAPANESE"} if words & JAPANESE else words
+
+
+def _digit_scripts(text: Iterable[str]) -> set[str]:
+    """Rend les écritures des chiffres autres qu'ASCII : eux aussi s'imitent d'une écriture à l'autre."""
+    digits = (character for character in text if unicodedata.category(character) == "Nd" and not character.isascii())
+    return {unicodedata.name(character).split()[0] for character in digits}
 
 
 def check_password(password: str, *, username: str, min_length: int) -> None:

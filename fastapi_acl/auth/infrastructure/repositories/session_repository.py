@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 from sqlalchemy import exists, insert, literal, select, update
+from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import ISessionRepository
 from fastapi_acl.auth.infrastructure.mappers.auth_mappers import SessionMapper
@@ -41,8 +42,11 @@ class SQLSessionRepository(ISessionRepository):
             SQLAuthUserModel.is_active,
             SQLAuthUserModel.session_version == session.session_version,
         )
-        async with self._database.session() as connection:
-            result: Any = await connection.execute(insert(SQLSessionModel).from_select(list(columns), source))
+        try:
+            async with self._database.session() as connection:
+                result: Any = await connection.execute(insert(SQLSessionModel).from_select(list(columns), source))
+        except IntegrityError:
+            return False  # le compte a été supprimé entre la lecture et l'écriture
         return bool(result.rowcount == 1)
 
     async def rotate(self, session_id: UUID, old_digest: str, new_digest: str, lifetime: RefreshLifetime) -> bool:

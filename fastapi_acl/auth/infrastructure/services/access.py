@@ -37,7 +37,7 @@ class JWTAuthenticator(Authenticator):
         user_id, session_id = str(claims.user_id), str(claims.session_id)
         if self.revocations.refuses(user_id=user_id, session_id=session_id, session_version=claims.session_version):
             raise InvalidTokenError
-        return Principal(id=user_id, session_id=session_id)
+        return Principal(id=user_id, session_id=session_id, session_version=claims.session_version)
 
 
 @final

@@ -122,6 +122,8 @@ class BcryptPasswordHasher(IPasswordHasher):
         candidate = password[:MAX_SECRET_LENGTH]
         known = hashed is not None and _is_readable(hashed)
         matches = bool(self._context.verify(candidate, hashed if known else self._dummy))
+        if known and not matches and self.needs_rehash(str(hashed)):
+            self._context.verify(candidate, self._dummy)  # un ancien coût, plus bas, se verrait au temps
         return matches and known and candidate == password
 
     async def _run(self, work: Callable[[], Result]) -> Result:
