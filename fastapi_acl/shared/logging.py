@@ -27,4 +27,4 @@ def configure_logging(level: str) -> None:
 
 def one_line(value: object, limit: int = 200) -> str:
     """Rend une valeur sur une ligne, bornée, pour qu'aucune entrée ne forge une ligne de journal (CWE-117)."""
-    return ascii(str(value)[:limit])
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(value)[:limit])

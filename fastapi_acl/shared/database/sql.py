@@ -178,7 +178,7 @@ class SQLDatabase(Database, ABC):
         except QUERY_FAULTS:
             raise
         except self._outages() as error:
-            logger.warning("database_unavailable: %s", one_line(getattr(error, "orig", None) or repr(error)))
+            logger.warning("database_unavailable: %s", one_line(getattr(error, "orig", None) or error))
             raise DatabaseUnavailableError from error
 
 
