@@ -21,9 +21,11 @@ from fastapi_acl.shared.exceptions import (
     InvalidCredentialsError,
     InvalidInputError,
     InvalidRequestError,
+    InvalidTokenError,
     NotFoundError,
     PayloadTooLargeError,
     PermissionDeniedError,
+    PolicyUnavailableError,
     UnavailableError,
 )
 from fastapi_acl.shared.logging import get_logger
@@ -50,6 +52,15 @@ STATUSES: Final[Mapping[type[ACLException], int]] = {
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Statut de chaque famille ; une erreur d'aucune famille est un défaut, donc un 500."""
+
+GUARDED: Final = (
+    AuthenticationRequiredError,
+    InvalidTokenError,
+    PermissionDeniedError,
+    InvalidRequestError,
+    PolicyUnavailableError,
+)
+"""Erreurs que toute route gardée par `require` peut rendre."""
 
 REASONS: Final[Mapping[str, str]] = {
     "missing": "champ requis",

@@ -8,25 +8,12 @@ from fastapi import APIRouter, Depends, Query
 from fastapi_acl.auth.interface.dependencies import AuthRepositoryDep, DeleteUserUseCaseDep, SetUserActiveUseCaseDep
 from fastapi_acl.auth.interface.schemas import UserPageResponse, UserResponse
 from fastapi_acl.shared.exceptions import (
-    AuthenticationRequiredError,
-    InvalidRequestError,
-    InvalidTokenError,
     LastAdministratorError,
-    PermissionDeniedError,
-    PolicyUnavailableError,
     UserNotFoundError,
 )
-from fastapi_acl.shared.http.problems import ProblemRoute, problems
+from fastapi_acl.shared.http.problems import GUARDED, ProblemRoute, problems
 from fastapi_acl.shared.http.security import require
 from fastapi_acl.shared.identity import Principal
-
-GUARDED = (
-    AuthenticationRequiredError,
-    InvalidTokenError,
-    PermissionDeniedError,
-    InvalidRequestError,
-    PolicyUnavailableError,
-)
 
 router = APIRouter(prefix="/admin/auth", tags=["admin"], route_class=ProblemRoute)
 

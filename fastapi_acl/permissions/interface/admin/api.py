@@ -15,29 +15,17 @@ from fastapi_acl.permissions.interface.schemas import (
     RulesRequest,
 )
 from fastapi_acl.shared.exceptions import (
-    AuthenticationRequiredError,
     EscalationRefusedError,
     InvalidRequestError,
     InvalidRuleError,
-    InvalidTokenError,
     LastAdministratorError,
-    PermissionDeniedError,
-    PolicyUnavailableError,
     RuleAlreadyExistsError,
     RuleNotFoundError,
 )
-from fastapi_acl.shared.http.problems import ProblemRoute, problems
+from fastapi_acl.shared.http.problems import GUARDED, ProblemRoute, problems
 from fastapi_acl.shared.http.security import require
 from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.policy import PolicyChange
-
-GUARDED = (
-    AuthenticationRequiredError,
-    InvalidTokenError,
-    PermissionDeniedError,
-    InvalidRequestError,
-    PolicyUnavailableError,
-)
 
 router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=ProblemRoute)
 
