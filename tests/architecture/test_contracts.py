@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from importlinter.api import read_configuration
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +55,11 @@ def broken(report: str) -> list[str]:
     return [name.strip() for name, verdict in re.findall(r"(.*?) (KEPT|BROKEN)", verdicts) if verdict == "BROKEN"]
 
 
+def contracts() -> dict[str, dict[str, Any]]:
+    """Rend les contrats déclarés, par leur nom."""
+    return {contract["name"]: contract for contract in read_configuration()["contracts_options"]}
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("walls")
@@ -66,6 +73,32 @@ def test_the_code_keeps_every_contract(copy: Path) -> None:
 
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
+
+
+def test_each_contract_is_broken_at_least_once_below() -> None:
+    unbroken = [name for name in contracts() if not any(name.startswith(contract) for contract in BREACHES)]
+
+    assert not unbroken
+
+
+def test_each_slice_has_its_floors_guarded() -> None:
+    slices = {f"fastapi_acl.{folder.parent.name}" for folder in (ROOT / "fastapi_acl").glob("*/domain")}
+    (floors,) = (contract for name, contract in contracts().items() if name.startswith("Dans une tranche"))
+
+    assert set(floors["containers"]) == slices
+
+
+def test_each_module_that_may_not_import_a_driver_is_under_a_contract() -> None:
+    tops = {path.stem for path in (ROOT / "fastapi_acl").iterdir() if path.suffix == ".py" or path.is_dir()}
+    shared = {f"shared.{path.stem}" for path in (ROOT / "fastapi_acl/shared").iterdir()}
+    slices = {folder.parent.name for folder in (ROOT / "fastapi_acl").glob("*/domain")}
+    may = {"engine", "shared", "shared.database", "shared.cache", "shared.sync", *slices}
+    others = {f"fastapi_acl.{name}" for name in (tops | shared) - may if not name.endswith(("__init__", "__pycache__"))}
+    forbidden = (contract for contract in contracts().values() if contract["type"] == "forbidden")
+
+    guarded = {source for contract in forbidden for source in contract["source_modules"]}
+
+    assert others <= guarded
 
 
 @pytest.mark.slow
