@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from fastapi_acl import ACLManager, ConfigurationError, require
 from fastapi_acl.engine.adapters.sql import CasbinRuleModel, digest
 from fastapi_acl.shared.database.factory import create_database
 from fastapi_acl.shared.policy import PolicyRule
-from tests.support.app import Client, config, documents, protected, serve
+from tests.support.app import PASSWORD, Client, config, documents, protected, serve
 
 RULES = "/api/v1/admin/permissions/rules"
 DENIED = UUID("12345678-1234-5678-1234-56781234abcd")
@@ -222,3 +223,39 @@ async def test_a_model_where_a_joker_permits_nothing_refuses_its_administrator(s
     with pytest.raises(ConfigurationError, match="aclMatch"):
         await acl.initialize()
     await acl.close()
+
+
+async def test_a_login_during_its_accounts_deletion_is_refused_and_not_an_error(
+    database_settings: dict[str, Any],
+) -> None:
+    async with protected(**database_settings) as visitor:
+        admin = await visitor.admin()
+        outcomes = set()
+        for attempt in range(6):
+            account = await visitor.newcomer(f"ada{attempt}")
+            body = {"username": f"ada{attempt}", "password": PASSWORD}
+            answers = await asyncio.gather(
+                *(visitor.post("/api/v1/auth/login", json=body) for _ in range(6)),
+                admin.delete(f"/api/v1/admin/auth/users/{account.id}"),
+            )
+            outcomes |= {answer.status_code for answer in answers}
+
+    assert outcomes <= {200, 204, 401}
+
+
+async def test_a_lost_table_is_an_outage_and_not_an_internal_error(database_settings: dict[str, Any]) -> None:
+    async with protected(**database_settings) as visitor:
+        admin = await visitor.admin()
+        database = create_database(config(**database_settings))
+        async with database.session() as session:
+            await session.execute(text("ALTER TABLE acl_revision RENAME TO lost"))
+        await database.close()
+
+        write, logout = (
+            await admin.add_rules(("p", "role:a", "b", "c", "allow")),
+            await admin.post("/api/v1/auth/logout"),
+        )
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in (write, logout)} == {
+        (503, "database_unavailable")
+    }
