@@ -252,7 +252,7 @@ TWO_OF_EACH = World(
     policy="p = sub, obj, act\np2 = sub, act, eft",
     roles=("g = _, _",),
     terms=("g(r.sub, p.sub)", "r.obj == p.obj", "r.act == p.act"),
-    effects=(f"e2 = {BOTH}",),
+    effects=(f"e2 = {ALLOW}",),
     matchers=("m2 = r2.sub == p2.sub && r2.act == p2.act", "m3 = g(r2.sub, p2.sub)", "m4 = r.sub == p2.sub"),
     rows={"p": (SUBJECTS, OBJECTS, ACTIONS), "p2": (SUBJECTS, ACTIONS, EFFECTS), "g": (SUBJECTS, ROLES)},
     request=(SUBJECTS, OBJECTS, ACTIONS),
@@ -378,6 +378,15 @@ WORLDS = [
         asks_roles=False,
     ),
     RESOURCE_ROLES,
+    rbac(
+        "prefixes",
+        terms=("g(r.sub, p.sub)", "keyMatch(r.obj, p.obj)", "r.act == p.act"),
+        effect=BOTH,
+        policy="p = sub, obj, act, eft",
+        rows={"p": (SUBJECTS, ["/a/*", "/*", "*", "/a", "/a/b"], ACTIONS, EFFECTS), "g": (SUBJECTS, ROLES)},
+        request=(SUBJECTS, PATHS, ACTIONS),
+        is_plain=False,
+    ),
     rbac(
         "resources_matched",
         roles=("g = _, _", "g2 = _, _"),
@@ -672,11 +681,14 @@ class Drawer:
         types = self.draw.choices(list(self.world.rows), weights, k=self.draw.randint(at_least, at_most))
         return [*self.world.base, *((ptype, self.row(ptype)) for ptype in types)]
 
+    def values(self) -> list[Any]:
+        """Tire les valeurs d'une requête ; une fois sur deux, celles d'une règle."""
+        values = [self.value(pool) for pool in self.world.request]
+        return self._aimed(values) if self.draw.random() < 0.5 else values
+
     def request(self) -> tuple[Any, ...]:
         """Tire une requête, parfois dans un contexte, rarement de mauvaise longueur."""
-        values = [self.value(pool) for pool in self.world.request]
-        if self.draw.random() < 0.5:
-            values = self._aimed(values)
+        values = self.values()
         if self.draw.random() < 0.01:
             values = values[:-1] if self.draw.random() < 0.5 else [*values, "de trop"]
         if self.world.contexts and self.draw.random() < 0.6:
