@@ -55,7 +55,7 @@ def scenario(world: World, seed: int) -> Scenario:
             steps += [Step("ask", drawer.request()) for _ in range(4)]
         if drawer.draw.random() < 0.2:
             steps.append(Step("compare", (drawer.draw.randrange(1 << 30),)))
-    steps.append(Step("switch", (True,)))
+    steps += [Step("switch", (True,)), *(drawer.addition("p") for _ in range(drawer.draw.randrange(5)))]
     steps += [Step("ask", drawer.request()) for _ in range(BURST)]
     return Scenario(world, (*steps, Step("compare", (drawer.draw.randrange(1 << 30),))))
 

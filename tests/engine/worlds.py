@@ -315,8 +315,8 @@ WORLDS = [
     rbac("rbac_self_link", rows={"p": (SUBJECTS, OBJECTS, ACTIONS), "g": (SUBJECTS, SUBJECTS)}),
     rbac(
         "rbac_deep",
-        rows={"p": (DEEP, OBJECTS[:1], ACTIONS[:1]), "g": (DEEP, DEEP)},
-        request=(DEEP, OBJECTS[:1], ACTIONS[:1]),
+        rows={"p": (DEEP[8:], OBJECTS[:1], ACTIONS[:1]), "g": (DEEP[:4], DEEP[1:5])},
+        request=(DEEP[:4], OBJECTS[:1], ACTIONS[:1]),
         base=CHAIN,
         is_plain=False,
     ),
@@ -621,13 +621,16 @@ def build(kind: type[Any], world: World) -> Any:
 
 
 def fresh_stock(world: World, lived: Any) -> casbin.AsyncEnforcer:
-    """Un exécuteur de pycasbin neuf, sur les règles et les fonctions d'un autre."""
+    """Un exécuteur de pycasbin neuf, sur les règles et les fonctions d'un autre ; un lien trop court n'en est pas un."""
     enforcer = build(casbin.AsyncEnforcer, world)
     enforcer.fm, enforcer.enabled = lived.fm, lived.enabled
     for section in "pg":
         for ptype, assertion in (lived.model[section] or {}).items():
-            enforcer.model[section][ptype].policy = [list(row) for row in assertion.policy]
+            width = assertion.value.count("_") if section == "g" else 0
+            enforcer.model[section][ptype].policy = [list(row) for row in assertion.policy if len(row) >= width]
     enforcer.build_role_links()
+    for ptype, assertion in (lived.model["g"] or {}).items():
+        enforcer.model["g"][ptype].policy = [list(row) for row in assertion.policy]
     return enforcer
 
 
@@ -700,17 +703,25 @@ class Drawer:
     def _aimed(self, values: list[Any]) -> list[Any]:
         """Remplace presque toutes les valeurs par celles d'une règle, nom par nom."""
         held = dict(zip(_names(self.world.policy), self.known("p"), strict=False))
+        if "g" in self.world.rows and "sub" in held and self.draw.random() < 0.6:
+            held["sub"] = self._member_of(held["sub"])
         names = _names(self.world.head)
         return [
-            held[name] if name in held and self.draw.random() < (0.4 if name == "sub" else 0.9) else value
+            held[name] if name in held and self.draw.random() < 0.9 else value
             for name, value in zip(names, values, strict=True)
         ]
+
+    def _member_of(self, role: Any) -> Any:
+        """Tire qui tient, ou a tenu, un rôle ; sinon n'importe qui."""
+        members = [row[0] for row in self.seen.get("g", []) if len(row) > 1 and row[1] == role]
+        return self.draw.choice(members) if members else self.value(self.world.request[0])
 
     # --- gestes ---------------------------------------------------------------------------------------------------
 
     def step(self) -> Step:
         """Tire un geste."""
-        kind = self.draw.choices(["rules", "links", "reload", "rare"], weights=[55, 30, 10, 5])[0]
+        weights = [45, 30, 10, 5] if self.world.is_plain else [45, 30, 10, 15]
+        kind = self.draw.choices(["rules", "links", "reload", "rare"], weights)[0]
         if kind == "links" and not self.world.has_links:
             kind = "rules"
         return {"rules": self._rules, "links": self._links, "reload": self._reload, "rare": self._rare}[kind]()
@@ -731,7 +742,7 @@ class Drawer:
         """Les gestes de gestion d'un type."""
         adds, removes = f"add_named_{one}", f"remove_named_{one}"
         common = [
-            *[partial(self._some, adds, ptype)] * 7,
+            *[partial(self.addition, ptype)] * (7 if ptype[0] == "p" else 3),
             lambda: Step(adds, (ptype, *self.row(ptype))),
             lambda: Step(f"add_named_{many}", (ptype, self._batch(ptype, self.row))),
             lambda: Step(removes, (ptype, *self.known(ptype))),
@@ -741,9 +752,9 @@ class Drawer:
         ]
         return [*common, *self._updates(ptype)] if ptype[0] == "p" else common
 
-    def _some(self, method: str, ptype: str) -> Step:
+    def addition(self, ptype: str) -> Step:
         """Ajoute une règle tirée, donnée comme liste."""
-        return Step(method, (ptype, self.row(ptype)))
+        return Step("add_named_policy" if ptype[0] == "p" else "add_named_grouping_policy", (ptype, self.row(ptype)))
 
     def _updates(self, ptype: str) -> list[Callable[[], Step]]:
         """Les remplacements ; Casbin n'en a pas pour les rôles."""
