@@ -163,8 +163,9 @@ class Bootstrap:
             ConfigurationError: le modèle ne lit pas `*` comme un joker.
         """
         missing = tuple(rule for rule in rules if not self.store.enforcer.holds(rule))
-        future = self.store.enforcer.preview(PolicyChange(added=missing))
-        if not self.store.administrators.authorizer.allows(user_id, *ADMINISTRATION, enforcer=future):
+        with self.store.enforcer.trial(PolicyChange(added=missing)):
+            is_administrator = self.store.administrators.authorizer.allows(user_id, *ADMINISTRATION)
+        if not is_administrator:
             message = (
                 "sous ce modèle, une règle « * » ne permet rien : l’administrateur ne pourrait rien faire. Comparez "
                 "par aclMatch(r.obj, p.obj), ou créez le compte par /auth/register et ses règles par ACL_POLICY_PATH."

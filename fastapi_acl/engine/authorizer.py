@@ -82,7 +82,7 @@ class PolicyAuthorizer(Authorizer):
     def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Dit si l'accès est permis, d'après la politique en service."""
         self._require_fresh()
-        return self._ask(self._enforcer, Demand(principal, resource, action, domain))
+        return self._ask(Demand(principal, resource, action, domain))
 
     def holds_role(self, principal: Principal, role: str, domain: str | None = None) -> bool:
         """Dit si l'appelant tient le rôle, dans le domaine si le modèle en a."""
@@ -90,20 +90,20 @@ class PolicyAuthorizer(Authorizer):
         in_domain = (domain or EVERY_DOMAIN,) if self._schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - avec domaine
         return self._enforcer.has_link(principal.subject, f"{ROLE_PREFIX}{role}", *in_domain)
 
-    def allows(self, user_id: str, resource: str, action: str, *, enforcer: PolicyEnforcer) -> bool:
-        """Dit ce qu'une politique, en service ou à venir, répondrait pour un compte."""
-        return self._ask(enforcer, Demand(Principal(id=user_id), resource, action))
+    def allows(self, user_id: str, resource: str, action: str) -> bool:
+        """Dit ce que la politique répond pour un compte."""
+        return self._ask(Demand(Principal(id=user_id), resource, action))
 
     def still_allows(self, principal: Principal, resource: str, action: str) -> bool:
         """Dit si l'auteur d'une écriture a encore la permission de la faire, la politique étant à jour.
 
         Sous un modèle de routes, la permission est celle de la route, que `require` a vérifiée.
         """
-        return self.decides_on_routes or self._ask(self._enforcer, Demand(principal, resource, action))
+        return self.decides_on_routes or self._ask(Demand(principal, resource, action))
 
-    def _ask(self, enforcer: PolicyEnforcer, demand: Demand) -> bool:
+    def _ask(self, demand: Demand) -> bool:
         """Pose la question dans l'ordre que le modèle attend."""
-        return bool(enforcer.enforce(*self._values(demand)))
+        return bool(self._enforcer.enforce(*self._values(demand)))
 
     def _values(self, demand: Demand) -> list[object]:
         """Rend les valeurs de la requête, dans l'ordre du modèle."""

@@ -1,70 +1,87 @@
 """L'exécuteur de politique : un `casbin.AsyncEnforcer`, nu comme l'original, ou strict.
 
 Nu, il répond comme pycasbin. Strict (ce que la bibliothèque emploie), il échoue fermé : une politique vide ou non
-chargée refuse, une erreur d'évaluation refuse, et toute écriture passe par la base avant la mémoire.
+chargée refuse, une erreur d'évaluation refuse, et toute écriture passe par la base avant la mémoire. Dans les deux cas
+il décide par un index ; ce que l'index ne sait pas lire revient à l'évaluation de Casbin, règle par règle.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import casbin
-from casbin.model import Model
+from casbin.core_enforcer import EnforceContext
+from casbin.model import FunctionMap, Model
+from casbin.model.policy_op import PolicyOp
 from casbin.rbac import default_role_manager
 
-from fastapi_acl.engine.index import INDEXED_EFFECTS, PolicyIndex
-from fastapi_acl.engine.matcher import MatcherPlan, plan_matcher
+from fastapi_acl.engine.compiler import DEFAULT_CONTEXT, Compiler
+from fastapi_acl.engine.loading import SHORT_POLICY, aside, gc_paused, readable
 from fastapi_acl.engine.matching import acl_match, acl_owns
-from fastapi_acl.engine.role_graph import RoleGraph, check_links
+from fastapi_acl.engine.model import IndexedModel
+from fastapi_acl.engine.role_graph import RoleGraph
+from fastapi_acl.engine.role_manager import MAX_HIERARCHY_LEVEL, GraphRoleManager, LinkRows, ReadOnlyRoleManager
 from fastapi_acl.engine.schema import PolicySchema
-from fastapi_acl.engine.views import GraphRoleManager, RuleRows
 from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
     DecisionFailedError,
     InvalidRuleError,
     PolicyUnavailableError,
-    PolicyUnreadableError,
     RuleAlreadyExistsError,
 )
 from fastapi_acl.shared.logging import CASBIN_LOGGERS, get_logger
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+
+    from fastapi_acl.engine.compiler import Context
+    from fastapi_acl.engine.decider import Decider
+    from fastapi_acl.engine.matcher import MatcherPlan
+    from fastapi_acl.engine.rows import Rank, Row, Rows
+    from fastapi_acl.engine.sequence import SequenceLock
 
 logger = get_logger("engine")
 
-MAX_HIERARCHY_LEVEL: Final = 10
-"""Profondeur du gestionnaire de rôles de Casbin."""
+OUR_FUNCTIONS: Final = {"aclMatch": acl_match, "aclOwns": acl_owns}
 
 
-Answer = TypeVar("Answer")
+class _Functions(dict[str, Any]):
+    """Les fonctions du matcher ; en changer une rend caduc ce qui en a été compilé."""
+
+    def __init__(self, functions: Mapping[str, Any], on_change: Callable[[], None]) -> None:
+        super().__init__(functions)
+        self._on_change = on_change
+
+    def __setitem__(self, name: str, function: Any) -> None:  # noqa: ANN401 - fonction de l'application
+        changed = self.get(name) is not function
+        super().__setitem__(name, function)
+        if changed:
+            self._on_change()
 
 
-@dataclass(slots=True)
-class _State:
-    """Ce sur quoi le mode strict décide ; remplacé d'une seule affectation."""
+class _RoleManagers(dict[str, Any]):
+    """Les gestionnaires de rôles par type ; pour un type conditionnel, que Casbin oublie ici, le sien."""
 
-    roles: RoleGraph = field(default_factory=RoleGraph)
-    index: PolicyIndex | None = None
+    def __init__(self, conditional: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._conditional = conditional
 
-    def add(self, rule: PolicyRule) -> None:
-        """Range une règle."""
-        if rule.ptype == "g":
-            self.roles.add(rule.values)
-        elif self.index is not None and rule.section == "p":
-            self.index.add(rule)
+    def __missing__(self, ptype: str) -> Any:  # noqa: ANN401 - types de pycasbin
+        return self._conditional[ptype]
 
-    def remove(self, rule: PolicyRule) -> None:
-        """Retire une règle."""
-        if rule.ptype == "g":
-            self.roles.remove(rule.values)
-        elif self.index is not None and rule.section == "p":
-            self.index.remove(rule)
+
+class Prepared(NamedTuple):
+    """Une politique entière, construite à côté de celle qui décide."""
+
+    model: IndexedModel
+    managers: dict[str, Any]
+    decider: Decider | None
 
 
 class PolicyEnforcer(casbin.AsyncEnforcer):
@@ -95,34 +112,31 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             strict: échoue fermé et fait passer toute écriture par la base.
             allow_eval: admet `eval()` dans le matcher, en mode strict.
             raw_subjects: n'exige pas de préfixe aux sujets, en mode strict.
-            share_domains: un lien de rôle dans le domaine `*` vaut dans tous les domaines.
+            share_domains: un lien de rôle dans le domaine `*` vaut dans tous les domaines, en mode strict.
 
         Raises:
-            ConfigurationError: en mode strict, le matcher emploie `eval()` sans que ce soit admis.
+            ConfigurationError: en mode strict, le matcher emploie `eval()` sans que ce soit admis, ou le modèle a des
+                rôles conditionnels.
         """
+        self._strict = strict
+        self._enabled = True
+        self._hot: tuple[Callable[..., bool | None], SequenceLock] | None = None
+        self._deciders: dict[Context, Decider | None] = {}
+        self._options: dict[str, Any] = {
+            "allow_eval": allow_eval,
+            "raw_subjects": raw_subjects,
+            "share_domains": share_domains,
+        }
+        self._loaded = False
+        self._writer: Callable[[PolicyChange], Awaitable[object]] | None = None
         if enable_log:
             super().__init__(model, adapter, enable_log, logging_config)
         else:
             with _silence():
                 super().__init__(model, adapter)
             self.logger = _silent_logger()
-        self._add_our_functions()
-        self._strict = strict
-        self._options: dict[str, Any] = {
-            "allow_eval": allow_eval,
-            "raw_subjects": raw_subjects,
-            "share_domains": share_domains,
-        }
-        self._rules: dict[PolicyRule, None] | None = None
-        self._writer: Callable[[PolicyChange], Awaitable[object]] | None = None
-        self._state = _State()
         if strict:
             self._become_strict()
-
-    def _add_our_functions(self) -> None:
-        """Donne au matcher les fonctions des modèles fournis."""
-        super().add_function("aclMatch", acl_match)
-        super().add_function("aclOwns", acl_owns)
 
     def _become_strict(self) -> None:
         """Lit la forme du modèle et refuse ce que le mode strict n'admet pas."""
@@ -134,31 +148,93 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
                 "ou réglez ACL_ALLOW_EVAL=true si toutes les règles sont de confiance."
             )
             raise ConfigurationError(message)
-        self.plan = plan_matcher(self.model)
-        if self.model["e"]["e"].value not in INDEXED_EFFECTS:
-            self.plan = MatcherPlan(reason="l'effet dépend de l'ordre des règles")
-        if self.plan.is_indexed and not self.schema.links.keys() <= {"g"}:
-            self.plan = MatcherPlan(reason="le modèle a plusieurs définitions de rôles")
+        if self.cond_rm_map:
+            message = "le modèle a des rôles conditionnels, que seul l’exécuteur nu (PolicyEnforcer) sait employer."
+            raise ConfigurationError(message)
+        self.model, self.rm_map = self._wired(self.model.blank())
 
     def bind(self, writer: Callable[[PolicyChange], Awaitable[object]]) -> None:
         """Donne au mode strict ce par quoi passent les écritures : la base d'abord, la mémoire après validation."""
         self._writer = writer
 
-    # --- lecture -----------------------------------------------------------------------------------------------
+    # --- ce que Casbin lit et remplace ------------------------------------------------------------------------------
 
     @property
-    def is_loaded(self) -> bool:
-        """Vrai si une politique, fût-elle vide, est en service."""
-        return self._rules is not None
+    def model(self) -> IndexedModel:
+        """Le modèle, dont les listes de règles sont indexées."""
+        found: IndexedModel = self._model
+        return found
+
+    @model.setter
+    def model(self, model: Model | None) -> None:
+        before: IndexedModel | None = getattr(self, "_model", None)
+        with before.sequence.writing() if before is not None else contextlib.nullcontext():
+            self._model: Any = None if model is None else IndexedModel.over(model)
+            self._forget_compiled()
+        if before is not None:
+            before.listener = _nothing
+        if model is not None:
+            self._model.listener = self._forget_compiled
 
     @property
-    def rules(self) -> tuple[PolicyRule, ...]:
-        """Toutes les règles en service, dans l'ordre."""
-        return tuple(self._rules or ())
+    def fm(self) -> FunctionMap:
+        """Les fonctions du matcher."""
+        return self._fm
 
-    def holds(self, rule: PolicyRule) -> bool:
-        """Dit si la règle est en service."""
-        return self._rules is not None and rule in self._rules
+    @fm.setter
+    def fm(self, functions: FunctionMap) -> None:
+        functions.fm = _Functions({**OUR_FUNCTIONS, **functions.fm}, self._forget_compiled)
+        self._fm = functions
+        self._forget_compiled()
+
+    @property
+    def enabled(self) -> bool:
+        """Faux quand l'application a coupé l'exécution, ce qui permet tout."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._forget_compiled()
+
+    def init_rm_map(self) -> None:
+        """Fait les gestionnaires de rôles ; ceux qui existent déjà sont vidés."""
+        if not isinstance(self.rm_map, _RoleManagers):
+            self.rm_map = _RoleManagers(self.cond_rm_map)
+        for ptype, assertion in (self.model["g"] or {}).items():
+            if ptype in self.rm_map:
+                self.rm_map[ptype].clear()
+            elif assertion.params_tokens:
+                assertion.cond_rm = self.cond_rm_map[ptype] = _conditional(assertion)
+            else:
+                graph = RoleGraph(sequence=self.model.sequence)
+                assertion.rm = self.rm_map[ptype] = GraphRoleManager(
+                    graph, has_domains=len(assertion.tokens) > 2, on_change=self._forget_compiled  # noqa: PLR2004 - membre et rôle ; au-delà, un domaine
+                )
+
+    def _forget_compiled(self) -> None:
+        """Oublie ce qui a été compilé : le modèle, une fonction ou un gestionnaire de rôles a changé."""
+        self._hot = None
+        deciders, self._deciders = self._deciders, {}
+        for decider in filter(None, deciders.values()):
+            decider.stop()
+
+    # --- décision ---------------------------------------------------------------------------------------------------
+
+    def enforce(self, *rvals: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
+        """Décide ; voir `enforce_ex`."""
+        hot = self._hot
+        if hot is not None:
+            decide, sequence = hot
+            version = sequence.version
+            try:
+                answer = decide(*rvals)
+            except Exception:  # noqa: BLE001 - redemandé ci-dessous, qui le dira mieux
+                answer = None
+            if answer is not None and version == sequence.version and not version & 1:
+                return answer
+        result: bool = self.enforce_ex(*rvals)[0]
+        return result
 
     def enforce_ex(self, *rvals: Any) -> tuple[bool, list[str]]:  # noqa: ANN401 - signature de pycasbin
         """Décide et rend la règle qui a décidé.
@@ -167,71 +243,187 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             PolicyUnavailableError: en mode strict, aucune politique n'est chargée.
             DecisionFailedError: en mode strict, l'évaluation a échoué.
         """
-        if not self._strict:
-            result, rule = super().enforce_ex(*rvals)
-            return result, rule
-        if self._rules is None:
-            raise PolicyUnavailableError
-        index = self._state.index
-        return self._guarded(index.explain if index is not None else self._evaluate, rvals)
+        return self._guarded(rvals) if self._strict else self._consistent(rvals)
 
-    def enforce(self, *rvals: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
-        """Décide ; voir `enforce_ex`."""
-        index = self._state.index
-        if index is None:
-            return bool(self.enforce_ex(*rvals)[0])
-        return self._guarded(index.decide, rvals)
+    def batch_enforce(self, rvals: Iterable[Sequence[Any]]) -> list[bool]:
+        """Décide plusieurs requêtes ; celles qui se répètent ne sont décidées qu'une fois.
 
-    def _guarded(self, decide: Callable[[tuple[Any, ...]], Answer], rvals: tuple[Any, ...]) -> Answer:
-        """Décide ; toute erreur est un refus que l'appelant voit."""
+        Sous un matcher qu'il faut évaluer, chacune l'est : une fonction de l'application peut ne pas répondre deux fois
+        la même chose.
+        """
+        decider = self._decider(DEFAULT_CONTEXT)
+        if decider is None or decider.definition.plan.expression is not None:
+            return [self.enforce(*request) for request in rvals]
+        known: dict[tuple[Any, ...], bool] = {}
+        return [self._remembered(tuple(request), known) for request in rvals]
+
+    def _remembered(self, request: tuple[Any, ...], known: dict[tuple[Any, ...], bool]) -> bool:
+        """Décide une requête, ou redit ce qui vient d'en être décidé."""
         try:
-            if len(rvals) != len(self.schema.request):
-                message = f"la requête a {len(rvals)} valeurs, le modèle en attend {len(self.schema.request)}"
-                raise ValueError(message)  # noqa: TRY301 - traduite comme toute autre
-            return decide(rvals)
+            if request not in known:
+                known[request] = self.enforce(*request)
+            return known[request]
+        except TypeError:
+            return self.enforce(*request)
+
+    def _guarded(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
+        """Décide en mode strict ; toute erreur est un refus que l'appelant voit."""
+        if not self._loaded:
+            raise PolicyUnavailableError
+        try:
+            return self._consistent(rvals)
         except ACLException:
             raise
         except Exception as error:
             logger.exception("decision_failed")
             raise DecisionFailedError from error
 
-    def _evaluate(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
-        """Décide au pas de Casbin, règle par règle ; une politique vide refuse."""
-        if self.schema.names_rules and not any(rule.section == "p" for rule in self._rules or ()):
-            return False, []
-        result, rule = super().enforce_ex(*rvals)
-        return result is True, rule
+    def _consistent(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
+        """Décide sur un seul état de la politique : si elle change pendant la lecture, recommence sous le verrou."""
+        sequence = self.model.sequence
+        version = sequence.version
+        if not version & 1:
+            try:
+                answer = self._explained(rvals)
+            except Exception:
+                if version == sequence.version:
+                    raise
+            else:
+                if version == sequence.version:
+                    return answer
+        with sequence.lock, self.model.sequence.lock:
+            return self._explained(rvals)
+
+    def _explained(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
+        """Décide par l'index s'il le peut, sinon au pas de Casbin."""
+        context, values = _split(rvals)
+        decider = self._decider(context) if self._enabled else None
+        found = decider.explain(values) if decider is not None and decider.arity == len(values) else None
+        if found is None:
+            return self._walked(context, values, rvals)
+        self._log(values, allowed=found[0])
+        return found[0], list(found[1] or ())
+
+    def _walked(self, context: Context, values: tuple[Any, ...], rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
+        """Décide au pas de Casbin, règle par règle ; en mode strict, une politique vide refuse."""
+        if self._strict:
+            if len(values) != len(self.schema.request) and context == DEFAULT_CONTEXT:
+                message = f"la requête a {len(values)} valeurs, le modèle en attend {len(self.schema.request)}"
+                raise ValueError(message)
+            if self.schema.names_rules and not self.model.rows(context[1]):
+                return False, []
+        allowed, rule = super().enforce_ex(*rvals)
+        return (allowed is True if self._strict else allowed), rule
+
+    def _log(self, values: tuple[Any, ...], *, allowed: bool) -> None:
+        """Journalise la décision, si l'application a demandé le journal de Casbin."""
+        level = logging.INFO if allowed else logging.WARNING
+        if self.logger.isEnabledFor(level):
+            self.logger.log(level, "Request: %s ---> %s", ", ".join(map(str, values)), allowed)
+
+    # --- compilation ------------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> MatcherPlan:
+        """Ce que l'index cherche pour décider, ou pourquoi il n'y en a pas."""
+        return self._compiler(self.model).plan(DEFAULT_CONTEXT)
+
+    def _compiler(self, model: IndexedModel) -> Compiler:
+        """Rend de quoi compiler un modèle."""
+        return Compiler(model, self.fm.get_functions(), None if self._strict else self.eft)
+
+    def _decider(self, context: Context) -> Decider | None:
+        """Rend de quoi décider dans un contexte ; fait à la première demande, puis tenu à jour."""
+        if context not in self._deciders:
+            with self.model.sequence.lock:
+                self._keep(context, self._compiler(self.model).decider(context))
+        return self._deciders[context]
+
+    def _keep(self, context: Context, decider: Decider | None) -> None:
+        """Retient de quoi décider ; dans le contexte habituel, la décision y va désormais tout droit."""
+        self._deciders[context] = decider
+        silent = self._enabled and not self.logger.isEnabledFor(logging.WARNING)
+        if context == DEFAULT_CONTEXT and decider is not None and silent and (self._loaded or not self._strict):
+            self._hot = (decider.decide, self.model.sequence)
+
+    # --- règles en service ------------------------------------------------------------------------------------------
+
+    @property
+    def is_loaded(self) -> bool:
+        """Vrai si une politique, fût-elle vide, est en service."""
+        return self._loaded
+
+    @property
+    def rules(self) -> tuple[PolicyRule, ...]:
+        """Toutes les règles en service, type par type, dans l'ordre."""
+        return tuple(PolicyRule(ptype, row) for ptype, rows in self.model.lists() for row in rows.ordered())
+
+    def holds(self, rule: PolicyRule) -> bool:
+        """Dit si la règle est en service."""
+        return (self.model[rule.section] or {}).get(rule.ptype) is not None and rule.values in self.model.rows(rule.ptype)
 
     def has_link(self, member: str, role: str, *domain: str) -> bool:
         """Dit si un sujet tient un rôle, directement ou par héritage (`g` seulement)."""
-        return self._state.roles.has(member, role, *domain)
+        return self.graph.has(member, role, *domain)
 
     def closure(self, member: str, *domain: str) -> tuple[str, ...]:
         """Rend un sujet et tous les rôles qu'il tient (`g` seulement)."""
-        return self._state.roles.closure(member, *domain)
+        return self.graph.closure(member, *domain)
 
-    # --- règles en service -------------------------------------------------------------------------------------
+    @property
+    def graph(self) -> RoleGraph:
+        """Les liens `g` en service ; aucun si le modèle n'en a pas."""
+        manager = self.rm_map.get("g") if self.rm_map else None
+        found: RoleGraph | None = manager.graph if isinstance(manager, GraphRoleManager) else None
+        return found if found is not None else RoleGraph()
 
-    def install(self, rules: Iterable[PolicyRule]) -> None:
-        """Met en service une politique entière, construite à côté de celle qui décide."""
-        ordered = dict.fromkeys(rules)
-        state = self._index(ordered)
-        model, managers = self._viewed(ordered, state) if state.index is not None else self._build(ordered)
-        self.model, self.rm_map, self._rules, self._state = model, managers, ordered, state
+    def prepare(self, rules: Iterable[PolicyRule]) -> Prepared:
+        """Construit une politique entière, sans toucher à celle qui décide ; se fait hors de la boucle d'événements."""
+        with gc_paused():
+            model, managers = self._wired(self.model.blank())
+            for rule in rules:
+                model.rows(rule.ptype).append(rule.values)
+            model.sort_policies_by_priority()
+            return Prepared(model, managers, self._compiler(model).decider(DEFAULT_CONTEXT))
+
+    def install(self, rules: Iterable[PolicyRule] | Prepared) -> None:
+        """Met en service une politique entière, d'une seule affectation."""
+        prepared, before = rules if isinstance(rules, Prepared) else self.prepare(rules), self.model
+        self.model, self.rm_map, self._loaded = prepared.model, prepared.managers, True
+        self._keep(DEFAULT_CONTEXT, prepared.decider)
+        if len(before) >= SHORT_POLICY:
+            threading.Thread(target=before.dismantle, name="fastapi-acl-dismantle", daemon=True).start()
 
     def apply(self, change: PolicyChange) -> None:
-        """Met en service un changement déjà validé par la base."""
-        if self._rules is None or self._state.index is None:
-            self.install(self._after(change))
-            return
-        for rule in change.removed:
-            self.model[rule.section][rule.ptype].policy.remove(rule.values)
-            self._state.remove(rule)
-            del self._rules[rule]
-        for rule in change.added:
-            self.model[rule.section][rule.ptype].policy.append(rule.values)
-            self._state.add(rule)
-            self._rules[rule] = None
+        """Met en service un changement déjà validé par la base ; son coût ne dépend pas de la taille de la politique."""
+        if not self._loaded:
+            self.install(())
+        self._replace(change)
+
+    @contextmanager
+    def trial(self, change: PolicyChange) -> Iterator[PolicyEnforcer]:
+        """Décide, le temps d'un bloc sans attente, comme si le changement était fait ; puis tout redevient comme avant.
+
+        Les autres fils d'exécution attendent la fin du bloc.
+        """
+        with self.model.sequence.writing():
+            ranks = self._replace(change)
+            try:
+                yield self
+            finally:
+                self._replace(PolicyChange(removed=change.added))
+                for rule, rank in zip(change.removed, ranks, strict=True):
+                    self.model.rows(rule.ptype).restore(rule.values, rank)
+
+    def _replace(self, change: PolicyChange) -> list[Rank]:
+        """Retire puis ajoute des règles, et rend le rang qu'avaient celles qui partent."""
+        with self.model.sequence.writing():
+            ranks = [self.model.rows(rule.ptype).rank(rule.values) for rule in change.removed]
+            for rule in change.removed:
+                self.model.rows(rule.ptype).remove(rule.values)
+            for rule in change.added:
+                self.model.rows(rule.ptype).append(rule.values)
+        return ranks
 
     def check(self, change: PolicyChange) -> None:
         """Vérifie la forme des règles ajoutées, et les chaînes de rôles qu'elles feraient.
@@ -242,69 +434,22 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """
         for rule in change.added:
             self.schema.check(rule)
-        linked = {rule.ptype for rule in change.added if rule.section == "g"}
-        if linked:
-            rules = self._after(change)
-            for ptype in linked:
-                check_links(rule for rule in rules if rule.ptype == ptype)
+        links = [rule for rule in change.added if rule.section == "g" and not self.holds(rule)]
+        if links:
+            leaving = tuple(rule for rule in change.removed if rule.section == "g" and self.holds(rule))
+            with self.trial(PolicyChange(added=tuple(links), removed=leaving)):
+                for rule in links:
+                    self.rm_map[rule.ptype].graph.check(*rule.values[:3])
 
-    def preview(self, change: PolicyChange) -> PolicyEnforcer:
-        """Rend un exécuteur qui décide comme si le changement était fait, sans rien changer à celui-ci."""
-        future = PolicyEnforcer(_blank(self.model), strict=True, **self._options)
-        future.fm = self.fm
-        future.install(self._after(change))
-        return future
-
-    def _after(self, change: PolicyChange) -> list[PolicyRule]:
-        """Rend les règles telles qu'elles seraient après le changement."""
-        removed = frozenset(change.removed)
-        return [*(rule for rule in self._rules or () if rule not in removed), *change.added]
-
-    def _index(self, rules: Iterable[PolicyRule]) -> _State:
-        """Range les règles pour la décision : les rôles toujours, l'index si le plan du matcher le permet."""
-        roles = RoleGraph(shares_domains=self._options["share_domains"])
-        state = _State(roles=roles)
-        if self.plan.is_indexed:
-            request, fields = self.model["r"]["r"].tokens, self.model["p"]["p"].tokens
-            state.index = PolicyIndex(self.plan, self.model["e"]["e"].value, request, fields, roles)
-        for rule in rules:
-            state.add(rule)
-        return state
-
-    def _viewed(self, rules: Iterable[PolicyRule], state: _State) -> tuple[Model, dict[str, Any]]:
-        """Fait le modèle que lit l'interface de Casbin : des vues sur les règles et les rôles."""
-        model = _blank(self.model)
-        for section in ("p", "g"):
-            for assertion in (model[section] or {}).values():
-                assertion.policy = RuleRows()
-        for rule in rules:
-            model[rule.section][rule.ptype].policy.append(rule.values)
-        managers = {ptype: GraphRoleManager(state.roles) for ptype in model["g"] or {}}
-        for ptype, manager in managers.items():
-            model["g"][ptype].rm = manager
+    def _wired(self, model: IndexedModel) -> tuple[IndexedModel, dict[str, Any]]:
+        """Relie les règles `g` d'un modèle strict à leurs liens."""
+        managers: dict[str, Any] = {}
+        for ptype, assertion in (model["g"] or {}).items():
+            has_domains = len(assertion.tokens) > 2  # noqa: PLR2004 - membre et rôle ; au-delà, un domaine
+            graph = RoleGraph(shares_domains=self._options["share_domains"] and has_domains, sequence=model.sequence)
+            managers[ptype] = assertion.rm = ReadOnlyRoleManager(graph, has_domains=has_domains, on_change=_nothing)
+            assertion.policy.watch(LinkRows(graph))
         return model, managers
-
-    def _build(self, rules: Iterable[PolicyRule]) -> tuple[Model, dict[str, Any]]:
-        """Fait un modèle neuf, ses règles et ses gestionnaires de rôles."""
-        model = _blank(self.model)
-        managers = {ptype: self._role_manager(assertion) for ptype, assertion in (model["g"] or {}).items()}
-        for rule in rules:
-            model[rule.section][rule.ptype].policy.append(list(rule.values))
-            if rule.section == "g":
-                managers[rule.ptype].add_link(*rule.values)
-        model.sort_policies_by_subject_hierarchy()
-        model.sort_policies_by_priority()
-        return model, managers
-
-    def _role_manager(self, assertion: Any) -> Any:  # noqa: ANN401 - types de pycasbin
-        """Fait le gestionnaire de rôles d'une définition `g…`, et l'y attache."""
-        if len(assertion.tokens) > 2:  # noqa: PLR2004 - membre et rôle ; au-delà, un domaine
-            assertion.rm = default_role_manager.DomainManager(MAX_HIERARCHY_LEVEL)
-        else:
-            assertion.rm = default_role_manager.RoleManager(MAX_HIERARCHY_LEVEL)
-        if self._options["share_domains"]:
-            assertion.rm.add_domain_matching_func(acl_match)
-        return assertion.rm
 
     def get_named_policy(self, ptype: str) -> list[list[str]]:
         """Rend les règles d'un type, comme une liste neuve."""
@@ -315,18 +460,77 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         return list(super().get_named_grouping_policy(ptype))
 
     async def load_policy(self) -> None:
-        """Relit toute la politique ; en mode strict, sans que la décision voie d'état intermédiaire.
+        """Relit toute la politique, sans que la décision voie d'état intermédiaire ni qu'un changement se perde.
 
         Raises:
             PolicyUnreadableError: en mode strict, une ligne de la base pourrait refuser mais ne se lit pas ;
                 l'ancienne politique reste en service.
         """
         if not self._strict:
-            await super().load_policy()
+            await self._load_as_casbin()
         elif self.adapter is None:
             self.install(())
         else:
-            self.install(readable(await self.adapter.read_rules(), self.schema))
+            await self._load_aside()
+
+    async def _load_aside(self) -> None:
+        """Lit et construit à côté ; ce qui change pendant ce temps est refait sur ce qui a été lu."""
+        before = self.model
+        with before.recording() as changes:
+            prepared = await self.prepare_aside(await self.adapter.read_rules())
+        if self.model is not before:
+            return  # une politique plus récente a été mise en service entre-temps
+        for ptype, row, arrives in changes:
+            _redo(prepared.model.rows(ptype), row, arrives=arrives)
+        self.install(prepared)
+
+    async def prepare_aside(self, rules: Sequence[tuple[int, PolicyRule]]) -> Prepared:
+        """Construit une politique lue hors de la boucle d'événements, sans la mettre en service.
+
+        Args:
+            rules: couples (numéro de ligne dans la base, règle).
+
+        Raises:
+            PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas.
+        """
+        return await aside(lambda: self.prepare(readable(rules, self.schema)), is_short=len(rules) < SHORT_POLICY)
+
+    async def _load_as_casbin(self) -> None:
+        """Lit comme Casbin, dans un modèle à part ; ce qui change pendant la lecture est refait sur ce qui a été lu."""
+        fresh = self.model.blank()
+        with self.model.recording() as changes:
+            await self.adapter.load_policy(fresh)
+        for ptype, row, arrives in changes:
+            _redo(fresh.rows(ptype), row, arrives=arrives)
+        fresh.sort_policies_by_subject_hierarchy()
+        fresh.sort_policies_by_priority()
+        with self.model.sequence.writing():
+            self._relink(fresh)
+
+    def _relink(self, fresh: IndexedModel) -> None:
+        """Met un modèle lu en service, avec ses liens ; s'ils ne se font pas, l'ancien reprend les siens."""
+        for ptype, assertion in (fresh["g"] or {}).items():
+            assertion.rm, assertion.cond_rm = self.rm_map.get(ptype), self.cond_rm_map.get(ptype)
+        try:
+            if self.auto_build_role_links:
+                self._build_links(fresh)
+            self.model = fresh
+        except Exception:
+            self.build_role_links()
+            raise
+
+    def build_role_links(self) -> None:
+        """Refait les liens ; sans objet en mode strict, où ils suivent les règles."""
+        if not self._strict:
+            with self.model.sequence.writing():
+                self._build_links(self.model)
+
+    def _build_links(self, model: IndexedModel) -> None:
+        """Refait les liens d'un modèle, conditionnels compris : l'exécuteur asynchrone de Casbin oublie ceux-là."""
+        for manager in (*self.rm_map.values(), *self.cond_rm_map.values()):
+            manager.clear()
+        model.build_role_links(self.rm_map)
+        model.build_conditional_role_links(self.cond_rm_map)
 
     # --- écriture, en mode strict --------------------------------------------------------------------------------
 
@@ -411,6 +615,23 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         found = self.model.get_filtered_policy(sec, ptype, index, *values)
         return tuple(PolicyRule.of(ptype, rule) for rule in found)
 
+    async def add_named_grouping_policies(self, ptype: str, rules: Sequence[Sequence[str]]) -> bool:
+        """Ajoute des liens, tous ou aucun ; un lot refusé ne donne aucun rôle."""
+        added = bool(await self._add_policies("g", ptype, rules))
+        if added and self.auto_build_role_links:
+            self.model.build_incremental_role_links(self.rm_map[ptype], PolicyOp.Policy_add, "g", ptype, rules)
+        return added
+
+    async def remove_named_grouping_policies(self, ptype: str, rules: Sequence[Sequence[str]]) -> bool:
+        """Retire des liens ; si un lot s'arrête en chemin, les rôles dont la règle est partie partent avec elle."""
+        rows = self.model.rows(ptype)
+        present = list({tuple(rule): rule for rule in rules if rule in rows}.values())
+        removed = bool(await self._remove_policies("g", ptype, rules))
+        if self.auto_build_role_links:
+            gone = [rule for rule in present if rule not in self.model.rows(ptype)]
+            self.model.build_incremental_role_links(self.rm_map[ptype], PolicyOp.Policy_remove, "g", ptype, gone)
+        return removed
+
     # --- ce que le mode strict refuse ----------------------------------------------------------------------------
 
     def enable_enforce(self, enabled: bool = True) -> None:  # noqa: FBT001, FBT002 - signature de pycasbin
@@ -430,25 +651,19 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if self._strict:
             self._refuse("set_model")
         super().set_model(m)
-        self._add_our_functions()
 
     def load_model(self) -> None:
         """Relit le modèle ; refusé en mode strict."""
         if self._strict:
             self._refuse("load_model")
         super().load_model()
-        self._add_our_functions()
 
     def clear_policy(self) -> None:
-        """Vide la mémoire ; refusé en mode strict, où elle suit la base."""
+        """Vide la mémoire, liens compris ; refusé en mode strict, où elle suit la base."""
         if self._strict:
             self._refuse("clear_policy")
         super().clear_policy()
-
-    def build_role_links(self) -> None:
-        """Refait les liens ; sans objet en mode strict, où ils suivent les règles."""
-        if not self._strict:
-            super().build_role_links()
+        self.build_role_links()
 
     async def save_policy(self) -> None:
         """Réécrit toute la base ; refusé en mode strict, où chaque changement y est déjà."""
@@ -498,60 +713,6 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         raise ConfigurationError(message)
 
 
-def readable(rules: Iterable[tuple[int, PolicyRule]], schema: PolicySchema) -> list[PolicyRule]:
-    """Écarte les lignes illisibles qui ne pourraient qu'accorder, et s'arrête sur celles qui pourraient refuser.
-
-    Args:
-        rules: couples (numéro de ligne dans la base, règle).
-        schema: forme du modèle.
-
-    Raises:
-        PolicyUnreadableError: une ligne illisible pourrait refuser, ou un refus se perdrait au bout d'une chaîne de
-            rôles trop longue ou circulaire ; l'ignorer ouvrirait l'accès.
-    """
-    kept = [rule for row_id, rule in rules if _is_readable(row_id, rule, schema)]
-    try:
-        for ptype in schema.links:
-            check_links(rule for rule in kept if rule.ptype == ptype)
-    except InvalidRuleError as error:
-        logger.exception("policy_links_unreadable")
-        raise PolicyUnreadableError from error
-    return kept
-
-
-def _is_readable(row_id: int, rule: PolicyRule, schema: PolicySchema) -> bool:
-    """Dit si une ligne se lit ; sinon, l'écarte ou arrête le chargement."""
-    try:
-        schema.check(rule)
-    except InvalidRuleError as error:
-        if could_deny(rule, schema):
-            logger.exception("policy_row_unreadable: id=%d", row_id)
-            raise PolicyUnreadableError from error
-        logger.warning("policy_row_skipped: id=%d", row_id)
-        return False
-    return True
-
-
-def could_deny(rule: PolicyRule, schema: PolicySchema) -> bool:
-    """Dit si une ligne illisible pourrait, bien lue, refuser quelque chose."""
-    if not schema.can_deny:
-        return False
-    names = schema.fields.get(rule.ptype)
-    if names is None or "eft" not in names:
-        return True
-    place = names.index("eft")
-    return len(rule.values) != len(names) or rule.values[place] != "allow"
-
-
-def _blank(model: Model) -> Model:
-    """Copie les définitions d'un modèle, sans ses règles."""
-    copy = Model()
-    for section, assertions in model.items():
-        for key, assertion in assertions.items():
-            copy.add_def(section, key, assertion.value)
-    return copy
-
-
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Fait taire Casbin le temps d'une construction, puis remet ses journaux comme ils étaient : il les coupe tous."""
@@ -570,3 +731,30 @@ def _silent_logger() -> logging.Logger:
     silent = logging.Logger("fastapi_acl.engine.casbin")  # noqa: LOG001 - hors de l'arbre, exprès
     silent.disabled = True
     return silent
+
+
+def _nothing() -> None:
+    """N'écoute pas."""
+
+
+def _split(rvals: tuple[Any, ...]) -> tuple[Context, tuple[Any, ...]]:
+    """Sépare le contexte des valeurs de la requête."""
+    if rvals and isinstance(rvals[0], EnforceContext):
+        context = rvals[0]
+        return (context.rtype, context.ptype, context.etype, context.mtype), rvals[1:]
+    return DEFAULT_CONTEXT, rvals
+
+
+def _conditional(assertion: Any) -> Any:  # noqa: ANN401 - types de pycasbin
+    """Fait le gestionnaire de rôles d'un type dont les liens ont une condition."""
+    if len(assertion.tokens) > 2:  # noqa: PLR2004 - membre et rôle ; au-delà, un domaine
+        return default_role_manager.ConditionalDomainManager(MAX_HIERARCHY_LEVEL)
+    return default_role_manager.ConditionalRoleManager(MAX_HIERARCHY_LEVEL)
+
+
+def _redo(rows: Rows, row: Row, *, arrives: bool) -> None:
+    """Refait un changement arrivé pendant une lecture, si elle ne l'a pas vu."""
+    if arrives and row not in rows:
+        rows.append(row)
+    elif not arrives and row in rows:
+        rows.remove(row)

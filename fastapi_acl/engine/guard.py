@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from casbin.constant.constants import ALLOW_AND_DENY_EFFECT, ALLOW_OVERRIDE_EFFECT
+
+from fastapi_acl.engine.matcher import Probe
 from fastapi_acl.engine.matching import ANY, covers, overlaps
 from fastapi_acl.engine.schema import DOMAIN_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import (
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
     from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.matcher import Key
     from fastapi_acl.engine.schema import PolicySchema
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.policy import PolicyChange, PolicyRule
@@ -37,6 +41,10 @@ ACCOUNTS: Final = ("acl.users", "write")
 
 ABAC_SCOPE: Final = "(p_scope == '*' or (p_scope == 'own' and aclOwns(r_obj, r_sub, p_eft)))"
 """Ce que le plan laisse à évaluer dans le modèle `abac` fourni."""
+
+
+COMPUTABLE_EFFECTS: Final = frozenset({ALLOW_OVERRIDE_EFFECT, ALLOW_AND_DENY_EFFECT})
+"""Effets sous lesquels une permission ne dépend pas de l'ordre des règles."""
 
 
 class ActiveAccounts(Protocol):
@@ -184,8 +192,10 @@ class AdministratorGuard:
         """
         if actor is SYSTEM or not _may_revoke(change) or await self._stays(actor, change, enforcer):
             return
-        future = enforcer.preview(change)
-        if not await self._any_administrator([actor.id, *_accounts(future.rules)], future):
+        with enforcer.trial(change):
+            candidates = [actor.id, *_accounts(enforcer.rules)]
+            administrators = [account for account in dict.fromkeys(candidates) if self._is_administrator(account)]
+        if not await self._any_active(administrators):
             raise LastAdministratorError
 
     async def _stays(self, actor: Principal, change: PolicyChange, enforcer: PolicyEnforcer) -> bool:
@@ -196,15 +206,15 @@ class AdministratorGuard:
         domain = (EVERY_DOMAIN,) if enforcer.schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
         mine = enforcer.closure(actor.subject, *domain)
         touched = any(name in rule.values for rule in change for name in mine)
-        return not touched and await self._any_administrator([actor.id], enforcer)
+        return not touched and self._is_administrator(actor.id) and await self._any_active([actor.id])
 
-    def require_authority(self, user_id: str, actor: Principal, enforcer: PolicyEnforcer) -> None:
+    def require_authority(self, user_id: str, actor: Principal) -> None:
         """Refuse qu'un compte soit touché par qui n'est pas administrateur quand lui l'est.
 
         Raises:
             EscalationRefusedError: le compte peut modifier les règles, et pas l'auteur.
         """
-        if actor is SYSTEM or not self.authorizer.allows(user_id, *ADMINISTRATION, enforcer=enforcer):
+        if actor is SYSTEM or not self._is_administrator(user_id):
             return
         if not self.authorizer.still_allows(actor, *ADMINISTRATION):
             message = "Ce compte est administrateur ; il faut l’être aussi pour y toucher."
@@ -216,22 +226,21 @@ class AdministratorGuard:
         Raises:
             LastAdministratorError: il l'est.
         """
-        if not self.authorizer.allows(user_id, *ADMINISTRATION, enforcer=enforcer):
+        if not self._is_administrator(user_id):
             return
-        others = [account for account in _accounts(enforcer.rules) if account != user_id]
-        if not await self._any_administrator(others, enforcer):
+        others = dict.fromkeys(account for account in _accounts(enforcer.rules) if account != user_id)
+        if not await self._any_active([account for account in others if self._is_administrator(account)]):
             raise LastAdministratorError
 
-    async def _any_administrator(self, candidates: Iterable[str], enforcer: PolicyEnforcer) -> bool:
-        """Dit si l'un de ces comptes est actif et administrateur ; s'arrête au premier."""
-        for account in dict.fromkeys(candidates):
-            if self.authorizer.allows(account, *ADMINISTRATION, enforcer=enforcer) and await self._is_active(account):
-                return True
-        return False
+    def _is_administrator(self, account: str) -> bool:
+        """Dit si la politique en service permet à un compte de modifier les règles."""
+        return self.authorizer.allows(account, *ADMINISTRATION)
 
-    async def _is_active(self, account: str) -> bool:
-        """Dit si le compte est actif ; sans comptes à nous, tout sujet l'est."""
-        return self.accounts is None or bool(await self.accounts.active_ids([account]))
+    async def _any_active(self, accounts: Sequence[str]) -> bool:
+        """Dit si l'un de ces comptes est actif ; sans comptes à nous, tout sujet l'est."""
+        if self.accounts is None or not accounts:
+            return bool(accounts)
+        return bool(await self.accounts.active_ids(accounts))
 
 
 def _is_computable(enforcer: PolicyEnforcer) -> bool:
@@ -239,7 +248,16 @@ def _is_computable(enforcer: PolicyEnforcer) -> bool:
 
     La condition de portée du modèle `abac` s'y ajoute, qui ne fait que restreindre.
     """
-    return enforcer.plan.is_indexed and enforcer.plan.residual in {"", ABAC_SCOPE}
+    plan = enforcer.plan
+    known = len(plan.branches) == 1 and all(_is_comparable(key) for key in plan.branches[0].keys)
+    unordered = enforcer.model["e"]["e"].value in COMPUTABLE_EFFECTS
+    single = len(enforcer.schema.fields) == 1 and enforcer.schema.links.keys() <= {"g"}
+    return known and unordered and single and plan.branches[0].gate is None and plan.residual in {"", ABAC_SCOPE}
+
+
+def _is_comparable(key: Key) -> bool:
+    """Dit si un terme compare une valeur de la requête par égalité, `aclMatch` ou rôle."""
+    return key.request is not None and key.probe is not Probe.KEY_MATCH
 
 
 def _may_revoke(change: PolicyChange) -> bool:

@@ -1,179 +1,174 @@
-"""Les règles, rangées par les valeurs que le matcher compare : une décision ne touche que ses candidates."""
+"""Les règles d'une branche du matcher, rangées par les valeurs qu'il compare : une décision ne touche que ses cases."""
 
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from fastapi_acl.engine.matcher import Probe, compile_residual
+from fastapi_acl.engine.matcher import Probe
 from fastapi_acl.engine.matching import ANY, is_prefix, patterns_of
-from fastapi_acl.shared.exceptions import DecisionFailedError
+from fastapi_acl.engine.patterns import PatternGroups
+from fastapi_acl.shared.identity import AttributedName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from fastapi_acl.engine.matcher import Key, MatcherPlan
+    from fastapi_acl.engine.matcher import Branch, Key
     from fastapi_acl.engine.role_graph import RoleGraph
-    from fastapi_acl.shared.policy import PolicyRule
+    from fastapi_acl.engine.rows import Row
 
-ALLOW_OVERRIDE: Final = "some(where (p_eft == allow))"
-ALLOW_AND_DENY: Final = "some(where (p_eft == allow)) && !some(where (p_eft == deny))"
+ALLOW: Final = 1
+DENY: Final = 2
+OTHER: Final = 4
+MASKS: Final = {"allow": ALLOW, "deny": DENY}
 
-INDEXED_EFFECTS: Final = frozenset({ALLOW_OVERRIDE, ALLOW_AND_DENY})
-"""Effets que l'index décide ; la priorité, où l'ordre compte, reste à Casbin."""
+Cell = dict["Row", int]
+"""Les règles d'une case, et ce que chacune dit : `ALLOW`, `DENY` ou `OTHER`."""
+
+Cells = dict[tuple[Any, ...], Cell]
+Probing = "Callable[..., list[Cell] | None]"
+
+TEXTS: Final = frozenset({str, AttributedName})
+"""Types qui se cherchent comme un texte ; tout autre objet peut redéfinir l'égalité et se compare règle par règle."""
 
 
-class Entry(NamedTuple):
-    """Une règle, son rang et son effet."""
+class Bucket:
+    """Les cases d'une première clé, et les motifs que leurs règles emploient."""
 
-    rank: int
-    allows: bool
-    values: tuple[str, ...]
+    __slots__ = ("cells", "groups")
+
+    def __init__(self, groups: Sequence[PatternGroups]) -> None:
+        """Part vide."""
+        self.cells: Cells = {}
+        self.groups = groups
 
 
-class PolicyIndex:
-    """Index des règles `p` d'un modèle à une conjonction.
+class BranchIndex:
+    """Index d'une branche : la première clé mène à un seau, les autres à une case de ce seau.
 
-    Deux étages : la première clé (le sujet) mène à une case, les autres à ses règles. Un motif de règle (`*`, `a:*`)
-    se cherche comme une valeur : on énumère les motifs qui couvrent la valeur demandée, au lieu d'essayer les règles.
+    Un motif `aclMatch` se cherche comme une valeur : on énumère les motifs qui couvrent la valeur demandée. Les motifs
+    `keyMatch*` sont groupés par préfixe littéral. La fonction qui cherche est écrite pour la branche : ses boucles sont
+    celles de ses clés, et aucune valeur de règle ou de requête n'y entre.
     """
 
-    def __init__(
-        self,
-        plan: MatcherPlan,
-        effect: str,
-        request: Sequence[str],
-        fields: Sequence[str],
-        roles: RoleGraph | None,
-    ) -> None:
+    def __init__(self, branch: Branch, roles: Mapping[str, RoleGraph], request_size: int) -> None:
         """Prépare un index vide.
 
         Args:
-            plan: plan du matcher, indexable.
-            effect: expression de l'effet, parmi `INDEXED_EFFECTS`.
-            request: jetons de la requête.
-            fields: jetons de la règle.
-            roles: liens `g`, que l'index consulte sans les tenir à jour.
+            branch: conjonction du matcher.
+            roles: liens de chaque fonction de rôles que la branche emploie.
+            request_size: nombre de valeurs d'une requête.
         """
-        self._first, *self._others = plan.keys
-        self._roles = roles
-        self._deny_overrides = effect == ALLOW_AND_DENY
-        self._eft = fields.index("p_eft") if "p_eft" in fields else None
-        self._residual = compile_residual(plan.residual, request, fields) if plan.residual else None
-        self._buckets: dict[str, dict[tuple[str, ...], dict[tuple[str, ...], Entry]]] = {}
-        self._shapes: list[Counter[str]] = [Counter() for _ in self._others]
-        self._denials = 0
-        self._rank = 0
+        self._keys = branch.keys
+        self._first = branch.keys[0] if branch.keys and branch.keys[0].probe is not Probe.KEY_MATCH else None
+        self._others = branch.keys[1:] if self._first is not None else branch.keys
+        self._motifs = [key for key in self._others if key.probe is Probe.KEY_MATCH]
+        self._buckets: dict[Any, Bucket] = {}
+        self.shapes = [Counter[str]() for _ in self._keys]
+        self.probe: Callable[..., list[Cell] | None] = self._write(roles, request_size)
 
-    def add(self, rule: PolicyRule) -> None:
-        """Range une règle, à la fin de l'ordre."""
-        self._rank += 1
-        allows = self._eft is None or rule.values[self._eft] == "allow"
-        key = self._key(rule)
-        bucket = self._buckets.setdefault(rule.values[self._first.field], {})
-        bucket.setdefault(key, {})[rule.values] = Entry(self._rank, allows, rule.values)
-        self._denials += not allows
-        for shapes, value in zip(self._shapes, key, strict=True):
-            shapes[_shape(value)] += 1
+    def add(self, row: Row, mask: int) -> None:
+        """Range une règle dans sa case."""
+        first, key = self._place(row)
+        bucket = self._buckets.get(first)
+        if bucket is None:
+            bucket = self._buckets[first] = Bucket([PatternGroups(motif.function) for motif in self._motifs])
+        bucket.cells.setdefault(key, {})[row] = mask
+        for motif, group in zip(self._motifs, bucket.groups, strict=True):
+            group.add(row[motif.field])
+        self._count(row, 1)
 
-    def remove(self, rule: PolicyRule) -> None:
-        """Retire une règle."""
-        subject, key = rule.values[self._first.field], self._key(rule)
-        bucket = self._buckets[subject]
-        self._denials -= not bucket[key].pop(rule.values).allows
-        if not bucket[key]:
-            del bucket[key]
-        if not bucket:
-            del self._buckets[subject]
-        for shapes, value in zip(self._shapes, key, strict=True):
-            shapes[_shape(value)] -= 1
+    def remove(self, row: Row) -> None:
+        """Retire une règle, sans laisser de case vide."""
+        first, key = self._place(row)
+        bucket = self._buckets[first]
+        del bucket.cells[key][row]
+        if not bucket.cells[key]:
+            del bucket.cells[key]
+        for motif, group in zip(self._motifs, bucket.groups, strict=True):
+            group.discard(row[motif.field])
+        if not bucket.cells:
+            del self._buckets[first]
+        self._count(row, -1)
 
-    def decide(self, values: Sequence[str]) -> bool:
-        """Décide, en s'arrêtant dès que l'effet le permet.
+    def bucket(self, first: str) -> Cells:
+        """Rend les cases d'une valeur de la première clé."""
+        found = self._buckets.get(first)
+        return found.cells if found is not None else {}
 
-        Raises:
-            DecisionFailedError: un terme restant ne rend pas un booléen.
+    def _place(self, row: Row) -> tuple[Any, tuple[Any, ...]]:
+        """Rend la première clé d'une règle, et les autres."""
+        first = row[self._first.field] if self._first is not None else None
+        return first, tuple([row[key.field] for key in self._others])
+
+    def _count(self, row: Row, step: int) -> None:
+        """Compte les formes de motifs, pour ne chercher que celles que des règles emploient."""
+        for key, shapes in zip(self._keys, self.shapes, strict=True):
+            if key.probe is Probe.PATTERN:
+                shape = _shape(row[key.field])
+                shapes[shape] += step
+                if not shapes[shape]:
+                    del shapes[shape]
+
+    def _write(self, roles: Mapping[str, RoleGraph], request_size: int) -> Callable[..., list[Cell] | None]:
+        """Écrit la fonction qui cherche : une boucle par clé à plusieurs valeurs.
+
+        Elle rend les cases atteintes, ou None si une valeur de la requête ne se cherche pas comme un texte.
         """
-        stops_at_allow = not (self._deny_overrides and self._denials)
-        allowed = False
-        for found in self._candidates(values):
-            for entry in found:
-                if entry.allows:
-                    if stops_at_allow:
-                        return True
-                    allowed = True
-                elif self._deny_overrides:
-                    return False
-        return allowed
+        scope: dict[str, Any] = {"buckets": self._buckets, "TEXTS": TEXTS, "patterns_of": patterns_of, "ANY": ANY}
+        for place, key in enumerate(self._keys):
+            scope[f"shapes{place}"] = self.shapes[place]
+            if key.probe is Probe.ROLE:
+                scope[f"closures{place}"] = roles[key.function]
+        source = _source(self._first, self._others, len(self._keys), request_size)
+        exec(compile(source, "<index>", "exec"), scope)  # noqa: S102 - texte fait de numéros de clés, d'aucune donnée
+        written: Callable[..., list[Cell] | None] = scope["probe"]
+        return written
 
-    def explain(self, values: Sequence[str]) -> tuple[bool, list[str]]:
-        """Décide et rend la règle que Casbin nommerait.
 
-        C'est la première qui refuse, si un refus l'emporte ; sinon le premier accord, ou, quand un refus pouvait
-        encore suivre, le dernier ; sans accord, la dernière règle rencontrée.
-        """
-        entries = sorted(entry for found in self._candidates(values) for entry in found)
-        decisive = next((entry for entry in entries if entry.allows is not self._deny_overrides), None)
-        shown = decisive or (entries[-1] if entries else None)
-        allowed = shown is not None and shown.allows
-        return allowed, list(shown.values) if shown is not None else []
-
-    def _candidates(self, values: Sequence[str]) -> Iterator[Iterable[Entry]]:
-        """Énumère, case par case, les règles que la requête satisfait."""
-        keys: list[tuple[str, ...]] | None = None
-        for subject in self._subjects(values):
-            bucket = self._buckets.get(subject)
-            if bucket is None:
-                continue
-            if keys is None:
-                keys = self._keys(values)
-            for key in keys:
-                if key in bucket:
-                    yield self._matching(bucket[key].values(), values)
-
-    def _keys(self, values: Sequence[str]) -> list[tuple[str, ...]]:
-        """Rend toutes les clés, hors de la première composante, que la requête atteint."""
-        probes = zip(self._others, self._shapes, strict=True)
-        return list(product(*[self._variants(key, shapes, values) for key, shapes in probes]))
-
-    def _matching(self, entries: Iterable[Entry], values: Sequence[str]) -> Iterable[Entry]:
-        """Écarte les règles que les termes restants refusent."""
-        if self._residual is None:
-            return entries
-        return [entry for entry in entries if _boolean(self._residual, values, entry.values)]
-
-    def _subjects(self, values: Sequence[str]) -> Iterable[str]:
-        """Énumère les valeurs de la première clé que la requête atteint."""
-        key = self._first
-        value = values[key.request]
-        if key.probe is Probe.ROLE and self._roles is not None:
-            return self._roles.closure(value, *(() if key.domain is None else (values[key.domain],)))
-        return patterns_of(value) if key.probe is Probe.PATTERN else (value,)
-
-    @staticmethod
-    def _variants(key: Key, shapes: Counter[str], values: Sequence[str]) -> Sequence[str]:
-        """Énumère ce qu'une autre clé peut valoir, en se tenant aux formes que les règles emploient."""
-        value = values[key.request]
+def _source(first: Key | None, others: Sequence[Key], size: int, request_size: int) -> str:
+    """Écrit le texte de la fonction qui cherche."""
+    offset = size - len(others)
+    keys = ([first] if first is not None else []) + list(others)
+    texts = sorted({place for key in keys for place in (key.request, key.domain) if isinstance(place, int)})
+    lines = [f"def probe({', '.join(f'r{place}' for place in range(request_size))}):"]
+    if texts:
+        lines.append(f"    if {' or '.join(f'r{place}.__class__ not in TEXTS' for place in texts)}: return None")
+    lines += ["    found = []", f"    for first in {_values(first, 0) if first is not None else '(None,)'}:"]
+    lines += ["        bucket = buckets.get(first)", "        if bucket is None: continue"]
+    indent, components, motif = "        ", [], 0
+    for place, key in enumerate(others, start=offset):
         if key.probe is Probe.EXACT:
-            return (value,)
-        if shapes["prefix"]:
-            return patterns_of(value)
-        return (value, ANY) if shapes["any"] and value != ANY else (value,)
+            components.append(_value(key))
+            continue
+        values = f"bucket.groups[{motif}].matching(r{key.request})" if key.probe is Probe.KEY_MATCH else _values(key, place)
+        motif += key.probe is Probe.KEY_MATCH
+        lines.append(f"{indent}for k{place} in {values}:")
+        indent += "    "
+        components.append(f"k{place}")
+    lines.append(f"{indent}cell = bucket.cells.get(({''.join(f'{name}, ' for name in components)}))")
+    lines += [f"{indent}if cell is not None: found.append(cell)", "    return found"]
+    return "\n".join(lines)
 
-    def _key(self, rule: PolicyRule) -> tuple[str, ...]:
-        """Rend la clé d'une règle, hors de la première composante."""
-        return tuple(rule.values[key.field] for key in self._others)
+
+def _value(key: Key) -> str:
+    """Écrit la valeur que cherche une égalité."""
+    return f"r{key.request}" if key.request is not None else repr(key.constant)
+
+
+def _values(key: Key, place: int) -> str:
+    """Écrit les valeurs que cherche une clé."""
+    if key.probe is Probe.EXACT:
+        return f"({_value(key)},)"
+    if key.probe is Probe.PATTERN:
+        shapes, value = f"shapes{place}", f"r{key.request}"
+        few = f"(({value}, ANY) if 'any' in {shapes} and {value} != ANY else ({value},))"
+        return f"(patterns_of({value}) if 'prefix' in {shapes} else {few})"
+    domain = f"r{key.domain}" if isinstance(key.domain, int) else repr(key.domain or "")
+    known = f"closures{place}.closures.get({domain})"
+    return f"((known.get(r{key.request}) if (known := {known}) is not None else None) or closures{place}.walk(r{key.request}, {domain}))"
 
 
 def _shape(value: str) -> str:
     """Rend la forme d'une valeur de règle : joker, préfixe ou texte exact."""
     return "any" if value == ANY else "prefix" if is_prefix(value) else "exact"
-
-
-def _boolean(residual: Callable[..., object], request: Sequence[object], rule: Sequence[str]) -> bool:
-    """Évalue les termes restants ; autre chose qu'un booléen n'est pas une réponse."""
-    answer = residual(*request, *rule)
-    if answer is True or answer is False:
-        return answer
-    raise DecisionFailedError

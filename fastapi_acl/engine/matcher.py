@@ -1,24 +1,20 @@
-"""Un matcher, lu une fois : quels termes deviennent des clés d'index, et ce qu'il reste à évaluer par règle.
+"""Un matcher, lu une fois : quels termes désignent des cases d'index, et ce qu'il reste à évaluer par règle.
 
-`g(r.sub, p.sub) && aclMatch(r.obj, p.obj) && r.act == p.act` n'a pas à être évalué règle par règle : les trois termes
-désignent des cases. Ce que le plan ne sait pas lire entièrement revient à l'évaluation de Casbin : plus lent, jamais
-faux.
+`g(r.sub, p.sub) && r.obj == p.obj` n'a pas à être évalué règle par règle : ses deux termes désignent des cases. Le plan
+n'a qu'une obligation, ne manquer aucune règle que le matcher accepterait ; celles qu'il désigne de trop sont évaluées.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.engine.matching import acl_owns
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from casbin.model import Model
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class Probe(Enum):
@@ -26,6 +22,7 @@ class Probe(Enum):
 
     EXACT = "=="
     PATTERN = "aclMatch"
+    KEY_MATCH = "keyMatch"
     ROLE = "g"
 
 
@@ -35,23 +32,43 @@ class Key:
 
     Attributes:
         probe: façon de chercher.
-        request: place de la valeur dans la requête.
         field: place de la valeur dans la règle.
-        domain: pour un rôle, place du domaine dans la requête ; None sans domaine.
+        request: place de la valeur dans la requête ; None si le terme la compare à `constant`.
+        constant: texte du matcher auquel le champ est comparé.
+        function: nom de la fonction, pour un rôle ou un motif.
+        domain: pour un rôle, place du domaine dans la requête, ou texte ; None sans domaine.
     """
 
     probe: Probe
-    request: int
     field: int
-    domain: int | None = None
+    request: int | None = None
+    constant: str = ""
+    function: str = ""
+    domain: int | str | None = None
 
     def describe(self, request: Sequence[str], fields: Sequence[str]) -> str:
         """Rend le terme tel que le modèle l'écrit."""
-        left, right = f"r.{request[self.request]}", f"p.{fields[self.field]}"
+        left = repr(self.constant) if self.request is None else f"r.{request[self.request]}"
+        right = f"p.{fields[self.field]}"
         if self.probe is Probe.EXACT:
             return f"{left} == {right}"
-        domain = f", r.{request[self.domain]}" if self.domain is not None else ""
-        return f"{self.probe.value}({left}, {right}{domain})"
+        domain = f", r.{request[self.domain]}" if isinstance(self.domain, int) else ""
+        return f"{self.function}({left}, {right}{domain})"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Une conjonction du matcher.
+
+    Attributes:
+        keys: composantes de clé, les rôles d'abord.
+        gate: termes sur la requête seule, qui ne peuvent pas échouer ; None s'il n'y en a pas.
+        rest: termes que ni les clés ni `gate` ne couvrent.
+    """
+
+    keys: tuple[Key, ...]
+    gate: ast.expr | None = None
+    rest: tuple[ast.expr, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +76,13 @@ class MatcherPlan:
     """Ce qu'il faut chercher, et ce qu'il reste à évaluer sur les règles trouvées.
 
     Attributes:
-        keys: composantes de clé, le sujet d'abord.
-        residual: termes restants, en Python ; vide s'il n'y en a pas.
+        branches: conjonctions ; une règle acceptée est dans les cases de l'une d'elles.
+        expression: ce qu'il faut évaluer sur chaque règle trouvée ; None si les cases suffisent.
         reason: pourquoi rien n'est indexé ; vide si le plan sert.
     """
 
-    keys: tuple[Key, ...] = ()
-    residual: str = ""
+    branches: tuple[Branch, ...] = ()
+    expression: ast.expr | None = None
     reason: str = ""
 
     @property
@@ -73,163 +90,83 @@ class MatcherPlan:
         """Vrai si les décisions passent par l'index."""
         return not self.reason
 
+    @property
+    def residual(self) -> str:
+        """Termes à évaluer sur les règles trouvées, en Python ; vide si les cases suffisent."""
+        if self.expression is None:
+            return ""
+        terms = self.branches[0].rest if len(self.branches) == 1 else (self.expression,)
+        return " and ".join(f"({ast.unparse(term)})" for term in terms)
+
     def describe(self, request: Sequence[str], fields: Sequence[str]) -> str:
         """Rend le plan en quelques lignes, pour une personne."""
         if self.reason:
             return f"évaluation de Casbin, règle par règle : {self.reason}"
-        lines = [f"clé      : {key.describe(request, fields)}" for key in self.keys]
-        return "\n".join([*lines, f"évalué   : {self.residual}"] if self.residual else lines)
+        lines: list[str] = []
+        for number, branch in enumerate(self.branches, start=1):
+            lines += [f"branche  : {number} sur {len(self.branches)}"] * (len(self.branches) > 1)
+            lines += [f"clé      : {key.describe(request, fields)}" for key in branch.keys]
+            lines += [f"requête  : {ast.unparse(branch.gate)}"] if branch.gate is not None else []
+            lines += [] if branch.keys else ["clé      : aucune, toutes les règles sont évaluées"]
+        return "\n".join([*lines, f"évalué   : {self.residual}"] if self.expression is not None else lines)
 
 
-class _NotPlannable(Exception):  # noqa: N818 - un détour, pas une erreur
-    """Le matcher sort de ce que le plan sait lire."""
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Ce que les noms d'un matcher désignent.
 
+    Attributes:
+        request: place de chaque jeton de la requête (`r_sub`…).
+        fields: place de chaque jeton de la règle (`p_sub`…).
+        links: pour chaque fonction de rôles, vrai si ses liens portent un domaine.
+        patterns: fonctions de comparaison que l'index sait chercher, et comment.
+    """
+
+    request: Mapping[str, int]
+    fields: Mapping[str, int]
+    links: Mapping[str, bool] = field(default_factory=dict)
+    patterns: Mapping[str, Probe] = field(default_factory=dict)
+
+
+MAX_BRANCHES: Final = 16
+"""Conjonctions au-delà desquelles une disjonction n'est plus développée."""
 
 _STRING_OR_OPERATOR: Final = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(&&)|(\|\|)|(!(?!=))""")
 _PYTHON: Final = {2: " and ", 3: " or ", 4: " not "}
 
-CONDITIONS: Final[Mapping[str, Callable[..., bool]]] = {"aclOwns": acl_owns}
-"""Nos fonctions qu'un terme restant peut appeler."""
 
-SIMPLE_NODES: Final = (
-    ast.BoolOp,
-    ast.And,
-    ast.Or,
-    ast.UnaryOp,
-    ast.Not,
-    ast.Compare,
-    ast.Eq,
-    ast.NotEq,
-    ast.Lt,
-    ast.LtE,
-    ast.Gt,
-    ast.GtE,
-    ast.In,
-    ast.NotIn,
-    ast.Name,
-    ast.Load,
-    ast.Constant,
-    ast.Attribute,
-    ast.Tuple,
-)
-"""Nœuds qu'un terme restant peut contenir : ni appel, ni indice, ni compréhension."""
+class UnreadableMatcherError(Exception):
+    """L'expression sort de ce que le plan sait lire."""
 
 
-def plan_matcher(model: Model) -> MatcherPlan:
-    """Lit le matcher d'un modèle.
+def plan_matcher(matcher: str, words: Vocabulary) -> MatcherPlan:
+    """Lit un matcher.
 
     Args:
-        model: modèle Casbin chargé, à une seule définition `r`, `p`, `e` et `m`.
+        matcher: expression, telle que Casbin l'a préparée (`r_sub`, `p_obj`…).
+        words: ce que ses noms désignent.
 
     Returns:
         Un plan ; `reason` dit pourquoi rien n'est indexé, le cas échéant.
     """
     try:
-        return _Planner(model).plan()
-    except _NotPlannable as detour:
-        return MatcherPlan(reason=str(detour))
+        tree = parse(matcher)
+    except UnreadableMatcherError as error:
+        return MatcherPlan(reason=str(error))
+    return _Planner(words).plan(tree)
 
 
-class _Planner:
-    """Lit une conjonction, terme par terme."""
+def parse(expression: str) -> ast.expr:
+    """Lit une expression, opérateurs de Casbin compris ; un texte entre guillemets reste ce qu'il est.
 
-    def __init__(self, model: Model) -> None:
-        """Range les noms de la requête et de la règle à leur place."""
-        if any(len(model[section]) != 1 for section in ("r", "p", "e", "m")):
-            message = "plusieurs définitions r, p, e ou m"
-            raise _NotPlannable(message)
-        self._request: Mapping[str, int] = {name: place for place, name in enumerate(model["r"]["r"].tokens)}
-        self._fields: Mapping[str, int] = {name: place for place, name in enumerate(model["p"]["p"].tokens)}
-        self._links = {name: assertion.value.count("_") for name, assertion in (model["g"] or {}).items()}
-        self._tree = _parse(model["m"]["m"].value)
-
-    def plan(self) -> MatcherPlan:
-        """Rend le plan : une clé par terme reconnu, le reste à évaluer."""
-        keys: list[Key] = []
-        residual: list[ast.expr] = []
-        for term in _conjunction(self._tree):
-            key = self._key(term)
-            if key is not None and key.field not in {other.field for other in keys}:
-                keys.append(key)
-            else:
-                residual.append(self._checked(term))
-        if not keys:
-            message = "aucun terme ne compare une valeur de la requête à un champ de la règle"
-            raise _NotPlannable(message)
-        keys.sort(key=lambda key: key.probe is not Probe.ROLE)
-        return MatcherPlan(tuple(keys), " and ".join(f"({ast.unparse(term)})" for term in residual))
-
-    def _key(self, term: ast.expr) -> Key | None:
-        """Reconnaît un terme indexable."""
-        if isinstance(term, ast.Compare) and len(term.ops) == 1 and isinstance(term.ops[0], ast.Eq):
-            return self._pair(Probe.EXACT, term.left, term.comparators[0]) or self._pair(
-                Probe.EXACT, term.comparators[0], term.left
-            )
-        if isinstance(term, ast.Call) and isinstance(term.func, ast.Name) and not term.keywords:
-            return self._call(term.func.id, term.args)
-        return None
-
-    def _call(self, name: str, arguments: Sequence[ast.expr]) -> Key | None:
-        """Reconnaît `aclMatch(r.x, p.y)` et `g(r.x, p.y[, r.dom])`."""
-        if name == "aclMatch" and len(arguments) == 2:  # noqa: PLR2004 - valeur et motif
-            return self._pair(Probe.PATTERN, arguments[0], arguments[1])
-        if name == "g" and len(arguments) == self._links.get(name):
-            domain = self._place(self._request, arguments[2]) if len(arguments) > 2 else None  # noqa: PLR2004 - le domaine
-            return self._pair(Probe.ROLE, arguments[0], arguments[1], domain)
-        return None
-
-    def _pair(self, probe: Probe, left: ast.expr, right: ast.expr, domain: int | None = None) -> Key | None:
-        """Fait une clé d'une valeur de la requête et d'un champ de la règle."""
-        request, field = self._place(self._request, left), self._place(self._fields, right)
-        return Key(probe, request, field, domain) if request is not None and field is not None else None
-
-    @staticmethod
-    def _place(places: Mapping[str, int], node: ast.expr) -> int | None:
-        """Rend la place d'un nom simple."""
-        return places.get(node.id) if isinstance(node, ast.Name) else None
-
-    def _checked(self, term: ast.expr) -> ast.expr:
-        """Vérifie qu'un terme restant ne fait que lire et comparer."""
-        for node in ast.walk(term):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CONDITIONS:
-                continue
-            if not isinstance(node, SIMPLE_NODES):
-                message = f"« {ast.unparse(term)} » n'est pas une simple comparaison"
-                raise _NotPlannable(message)
-            known = (self._request, self._fields, CONDITIONS)
-            if isinstance(node, ast.Name) and not any(node.id in names for names in known):
-                message = f"« {node.id} » n'est ni de la requête ni de la règle"
-                raise _NotPlannable(message)
-            if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
-                message = f"l'attribut « {node.attr} » est privé"
-                raise _NotPlannable(message)
-        return term
-
-
-def compile_residual(expression: str, request: Sequence[str], fields: Sequence[str]) -> Callable[..., object]:
-    """Compile les termes restants, déjà vérifiés, en une fonction de toutes les valeurs.
-
-    Args:
-        expression: termes restants d'un plan.
-        request: jetons de la requête (`r_sub`…).
-        fields: jetons de la règle (`p_sub`…).
+    Raises:
+        UnreadableMatcherError: l'expression n'est pas du Python.
     """
-    arguments = ast.arguments(
-        posonlyargs=[ast.arg(name) for name in (*request, *fields)], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]
-    )
-    body = ast.parse(expression, mode="eval").body
-    tree = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, body)))
-    function: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), {"__builtins__": {}, **CONDITIONS})  # noqa: S307 - arbre vérifié
-    return function
-
-
-def _parse(matcher: str) -> ast.expr:
-    """Lit l'expression, opérateurs de Casbin compris."""
     try:
-        return ast.parse(_STRING_OR_OPERATOR.sub(_to_python, matcher).strip(), mode="eval").body
+        return ast.parse(_STRING_OR_OPERATOR.sub(_to_python, expression).strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         message = "l'expression ne se lit pas"
-        raise _NotPlannable(message) from error
+        raise UnreadableMatcherError(message) from error
 
 
 def _to_python(found: re.Match[str]) -> str:
@@ -237,10 +174,166 @@ def _to_python(found: re.Match[str]) -> str:
     return found[0] if found[1] is not None else _PYTHON[found.lastindex or 0]
 
 
-def _conjunction(tree: ast.expr) -> Iterator[ast.expr]:
-    """Énumère les termes d'une conjonction, à plat."""
-    if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And):
-        for value in tree.values:
-            yield from _conjunction(value)
-    else:
-        yield tree
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """Range les termes d'un matcher."""
+
+    words: Vocabulary
+
+    def plan(self, tree: ast.expr) -> MatcherPlan:
+        """Rend le plan d'une expression."""
+        branches = tuple(map(self._branch, self._disjunction(tree)))
+        if not any(branch.rest for branch in branches):
+            return MatcherPlan(branches)
+        return MatcherPlan(branches, self._without_keys(tree) if len(branches) == 1 else tree)
+
+    def _disjunction(self, tree: ast.expr) -> Sequence[Sequence[ast.expr]]:
+        """Développe une expression en conjonctions ; une disjonction qui n'y gagne rien reste un terme à évaluer."""
+        if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.Or):
+            parts = [conjunction for value in tree.values for conjunction in self._disjunction(value)]
+            return parts if len(parts) <= MAX_BRANCHES else [[tree]]
+        if not isinstance(tree, ast.BoolOp):
+            return [[tree]]
+        factors = [self._factor(value) for value in tree.values]
+        if _product(map(len, factors)) > MAX_BRANCHES:
+            return [list(tree.values)]
+        return [[term for part in parts for term in part] for parts in product(*factors)]
+
+    def _factor(self, value: ast.expr) -> Sequence[Sequence[ast.expr]]:
+        """Développe un facteur si chacune de ses conjonctions dit quelque chose de la requête."""
+        parts = self._disjunction(value)
+        is_useful = len(parts) == 1 or all(any(map(self._narrows, part)) for part in parts)
+        return parts if is_useful else [[value]]
+
+    def _narrows(self, term: ast.expr) -> bool:
+        """Dit si un terme, par la requête, écarte des règles ou toute une branche."""
+        key = self._key(term, {})
+        return self._is_gate(term) if key is None else key.request is not None
+
+    def _branch(self, terms: Sequence[ast.expr]) -> Branch:
+        """Range les termes d'une conjonction : clés, requête seule, reste."""
+        keys: dict[int, Key] = {}
+        gate, rest = [], []
+        bound = dict(filter(None, map(self._bound, terms)))
+        for term in terms:
+            key = self._key(term, bound)
+            if key is not None and key.field not in keys:
+                keys[key.field] = key
+            elif self._is_gate(term):
+                gate.append(term)
+            else:
+                rest.append(term)
+        ordered = sorted(keys.values(), key=lambda key: (key.probe is not Probe.ROLE, key.request is None))
+        return Branch(tuple(ordered), _all_of(gate), tuple(rest))
+
+    def _without_keys(self, tree: ast.expr) -> ast.expr:
+        """Met « vrai » à la place des termes que les clés garantissent ; l'ordre et la valeur du reste sont gardés."""
+        terms = self._disjunction(tree)[0]
+        bound = dict(filter(None, map(self._bound, terms)))
+        seen: set[int] = set()
+        kept: list[ast.expr] = []
+        for term in terms:
+            key = self._key(term, bound)
+            known = key is not None and key.field not in seen
+            if key is not None:
+                seen.add(key.field)
+            kept.append(ast.Constant(value=True) if known else term)
+        return _all_of(kept) or ast.Constant(value=True)
+
+    def _key(self, term: ast.expr, bound: Mapping[str, int]) -> Key | None:
+        """Reconnaît un terme indexable."""
+        if isinstance(term, ast.Compare) and len(term.ops) == 1 and isinstance(term.ops[0], ast.Eq):
+            left, right = term.left, term.comparators[0]
+            return self._exact(left, right) or self._exact(right, left)
+        if isinstance(term, ast.Call) and isinstance(term.func, ast.Name) and not term.keywords:
+            return self._call(term.func.id, term.args, bound)
+        return None
+
+    def _exact(self, left: ast.expr, right: ast.expr) -> Key | None:
+        """Reconnaît `r.x == p.y` et `p.y == "texte"`."""
+        place = _place(self.words.fields, right)
+        if place is None:
+            return None
+        if isinstance(left, ast.Constant) and type(left.value) is str:
+            return Key(Probe.EXACT, place, constant=left.value)
+        request = _place(self.words.request, left)
+        return None if request is None else Key(Probe.EXACT, place, request)
+
+    def _call(self, name: str, arguments: Sequence[ast.expr], bound: Mapping[str, int]) -> Key | None:
+        """Reconnaît `g(r.x, p.y[, domaine])` et les comparaisons de motifs."""
+        if len(arguments) < 2:  # noqa: PLR2004 - une valeur et un champ
+            return None
+        request, place = _place(self.words.request, arguments[0]), _place(self.words.fields, arguments[1])
+        if request is None or place is None:
+            return None
+        if name in self.words.links:
+            return self._role(name, (request, place), arguments[2:], bound)
+        probe = self.words.patterns.get(name)
+        return Key(probe, place, request, function=name) if probe is not None and len(arguments) == 2 else None  # noqa: PLR2004 - idem
+
+    def _role(
+        self, name: str, places: tuple[int, int], domains: Sequence[ast.expr], bound: Mapping[str, int]
+    ) -> Key | None:
+        """Reconnaît un rôle et son domaine : une valeur de la requête, un texte, ou un champ égal à une valeur."""
+        request, place = places
+        if not self.words.links[name]:
+            return Key(Probe.ROLE, place, request, function=name)
+        if not domains:
+            return Key(Probe.ROLE, place, request, function=name, domain="")
+        given = domains[0]
+        if isinstance(given, ast.Constant):
+            return Key(Probe.ROLE, place, request, function=name, domain=str(given.value))
+        domain = _place(self.words.request, given)
+        if domain is None and isinstance(given, ast.Name):
+            domain = bound.get(given.id)
+        return None if domain is None else Key(Probe.ROLE, place, request, function=name, domain=domain)
+
+    def _bound(self, term: ast.expr) -> tuple[str, int] | None:
+        """Rend le champ de règle qu'un terme `r.x == p.y` rend égal à une valeur de la requête."""
+        key = self._key(term, {})
+        if key is None or key.probe is not Probe.EXACT or key.request is None:
+            return None
+        return next(name for name, place in self.words.fields.items() if place == key.field), key.request
+
+    def _is_gate(self, term: ast.expr) -> bool:
+        """Dit si un terme ne dépend que de la requête et ne peut pas échouer."""
+        return self._is_harmless(term) and not any(_place(self.words.fields, node) is not None for node in ast.walk(term))
+
+    def _is_harmless(self, term: ast.expr) -> bool:
+        """Dit si un terme vaut toujours vrai ou faux : une clé, ou une comparaison de noms et de textes."""
+        if self._key(term, {}) is not None:
+            return True
+        if not isinstance(term, ast.Compare) or not all(isinstance(op, (ast.Eq, ast.NotEq)) for op in term.ops):
+            return False
+        return all(map(self._is_plain, (term.left, *term.comparators)))
+
+    def _is_plain(self, node: ast.expr) -> bool:
+        """Dit si un terme est un texte, ou un nom de la requête ou de la règle."""
+        known = (_place(places, node) is not None for places in (self.words.request, self.words.fields))
+        return isinstance(node, ast.Constant) or any(known)
+
+
+def _place(places: Mapping[str, int], node: ast.AST) -> int | None:
+    """Rend la place d'un nom simple."""
+    return places.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def _all_of(terms: Sequence[ast.expr]) -> ast.expr | None:
+    """Joint des termes par « et »."""
+    if not terms:
+        return None
+    return terms[0] if len(terms) == 1 else ast.BoolOp(ast.And(), list(terms))
+
+
+def _product(numbers: Iterator[int]) -> int:
+    """Multiplie des nombres, en s'arrêtant dès que c'est trop."""
+    total = 1
+    for number in numbers:
+        total = min(total * number, MAX_BRANCHES + 1)
+    return total
+
+
+def calls(expression: ast.expr | None) -> set[str]:
+    """Rend les noms des fonctions qu'une expression appelle."""
+    nodes = ast.walk(expression) if expression is not None else ()
+    return {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}

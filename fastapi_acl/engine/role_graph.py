@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
+from fastapi_acl.engine.sequence import SequenceLock
 from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import EVERY_DOMAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fastapi_acl.shared.policy import PolicyRule
+
+    DomainMatch = Callable[[str, str], bool]
 
 MAX_LINKS: Final = 9
 """Nombre de liens qu'une chaîne peut compter : au-delà, Casbin refuse en silence.
@@ -19,8 +22,16 @@ MAX_LINKS: Final = 9
 Source: https://casbin.org/docs/rbac (max hierarchy level 10)
 """
 
+MANY_DOMAINS: Final = 64
+"""Au-delà de tant de domaines touchés, tout oublier coûte moins que chercher."""
+
+MAX_DOMAINS: Final = 10_000
+"""Domaines dont les fermetures sont gardées ensemble."""
+
+RETURNED_AT_ONCE: Final = 8
+"""Fermetures mises de côté qu'un calcul rend en passant."""
+
 Graph = dict[str, list[str]]
-Domains = tuple[tuple[str, ...], ...]
 
 
 def check_links(rules: Iterable[PolicyRule]) -> None:
@@ -52,10 +63,10 @@ def _check_graph(graph: Mapping[str, Sequence[str]]) -> None:
     """Mesure la plus longue chaîne depuis chaque nœud, sans récursion : la profondeur vient d'un client."""
     depth: dict[str, int] = {}
     for start in graph:
-        _measure(start, graph, depth)
+        _measure(start, graph, depth, limit=MAX_LINKS)
 
 
-def _measure(start: str, graph: Mapping[str, Sequence[str]], depth: dict[str, int]) -> None:
+def _measure(start: str, graph: Mapping[str, Sequence[str]], depth: dict[str, int], *, limit: int | None) -> None:
     """Remplit `depth` pour tout ce que `start` atteint."""
     path: list[str] = [start]
     on_path = {start}
@@ -64,7 +75,8 @@ def _measure(start: str, graph: Mapping[str, Sequence[str]], depth: dict[str, in
         waiting = next((parent for parent in graph.get(name, ()) if parent not in depth), None)
         if waiting is None:
             depth[name] = max((depth[parent] + 1 for parent in graph.get(name, ())), default=0)
-            _check_depth(name, depth[name])
+            if limit is not None:
+                _check_depth(name, depth[name], limit)
             on_path.discard(path.pop())
         elif waiting in on_path:
             cycle = [*path[path.index(waiting) :], waiting]
@@ -75,100 +87,265 @@ def _measure(start: str, graph: Mapping[str, Sequence[str]], depth: dict[str, in
             on_path.add(waiting)
 
 
-def _check_depth(name: str, links: int) -> None:
+def _check_depth(name: str, links: int, limit: int) -> None:
     """Refuse une chaîne plus longue que Casbin n'en suit."""
-    if links > MAX_LINKS:
-        message = f"Règle refusée : au-dessus de « {name} », la chaîne de rôles dépasserait {MAX_LINKS} liens."
+    if links > limit:
+        message = f"Règle refusée : au-dessus de « {name} », la chaîne de rôles dépasserait {limit} liens."
         raise InvalidRuleError(message, reason="role_depth", subject=name)
 
 
 class RoleGraph:
     """Les liens d'un type `g`, et ce que chaque membre en tient.
 
-    La fermeture d'un membre est calculée une fois et gardée ; un lien n'invalide que les membres qu'il touche. Un nom
-    sans lien n'y laisse rien : demander ne coûte pas de mémoire.
+    La fermeture d'un membre est calculée une fois et gardée ; un lien n'oublie que ce qu'il touche. Un nom ou un
+    domaine sans lien n'y laisse rien : demander ne coûte pas de mémoire.
     """
 
-    def __init__(self, *, shares_domains: bool = False) -> None:
+    def __init__(self, *, shares_domains: bool = False, sequence: SequenceLock | None = None) -> None:
         """Part vide.
 
         Args:
             shares_domains: un lien dans le domaine `*` vaut dans tous.
+            sequence: verrou de l'exécuteur.
         """
         self._shares_domains = shares_domains
-        self._roles: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
-        self._members: dict[str, dict[tuple[str, tuple[str, ...]], None]] = {}
-        self._closures: dict[Domains, dict[str, tuple[str, ...]]] = {}
+        self._sequence = sequence or SequenceLock()
+        self._matches: DomainMatch | None = None
+        self._roles: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._members: dict[str, dict[str, dict[str, None]]] = {}
+        self._held: Counter[str] = Counter()
+        self._closures: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._retired: list[dict[str, tuple[str, ...]]] = []
 
-    def add(self, values: Sequence[str]) -> None:
-        """Ajoute un lien (membre, rôle, domaine…)."""
-        member, role, *place = values
-        domain = tuple(place)
-        self._roles.setdefault(domain, {}).setdefault(member, {})[role] = None
-        self._members.setdefault(role, {})[member, domain] = None
-        self._forget(member)
+    @property
+    def closures(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+        """Fermetures connues, par domaine puis par membre : ce qu'une décision regarde d'abord."""
+        return self._closures
 
-    def remove(self, values: Sequence[str]) -> None:
-        """Retire un lien."""
-        member, role, *place = values
-        domain = tuple(place)
-        links, members = self._roles[domain], self._members[role]
-        del links[member][role], members[member, domain]
-        if not links[member]:
-            del links[member]
-        if not links:
-            del self._roles[domain]
-        if not members:
-            del self._members[role]
-        self._forget(member)
+    def match_domains(self, matches: DomainMatch | None) -> None:
+        """Fait valoir un lien dans tout domaine que cette fonction accepte, comme `add_domain_matching_func`.
 
-    def closure(self, member: str, *domain: str) -> tuple[str, ...]:
+        Args:
+            matches: reçoit le domaine demandé et celui du lien.
+        """
+        with self._sequence.writing():
+            self._matches = matches
+            self._retire()
+
+    # --- écriture -------------------------------------------------------------------------------------------------
+
+    def add(self, member: str, role: str, domain: str = "") -> None:
+        """Ajoute un lien ; un lien déjà là reste unique."""
+        if role in self._roles.get(domain, {}).get(member, ()):
+            return
+        with self._sequence.writing():
+            links = self._roles.setdefault(domain, {})
+            links[member] = (*links.get(member, ()), role)
+            self._members.setdefault(domain, {}).setdefault(role, {})[member] = None
+            self._held[role] += 1
+            self._forget(member, domain)
+
+    def remove(self, member: str, role: str, domain: str = "") -> bool:
+        """Retire un lien ; False s'il n'y était pas."""
+        links = self._roles.get(domain, {})
+        if role not in links.get(member, ()):
+            return False
+        with self._sequence.writing():
+            links[member] = tuple(known for known in links[member] if known != role)
+            del self._members[domain][role][member]
+            self._held[role] -= 1
+            self._sweep(member, role, domain)
+            self._forget(member, domain)
+        return True
+
+    def clear(self) -> None:
+        """Retire tous les liens."""
+        with self._sequence.writing():
+            self._roles, self._members, self._held = {}, {}, Counter()
+            self._retire()
+
+    def _sweep(self, member: str, role: str, domain: str) -> None:
+        """Ne laisse ni nom ni domaine sans lien."""
+        if not self._roles[domain][member]:
+            del self._roles[domain][member]
+        if not self._members[domain][role]:
+            del self._members[domain][role]
+        if not self._roles[domain]:
+            del self._roles[domain], self._members[domain]
+        if not self._held[role]:
+            del self._held[role]
+
+    def _forget(self, member: str, domain: str) -> None:
+        """Oublie les fermetures que ce lien change : celles du membre, ou toutes s'il est lui-même un rôle."""
+        if self._matches is None and not (self._shares_domains and domain == EVERY_DOMAIN):
+            touched = [domain]
+        else:
+            touched = list(self._closures)
+        if self._held.get(member) or len(touched) > MANY_DOMAINS:
+            self._retire()
+            return
+        for place in touched:
+            self._closures.get(place, {}).pop(member, None)
+
+    def _retire(self) -> None:
+        """Met toutes les fermetures de côté, sans attendre : elles seront rendues à la mémoire peu à peu."""
+        self._retired.extend(known for known in self._closures.values() if known)
+        self._closures = {}
+
+    # --- lecture --------------------------------------------------------------------------------------------------
+
+    def closure(self, member: str, domain: str = "") -> tuple[str, ...]:
         """Rend le membre et tous les rôles qu'il tient, du plus proche au plus lointain."""
-        places = self._places(domain)
-        known = self._closures.get(places)
+        known = self._closures.get(domain)
         found = known.get(member) if known is not None else None
-        return found if found is not None else self._walk(member, places)
+        return found if found is not None else self.walk(member, domain)
 
-    def has(self, member: str, role: str, *domain: str) -> bool:
-        """Dit si un membre tient un rôle, ou est ce rôle."""
-        return member == role or role in self.closure(member, *domain)
+    def walk(self, member: str, domain: str = "") -> tuple[str, ...]:
+        """Calcule une fermeture, et la garde si le membre tient un rôle dans un domaine connu."""
+        version, places = self._sequence.version, self._places(domain)
+        graphs = [self._roles[place] for place in places if place in self._roles]
+        if not any(member in graph for graph in graphs):
+            return (member,)
+        if self._matches is None and domain not in self._roles:
+            return self.closure(member, EVERY_DOMAIN)
+        found = _breadth_first(member, graphs)
+        self._keep(member, domain, found, version)
+        return found
 
-    def roles_of(self, member: str, *domain: str) -> list[str]:
+    def has(self, member: str, role: str, domain: str = "") -> bool:
+        """Dit si un membre tient un rôle, ou est ce rôle.
+
+        Raises:
+            TypeError: le membre ne se hache pas : l'égalité d'un objet quelconque ne donne pas de rôle.
+        """
+        hash(member)
+        return role in self.closure(member, domain)
+
+    def roles_of(self, member: str, domain: str = "") -> list[str]:
         """Rend les rôles directs d'un membre."""
-        links = (self._roles[place].get(member, ()) for place in self._places(domain))
+        links = (self._roles.get(place, {}).get(member, ()) for place in self._places(domain))
         return list(dict.fromkeys(role for roles in links for role in roles))
 
-    def members_of(self, role: str, *domain: str) -> list[str]:
+    def members_of(self, role: str, domain: str = "") -> list[str]:
         """Rend les membres directs d'un rôle."""
-        places = set(self._places(domain))
-        return list(dict.fromkeys(member for member, place in self._members.get(role, ()) if place in places))
+        known = (self._members.get(place, {}).get(role, {}) for place in self._places(domain))
+        return list(dict.fromkeys(member for members in known for member in members))
 
-    def _walk(self, member: str, domains: Domains) -> tuple[str, ...]:
-        """Parcourt les liens, en largeur, sur `MAX_LINKS` liens au plus."""
-        graphs = [self._roles[place] for place in domains]
-        found = {member: None}
-        edge: list[str] = [member]
+    def everyone(self, role: str, domain: str = "") -> list[str]:
+        """Rend un rôle et tous ceux qui le tiennent, directement ou par héritage."""
+        found, edge = {role: None}, [role]
         for _ in range(MAX_LINKS):
-            reached = (role for name in edge for graph in graphs for role in graph.get(name, ()))
-            edge = [role for role in dict.fromkeys(reached) if role not in found]
+            reached = (member for name in edge for member in self.members_of(name, domain))
+            edge = [name for name in dict.fromkeys(reached) if name not in found]
             found.update(dict.fromkeys(edge))
-        closure = tuple(found)
-        if len(closure) > 1:
-            self._closures.setdefault(domains, {})[member] = closure
-        return closure
+        return list(found)
 
-    def _places(self, domain: tuple[str, ...]) -> Domains:
-        """Rend les domaines qui ont des liens et dont les liens valent dans celui-ci.
+    def path(self, member: str, role: str, domain: str = "") -> list[str]:
+        """Rend la plus courte suite de noms qui mène d'un membre à un rôle ; vide s'il ne le tient pas."""
+        came_from: dict[str, str | None] = {member: None}
+        edge = [member]
+        for _ in range(MAX_LINKS):
+            links = [(held, name) for name in edge for held in self.roles_of(name, domain)]
+            fresh = {held: name for held, name in reversed(links) if held not in came_from}
+            came_from.update(fresh)
+            edge = list(fresh)
+        return _unwound(role, came_from) if role in came_from else []
 
-        Un domaine inconnu s'y réduit à `*` : demander ce qui se passe dans mille domaines ne garde rien pour mille.
+    def domains_of(self, member: str) -> list[str]:
+        """Rend les domaines où un membre tient au moins un rôle."""
+        return [domain for domain, links in self._roles.items() if member in links]
+
+    def height(self, name: str, domain: str = "") -> int:
+        """Rend la longueur de la plus longue suite de membres sous un nom, dans ce domaine seul ; 0 sans membre."""
+        return self._links_below(name, (domain,))
+
+    def check(self, member: str, role: str, domain: str = "") -> None:
+        """Refuse un lien déjà fait qui formerait un cycle, ou une chaîne trop longue, où que ce soit qu'il vaille.
+
+        Raises:
+            InvalidRuleError: avec `reason` valant `role_cycle` ou `role_depth`.
         """
-        places = {domain, (EVERY_DOMAIN,)} if self._shares_domains and len(domain) == 1 else {domain}
-        return tuple(sorted(place for place in places if place in self._roles))
+        shared = self._shares_domains and domain == EVERY_DOMAIN
+        for place in list(self._roles) if shared else [domain]:
+            _measure(member, _Upward(self, place), {}, limit=MAX_LINKS)
+            below = self._links_below(member, self._places(place))
+            _measure(member, _Upward(self, place), {}, limit=MAX_LINKS - below)
 
-    def _forget(self, member: str) -> None:
-        """Oublie les fermetures que ce membre peut changer : la sienne, ou toutes s'il est lui-même un rôle."""
-        if member in self._members:
-            self._closures.clear()
-        else:
-            for known in self._closures.values():
-                known.pop(member, None)
+    def _links_below(self, name: str, places: Sequence[str]) -> int:
+        """Rend la longueur de la plus longue suite de membres sous un nom, dans des domaines."""
+        links, edge = 0, [name]
+        while edge and links <= MAX_LINKS:
+            known = (self._members.get(place, {}).get(held, {}) for held in edge for place in places)
+            members = {member for found in known for member in found}
+            links += bool(members)
+            edge = [member for member in members if member in self._held]
+        return links
+
+    def _places(self, domain: str) -> tuple[str, ...]:
+        """Rend les domaines dont les liens valent dans celui-ci."""
+        if self._matches is not None:
+            return (domain, *(place for place in self._roles if place != domain and self._accepts(domain, place)))
+        return (domain, EVERY_DOMAIN) if self._shares_domains and domain != EVERY_DOMAIN else (domain,)
+
+    def _accepts(self, domain: str, place: str) -> bool:
+        """Interroge la fonction de l'application ; une erreur vaut un refus, comme dans Casbin."""
+        try:
+            return self._matches is not None and bool(self._matches(domain, place))
+        except Exception:  # noqa: BLE001 - la fonction est de l'application
+            return False
+
+    def _keep(self, member: str, domain: str, closure: tuple[str, ...], version: int) -> None:
+        """Garde une fermeture, si aucun lien n'a changé depuis le début du calcul."""
+        with self._sequence.lock:
+            if self._sequence.version == version and not version & 1:
+                if len(self._closures) > MAX_DOMAINS:
+                    self._retire()
+                self._closures.setdefault(domain, {})[member] = closure
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Rend quelques fermetures mises de côté : en rendre un million d'un coup arrêterait le processus."""
+        for _ in range(RETURNED_AT_ONCE):
+            if not self._retired:
+                return
+            try:
+                self._retired[-1].popitem()
+            except (KeyError, IndexError):
+                self._retired = [known for known in self._retired if known]
+
+
+def _breadth_first(member: str, graphs: Sequence[Mapping[str, Sequence[str]]]) -> tuple[str, ...]:
+    """Parcourt les liens, en largeur, sur `MAX_LINKS` liens au plus."""
+    found, edge = {member: None}, [member]
+    for _ in range(MAX_LINKS):
+        reached = (role for name in edge for graph in graphs for role in graph.get(name, ()))
+        edge = [role for role in dict.fromkeys(reached) if role not in found]
+        if not edge:
+            break
+        found.update(dict.fromkeys(edge))
+    return tuple(found)
+
+
+class _Upward:
+    """Les rôles directs d'un nom, là où un domaine les voit."""
+
+    def __init__(self, graph: RoleGraph, domain: str) -> None:
+        self._graph = graph
+        self._domain = domain
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def get(self, name: str, _: object = None) -> Sequence[str]:
+        """Rend les rôles directs d'un nom."""
+        return self._graph.roles_of(name, self._domain)
+
+
+def _unwound(role: str, came_from: Mapping[str, str | None]) -> list[str]:
+    """Refait le chemin d'un rôle à son membre, puis le retourne."""
+    path: list[str] = []
+    name: str | None = role
+    while name is not None:
+        path.append(name)
+        name = came_from[name]
+    return path[::-1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastapi_acl.engine.enforcer import readable
 from fastapi_acl.engine.guard import ACCOUNTS, ADMINISTRATION
 from fastapi_acl.shared.exceptions import InvalidRuleError, RuleAlreadyExistsError, RuleNotFoundError
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
-    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.enforcer import PolicyEnforcer, Prepared
     from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.identity import Principal
@@ -31,12 +30,12 @@ class PolicyMemory:
     adapter: SQLPolicyAdapter
     enforcer: PolicyEnforcer
 
-    async def read(self, transaction: Transaction) -> Sequence[PolicyRule]:  # noqa: ARG002 - l'adaptateur s'y joint
-        """Lit toutes les règles, à l'instant de la transaction."""
-        return readable(await self.adapter.read_rules(), self.enforcer.schema)
+    async def read(self, transaction: Transaction) -> Prepared:  # noqa: ARG002 - l'adaptateur s'y joint
+        """Lit toutes les règles, à l'instant de la transaction, et construit à côté la politique qu'elles font."""
+        return await self.enforcer.prepare_aside(await self.adapter.read_rules())
 
-    def install(self, state: Iterable[PolicyRule]) -> None:
-        """Met en service les règles lues."""
+    def install(self, state: Prepared) -> None:
+        """Met en service la politique lue."""
         self.enforcer.install(state)
 
     def apply(self, change: Change) -> None:
@@ -116,7 +115,7 @@ class PolicyStore:
         """
         async with self.replica.writing():
             self.actors.check(actor, *ACCOUNTS)
-            self.administrators.require_authority(user_id, actor, self.enforcer)
+            self.administrators.require_authority(user_id, actor)
 
     async def require_another_than(self, user_id: str) -> None:
         """Refuse d'écarter un compte qui est le dernier administrateur actif.

@@ -1,0 +1,234 @@
+"""Ce qu'il reste d'un matcher une fois les cases trouvées : une fonction Python, compilée d'un arbre vérifié.
+
+Seuls les nœuds d'une liste blanche sont compilés ; toute autre expression est confiée à simpleeval, comme Casbin le
+fait. Rien de ce qu'une règle contient n'est jamais joint à un texte pour être relu : une règle `eval()` est lue seule,
+et son arbre prend la place de l'appel.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from casbin.util import SimpleEval
+from casbin.util.util import escape_assertion
+
+from fastapi_acl.engine.matcher import UnreadableMatcherError, calls, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fastapi_acl.engine.rows import Row
+
+WHITE_LIST: Final = (
+    ast.BoolOp,
+    ast.And,
+    ast.Or,
+    ast.UnaryOp,
+    ast.Not,
+    ast.USub,
+    ast.Compare,
+    ast.Eq,
+    ast.NotEq,
+    ast.Lt,
+    ast.LtE,
+    ast.Gt,
+    ast.GtE,
+    ast.In,
+    ast.NotIn,
+    ast.Name,
+    ast.Load,
+    ast.Constant,
+    ast.Attribute,
+    ast.Tuple,
+    ast.List,
+    ast.Call,
+)
+"""Nœuds compilés : lire, comparer, appeler une fonction connue. Ni indice, ni calcul, ni compréhension."""
+
+FORBIDDEN_ATTRIBUTES: Final = ("_", "func_")
+FORBIDDEN_METHODS: Final = frozenset({"format", "format_map", "mro", "tb_frame", "gi_frame", "ag_frame", "cr_frame", "exec"})
+MAX_CONSTANT: Final = 10_000
+MAX_EXPRESSIONS: Final = 10_000
+"""Expressions de règles `eval()` gardées compilées."""
+
+
+@dataclass(slots=True)
+class Evaluator:
+    """Évalue une expression sur une requête et une règle.
+
+    Attributes:
+        expression: arbre à évaluer.
+        request: jetons de la requête.
+        fields: jetons de la règle.
+        functions: fonctions du matcher, telles qu'elles sont au moment de l'appel.
+    """
+
+    expression: ast.expr
+    request: Sequence[str]
+    fields: Sequence[str]
+    functions: Mapping[str, Callable[..., object]]
+    _compiled: Callable[..., object] = field(init=False, repr=False)
+    _by_rule: dict[Row, Callable[..., object]] = field(init=False, repr=False, default_factory=dict)
+    _places: tuple[int, ...] = field(init=False, repr=False, default=())
+
+    def __post_init__(self) -> None:
+        """Compile l'expression, ou note les champs que `eval()` y lit."""
+        if "eval" in calls(self.expression):
+            self._places = tuple(self.fields.index(name) for name in _evaluated(self.expression))
+        else:
+            self._compiled = self._compile(self.expression)
+
+    def accepts(self, request: Sequence[object], row: Row) -> bool:
+        """Dit si la règle satisfait la requête.
+
+        Raises:
+            RuntimeError: l'expression ne rend ni un booléen ni un flottant, comme dans Casbin.
+        """
+        compiled = self._for_rule(row) if self._places else self._compiled
+        answer = compiled(*request, *row)
+        if answer is True or answer is False:
+            return answer
+        if isinstance(answer, float):
+            return answer != 0
+        message = "le matcher doit rendre un booléen ou un flottant"
+        raise RuntimeError(message)
+
+    def _for_rule(self, row: Row) -> Callable[..., object]:
+        """Rend l'expression où les règles de `eval()` ont pris leur place ; compilée une fois par texte."""
+        texts = tuple(row[place] for place in self._places)
+        found = self._by_rule.get(texts)
+        if found is None:
+            found = self._compile(self._spliced(texts))
+            if len(self._by_rule) >= MAX_EXPRESSIONS:
+                self._by_rule.clear()
+            self._by_rule[texts] = found
+        return found
+
+    def _spliced(self, texts: Sequence[str]) -> ast.expr:
+        """Met l'arbre de chaque règle à la place de son `eval()`.
+
+        Raises:
+            UnreadableMatcherError: une règle ne se lit pas seule.
+        """
+        rules = iter(parse(escape_assertion(text)) for text in texts)
+        spliced: ast.expr = _Splice(rules).visit(copy.deepcopy(self.expression))
+        return spliced
+
+    def _compile(self, expression: ast.expr) -> Callable[..., object]:
+        """Compile une expression de la liste blanche ; simpleeval évalue les autres."""
+        if not _is_simple(expression, {*self.request, *self.fields}, self.functions):
+            return self._interpreted(expression)
+        names = [ast.arg(name) for name in (*self.request, *self.fields)]
+        arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        body = _Calls().visit(copy.deepcopy(expression))
+        tree = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, body)))
+        scope = {"__builtins__": {}, "functions": self.functions, "attribute": attribute}
+        compiled: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), scope)  # noqa: S307 - arbre vérifié
+        return compiled
+
+    def _interpreted(self, expression: ast.expr) -> Callable[..., object]:
+        """Confie une expression à simpleeval."""
+        names, text = (*self.request, *self.fields), ast.unparse(expression)
+
+        def interpreted(*values: object) -> object:
+            evaluator = SimpleEval("", self.functions)  # un par appel : il garde ses noms, et deux fils les mêleraient
+            evaluator.expr, evaluator.ast_parsed_value = text, expression
+            return evaluator.eval(dict(zip(names, values, strict=True)))
+
+        return interpreted
+
+
+class _Splice(ast.NodeTransformer):
+    """Remplace chaque `eval(p.x)` par l'arbre de la règle."""
+
+    def __init__(self, rules: Any) -> None:  # noqa: ANN401 - itérateur d'arbres
+        self._rules = rules
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - nom imposé par ast
+        """Remplace un appel à `eval`."""
+        if isinstance(node.func, ast.Name) and node.func.id == "eval":
+            replaced: ast.AST = next(self._rules)
+            return replaced
+        return self.generic_visit(node)
+
+
+class _Calls(ast.NodeTransformer):
+    """Fait passer les appels par la table des fonctions, et les attributs par `attribute`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - nom imposé par ast
+        """Cherche la fonction au moment de l'appel : une application peut la remplacer."""
+        self.generic_visit(node)
+        name = ast.Constant(getattr(node.func, "id", ""))
+        table = ast.Name("functions", ast.Load())
+        return ast.Call(ast.Subscript(table, name, ast.Load()), node.args, [])
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: N802 - nom imposé par ast
+        """Lit un attribut, ou la clé d'un dictionnaire."""
+        self.generic_visit(node)
+        return ast.Call(ast.Name("attribute", ast.Load()), [node.value, ast.Constant(node.attr)], [])
+
+
+def attribute(value: Any, name: str) -> object:  # noqa: ANN401 - objet de l'application
+    """Lit un attribut d'un objet, ou la clé d'un dictionnaire s'il n'a pas l'attribut.
+
+    Raises:
+        AttributeError: ni l'un ni l'autre, ou un module.
+    """
+    try:
+        found: object = getattr(value, name)
+    except (AttributeError, TypeError):
+        try:
+            found = value[name]
+        except (KeyError, TypeError) as error:
+            raise AttributeError(name) from error
+    if isinstance(found, ModuleType):
+        message = f"« {name} » est un module"
+        raise AttributeError(message)
+    return found
+
+
+def _evaluated(expression: ast.expr) -> list[str]:
+    """Rend les champs que chaque `eval()` lit, dans l'ordre où l'expression les nomme.
+
+    Raises:
+        UnreadableMatcherError: un `eval()` lit autre chose qu'un champ.
+    """
+    names: list[str] = []
+    for node in _in_order(expression):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "eval":
+            if len(node.args) != 1 or not isinstance(node.args[0], ast.Name):
+                message = "eval() ne lit qu'un champ de la règle"
+                raise UnreadableMatcherError(message)
+            names.append(node.args[0].id)
+    return names
+
+
+def _in_order(node: ast.AST) -> Any:  # noqa: ANN401 - itérateur de nœuds
+    """Parcourt un arbre dans l'ordre du texte, comme le fait `ast.NodeTransformer`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _in_order(child)
+
+
+def _is_simple(expression: ast.expr, names: set[str], functions: Mapping[str, object]) -> bool:
+    """Dit si l'expression ne fait que lire, comparer et appeler des fonctions connues."""
+    called = {id(node.func) for node in ast.walk(expression) if isinstance(node, ast.Call)}
+    return all(_is_allowed(node, names, functions, is_call=id(node) in called) for node in ast.walk(expression))
+
+
+def _is_allowed(node: ast.AST, names: set[str], functions: Mapping[str, object], *, is_call: bool) -> bool:
+    """Dit si un nœud est de la liste blanche."""
+    if isinstance(node, ast.Name):
+        return node.id in (functions if is_call else names)
+    if isinstance(node, ast.Attribute):
+        forbidden = node.attr.startswith(FORBIDDEN_ATTRIBUTES) or node.attr in FORBIDDEN_METHODS
+        return not is_call and not forbidden
+    if isinstance(node, ast.Constant):
+        return not isinstance(node.value, (str, bytes)) or len(node.value) <= MAX_CONSTANT
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and not node.keywords
+    return isinstance(node, WHITE_LIST)
