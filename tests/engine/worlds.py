@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -621,7 +621,7 @@ def build(kind: type[Any], world: World) -> Any:
 
 
 def fresh_stock(world: World, lived: Any) -> casbin.AsyncEnforcer:
-    """Un exécuteur de pycasbin neuf, sur les règles et les fonctions d'un autre ; un lien trop court n'en est pas un."""
+    """Un pycasbin neuf, sur les règles et les fonctions d'un autre ; un lien trop court n'en est pas un."""
     enforcer = build(casbin.AsyncEnforcer, world)
     enforcer.fm, enforcer.enabled = lived.fm, lived.enabled
     for section in "pg":
@@ -724,7 +724,8 @@ class Drawer:
         kind = self.draw.choices(["rules", "links", "reload", "rare"], weights)[0]
         if kind == "links" and not self.world.has_links:
             kind = "rules"
-        return {"rules": self._rules, "links": self._links, "reload": self._reload, "rare": self._rare}[kind]()
+        step = {"rules": self._rules, "links": self._links, "reload": self._reload, "rare": self._rare}[kind]()
+        return self._loaded(step)
 
     def _rules(self) -> Step:
         """Tire un changement de règles `p`."""
@@ -754,7 +755,12 @@ class Drawer:
 
     def addition(self, ptype: str) -> Step:
         """Ajoute une règle tirée, donnée comme liste."""
-        return Step("add_named_policy" if ptype[0] == "p" else "add_named_grouping_policy", (ptype, self.row(ptype)))
+        method = "add_named_policy" if ptype[0] == "p" else "add_named_grouping_policy"
+        return self._loaded(Step(method, (ptype, self.row(ptype))))
+
+    def _loaded(self, step: Step) -> Step:
+        """Fait passer par un chargement ce qui n'est pas un texte : `add_policy` ne l'admet qu'à demi."""
+        return step if _is_text(step) else Step("append_rows", (self.rows(1, 2),))
 
     def _updates(self, ptype: str) -> list[Callable[[], Step]]:
         """Les remplacements ; Casbin n'en a pas pour les rôles."""
@@ -840,6 +846,19 @@ class Drawer:
                 Step("match_again", (self.world.prepare,)),
             ]
         )
+
+
+def _is_text(step: Step) -> bool:
+    """Dit si un ajout n'a que des textes : sinon Casbin échoue après avoir ajouté (voir docs/differences.md)."""
+    replaces = step.method == "update_filtered_named_policies"
+    adds = replaces or step.method.startswith("add_")
+    return not adds or all(type(value) is str for value in _flat(step.arguments[: 2 if replaces else None]))
+
+
+def _flat(values: Sequence[Any]) -> Iterator[Any]:
+    """Énumère les valeurs de listes emboîtées."""
+    for value in values:
+        yield from _flat(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _names(definition: str) -> list[str]:
