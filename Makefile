@@ -34,6 +34,9 @@ $(VENV)/.dev: pyproject.toml
 $(VENV)-docs/.docs: pyproject.toml
 	$(call environment,$(VENV)-docs,docs)
 
+$(VENV)-bench/.bench: pyproject.toml
+	$(call environment,$(VENV)-bench,bench)
+
 demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
 	@echo "→ http://127.0.0.1:$(PORT)/docs   (administrateur : admin / administrateur-de-demo ; Ctrl-C pour arrêter)"
 	@$(BIN)/python -m uvicorn examples.demo:app --host 127.0.0.1 --port $(PORT)
@@ -60,8 +63,8 @@ types: $(VENV)/.dev ## Vérifie les types (mypy strict)
 contracts: $(VENV)/.dev ## Vérifie les murs de l'architecture (import-linter)
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## Mesure, et compare aux bibliothèques voisines dans la même exécution
-	@$(BIN)/python -m tests.bench
+bench: $(VENV)-bench/.bench ## Mesure, et compare aux bibliothèques voisines dans la même exécution (10 minutes)
+	@$(VENV)-bench/bin/python -m tests.bench
 
 docs: $(VENV)-docs/.docs ## Construit les pages de docs/ dans site/
 	@$(VENV)-docs/bin/mkdocs build --strict --quiet

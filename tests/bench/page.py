@@ -31,9 +31,14 @@ def text(sections: Sections, scale: Scale, command: str) -> str:
 def summary(sections: Sections) -> str:
     """Dit combien de cibles sont tenues, et nomme celles qui ne le sont pas."""
     rows = [row for found in sections.values() for row in found if row.is_met is not None]
-    missed = [f"{row.label} ({row.peer})" if row.peer else row.label for row in rows if not row.is_met]
+    missed = [_named(row) for row in rows if not row.is_met]
     held = f"{len(rows) - len(missed)} cibles tenues sur {len(rows)}"
     return held + (f" ; manquées : {' ; '.join(missed)}." if missed else ".")
+
+
+def _named(row: Row) -> str:
+    """Nomme une ligne hors de son tableau."""
+    return row.label if row.size is None else f"{row.label} ({number(row.size)} règles)"
 
 
 def _head(sections: Sections, scale: Scale) -> str:
