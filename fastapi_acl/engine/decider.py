@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.role_graph import RoleGraph
     from fastapi_acl.engine.rows import Row, Rows
 
+TEXT: Final = {str}
 NOTHING: Final[Mapping[Row, int]] = {}
 
 
@@ -118,6 +119,11 @@ class Decider:
         """Cesse de suivre les règles."""
         self._rows.leave(self)
 
+    def dismantle(self) -> None:
+        """Rend peu à peu les cases à la mémoire."""
+        for index in self.indexes:
+            index.dismantle()
+
     def _evaluator(self, expression: Any, *, fields: Sequence[str]) -> Evaluator | None:  # noqa: ANN401 - arbre ou rien
         """Compile un reste de matcher, s'il y en a un."""
         if expression is None:
@@ -135,7 +141,7 @@ class Decider:
     def add(self, row: Row) -> None:
         """Range une règle ; une règle que l'index ne sait pas comparer le met hors service tant qu'elle est là."""
         self._size += 1
-        if len(row) != self._width or not all(type(value) is str for value in row):
+        if len(row) != self._width or set(map(type, row)) != TEXT:
             self._foreign[row] = None
             return
         mask = self._mask(row)

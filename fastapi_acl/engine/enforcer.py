@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import casbin
@@ -20,9 +21,10 @@ from casbin.model.policy_op import PolicyOp
 from casbin.rbac import default_role_manager
 
 from fastapi_acl.engine.compiler import DEFAULT_CONTEXT, Compiler
-from fastapi_acl.engine.loading import SHORT_POLICY, aside, gc_paused, readable
+from fastapi_acl.engine.loading import PolicyReader
 from fastapi_acl.engine.matching import acl_match, acl_owns
 from fastapi_acl.engine.model import IndexedModel
+from fastapi_acl.engine.pacing import SHORT_POLICY, aside, gc_paused
 from fastapi_acl.engine.role_graph import RoleGraph
 from fastapi_acl.engine.role_manager import MAX_HIERARCHY_LEVEL, GraphRoleManager, LinkRows, ReadOnlyRoleManager
 from fastapi_acl.engine.schema import PolicySchema
@@ -168,7 +170,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     @model.setter
     def model(self, model: Model | None) -> None:
         before: IndexedModel | None = getattr(self, "_model", None)
-        with before.sequence.writing() if before is not None else contextlib.nullcontext():
+        with before.sequence if before is not None else contextlib.nullcontext():
             self._model: Any = None if model is None else IndexedModel.over(model)
             self._forget_compiled()
         if before is not None:
@@ -377,18 +379,24 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         found: RoleGraph | None = manager.graph if isinstance(manager, GraphRoleManager) else None
         return found if found is not None else RoleGraph()
 
-    def prepare(self, rules: Iterable[PolicyRule]) -> Prepared:
-        """Construit une politique entière, sans toucher à celle qui décide ; se fait hors de la boucle d'événements."""
+    def prepare(self, rows: Mapping[str, dict[Row, int]]) -> Prepared:
+        """Construit une politique entière, sans toucher à celle qui décide ; se fait hors de la boucle d'événements.
+
+        Args:
+            rows: règles de chaque type et leur rang, dans l'ordre.
+        """
         with gc_paused():
-            model, managers = self._wired(self.model.blank())
-            for rule in rules:
-                model.rows(rule.ptype).append(rule.values)
+            model = self.model.blank()
             model.sort_policies_by_priority()
+            for ptype, known in rows.items():
+                model.rows(ptype).fill(known)
+            model, managers = self._wired(model)
             return Prepared(model, managers, self._compiler(model).decider(DEFAULT_CONTEXT))
 
     def install(self, rules: Iterable[PolicyRule] | Prepared) -> None:
         """Met en service une politique entière, d'une seule affectation."""
-        prepared, before = rules if isinstance(rules, Prepared) else self.prepare(rules), self.model
+        prepared = rules if isinstance(rules, Prepared) else self.prepare(_by_type(rules))
+        before = self.model
         self.model, self.rm_map, self._loaded = prepared.model, prepared.managers, True
         self._keep(DEFAULT_CONTEXT, prepared.decider)
         if len(before) >= SHORT_POLICY:
@@ -406,7 +414,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
         Les autres fils d'exécution attendent la fin du bloc.
         """
-        with self.model.sequence.writing():
+        with self.model.sequence:
             ranks = self._replace(change)
             try:
                 yield self
@@ -417,7 +425,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def _replace(self, change: PolicyChange) -> list[Rank]:
         """Retire puis ajoute des règles, et rend le rang qu'avaient celles qui partent."""
-        with self.model.sequence.writing():
+        with self.model.sequence:
             ranks = [self.model.rows(rule.ptype).rank(rule.values) for rule in change.removed]
             for rule in change.removed:
                 self.model.rows(rule.ptype).remove(rule.values)
@@ -447,6 +455,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         for ptype, assertion in (model["g"] or {}).items():
             has_domains = len(assertion.tokens) > 2  # noqa: PLR2004 - membre et rôle ; au-delà, un domaine
             graph = RoleGraph(shares_domains=self._options["share_domains"] and has_domains, sequence=model.sequence)
+            graph.fill(assertion.policy.ordered())
             managers[ptype] = assertion.rm = ReadOnlyRoleManager(graph, has_domains=has_domains, on_change=_nothing)
             assertion.policy.watch(LinkRows(graph))
         return model, managers
@@ -477,23 +486,32 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """Lit et construit à côté ; ce qui change pendant ce temps est refait sur ce qui a été lu."""
         before = self.model
         with before.recording() as changes:
-            prepared = await self.prepare_aside(await self.adapter.read_rules())
+            prepared = await self.read()
         if self.model is not before:
             return  # une politique plus récente a été mise en service entre-temps
         for ptype, row, arrives in changes:
             _redo(prepared.model.rows(ptype), row, arrives=arrives)
         self.install(prepared)
 
-    async def prepare_aside(self, rules: Sequence[tuple[int, PolicyRule]]) -> Prepared:
-        """Construit une politique lue hors de la boucle d'événements, sans la mettre en service.
-
-        Args:
-            rules: couples (numéro de ligne dans la base, règle).
+    async def read(self) -> Prepared:
+        """Lit la base et construit la politique à côté, hors de la boucle d'événements, sans la mettre en service.
 
         Raises:
             PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas.
         """
-        return await aside(lambda: self.prepare(readable(rules, self.schema)), is_short=len(rules) < SHORT_POLICY)
+        reader = PolicyReader(self.schema)
+        count = 0
+        with gc_paused():
+            async for lines in self.adapter.lines():
+                count += len(lines)
+                await aside(partial(reader.feed, lines), is_short=count < SHORT_POLICY)
+            return await aside(partial(self._finished, reader), is_short=count < SHORT_POLICY)
+
+    def _finished(self, reader: PolicyReader) -> Prepared:
+        """Construit la politique qu'un lecteur a lue."""
+        prepared = self.prepare(reader.finish())
+        reader.forget()
+        return prepared
 
     async def _load_as_casbin(self) -> None:
         """Lit comme Casbin, dans un modèle à part ; ce qui change pendant la lecture est refait sur ce qui a été lu."""
@@ -504,7 +522,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             _redo(fresh.rows(ptype), row, arrives=arrives)
         fresh.sort_policies_by_subject_hierarchy()
         fresh.sort_policies_by_priority()
-        with self.model.sequence.writing():
+        with self.model.sequence:
             self._relink(fresh)
 
     def _relink(self, fresh: IndexedModel) -> None:
@@ -522,7 +540,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def build_role_links(self) -> None:
         """Refait les liens ; sans objet en mode strict, où ils suivent les règles."""
         if not self._strict:
-            with self.model.sequence.writing():
+            with self.model.sequence:
                 self._build_links(self.model)
 
     def _build_links(self, model: IndexedModel) -> None:
@@ -758,3 +776,11 @@ def _redo(rows: Rows, row: Row, *, arrives: bool) -> None:
         rows.append(row)
     elif not arrives and row in rows:
         rows.remove(row)
+
+
+def _by_type(rules: Iterable[PolicyRule]) -> dict[str, dict[Row, int]]:
+    """Range des règles par type, dans l'ordre."""
+    found: dict[str, dict[Row, int]] = {}
+    for rank, rule in enumerate(rules, start=1):
+        found.setdefault(rule.ptype, {})[rule.values] = rank
+    return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi_acl.engine.matcher import Probe
 from fastapi_acl.engine.matching import ANY, is_prefix, patterns_of
+from fastapi_acl.engine.pacing import drain
 from fastapi_acl.engine.patterns import PatternGroups
 from fastapi_acl.shared.identity import AttributedName
 
@@ -65,6 +66,11 @@ class BranchIndex:
         self._motifs = [key for key in self._others if key.probe is Probe.KEY_MATCH]
         self._buckets: dict[Any, Bucket] = {}
         self.shapes = [Counter[str]() for _ in self._keys]
+        self._shaped = [
+            (key.field, shapes)
+            for key, shapes in zip(self._keys, self.shapes, strict=True)
+            if key.probe is Probe.PATTERN
+        ]
         self.probe: Callable[..., list[Cell] | None] = self._write(roles, request_size)
 
     def add(self, row: Row, mask: int) -> None:
@@ -72,8 +78,12 @@ class BranchIndex:
         first, key = self._place(row)
         bucket = self._buckets.get(first)
         if bucket is None:
-            bucket = self._buckets[first] = Bucket([PatternGroups(motif.function) for motif in self._motifs])
-        bucket.cells.setdefault(key, {})[row] = mask
+            bucket = self._buckets[first] = Bucket(tuple([PatternGroups(motif.function) for motif in self._motifs]))
+        cell = bucket.cells.get(key)
+        if cell is None:
+            bucket.cells[key] = {row: mask}
+        else:
+            cell[row] = mask
         for motif, group in zip(self._motifs, bucket.groups, strict=True):
             group.add(row[motif.field])
         self._count(row, 1)
@@ -91,6 +101,10 @@ class BranchIndex:
             del self._buckets[first]
         self._count(row, -1)
 
+    def dismantle(self) -> None:
+        """Rend peu à peu les cases à la mémoire."""
+        drain(self._buckets)
+
     def bucket(self, first: str) -> Cells:
         """Rend les cases d'une valeur de la première clé."""
         found = self._buckets.get(first)
@@ -103,9 +117,10 @@ class BranchIndex:
 
     def _count(self, row: Row, step: int) -> None:
         """Compte les formes de motifs, pour ne chercher que celles que des règles emploient."""
-        for key, shapes in zip(self._keys, self.shapes, strict=True):
-            if key.probe is Probe.PATTERN:
-                shape = _shape(row[key.field])
+        for field, shapes in self._shaped:
+            value = row[field]
+            if value[-1:] == ANY:
+                shape = _shape(value)
                 shapes[shape] += step
                 if not shapes[shape]:
                     del shapes[shape]

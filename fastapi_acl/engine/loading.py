@@ -1,134 +1,126 @@
-"""Lire une politique sans arrêter le processus, ni mettre en service ce qui ne se lit pas."""
+"""Lire les lignes d'une base, sans mettre en service ce qui ne se lit pas."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import threading
-from contextlib import contextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from fastapi_acl.engine.pacing import drain, sweep_young
 from fastapi_acl.engine.role_graph import check_links
 from fastapi_acl.shared.exceptions import InvalidRuleError, PolicyUnreadableError
 from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from fastapi_acl.engine.rows import Row
     from fastapi_acl.engine.schema import PolicySchema
-    from fastapi_acl.shared.policy import PolicyRule
 
 logger = get_logger("engine")
 
-T = TypeVar("T")
-
-SHORT_POLICY: Final = 2_000
-"""Nombre de règles en deçà duquel construire ou défaire une politique ne vaut pas un fil d'exécution."""
+RawLine = tuple[Any, ...]
+"""Une ligne de `casbin_rule` : son numéro, son type, puis ses colonnes de valeurs."""
 
 
-class _Pause:
-    """Combien de chargements tiennent le ramasse-miettes arrêté, et s'il marchait avant eux."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders = 0
-        self._was_enabled = False
-
-    def begin(self) -> None:
-        """Arrête le ramasse-miettes, si personne ne l'a fait."""
-        with self._lock:
-            if not self._holders:
-                self._was_enabled = gc.isenabled()
-                gc.disable()
-            self._holders += 1
-
-    def end(self) -> None:
-        """Le remet en marche quand le dernier a fini."""
-        with self._lock:
-            self._holders -= 1
-            if not self._holders and self._was_enabled:
-                gc.enable()
+class _UnreadableError(Exception):
+    """Une valeur n'a pas sa place dans sa colonne."""
 
 
-_pause = _Pause()
+class _Column(dict[str, str]):
+    """Les textes déjà vus d'une colonne : chacun n'est vérifié, et gardé en mémoire, qu'une fois."""
+
+    def __init__(self, accepts: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._accepts = accepts
+
+    def __missing__(self, value: str) -> str:
+        if not self._accepts(value):
+            raise _UnreadableError
+        self[value] = value
+        return value
 
 
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """Suspend le ramasse-miettes : un passage complet sur un million de règles neuves tiendrait l'interpréteur."""
-    _pause.begin()
-    try:
-        yield
-    finally:
-        _pause.end()
+class PolicyReader:
+    """Lit les lignes d'une base.
 
-
-async def aside(work: Callable[[], T], *, is_short: bool = False) -> T:
-    """Fait un travail long dans un fil à lui, qui finit avec lui.
-
-    Args:
-        work: travail, qui ne touche à rien de ce que la boucle emploie.
-        is_short: vrai s'il est trop court pour valoir un fil.
+    Une ligne illisible qui ne pourrait qu'accorder est écartée ; une qui pourrait refuser arrête la lecture.
     """
-    if is_short:
-        return work()
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-    threading.Thread(target=_work, args=(work, loop, done), name="fastapi-acl-load", daemon=True).start()
-    return await done
 
+    def __init__(self, schema: PolicySchema) -> None:
+        """Part vide.
 
-def _work(work: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.Future[T]) -> None:
-    """Fait le travail, et en rend l'issue à la boucle, si elle est encore là pour l'entendre."""
-    settle: Callable[[], None]
-    try:
-        result = work()
-        settle = partial(_unless_done, done, done.set_result, result)
-    except BaseException as error:  # noqa: BLE001 - toute issue est celle de qui attend
-        settle = partial(_unless_done, done, done.set_exception, error)
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(settle)
+        Args:
+            schema: forme du modèle.
+        """
+        self._schema = schema
+        types = (*schema.fields, *schema.links)
+        seen = {name: _Column(schema.checker(ptype, name)) for ptype in types for name in schema.columns(ptype)}
+        self._columns = {ptype: [seen[name] for name in schema.columns(ptype)] for ptype in types}
+        self._rows: dict[str, dict[Row, int]] = {ptype: {} for ptype in types}
+        self._rank = 0
 
+    def feed(self, lines: Iterable[RawLine]) -> None:
+        """Lit quelques lignes.
 
-def _unless_done(done: asyncio.Future[T], settle: Callable[[Any], None], outcome: object) -> None:
-    """Rend une issue que personne n'a cessé d'attendre."""
-    if not done.done():
-        settle(outcome)
+        Args:
+            lines: numéro de ligne, type, puis les six colonnes de valeurs ; None où la colonne est inutilisée.
 
+        Raises:
+            PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas.
+        """
+        for row_id, ptype, *values in lines:
+            columns = self._columns.get(ptype)
+            try:
+                row = self._row(columns, values)
+            except _UnreadableError:
+                self._refuse(row_id, PolicyRule.of(ptype, without_tail(values)))
+            else:
+                self._rank += 1
+                self._rows[ptype][row] = self._rank
+        sweep_young()
 
-def readable(rules: Iterable[tuple[int, PolicyRule]], schema: PolicySchema) -> list[PolicyRule]:
-    """Écarte les lignes illisibles qui ne pourraient qu'accorder, et s'arrête sur celles qui pourraient refuser.
+    @staticmethod
+    def _row(columns: Sequence[_Column] | None, values: Sequence[str | None]) -> Row:
+        """Rend la règle d'une ligne, chaque texte étant l'exemplaire gardé."""
+        if not columns or values[len(columns) :].count(None) != len(values) - len(columns):
+            raise _UnreadableError
+        return tuple([column[value] for column, value in zip(columns, values)])  # type: ignore[index]  # noqa: B905 - les colonnes inutilisées sont de trop ; un None au milieu se refuse
 
-    Args:
-        rules: couples (numéro de ligne dans la base, règle).
-        schema: forme du modèle.
+    def forget(self) -> None:
+        """Rend peu à peu à la mémoire ce qui ne servait qu'à lire."""
+        for columns in self._columns.values():
+            for column in columns:
+                drain(column)
 
-    Raises:
-        PolicyUnreadableError: une ligne illisible pourrait refuser, ou un refus se perdrait au bout d'une chaîne de
-            rôles trop longue ou circulaire ; l'ignorer ouvrirait l'accès.
-    """
-    kept = [rule for row_id, rule in rules if _is_readable(row_id, rule, schema)]
-    try:
-        for ptype in schema.links:
-            check_links(rule for rule in kept if rule.ptype == ptype)
-    except InvalidRuleError as error:
-        logger.exception("policy_links_unreadable")
-        raise PolicyUnreadableError from error
-    return kept
+    def finish(self) -> dict[str, dict[Row, int]]:
+        """Vérifie les chaînes de rôles, et rend les règles par type, avec leur rang.
 
-
-def _is_readable(row_id: int, rule: PolicyRule, schema: PolicySchema) -> bool:
-    """Dit si une ligne se lit ; sinon, l'écarte ou arrête le chargement."""
-    try:
-        schema.check(rule)
-    except InvalidRuleError as error:
-        if could_deny(rule, schema):
-            logger.exception("policy_row_unreadable: id=%d", row_id)
+        Raises:
+            PolicyUnreadableError: un refus se perdrait au bout d'une chaîne de rôles trop longue ou circulaire.
+        """
+        try:
+            for ptype in self._schema.links:
+                check_links(self._rows[ptype])
+        except InvalidRuleError as error:
+            logger.exception("policy_links_unreadable")
             raise PolicyUnreadableError from error
+        return self._rows
+
+    def _refuse(self, row_id: int, rule: PolicyRule) -> None:
+        """Écarte une ligne illisible, ou arrête la lecture si elle pourrait refuser."""
+        if could_deny(rule, self._schema):
+            logger.error("policy_row_unreadable: id=%d", row_id)
+            raise PolicyUnreadableError
         logger.warning("policy_row_skipped: id=%d", row_id)
-        return False
-    return True
+
+
+def without_tail(values: Sequence[str | None]) -> tuple[str, ...]:
+    """Retire les colonnes inutilisées de la fin ; un trou au milieu reste un texte vide, que le schéma refusera."""
+    used = list(values)
+    while used and used[-1] is None:
+        used.pop()
+    return tuple(value or "" for value in used)
 
 
 def could_deny(rule: PolicyRule, schema: PolicySchema) -> bool:

@@ -94,6 +94,9 @@ class _Recorder:
         """Une règle part."""
         self.noted.append((self.ptype, row, False))
 
+    def dismantle(self) -> None:
+        """N'a rien à rendre."""
+
 
 class IndexedModel(Model):
     """Un modèle dont chaque accès à une règle passe par un index plutôt que par un parcours."""
@@ -251,7 +254,7 @@ class IndexedModel(Model):
         if assertion is None:
             return []
         found = assertion.policy.matching(index, values)
-        with self.sequence.writing():
+        with self.sequence:
             for row in found:
                 assertion.policy.remove(row)
         return list(map(list, found))

@@ -8,3 +8,6 @@ class PatternGroups:
         self.c[p]-=1
         if not self.c[p]: del self.c[p]
     def matching(self,v): return [p for p in self.c if self.f(v,p)]
+PATTERN_FUNCTIONS = frozenset(F)
+def matcher_of(function, pattern):
+    return lambda v: F[function](v, pattern)

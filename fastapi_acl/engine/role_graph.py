@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
+from fastapi_acl.engine.pacing import drain, paced
 from fastapi_acl.engine.sequence import SequenceLock
 from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import EVERY_DOMAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from fastapi_acl.shared.policy import PolicyRule
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     DomainMatch = Callable[[str, str], bool]
 
@@ -34,21 +33,31 @@ RETURNED_AT_ONCE: Final = 8
 Graph = dict[str, list[str]]
 
 
-def check_links(rules: Iterable[PolicyRule]) -> None:
+def check_links(links: Collection[Sequence[str]]) -> None:
     """Refuse un cycle ou une chaîne trop longue, dans chaque domaine où les liens se combinent.
 
     Args:
-        rules: toutes les règles d'un même type `g…`.
+        links: les liens d'un même type `g…` (membre, rôle, domaine…).
 
     Raises:
         InvalidRuleError: avec `reason` valant `role_cycle` ou `role_depth`, et les noms en cause.
     """
+    roles = {link[1] for link in links}
+    between_roles = [link for link in links if link[0] in roles]
+    _check_every_domain(between_roles, MAX_LINKS)
+    try:
+        _check_every_domain(between_roles, MAX_LINKS - 1)
+    except InvalidRuleError:
+        _check_every_domain(links, MAX_LINKS)  # une chaîne de rôles est pleine : un compte au bout serait de trop
+
+
+def _check_every_domain(links: Collection[Sequence[str]], limit: int) -> None:
+    """Mesure les chaînes de chaque domaine."""
     by_domain: dict[tuple[str, ...], Graph] = defaultdict(lambda: defaultdict(list))
-    for rule in rules:
-        member, role, *place = rule.values
+    for member, role, *place in links:
         by_domain[tuple(place)][member].append(role)
     for domain, graph in by_domain.items():
-        _check_graph(_with_shared(domain, graph, by_domain))
+        _check_graph(_with_shared(domain, graph, by_domain), limit)
 
 
 def _with_shared(domain: tuple[str, ...], graph: Graph, by_domain: Mapping[tuple[str, ...], Graph]) -> Graph:
@@ -59,14 +68,14 @@ def _with_shared(domain: tuple[str, ...], graph: Graph, by_domain: Mapping[tuple
     return {name: [*graph.get(name, ()), *shared.get(name, ())] for name in {*graph, *shared}}
 
 
-def _check_graph(graph: Mapping[str, Sequence[str]]) -> None:
+def _check_graph(graph: Mapping[str, Sequence[str]], limit: int) -> None:
     """Mesure la plus longue chaîne depuis chaque nœud, sans récursion : la profondeur vient d'un client."""
     depth: dict[str, int] = {}
     for start in graph:
-        _measure(start, graph, depth, limit=MAX_LINKS)
+        _measure(start, graph, depth, limit)
 
 
-def _measure(start: str, graph: Mapping[str, Sequence[str]], depth: dict[str, int], *, limit: int | None) -> None:
+def _measure(start: str, graph: Mapping[str, Sequence[str]] | _Upward, depth: dict[str, int], limit: int) -> None:
     """Remplit `depth` pour tout ce que `start` atteint."""
     path: list[str] = [start]
     on_path = {start}
@@ -75,8 +84,7 @@ def _measure(start: str, graph: Mapping[str, Sequence[str]], depth: dict[str, in
         waiting = next((parent for parent in graph.get(name, ()) if parent not in depth), None)
         if waiting is None:
             depth[name] = max((depth[parent] + 1 for parent in graph.get(name, ())), default=0)
-            if limit is not None:
-                _check_depth(name, depth[name], limit)
+            _check_depth(name, depth[name], limit)
             on_path.discard(path.pop())
         elif waiting in on_path:
             cycle = [*path[path.index(waiting) :], waiting]
@@ -128,7 +136,7 @@ class RoleGraph:
         Args:
             matches: reçoit le domaine demandé et celui du lien.
         """
-        with self._sequence.writing():
+        with self._sequence:
             self._matches = matches
             self._retire()
 
@@ -138,19 +146,41 @@ class RoleGraph:
         """Ajoute un lien ; un lien déjà là reste unique."""
         if role in self._roles.get(domain, {}).get(member, ()):
             return
-        with self._sequence.writing():
+        with self._sequence:
             links = self._roles.setdefault(domain, {})
             links[member] = (*links.get(member, ()), role)
             self._members.setdefault(domain, {}).setdefault(role, {})[member] = None
             self._held[role] += 1
             self._forget(member, domain)
 
+    def fill(self, links: Iterable[Sequence[str]]) -> None:
+        """Ajoute d'un coup des liens distincts à un graphe encore vide."""
+        alone: dict[str, tuple[str, ...]] = {}
+        for member, role, *place in paced(links):
+            domain = place[0] if place else ""
+            if domain not in self._roles:
+                self._roles[domain], self._members[domain] = {}, {}
+            roles, members = self._roles[domain], self._members[domain]
+            roles[member] = (*roles[member], role) if member in roles else alone.setdefault(role, (role,))
+            if role in members:
+                members[role][member] = None
+            else:
+                members[role] = {member: None}
+        for known in self._members.values():
+            self._held.update({role: len(found) for role, found in known.items()})
+
+    def dismantle(self) -> None:
+        """Rend peu à peu à la mémoire des liens qui ne servent plus."""
+        for domains in (self._roles, self._members, self._closures):
+            drain(*domains.values())
+        drain(*self._retired)
+
     def remove(self, member: str, role: str, domain: str = "") -> bool:
         """Retire un lien ; False s'il n'y était pas."""
         links = self._roles.get(domain, {})
         if role not in links.get(member, ()):
             return False
-        with self._sequence.writing():
+        with self._sequence:
             links[member] = tuple(known for known in links[member] if known != role)
             del self._members[domain][role][member]
             self._held[role] -= 1
@@ -160,7 +190,7 @@ class RoleGraph:
 
     def clear(self) -> None:
         """Retire tous les liens."""
-        with self._sequence.writing():
+        with self._sequence:
             self._roles, self._members, self._held = {}, {}, Counter()
             self._retire()
 
@@ -267,9 +297,9 @@ class RoleGraph:
         """
         shared = self._shares_domains and domain == EVERY_DOMAIN
         for place in list(self._roles) if shared else [domain]:
-            _measure(member, _Upward(self, place), {}, limit=MAX_LINKS)
+            _measure(member, _Upward(self, place), {}, MAX_LINKS)
             below = self._links_below(member, self._places(place))
-            _measure(member, _Upward(self, place), {}, limit=MAX_LINKS - below)
+            _measure(member, _Upward(self, place), {}, MAX_LINKS - below)
 
     def _links_below(self, name: str, places: Sequence[str]) -> int:
         """Rend la longueur de la plus longue suite de membres sous un nom, dans des domaines."""
@@ -332,9 +362,6 @@ class _Upward:
     def __init__(self, graph: RoleGraph, domain: str) -> None:
         self._graph = graph
         self._domain = domain
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
 
     def get(self, name: str, _: object = None) -> Sequence[str]:
         """Rend les rôles directs d'un nom."""

@@ -163,3 +163,7 @@ class LinkRows:
     def remove(self, row: Sequence[str]) -> None:
         """Retire le lien d'une règle."""
         self._graph.remove(*row[:3])
+
+    def dismantle(self) -> None:
+        """Rend peu à peu les liens à la mémoire."""
+        self._graph.dismantle()

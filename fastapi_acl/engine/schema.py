@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
@@ -12,10 +11,13 @@ from casbin.effect import get_effector
 from casbin.model import Model
 
 from fastapi_acl.engine.matching import ANY, is_pattern
+from fastapi_acl.engine.patterns import matcher_of
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError
 from fastapi_acl.shared.identity import ROLE_PREFIX, USER_PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.policy import PolicyRule
 
@@ -34,6 +36,13 @@ ACTION_NAMES: Final = frozenset({"act", "action", "method"})
 
 _CALL: Final = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 _ACL_MATCHED: Final = re.compile(r"\baclMatch\(\s*r_\w+(?:\.\w+)?\s*,\s*p_(\w+)\s*\)")
+_KEY_MATCHED: Final = re.compile(r"\b(keyMatch[2345]?|globMatch)\(\s*r\d*_\w+\s*,\s*p\d*_(\w+)\s*\)")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
+_PLAIN_ROLE: Final = re.compile(r"role:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_PLAIN_SUBJECT: Final = re.compile(r"user:[A-Za-z0-9_.-]{1,200}|role:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NOTHING: Final = re.compile(r"(?!)")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
 _RULE_REFERENCE: Final = re.compile(r"\bp\d*_\w+")
 
 
@@ -69,6 +78,7 @@ class PolicySchema:
         fields: pour chaque type `p…`, les noms de ses valeurs.
         links: pour chaque type `g…`, le nombre de ses valeurs.
         patterns: noms des champs que le matcher compare par `aclMatch`.
+        motifs: pour chaque champ que le matcher compare par `keyMatch…` ou `globMatch`, la fonction.
         matcher: expression du matcher, telle que Casbin l'a préparée.
         raw_subjects: vrai si les sujets n'ont pas à porter de préfixe (Authenticator de l'application).
     """
@@ -77,6 +87,7 @@ class PolicySchema:
     fields: dict[str, tuple[str, ...]]
     links: dict[str, int]
     patterns: frozenset[str]
+    motifs: Mapping[str, str]
     matcher: str
     raw_subjects: bool = False
 
@@ -89,6 +100,7 @@ class PolicySchema:
             fields={ptype: tuple(_names(assertion.tokens)) for ptype, assertion in model["p"].items()},
             links={ptype: assertion.value.count("_") for ptype, assertion in (model["g"] or {}).items()},
             patterns=frozenset(_ACL_MATCHED.findall(matcher)),
+            motifs={field: function for function, field in _KEY_MATCHED.findall(matcher)},
             matcher=matcher,
             raw_subjects=raw_subjects,
         )
@@ -129,38 +141,63 @@ class PolicySchema:
         Raises:
             InvalidRuleError: type inconnu, nombre de valeurs, longueur, caractère, effet, joker ou préfixe.
         """
-        names = self._names_of(rule)
+        names = self.columns(rule.ptype)
+        if not names:
+            known = ", ".join([*self.fields, *self.links])
+            raise _refused(rule, f"type de règle inconnu ; le modèle connaît {known}")
         if len(rule.values) != len(names):
             expected = f"« {rule.ptype} » attend {len(names)} valeurs ({', '.join(names)}), {len(rule.values)} reçues"
             raise _refused(rule, expected)
         for name, value in zip(names, rule.values, strict=True):
-            self._check_value(rule, name, value)
+            fault = self._fault(rule.ptype, name, value)
+            if fault:
+                raise _refused(rule, fault)
 
-    def _names_of(self, rule: PolicyRule) -> tuple[str, ...]:
-        """Rend les noms des valeurs qu'une règle de ce type doit avoir."""
-        if rule.ptype in self.fields:
-            return self.fields[rule.ptype]
-        if rule.ptype in self.links:
-            return ("member", "role", *(f"domain{index or ''}" for index in range(self.links[rule.ptype] - 2)))
-        known = ", ".join([*self.fields, *self.links])
-        raise _refused(rule, f"type de règle inconnu ; le modèle connaît {known}")
+    def checker(self, ptype: str, name: str) -> Callable[[str | None], bool]:
+        """Rend de quoi dire si une valeur peut se trouver dans cette colonne ; les plus courantes le sont aussitôt."""
+        plain = self._plain(ptype, name)
 
-    def _check_value(self, rule: PolicyRule, name: str, value: str) -> None:
-        """Vérifie une valeur selon le champ où elle se trouve."""
+        def accepts(value: str | None) -> bool:
+            return value is not None and (plain(value) is not None or not self._fault(ptype, name, value))
+
+        return accepts
+
+    def _plain(self, ptype: str, name: str) -> Callable[[str], object]:
+        """Rend ce qui reconnaît les valeurs sûrement bonnes d'une colonne."""
+        if name in self.motifs or name in {"eft", "priority"}:
+            return _NOTHING.fullmatch
+        if not self.raw_subjects and (ptype == "g" or ptype[:1] == "p") and name in {*SUBJECT_NAMES, "member", "role"}:
+            return _PLAIN_ROLE.fullmatch if name == "role" else _PLAIN_SUBJECT.fullmatch
+        return _PLAIN.fullmatch
+
+    def columns(self, ptype: str) -> tuple[str, ...]:
+        """Rend les noms des valeurs d'une règle de ce type ; aucun si le modèle ne connaît pas le type."""
+        if ptype in self.links:
+            return ("member", "role", *(f"domain{index or ''}" for index in range(self.links[ptype] - 2)))
+        return self.fields.get(ptype, ())
+
+    def _fault(self, ptype: str, name: str, value: str) -> str:
+        """Dit ce qui ne va pas dans une valeur, selon le champ où elle se trouve ; rien si tout va bien."""
         if type(value) is not str or not 0 < len(value) <= MAX_VALUE_LENGTH:
-            raise _refused(rule, f"« {name} » est un texte de 1 à {MAX_VALUE_LENGTH} caractères")
-        if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
-            raise _refused(rule, f"« {name} » contient un caractère de contrôle")
+            return f"« {name} » est un texte de 1 à {MAX_VALUE_LENGTH} caractères"
+        if _CONTROL.search(value):
+            return f"« {name} » contient un caractère de contrôle"
         if name == "eft" and value not in {"allow", "deny"}:
-            raise _refused(rule, "l’effet « eft » vaut « allow » ou « deny »")
+            return "l’effet « eft » vaut « allow » ou « deny »"
+        if name == "priority" and not _INTEGER.fullmatch(value):
+            return "la priorité est un entier"
+        return self._pattern_fault(ptype, name, value) or ("" if self.raw_subjects else _subject_fault(ptype, name, value))
+
+    def _pattern_fault(self, ptype: str, name: str, value: str) -> str:
+        """Dit ce qui ne va pas dans un joker."""
         if name in self.patterns and not is_pattern(value):
-            raise _refused(
-                rule, f"dans « {name} », « * » n’est admis que seul ou comme dernier segment (« document:* »)"
-            )
-        if name.startswith("domain") and rule.section == "g" and ANY in value and value != ANY:
-            raise _refused(rule, "le domaine d’un lien est un nom, ou « * » seul")
-        if not self.raw_subjects:
-            _check_subject(rule, name, value)
+            return f"dans « {name} », « * » n’est admis que seul ou comme dernier segment (« document:* »)"
+        if name.startswith("domain") and ptype[:1] == "g" and ANY in value and value != ANY:
+            return "le domaine d’un lien est un nom, ou « * » seul"
+        function = self.motifs.get(name)
+        if function is not None and matcher_of(function, value) is None:
+            return f"« {name} » n’est pas un motif {function} qui se compare en temps linéaire"
+        return ""
 
     def position(self, ptype: str, names: frozenset[str]) -> int | None:
         """Rend la place, dans une règle, du premier champ qui porte un de ces noms."""
@@ -168,14 +205,15 @@ class PolicySchema:
         return next(places, None)
 
 
-def _check_subject(rule: PolicyRule, name: str, value: str) -> None:
-    """Vérifie le préfixe des sujets : sans lui, un nom de compte pourrait être un nom de rôle."""
-    if rule.section == "g" and rule.ptype != "g":
-        return
+def _subject_fault(ptype: str, name: str, value: str) -> str:
+    """Dit ce qui ne va pas dans le préfixe d'un sujet : sans lui, un nom de compte pourrait être un nom de rôle."""
+    if ptype[:1] == "g" and ptype != "g":
+        return ""
     if name == "role" and not _is_role(value):
-        raise _refused(rule, f"le rôle s’écrit « {ROLE_PREFIX}<nom> » (lettres, chiffres, « _ . - », 64 au plus)")
+        return f"le rôle s’écrit « {ROLE_PREFIX}<nom> » (lettres, chiffres, « _ . - », 64 au plus)"
     if name in SUBJECT_NAMES | {"member"} and not (_is_role(value) or _is_user(value)):
-        raise _refused(rule, f"le sujet s’écrit « {USER_PREFIX}<identifiant> » ou « {ROLE_PREFIX}<nom> »")
+        return f"le sujet s’écrit « {USER_PREFIX}<identifiant> » ou « {ROLE_PREFIX}<nom> »"
+    return ""
 
 
 def _is_role(value: str) -> bool:

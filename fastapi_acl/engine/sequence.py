@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class SequenceLock:
@@ -15,7 +10,7 @@ class SequenceLock:
 
     Une décision lit le numéro avant et après. Inchangé et pair, elle n'a vu qu'un état ; sinon elle recommence sous
     le verrou. Lire ne coûte donc rien, et plusieurs cases changées ensemble se voient ensemble, ce que copier chaque
-    case avant de l'écrire ne donnerait pas.
+    case avant de l'écrire ne donnerait pas. `with sequence:` encadre un changement.
 
     Attributes:
         version: numéro, impair pendant un changement.
@@ -32,15 +27,15 @@ class SequenceLock:
         self.lock = threading.RLock()
         self._depth = 0
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Encadre un changement ; emboîtés, plusieurs n'en font qu'un."""
-        with self.lock:
-            self._depth += 1
-            self.version |= 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-                if not self._depth:
-                    self.version += 1
+    def __enter__(self) -> None:
+        """Commence un changement ; emboîtés, plusieurs n'en font qu'un."""
+        self.lock.acquire()
+        self._depth += 1
+        self.version |= 1
+
+    def __exit__(self, *_: object) -> None:
+        """Le termine."""
+        self._depth -= 1
+        if not self._depth:
+            self.version += 1
+        self.lock.release()

@@ -32,7 +32,7 @@ class PolicyMemory:
 
     async def read(self, transaction: Transaction) -> Prepared:  # noqa: ARG002 - l'adaptateur s'y joint
         """Lit toutes les règles, à l'instant de la transaction, et construit à côté la politique qu'elles font."""
-        return await self.enforcer.prepare_aside(await self.adapter.read_rules())
+        return await self.enforcer.read()
 
     def install(self, state: Prepared) -> None:
         """Met en service la politique lue."""

@@ -94,7 +94,7 @@ def some_change(enforcer: PolicyEnforcer, draw: random.Random) -> PolicyChange:
     for rule in sorted(fresh):
         if rule.ptype == "g":
             try:
-                check_links([*links, rule])
+                check_links([link.values for link in [*links, rule]])
             except InvalidRuleError:
                 continue
             if rule.values[0] == rule.values[1] or any(rule.values[1] == link.values[0] for link in links):

@@ -14,12 +14,13 @@ from sqlalchemy import Integer, Select, String, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
+from fastapi_acl.engine.loading import without_tail
 from fastapi_acl.shared.database.tables import Base
 from fastapi_acl.shared.exceptions import RuleAlreadyExistsError, RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from casbin.model import Model
@@ -49,6 +50,9 @@ class CasbinRuleModel(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
 
 
+PACKET: Final = 1_000
+"""Lignes lues à la fois : assez pour aller vite, trop peu pour tenir la boucle d'événements."""
+
 _TABLE: Final = cast("Table", CasbinRuleModel.__table__)
 _QUERY: Final = select(_TABLE.c.id, _TABLE.c.ptype, *(_TABLE.c[name] for name in COLUMNS)).order_by(_TABLE.c.id)
 
@@ -74,6 +78,13 @@ class SQLPolicyAdapter(Adapter):
         """Donne la session ambiante, ou une transaction à elle seule."""
         return self._database.session()
 
+    async def lines(self) -> AsyncIterator[Sequence[Any]]:
+        """Lit toutes les lignes, dans l'ordre, par paquets : numéro, type, puis les colonnes de valeurs."""
+        async with self._session_scope() as session:
+            result = await session.stream(_QUERY, execution_options={"yield_per": PACKET})
+            async for packet in result.partitions():
+                yield packet
+
     async def read_rules(self) -> list[tuple[int, PolicyRule]]:
         """Lit toutes les règles, dans l'ordre, avec leur numéro de ligne."""
         return await self._select(_QUERY)
@@ -89,7 +100,7 @@ class SQLPolicyAdapter(Adapter):
         """Exécute une lecture et refait les règles."""
         async with self._session_scope() as session:
             rows = (await session.execute(query)).all()
-        return [(row[0], PolicyRule(row[1], _without_tail(row[2:]))) for row in rows]
+        return [(row[0], PolicyRule(row[1], without_tail(row[2:]))) for row in rows]
 
     async def insert(self, rules: Sequence[PolicyRule]) -> None:
         """Ajoute des règles, toutes ou aucune.
@@ -234,14 +245,6 @@ def _row(rule: PolicyRule) -> dict[str, str | None]:
     """Range une règle dans les colonnes de la table."""
     padded = (*rule.values, *[None] * (len(COLUMNS) - len(rule.values)))
     return {"ptype": rule.ptype, "digest": digest(rule), **dict(zip(COLUMNS, padded, strict=True))}
-
-
-def _without_tail(values: Sequence[str | None]) -> tuple[str, ...]:
-    """Retire les colonnes inutilisées de la fin ; un trou au milieu reste un texte vide, que le schéma refusera."""
-    used = list(values)
-    while used and used[-1] is None:
-        used.pop()
-    return tuple(value or "" for value in used)
 
 
 def _batches(rules: Sequence[PolicyRule]) -> Iterator[Sequence[PolicyRule]]:
