@@ -233,6 +233,12 @@ def own_functions(enforcer: Any) -> None:
     enforcer.add_function("keyMatch", glob_match_func)
 
 
+CHANGED: dict[str, list[Callable[..., bool]]] = {
+    "keyMatch": [key_match_func, glob_match_func],
+    "startsWith": [starts_with, key_match_func],
+}
+"""Fonctions qu'un scénario remplace, et par quoi."""
+
 PATHS = ["/a", "/a/", "/a/b", "/a/b/c", "/b", "", "/", "/a?x=1", "/a/*", "/é/b", "/a\n"]
 DEEP = [f"n{number}" for number in range(13)]
 CHAIN = tuple(("g", [member, role]) for member, role in pairwise(DEEP))
@@ -362,6 +368,11 @@ WORLDS = [
         "domains_matched",
         [*DOMAINS, "*", "n*"],
         terms=("g(r.sub, p.sub, r.dom)", "keyMatch(r.dom, p.dom)", EQUAL),
+        rows={
+            "p": ([*ROLES, "chief"], ["*", "north"], OBJECTS[:1], ACTIONS[:1]),
+            "g": (["alice", "alice", "admin"], [*ROLES, "chief"], ["north", "*", "n*"]),
+        },
+        request=(["alice", "admin"], ["north", "south"], OBJECTS[:1], ACTIONS[:1]),
         prepare=matched_domains,
         is_plain=False,
     ),
@@ -724,7 +735,7 @@ class Drawer:
         kind = self.draw.choices(["rules", "links", "reload", "rare"], weights)[0]
         if kind == "links" and not self.world.has_links:
             kind = "rules"
-        step = {"rules": self._rules, "links": self._links, "reload": self._reload, "rare": self._rare}[kind]()
+        step = {"rules": self._rules, "links": self.link, "reload": self._reload, "rare": self._rare}[kind]()
         return self._loaded(step)
 
     def _rules(self) -> Step:
@@ -733,7 +744,7 @@ class Drawer:
         by_name = self._by_name("policy", "policies", ptype)
         return self.draw.choice([*by_name, self.draw.choice(self._users())])()
 
-    def _links(self) -> Step:
+    def link(self) -> Step:
         """Tire un changement de rôles."""
         ptype = self.draw.choice([name for name in self.world.rows if name[0] == "g"])
         named = [*self._by_name("grouping_policy", "grouping_policies", ptype)]
@@ -836,16 +847,11 @@ class Drawer:
         )
 
     def _rare(self) -> Step:
-        """Tire un réglage."""
-        return self.draw.choice(
-            [
-                Step("change_function", ("keyMatch", self.draw.choice([key_match_func, glob_match_func]))),
-                Step("change_function", ("startsWith", self.draw.choice([starts_with, key_match_func]))),
-                Step("switch", (False,)),
-                Step("switch", (True,)),
-                Step("match_again", (self.world.prepare,)),
-            ]
-        )
+        """Tire un réglage : une fonction que le matcher emploie, l'exécution, les comparaisons de rôles."""
+        used = [name for name in CHANGED if name in "".join(self.world.terms)]
+        changes = [Step("change_function", (name, self.draw.choice(CHANGED[name]))) for name in used]
+        switches = [Step("switch", (False,)), Step("switch", (True,)), Step("match_again", (self.world.prepare,))]
+        return self.draw.choice([*changes * 4, *switches])
 
 
 def _is_text(step: Step) -> bool:

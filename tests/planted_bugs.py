@@ -1,0 +1,378 @@
+"""Sème des fautes d'une ligne dans une copie du moteur, et vérifie que ses essais rapides les voient.
+
+Un essai qui passe ne prouve rien s'il passe aussi sur un moteur faux. `python -m tests.planted_bugs` copie l'arbre,
+y met une faute à la fois et lance `pytest -x -m "not slow" tests/engine` ; il sort en erreur si une faute passe
+inaperçue, ou si son texte n'est plus, une fois exactement, dans le fichier. `python -m tests.planted_bugs mot` ne sème
+que les fautes dont le nom contient ce mot.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("fastapi_acl", "tests", "docs", "examples", "pyproject.toml")
+WORKERS = 2
+TIMEOUT = 240
+PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "tests/engine")
+
+
+class Fault(NamedTuple):
+    """Une faute : ce qu'elle casse, le fichier, le texte d'origine, le texte fautif."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+
+
+FAULTS = [
+    # --- matcher et plan
+    Fault(
+        "un second terme sur le même champ remplace le premier", "engine/matcher.py", "and key.field not in keys:", ":"
+    ),
+    Fault(
+        "le terme d'un champ déjà pris n'est plus évalué",
+        "engine/matcher.py",
+        "known = key is not None and key.field not in seen",
+        "known = key is not None",
+    ),
+    Fault(
+        "une branche d'une disjonction est oubliée",
+        "engine/matcher.py",
+        "return parts if len(parts) <= MAX_BRANCHES else [[tree]]",
+        "return parts[:1] if len(parts) <= MAX_BRANCHES else [[tree]]",
+    ),
+    Fault("« && » devient « or »", "engine/matcher.py", '2: " and "', '2: " or "'),
+    Fault(
+        "le domaine d'une règle n'est plus celui de la requête",
+        "engine/matcher.py",
+        "domain = bound.get(given.id)",
+        "domain = 0",
+    ),
+    # --- index
+    Fault(
+        "un objet qui redéfinit l'égalité se cherche comme un texte",
+        "engine/index.py",
+        "f'r{place}.__class__ not in TEXTS'",
+        "f'not isinstance(r{place}, str)'",
+    ),
+    Fault(
+        "les motifs ne sont plus comptés",
+        "engine/index.py",
+        "        bucket.cells.setdefault(key, {})[row] = mask\n",
+        "        bucket.cells.setdefault(key, {})[row] = mask\n        return\n",
+    ),
+    Fault(
+        "le joker n'est cherché que s'il y a un préfixe",
+        "engine/index.py",
+        "few = f\"(({value}, ANY) if 'any' in {shapes}",
+        "few = f\"(({value}, ANY) if 'prefix' in {shapes}",
+    ),
+    Fault(
+        "une règle retirée reste dans sa case",
+        "engine/index.py",
+        "        del bucket.cells[key][row]\n        if not bucket.cells[key]:\n            del",
+        "        if not bucket.cells[key]:\n            del",
+    ),
+    Fault(
+        "les rôles se cherchent hors de leur domaine",
+        "engine/index.py",
+        'domain = f"r{key.domain}" if isinstance(key.domain, int) else repr(key.domain or "")',
+        'domain = repr("")',
+    ),
+    # --- effets et décision
+    Fault(
+        "un refus est ignoré",
+        "engine/decider.py",
+        "ALLOW_AND_DENY_EFFECT: Effect(stops=DENY, needs=ALLOW, forbids=DENY)",
+        "ALLOW_AND_DENY_EFFECT: Effect(stops=DENY, needs=ALLOW, forbids=0)",
+    ),
+    Fault(
+        "sans refus, il faut un accord de plus",
+        "engine/decider.py",
+        "Effect(stops=DENY, needs=0, forbids=DENY)",
+        "Effect(stops=DENY, needs=ALLOW, forbids=DENY)",
+    ),
+    Fault(
+        "sous priorité, un refus n'arrête plus la lecture",
+        "engine/decider.py",
+        "_FIRST_WINS: Final = Effect(stops=ALLOW | DENY, needs=ALLOW, forbids=DENY)",
+        "_FIRST_WINS: Final = Effect(stops=ALLOW, needs=ALLOW, forbids=DENY)",
+    ),
+    Fault(
+        "les règles trouvées se lisent à l'envers",
+        "engine/decider.py",
+        "key=self._order)",
+        "key=self._order, reverse=True)",
+    ),
+    Fault(
+        "la règle expliquée est la première acceptée", "engine/decider.py", "shown = row\n", "shown = shown or row\n"
+    ),
+    Fault(
+        "un effet inconnu accorde", "engine/decider.py", "self.definition.eft], OTHER)", "self.definition.eft], ALLOW)"
+    ),
+    Fault(
+        "le compte des refus se perd",
+        "engine/decider.py",
+        "self._denials += mask == DENY",
+        "self._denials = mask == DENY",
+    ),
+    Fault(
+        "une règle trop courte est rangée comme une autre",
+        "engine/decider.py",
+        "self._size += 1\n        if len(row) != self._width or not all",
+        "self._size += 1\n        if not all",
+    ),
+    Fault(
+        "une règle que l'index ne sait pas comparer n'est plus vue",
+        "engine/decider.py",
+        "if masks is None or self._foreign or not self._size:",
+        "if masks is None or not self._size:",
+    ),
+    Fault(
+        "une politique vide refuse, même nue",
+        "engine/decider.py",
+        "return None if cells is None or self._foreign or not self._size else allowed",
+        "return None if cells is None or self._foreign else allowed",
+    ),
+    # --- rôles
+    Fault("un lien de moins dans une chaîne", "engine/role_graph.py", "MAX_LINKS: Final = 9", "MAX_LINKS: Final = 8"),
+    Fault("un lien de plus dans une chaîne", "engine/role_graph.py", "MAX_LINKS: Final = 9", "MAX_LINKS: Final = 10"),
+    Fault(
+        "un lien retiré laisse sa fermeture",
+        "engine/role_graph.py",
+        "            self._sweep(member, role, domain)\n            self._forget(member, domain)",
+        "            self._sweep(member, role, domain)",
+    ),
+    Fault(
+        "les fermetures de qui est sous le membre restent",
+        "engine/role_graph.py",
+        "if self._held.get(member) or len(touched) > MANY_DOMAINS:",
+        "if len(touched) > MANY_DOMAINS:",
+    ),
+    Fault(
+        "un lien d'un domaine à motif n'oublie que ce domaine",
+        "engine/role_graph.py",
+        "if self._matches is None and not (self._shares_domains and domain == EVERY_DOMAIN):",
+        "if not (self._shares_domains and domain == EVERY_DOMAIN):",
+    ),
+    Fault(
+        "le domaine et son motif sont pris l'un pour l'autre",
+        "engine/role_graph.py",
+        "bool(self._matches(domain, place))",
+        "bool(self._matches(place, domain))",
+    ),
+    Fault(
+        "un lien n'est retiré que dans un sens",
+        "engine/role_graph.py",
+        "            del self._members[domain][role][member]\n",
+        "",
+    ),
+    Fault(
+        "un lien retiré reste dans ceux que rejoue la comparaison de noms",
+        "engine/role_manager.py",
+        "        self._links.pop((name1, name2, place), None)\n",
+        "",
+    ),
+    # --- listes de règles
+    Fault(
+        "les priorités sont renversées",
+        "engine/rows.py",
+        "(_priority(row[self.priority]), self._next)",
+        "(-_priority(row[self.priority]), self._next)",
+    ),
+    Fault(
+        "une règle remplacée passe à la fin",
+        "engine/rows.py",
+        "self._insert(new, rank)",
+        "self._insert(new, self._new_rank(new))",
+    ),
+    Fault("un double retiré perd la mauvaise place", "engine/rows.py", "copies.pop(0)", "copies.pop()"),
+    Fault("un filtre vide filtre", "engine/rows.py", 'enumerate(values) if value != ""}', "enumerate(values)}"),
+    # --- motifs
+    Fault(
+        "« doc:* » couvre « doc: »",
+        "engine/matching.py",
+        " and str.startswith(value, pattern[:-1]) and len(value) >= len(pattern)",
+        " and str.startswith(value, pattern[:-1])",
+    ),
+    Fault(
+        "« doc:* » couvre « docteur »",
+        "engine/matching.py",
+        "str.startswith(value, pattern[:-1])",
+        "str.startswith(value, pattern[:-2])",
+    ),
+    # --- évaluation et compilation
+    Fault("un flottant nul accorde", "engine/evaluation.py", "return answer != 0", "return True"),
+    Fault(
+        "un attribut absent vaut rien",
+        "engine/evaluation.py",
+        "            raise AttributeError(name) from error",
+        "            return error is None",
+    ),
+    Fault(
+        "une fonction remplacée garde l'index de l'ancienne",
+        "engine/compiler.py",
+        "if self.functions.get(name) is function}",
+        "if name in self.functions and function}",
+    ),
+    Fault(
+        "l'effet du contexte est ignoré",
+        "engine/compiler.py",
+        'effects[context[2] if context[2] in effects else "e"].value',
+        'effects["e"].value',
+    ),
+    # --- exécuteur
+    Fault(
+        "changer une fonction laisse ce qui en a été compilé",
+        "engine/enforcer.py",
+        "changed = self.get(name) is not function",
+        "changed = name not in self",
+    ),
+    Fault(
+        "couper l'exécution laisse la décision rapide",
+        "engine/enforcer.py",
+        "        self._enabled = enabled\n        self._forget_compiled()",
+        "        self._enabled = enabled",
+    ),
+    Fault(
+        "en mode strict, une politique vide se joue comme celle de Casbin",
+        "engine/enforcer.py",
+        "if self.schema.names_rules and not self.model.rows(context[1]):",
+        "if not self.schema.names_rules and not self.model.rows(context[1]):",
+    ),
+    Fault(
+        "un changement appliqué n'ajoute pas ses règles",
+        "engine/enforcer.py",
+        "            for rule in change.added:\n                self.model.rows(rule.ptype).append(rule.values)\n",
+        "",
+    ),
+    # --- base et réplique
+    Fault(
+        "deux règles différentes ont la même empreinte",
+        "engine/adapters/sql.py",
+        '        state.update(len(encoded).to_bytes(4, "big"))\n',
+        "",
+    ),
+    Fault(
+        "retirer une règle absente ne se dit pas",
+        "engine/adapters/sql.py",
+        "if result.rowcount != len(digests):",
+        "if result.rowcount > len(digests):",
+    ),
+    Fault(
+        "la dernière valeur d'une règle n'est pas écrite",
+        "engine/adapters/sql.py",
+        "padded = (*rule.values, *[None] * (len(COLUMNS) - len(rule.values)))",
+        "padded = (*rule.values[:-1], *[None] * (len(COLUMNS) - len(rule.values) + 1))",
+    ),
+    Fault(
+        "la réplique ne met pas en service ce qu'elle écrit",
+        "shared/sync/replica.py",
+        "if change.revision != self._revision + 1:",
+        "if change.revision != self._revision:",
+    ),
+    Fault(
+        "une réplique en retard se croit à jour",
+        "shared/sync/replica.py",
+        "and head.log_id == self._head.log_id and head.revision == self._revision",
+        "and head.log_id == self._head.log_id",
+    ),
+]
+
+
+def main(wanted: str = "") -> int:
+    """Sème chaque faute ; rend 1 si l'une passe inaperçue."""
+    chosen = [fault for fault in FAULTS if wanted in fault.name]
+    say(f"{len(chosen)} fautes, {WORKERS} à la fois ; d'abord, sans faute :")
+    with tempfile.TemporaryDirectory(prefix="planted-bugs-") as folder:
+        clean = tested(Path(folder) / "sans-faute", None)
+        say(f"  {clean}")
+        if not clean.startswith("manquée"):
+            say("les essais échouent déjà : rien à mesurer.")
+            return 1
+        with ThreadPoolExecutor(WORKERS) as pool:
+            places = [Path(folder) / str(number) for number in range(len(chosen))]
+            verdicts = list(pool.map(reported, places, chosen))
+    missed = [fault.name for fault, verdict in zip(chosen, verdicts, strict=True) if not verdict.startswith("vue")]
+    say(f"{len(chosen) - len(missed)} vues sur {len(chosen)}" + "".join(f"\n  manquée : {name}" for name in missed))
+    return 1 if missed else 0
+
+
+def reported(place: Path, fault: Fault) -> str:
+    """Sème une faute, et dit aussitôt ce qu'il en est."""
+    verdict = tested(place, fault)
+    say(f"  {fault.name} → {verdict}")
+    return verdict
+
+
+def tested(place: Path, fault: Fault | None) -> str:
+    """Copie l'arbre, y met la faute s'il y en a une, et dit quel essai la voit."""
+    copy_tree(place)
+    if fault is not None:
+        path = place / "fastapi_acl" / fault.path
+        text = path.read_text("utf-8")
+        if text.count(fault.old) != 1:
+            return f"introuvable : le texte paraît {text.count(fault.old)} fois dans {fault.path}"
+        path.write_text(text.replace(fault.old, fault.new), "utf-8")
+    verdict = seen(place)
+    shutil.rmtree(place)
+    return verdict
+
+
+def copy_tree(place: Path) -> None:
+    """Copie ce que les essais lisent."""
+    place.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy(source, place / name)
+
+
+def seen(place: Path) -> str:
+    """Lance les essais rapides du moteur, et dit lequel échoue."""
+    started = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        run = subprocess.run(
+            [sys.executable, *PYTEST],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"vue : les essais ne finissent pas en {TIMEOUT} s"
+    took = f"{time.monotonic() - started:.0f} s"
+    if run.returncode == 0:
+        return f"manquée ({took})"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
+    return (
+        f"vue par {failed[1]} ({took})"
+        if failed
+        else f"échec sans essai ({took}) : {run.stdout[-300:]}{run.stderr[-300:]}"
+    )
+
+
+def say(text: str) -> None:
+    """Montre l'avancement, sans attendre."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
