@@ -182,7 +182,7 @@ class Decider:
                 break
         return self._effect.settle(seen), shown
 
-    def _decide_first_allow(self, *request: Any) -> bool | None:
+    def _decide_first_allow(self, *request: object) -> bool | None:
         """Décide quand un accord suffit."""
         cells = self._single(*request) if self._single is not None else self._cells(request)
         if cells:
@@ -191,7 +191,7 @@ class Decider:
                     return True if not self._foreign else None
         return self._otherwise(cells, allowed=False)
 
-    def _decide_without_deny(self, *request: Any) -> bool | None:
+    def _decide_without_deny(self, *request: object) -> bool | None:
         """Décide quand un refus l'emporte ; tant qu'aucune règle ne refuse, le premier accord suffit."""
         cells = self._single(*request) if self._single is not None else self._cells(request)
         allowed = not self._effect.needs
@@ -204,7 +204,7 @@ class Decider:
                 break
         return self._otherwise(cells, allowed=allowed)
 
-    def _decide_in_order(self, *request: Any) -> bool | None:
+    def _decide_in_order(self, *request: object) -> bool | None:
         """Décide en lisant les règles dans l'ordre."""
         found = self.explain(request)
         return None if found is None else found[0]

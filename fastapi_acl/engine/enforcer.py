@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import casbin
 from casbin.core_enforcer import EnforceContext
-from casbin.model import FunctionMap, Model
 from casbin.model.policy_op import PolicyOp
 from casbin.rbac import default_role_manager
 
@@ -41,6 +40,8 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+
+    from casbin.model import FunctionMap, Model
 
     from fastapi_acl.engine.compiler import Context
     from fastapi_acl.engine.decider import Decider
@@ -170,13 +171,14 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     @model.setter
     def model(self, model: Model | None) -> None:
         before: IndexedModel | None = getattr(self, "_model", None)
+        adopted = None if model is None else IndexedModel.over(model)
         with before.sequence if before is not None else contextlib.nullcontext():
-            self._model: Any = None if model is None else IndexedModel.over(model)
+            self._model: Any = adopted
             self._forget_compiled()
         if before is not None:
             before.listener = _nothing
-        if model is not None:
-            self._model.listener = self._forget_compiled
+        if adopted is not None:
+            adopted.listener = self._forget_compiled
 
     @property
     def fm(self) -> FunctionMap:
@@ -209,9 +211,10 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             elif assertion.params_tokens:
                 assertion.cond_rm = self.cond_rm_map[ptype] = _conditional(assertion)
             else:
-                graph = RoleGraph(sequence=self.model.sequence)
                 assertion.rm = self.rm_map[ptype] = GraphRoleManager(
-                    graph, has_domains=len(assertion.tokens) > 2, on_change=self._forget_compiled  # noqa: PLR2004 - membre et rôle ; au-delà, un domaine
+                    RoleGraph(sequence=self.model.sequence),
+                    has_domains=_has_domains(assertion),
+                    on_change=self._forget_compiled,
                 )
 
     def _forget_compiled(self) -> None:
@@ -362,7 +365,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def holds(self, rule: PolicyRule) -> bool:
         """Dit si la règle est en service."""
-        return (self.model[rule.section] or {}).get(rule.ptype) is not None and rule.values in self.model.rows(rule.ptype)
+        return (self.model[rule.section] or {}).get(rule.ptype) is not None and rule.values in self.model.rows(
+            rule.ptype
+        )
 
     def has_link(self, member: str, role: str, *domain: str) -> bool:
         """Dit si un sujet tient un rôle, directement ou par héritage (`g` seulement)."""
@@ -403,7 +408,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             threading.Thread(target=before.dismantle, name="fastapi-acl-dismantle", daemon=True).start()
 
     def apply(self, change: PolicyChange) -> None:
-        """Met en service un changement déjà validé par la base ; son coût ne dépend pas de la taille de la politique."""
+        """Met en service un changement déjà validé par la base ; la taille de la politique n'y change rien."""
         if not self._loaded:
             self.install(())
         self._replace(change)
@@ -447,13 +452,13 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             leaving = tuple(rule for rule in change.removed if rule.section == "g" and self.holds(rule))
             with self.trial(PolicyChange(added=tuple(links), removed=leaving)):
                 for rule in links:
-                    self.rm_map[rule.ptype].graph.check(*rule.values[:3])
+                    self.rm_map[rule.ptype].graph.check(rule.values[0], *rule.values[2:3])
 
     def _wired(self, model: IndexedModel) -> tuple[IndexedModel, dict[str, Any]]:
         """Relie les règles `g` d'un modèle strict à leurs liens."""
         managers: dict[str, Any] = {}
         for ptype, assertion in (model["g"] or {}).items():
-            has_domains = len(assertion.tokens) > 2  # noqa: PLR2004 - membre et rôle ; au-delà, un domaine
+            has_domains = _has_domains(assertion)
             graph = RoleGraph(shares_domains=self._options["share_domains"] and has_domains, sequence=model.sequence)
             graph.fill(assertion.policy.ordered())
             managers[ptype] = assertion.rm = ReadOnlyRoleManager(graph, has_domains=has_domains, on_change=_nothing)
@@ -763,9 +768,14 @@ def _split(rvals: tuple[Any, ...]) -> tuple[Context, tuple[Any, ...]]:
     return DEFAULT_CONTEXT, rvals
 
 
+def _has_domains(assertion: Any) -> bool:  # noqa: ANN401 - types de pycasbin
+    """Dit si les liens d'un type portent un domaine, outre le membre et le rôle."""
+    return len(assertion.tokens) > 2  # noqa: PLR2004 - membre et rôle
+
+
 def _conditional(assertion: Any) -> Any:  # noqa: ANN401 - types de pycasbin
     """Fait le gestionnaire de rôles d'un type dont les liens ont une condition."""
-    if len(assertion.tokens) > 2:  # noqa: PLR2004 - membre et rôle ; au-delà, un domaine
+    if _has_domains(assertion):
         return default_role_manager.ConditionalDomainManager(MAX_HIERARCHY_LEVEL)
     return default_role_manager.ConditionalRoleManager(MAX_HIERARCHY_LEVEL)
 

@@ -50,7 +50,9 @@ WHITE_LIST: Final = (
 """Nœuds compilés : lire, comparer, appeler une fonction connue. Ni indice, ni calcul, ni compréhension."""
 
 FORBIDDEN_ATTRIBUTES: Final = ("_", "func_")
-FORBIDDEN_METHODS: Final = frozenset({"format", "format_map", "mro", "tb_frame", "gi_frame", "ag_frame", "cr_frame", "exec"})
+FORBIDDEN_METHODS: Final = frozenset(
+    {"format", "format_map", "mro", "tb_frame", "gi_frame", "ag_frame", "cr_frame", "exec"}
+)
 MAX_CONSTANT: Final = 10_000
 MAX_EXPRESSIONS: Final = 10_000
 """Expressions de règles `eval()` gardées compilées."""
@@ -148,7 +150,7 @@ class _Splice(ast.NodeTransformer):
     def __init__(self, rules: Any) -> None:  # noqa: ANN401 - itérateur d'arbres
         self._rules = rules
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - nom imposé par ast
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         """Remplace un appel à `eval`."""
         if isinstance(node.func, ast.Name) and node.func.id == "eval":
             replaced: ast.AST = next(self._rules)
@@ -159,14 +161,14 @@ class _Splice(ast.NodeTransformer):
 class _Calls(ast.NodeTransformer):
     """Fait passer les appels par la table des fonctions, et les attributs par `attribute`."""
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - nom imposé par ast
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         """Cherche la fonction au moment de l'appel : une application peut la remplacer."""
         self.generic_visit(node)
         name = ast.Constant(getattr(node.func, "id", ""))
         table = ast.Name("functions", ast.Load())
         return ast.Call(ast.Subscript(table, name, ast.Load()), node.args, [])
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: N802 - nom imposé par ast
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """Lit un attribut, ou la clé d'un dictionnaire."""
         self.generic_visit(node)
         return ast.Call(ast.Name("attribute", ast.Load()), [node.value, ast.Constant(node.attr)], [])
@@ -186,8 +188,7 @@ def attribute(value: Any, name: str) -> object:  # noqa: ANN401 - objet de l'app
         except (KeyError, TypeError) as error:
             raise AttributeError(name) from error
     if isinstance(found, ModuleType):
-        message = f"« {name} » est un module"
-        raise AttributeError(message)
+        raise AttributeError(name)  # noqa: TRY004 - pour le matcher, un module n'est pas un attribut
     return found
 
 

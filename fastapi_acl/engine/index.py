@@ -156,7 +156,9 @@ def _source(first: Key | None, others: Sequence[Key], size: int, request_size: i
         if key.probe is Probe.EXACT:
             components.append(_value(key))
             continue
-        values = f"bucket.groups[{motif}].matching(r{key.request})" if key.probe is Probe.KEY_MATCH else _values(key, place)
+        values = (
+            f"bucket.groups[{motif}].matching(r{key.request})" if key.probe is Probe.KEY_MATCH else _values(key, place)
+        )
         motif += key.probe is Probe.KEY_MATCH
         lines.append(f"{indent}for k{place} in {values}:")
         indent += "    "
@@ -180,8 +182,9 @@ def _values(key: Key, place: int) -> str:
         few = f"(({value}, ANY) if 'any' in {shapes} and {value} != ANY else ({value},))"
         return f"(patterns_of({value}) if 'prefix' in {shapes} else {few})"
     domain = f"r{key.domain}" if isinstance(key.domain, int) else repr(key.domain or "")
-    known = f"closures{place}.closures.get({domain})"
-    return f"((known.get(r{key.request}) if (known := {known}) is not None else None) or closures{place}.walk(r{key.request}, {domain}))"
+    links, member = f"closures{place}", f"r{key.request}"
+    kept = f"known.get({member}) if (known := {links}.closures.get({domain})) is not None else None"
+    return f"(({kept}) or {links}.walk({member}, {domain}))"
 
 
 def _shape(value: str) -> str:

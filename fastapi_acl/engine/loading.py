@@ -11,7 +11,7 @@ from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fastapi_acl.engine.rows import Row
     from fastapi_acl.engine.schema import PolicySchema
@@ -20,7 +20,6 @@ logger = get_logger("engine")
 
 RawLine = tuple[Any, ...]
 """Une ligne de `casbin_rule` : son numéro, son type, puis ses colonnes de valeurs."""
-
 
 
 class _UnreadableError(Exception):

@@ -297,7 +297,9 @@ class _Planner:
 
     def _is_gate(self, term: ast.expr) -> bool:
         """Dit si un terme ne dépend que de la requête et ne peut pas échouer."""
-        return self._is_harmless(term) and not any(_place(self.words.fields, node) is not None for node in ast.walk(term))
+        return self._is_harmless(term) and not any(
+            _place(self.words.fields, node) is not None for node in ast.walk(term)
+        )
 
     def _is_harmless(self, term: ast.expr) -> bool:
         """Dit si un terme vaut toujours vrai ou faux : une clé, ou une comparaison de noms et de textes."""

@@ -27,24 +27,29 @@ class IndexedAssertion(Assertion):
     _notify: Callable[[], None]
 
     @classmethod
-    def over(cls, source: Assertion, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
+    def over(
+        cls,
+        source: Assertion,
+        sequence: SequenceLock,
+        notify: Callable[[], None],
+        rows: Iterable[Sequence[Any]] | None = None,
+    ) -> IndexedAssertion:
         """Reprend une définition et ses règles.
 
         Args:
             source: définition lue par Casbin.
             sequence: verrou de l'exécuteur.
             notify: appelé quand la liste ou le gestionnaire de rôles est remplacé.
+            rows: règles à prendre à la place des siennes.
         """
         made = cls.__new__(cls)
         made._sequence, made._notify = sequence, notify  # noqa: SLF001 - construction de la même classe
-        made.take(source, list(source.policy))
+        made.take(source, list(source.policy) if rows is None else rows)
         return made
 
     def emptied(self, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
         """Rend une copie sans règle ni gestionnaire de rôles."""
-        made = IndexedAssertion.__new__(IndexedAssertion)
-        made._sequence, made._notify = sequence, notify
-        made.take(self, [])
+        made = IndexedAssertion.over(self, sequence, notify, rows=[])
         made.rm = made.cond_rm = None
         return made
 
@@ -54,7 +59,7 @@ class IndexedAssertion(Assertion):
         for name, value in kept.items():
             setattr(self, name, value)
         self.field_index_map = dict(source.field_index_map)
-        self.policy = rows  # type: ignore[assignment]
+        self.policy = rows
 
     @property
     def policy(self) -> Rows:
@@ -128,7 +133,7 @@ class IndexedModel(Model):
             copy[section] = dict(assertions)
         for section in POLICY_SECTIONS:
             for key, assertion in (copy[section] or {}).items():
-                copy[section][key] = assertion.emptied(copy.sequence, copy._changed)  # noqa: SLF001 - même classe
+                copy[section][key] = assertion.emptied(copy.sequence, copy._changed)
         return copy
 
     def adopt(self) -> None:

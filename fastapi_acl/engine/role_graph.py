@@ -289,8 +289,8 @@ class RoleGraph:
         """Rend la longueur de la plus longue suite de membres sous un nom, dans ce domaine seul ; 0 sans membre."""
         return self._links_below(name, (domain,))
 
-    def check(self, member: str, role: str, domain: str = "") -> None:
-        """Refuse un lien déjà fait qui formerait un cycle, ou une chaîne trop longue, où que ce soit qu'il vaille.
+    def check(self, member: str, domain: str = "") -> None:
+        """Refuse un lien de ce membre, déjà fait, qui formerait un cycle ou une chaîne trop longue, là où il vaut.
 
         Raises:
             InvalidRuleError: avec `reason` valant `role_cycle` ou `role_depth`.

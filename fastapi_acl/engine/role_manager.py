@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from casbin.rbac import default_role_manager
-
-from fastapi_acl.engine.role_graph import RoleGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from casbin.rbac import RoleManager
+
+    from fastapi_acl.engine.role_graph import RoleGraph
 
 MAX_HIERARCHY_LEVEL: Final = 10
 """Profondeur des gestionnaires de rôles de Casbin."""
@@ -33,7 +33,7 @@ class GraphRoleManager(default_role_manager.DomainManager):  # type: ignore[misc
             on_change: appelé quand une fonction de comparaison est donnée.
         """
         super().__init__(MAX_HIERARCHY_LEVEL)
-        self.matching_func = None
+        self.matching_func: Callable[[str, str], bool] | None = None
         self.has_domains = has_domains
         self.graph = graph
         self._on_change = on_change

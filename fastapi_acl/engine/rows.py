@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Protocol, Union, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from fastapi_acl.engine.pacing import drain, paced
 from fastapi_acl.engine.sequence import SequenceLock
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 """Les valeurs d'une règle ; des textes, sauf ce qu'une application donne elle-même à l'exécuteur nu."""
 
-Rank = Union[int, tuple[int, int]]
+Rank = int | tuple[int, int]
 """Place d'une règle : son ordre d'arrivée, précédé de sa priorité si ce type en a une."""
 
 
@@ -38,7 +38,17 @@ class Rows:
     remplacé en place ou inséré par priorité ; ensuite il est rétabli à la première lecture de la liste entière.
     """
 
-    __slots__ = ("_copies", "_fields", "_in_order", "_lengths", "_listeners", "_next", "_ranks", "_sequence", "priority")
+    __slots__ = (
+        "_copies",
+        "_fields",
+        "_in_order",
+        "_lengths",
+        "_listeners",
+        "_next",
+        "_ranks",
+        "_sequence",
+        "priority",
+    )
 
     def __init__(
         self,
@@ -140,12 +150,17 @@ class Rows:
         wanted = {start + place: value for place, value in enumerate(values) if value != ""}
         exact = [self._field(place).get(value, {}) for place, value in wanted.items() if type(value) is str]
         is_long = all(max(wanted, default=0) < length for length in self._lengths)
-        rows = sorted(min(exact, key=len), key=self.rank) if exact and is_long and not self._copies else self.ordered()
+        few = min(exact, key=len) if exact and is_long and not self._copies else None
+        rows = self.ordered() if few is None else sorted(few, key=self.rank)
         return [row for row in rows if all(_fits(row[place], value) for place, value in wanted.items())]
 
     def values_of(self, place: int) -> list[Any]:
         """Rend les valeurs distinctes d'un champ, dans l'ordre de leur première règle."""
         return list(dict.fromkeys(row[place] for row in self.ordered()))
+
+    def known(self, place: int) -> Collection[Any]:
+        """Rend les valeurs distinctes d'un champ, par son index."""
+        return self._field(place).keys()
 
     # --- écriture -----------------------------------------------------------------------------------------------
 
@@ -172,151 +187,6 @@ class Rows:
             last = next(reversed(ranks))
             self._ranks, self._next = cast("dict[Row, Rank]", ranks), ranks[last]
             self._lengths[len(last)] = len(ranks)
-
-    def remove(self, row: Row) -> None:
-        """Une règle part tout à fait."""
-
-    def dismantle(self) -> None:
-        """Rend peu à peu à la mémoire ce qui ne sert plus."""
-
-
-class Rows:
-    """Liste de règles où chercher, ajouter, retirer et remplacer ne coûtent pas un parcours.
-
-    Chaque règle a un rang ; l'ordre de la liste est celui des rangs. Il suit l'ordre d'arrivée tant que rien n'est
-    remplacé en place ou inséré par priorité ; ensuite il est rétabli à la première lecture de la liste entière.
-    """
-
-    __slots__ = ("_copies", "_fields", "_in_order", "_lengths", "_listeners", "_next", "_ranks", "_sequence", "priority")
-
-    def __init__(
-        self,
-        rows: Iterable[Sequence[Any]] = (),
-        *,
-        sequence: SequenceLock | None = None,
-        priority: int | None = None,
-    ) -> None:
-        """Range des règles dans l'ordre donné.
-
-        Args:
-            rows: règles ; un double est gardé, comme Casbin le garde.
-            sequence: verrou de l'exécuteur.
-            priority: place du champ de priorité, qui ordonne ce qui arrive ; None sans priorité.
-        """
-        self.priority = priority
-        self._sequence = sequence or SequenceLock()
-        self._ranks: dict[Row, Rank] = {}
-        self._copies: dict[Row, list[Rank]] = {}
-        self._fields: dict[int, dict[Any, dict[Row, None]]] = {}
-        self._lengths: Counter[int] = Counter()
-        self._listeners: list[RowListener] = []
-        self._in_order = True
-        self._next = 0
-        self.extend(rows)
-
-    # --- lecture ------------------------------------------------------------------------------------------------
-
-    def __contains__(self, row: object) -> bool:
-        """Dit si la règle y est."""
-        try:
-            return isinstance(row, (list, tuple)) and tuple(row) in self._ranks
-        except TypeError:
-            return False  # une valeur qui ne se hache pas n'est dans aucune règle
-
-    def __len__(self) -> int:
-        """Rend le nombre de règles, doubles compris."""
-        return len(self._ranks) + sum(map(len, self._copies.values()))
-
-    def __bool__(self) -> bool:
-        """Dit s'il y a une règle."""
-        return bool(self._ranks)
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        """Parcourt les règles dans l'ordre, chacune comme une liste neuve."""
-        return map(list, self.ordered())
-
-    @overload
-    def __getitem__(self, place: int) -> list[Any]: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[list[Any]]: ...
-    def __getitem__(self, place: int | slice) -> list[Any]:
-        """Rend la règle de cette place, ou celles de la tranche."""
-        found = list(self.ordered())[place]
-        return list(map(list, found)) if isinstance(place, slice) else list(found)
-
-    def __eq__(self, other: object) -> bool:
-        """Compare à une liste de listes."""
-        return isinstance(other, (Rows, list)) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        """Dit combien, jamais lesquelles : une politique ne s'écrit pas dans un journal."""
-        return f"<Rows: {len(self)} règles>"
-
-    def ordered(self) -> Collection[Row]:
-        """Rend les règles dans l'ordre, doubles compris."""
-        if self._copies:
-            pairs = [(rank, row) for row, rank in self._ranks.items()]
-            pairs += [(rank, row) for row, ranks in self._copies.items() for rank in ranks]
-            return [row for _, row in sorted(pairs, key=lambda pair: pair[0])]
-        if not self._in_order:
-            with self._sequence.lock:
-                self._ranks = dict(sorted(self._ranks.items(), key=lambda item: item[1]))
-                self._in_order = True
-        return self._ranks.keys()
-
-    def rank(self, row: Row) -> Rank:
-        """Rend le rang d'une règle présente."""
-        return self._ranks[row]
-
-    def index(self, row: Sequence[Any]) -> int:
-        """Rend la première place d'une règle.
-
-        Raises:
-            ValueError: elle n'y est pas.
-        """
-        return list(self.ordered()).index(tuple(row))
-
-    def matching(self, start: int, values: Sequence[Any]) -> list[Row]:
-        """Rend, dans l'ordre, les règles dont les champs, à partir de `start`, ont ces valeurs ; `""` ne filtre pas.
-
-        Les textes se cherchent dans l'index du champ le plus sélectif ; une fonction filtre ce qu'ils ont laissé.
-
-        Raises:
-            IndexError: une règle est trop courte pour le filtre, comme dans Casbin.
-        """
-        wanted = {start + place: value for place, value in enumerate(values) if value != ""}
-        exact = [self._field(place).get(value, {}) for place, value in wanted.items() if type(value) is str]
-        is_long = all(max(wanted, default=0) < length for length in self._lengths)
-        rows = sorted(min(exact, key=len), key=self.rank) if exact and is_long and not self._copies else self.ordered()
-        return [row for row in rows if all(_fits(row[place], value) for place, value in wanted.items())]
-
-    def values_of(self, place: int) -> list[Any]:
-        """Rend les valeurs distinctes d'un champ, dans l'ordre de leur première règle."""
-        return list(dict.fromkeys(row[place] for row in self.ordered()))
-
-    # --- écriture -----------------------------------------------------------------------------------------------
-
-    def append(self, row: Sequence[Any]) -> None:
-        """Ajoute une règle : à la fin, ou après celles de même priorité si ce type en a une."""
-        with self._sequence:
-            self._insert(tuple(row), self._new_rank(row))
-
-    def extend(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Ajoute des règles."""
-        with self._sequence:
-            for row in rows:
-                self._insert(tuple(row), self._new_rank(row))
-
-    def fill(self, rows: Mapping[Row, None]) -> None:
-        """Range d'un coup les règles d'une liste encore vide et que rien ne suit."""
-        if self.priority is not None:
-            self.extend(rows)
-            return
-        self._ranks = dict(zip(rows, range(1, len(rows) + 1), strict=True))
-        self._next = len(rows)
-        self._lengths.update(map(len, rows))
 
     def remove(self, row: Sequence[Any]) -> None:
         """Retire une règle, la première si elle y est plusieurs fois.

@@ -186,7 +186,9 @@ class PolicySchema:
             return "l’effet « eft » vaut « allow » ou « deny »"
         if name == "priority" and not _INTEGER.fullmatch(value):
             return "la priorité est un entier"
-        return self._pattern_fault(ptype, name, value) or ("" if self.raw_subjects else _subject_fault(ptype, name, value))
+        return self._pattern_fault(ptype, name, value) or (
+            "" if self.raw_subjects else _subject_fault(ptype, name, value)
+        )
 
     def _pattern_fault(self, ptype: str, name: str, value: str) -> str:
         """Dit ce qui ne va pas dans un joker."""

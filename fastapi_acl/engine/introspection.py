@@ -1,0 +1,247 @@
+"""Ce que la politique dit, dans l'autre sens : qui peut quoi, par quel chemin, et ce qui manque pour le pouvoir.
+
+Chaque question passe par les index de champs et par les liens : son coût est celui de sa réponse, non de la politique.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from casbin import util
+
+from fastapi_acl.engine.matcher import Probe
+from fastapi_acl.engine.matching import patterns_of
+from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.matcher import Branch, Key
+    from fastapi_acl.engine.rows import Row
+
+MAX_SUGGESTIONS: Final = 5
+"""Changements proposés pour lever un refus."""
+
+MAX_TRIALS: Final = 50
+"""Changements essayés avant de renoncer à en trouver d'autres."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Une règle qui vaut pour un sujet.
+
+    Attributes:
+        rule: la règle.
+        path: du sujet au sujet de la règle, rôle par rôle ; le sujet seul si elle le nomme.
+    """
+
+    rule: PolicyRule
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Une décision, et ce qui l'a faite.
+
+    Attributes:
+        allowed: la réponse.
+        rule: la règle décisive ; None si aucune ne concerne la requête.
+        path: du sujet de la requête à celui de la règle, rôle par rôle.
+        nearest: pour un refus, des changements dont chacun, seul, l'accorderait.
+    """
+
+    allowed: bool
+    rule: PolicyRule | None = None
+    path: tuple[str, ...] = ()
+    nearest: tuple[PolicyChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInspector:
+    """Interroge la politique en service d'un exécuteur strict."""
+
+    enforcer: PolicyEnforcer
+
+    # --- rôles ------------------------------------------------------------------------------------------------------
+
+    def roles_of(self, member: str, domain: str = "", *, inherited: bool = True) -> list[str]:
+        """Rend les rôles d'un membre, les directs d'abord.
+
+        Args:
+            member: sujet.
+            domain: domaine, si le modèle en a.
+            inherited: vrai pour y joindre les rôles hérités.
+        """
+        graph = self.enforcer.graph
+        return list(graph.closure(member, domain)[1:]) if inherited else graph.roles_of(member, domain)
+
+    def members_of(self, role: str, domain: str = "", *, inherited: bool = True) -> list[str]:
+        """Rend les membres d'un rôle, les directs d'abord."""
+        graph = self.enforcer.graph
+        return graph.everyone(role, domain)[1:] if inherited else graph.members_of(role, domain)
+
+    # --- permissions ------------------------------------------------------------------------------------------------
+
+    def permissions_of(self, subject: str, domain: str = "") -> list[Permission]:
+        """Rend les règles qui valent pour un sujet, refus compris, dans l'ordre où ses rôles les lui donnent."""
+        place = self._place(SUBJECT_NAMES)
+        if place is None:
+            return []
+        names = self.enforcer.closure(subject, domain)
+        rows = [row for name in names for row in self._rows(place, [name]) if self._is_in_domain(row, domain)]
+        return [Permission(PolicyRule("p", row), self.path(subject, row[place], domain)) for row in rows]
+
+    def path(self, subject: str, holder: str, domain: str = "") -> tuple[str, ...]:
+        """Rend le plus court chemin de rôles d'un sujet à celui d'une règle ; vide s'il n'y en a pas."""
+        return tuple(self.enforcer.graph.path(subject, holder, domain))
+
+    def subjects_of(self, resource: str, action: str, domain: str = "") -> list[str]:
+        """Rend les sujets, rôles compris, à qui la politique permet une action sur une ressource."""
+        named = {"resource": resource, "action": action, "domain": domain}
+        holders = dict.fromkeys(row[self._place(SUBJECT_NAMES) or 0] for row in self._concerned(named))
+        subjects = dict.fromkeys(name for holder in holders for name in self.enforcer.graph.everyone(holder, domain))
+        return [subject for subject in subjects if self._allows(self._request({**named, "subject": subject}))]
+
+    # --- explication ------------------------------------------------------------------------------------------------
+
+    def explain(self, *request: str) -> Explanation:
+        """Décide, et dit pourquoi.
+
+        Args:
+            request: valeurs de la requête, dans l'ordre du modèle.
+        """
+        allowed, values = self.enforcer.enforce_ex(*request)
+        rule = PolicyRule.of("p", values) if values else None
+        if allowed and rule is not None:
+            return Explanation(allowed=True, rule=rule, path=self._path_to(rule, request))
+        refusal = rule if rule is not None and self._denies(rule) else None
+        path = self._path_to(refusal, request) if refusal is not None else ()
+        return Explanation(allowed, refusal, path, () if allowed else tuple(self.nearest(*request)))
+
+    def nearest(self, *request: str) -> list[PolicyChange]:
+        """Rend des changements dont chacun, à lui seul, ferait accorder une requête refusée.
+
+        D'abord les refus à lever, puis les rôles à donner, puis la règle à écrire. Chacun a été essayé.
+        """
+        found: list[PolicyChange] = []
+        for change, _ in zip(self._candidates(request), range(MAX_TRIALS)):  # noqa: B905 - la plus courte borne l'autre
+            with self.enforcer.trial(change):
+                if self._allows(request):
+                    found.append(change)
+            if len(found) == MAX_SUGGESTIONS:
+                break
+        return found
+
+    def _candidates(self, request: Sequence[str]) -> Iterator[PolicyChange]:
+        """Énumère les changements qui pourraient lever un refus, du plus étroit au plus large."""
+        named = self._named(request)
+        rows = self._concerned(named)
+        mine = set(self.enforcer.closure(named["subject"], named["domain"]))
+        place = self._place(SUBJECT_NAMES) or 0
+        denying = [PolicyRule("p", row) for row in rows if row[place] in mine and self._denies(PolicyRule("p", row))]
+        yield from (PolicyChange(removed=(rule,)) for rule in denying)
+        if "g" in self.enforcer.schema.links:
+            roles = dict.fromkeys(row[place] for row in rows if row[place] not in mine)
+            yield from (PolicyChange(added=(self._link(named, role),)) for role in roles)
+        written = self._written(named)
+        if not self.enforcer.holds(written):
+            yield PolicyChange(added=(written,))
+
+    # --- champs -----------------------------------------------------------------------------------------------------
+
+    def _concerned(self, named: dict[str, str]) -> list[Row]:
+        """Rend les règles qui portent sur ces valeurs, quel que soit leur sujet."""
+        request = self._request({**named, "subject": ""})
+        branches = self.enforcer.plan.branches or (None,)
+        return list(dict.fromkeys(row for branch in branches for row in self._reached(branch, request)))
+
+    def _reached(self, branch: Branch | None, request: Sequence[str]) -> Iterable[Row]:
+        """Rend les règles que les clés d'une branche désignent, rôles du sujet mis à part."""
+        keys = [key for key in (branch.keys if branch else ()) if key.request is not None and not self._is_subject(key)]
+        accepted = {key.field: set(self._variants(key, request)) for key in keys}
+        if not accepted:
+            return self.enforcer.model.rows("p").ordered()
+        narrow = min(accepted, key=lambda field: (field == self._place(ACTION_NAMES), len(accepted[field])))
+        rows = self._rows(narrow, accepted[narrow])
+        return [row for row in rows if all(row[field] in values for field, values in accepted.items())]
+
+    def _variants(self, key: Key, request: Sequence[str]) -> Iterable[str]:
+        """Rend les valeurs de règle qui satisfont un terme, pour cette requête."""
+        value = request[key.request or 0]
+        if key.probe is Probe.PATTERN:
+            return patterns_of(value)
+        if key.probe is Probe.ROLE:
+            domain = request[key.domain] if isinstance(key.domain, int) else key.domain or ""
+            return tuple(self.enforcer.rm_map[key.function].graph.closure(value, domain))
+        if key.probe is Probe.KEY_MATCH:
+            match = getattr(util, f"{_snake(key.function)}_func")
+            return [known for known in self.enforcer.model.rows("p").known(key.field) if match(value, known)]
+        return (value,)
+
+    def _is_subject(self, key: Key) -> bool:
+        """Dit si un terme porte sur le sujet de la requête."""
+        return self.enforcer.schema.request[key.request or 0] in SUBJECT_NAMES
+
+    def _is_in_domain(self, row: Row, domain: str) -> bool:
+        """Dit si une règle vaut dans un domaine."""
+        place = self._place(DOMAIN_NAMES)
+        return place is None or not domain or row[place] in patterns_of(domain)
+
+    def _rows(self, field: int, values: Collection[str]) -> list[Row]:
+        """Rend les règles dont un champ a l'une de ces valeurs."""
+        rows = self.enforcer.model.rows("p")
+        return [row for value in values for row in rows.matching(field, [value])]
+
+    def _place(self, names: frozenset[str]) -> int | None:
+        """Rend la place d'un champ dans une règle."""
+        return self.enforcer.schema.position("p", names)
+
+    # --- requêtes et règles -------------------------------------------------------------------------------------------
+
+    def _request(self, named: dict[str, str]) -> tuple[str, ...]:
+        """Range des valeurs dans l'ordre du modèle."""
+        return tuple(named[_kind(name)] for name in self.enforcer.schema.request)
+
+    def _named(self, request: Sequence[str]) -> dict[str, str]:
+        """Nomme les valeurs d'une requête."""
+        kinds = map(_kind, self.enforcer.schema.request)
+        return {"subject": "", "resource": "", "action": "", "domain": "", **dict(zip(kinds, request, strict=True))}
+
+    def _written(self, named: dict[str, str]) -> PolicyRule:
+        """Rend la règle qui accorderait exactement la requête à son sujet."""
+        known = {"eft": "allow", "scope": "*", "priority": "1"}
+        names = self.enforcer.schema.fields["p"]
+        return PolicyRule("p", tuple(known[name] if name in known else named.get(_kind(name), "*") for name in names))
+
+    def _link(self, named: dict[str, str], role: str) -> PolicyRule:
+        """Rend le lien qui donnerait un rôle au sujet, dans le domaine de la requête."""
+        domain = (named["domain"],) if self.enforcer.schema.links["g"] > 2 else ()  # noqa: PLR2004 - membre et rôle
+        return PolicyRule("g", (named["subject"], role, *domain))
+
+    def _path_to(self, rule: PolicyRule, request: Sequence[str]) -> tuple[str, ...]:
+        """Rend le chemin de rôles du sujet d'une requête à celui d'une règle."""
+        named, place = self._named(request), self._place(SUBJECT_NAMES)
+        return () if place is None else self.path(named["subject"], rule.values[place], named["domain"])
+
+    def _denies(self, rule: PolicyRule) -> bool:
+        """Dit si une règle refuse."""
+        names = self.enforcer.schema.fields["p"]
+        return "eft" in names and rule.values[names.index("eft")] == "deny"
+
+    def _allows(self, request: Sequence[str]) -> bool:
+        """Pose une question."""
+        return self.enforcer.enforce(*request)
+
+
+def _kind(name: str) -> str:
+    """Rend ce qu'un jeton désigne."""
+    kinds = {"subject": SUBJECT_NAMES, "domain": DOMAIN_NAMES, "resource": RESOURCE_NAMES, "action": ACTION_NAMES}
+    return next((kind for kind, names in kinds.items() if name in names), name)
+
+
+def _snake(function: str) -> str:
+    """Rend le nom Python d'une fonction de Casbin : `keyMatch2` devient `key_match2`."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in function)
