@@ -191,6 +191,16 @@ async def half_done_update(kind: type[Any]) -> Any:
     return [enforcer.enforce(*ASKED), enforcer.enforce("eve", "doc", "read")]
 
 
+async def rules_loaded_later_under_priority(kind: type[Any]) -> Any:
+    """Une règle de première priorité, chargée après les autres."""
+    allowed = ("p", "10", *ASKED, "allow")
+    definitions = {"policy": "p = priority, sub, obj, act, eft", "effect": "e = priority(p.eft) || deny"}
+    enforcer = await made(kind, allowed, **definitions)
+    enforcer.adapter.rows = [("p", ["1", *ASKED, "deny"])]
+    await enforcer.load_increment_filtered_policy("1")
+    return enforcer.enforce(*ASKED)
+
+
 async def names_kept_in_memory(kind: type[Any]) -> Any:
     """Mille noms inconnus demandés ; plus de cent kibioctets restent-ils en mémoire ?"""
     enforcer = await made(kind, ("p", "staff", "doc", "read"), ("g", "ada", "staff"), **ROLES)
@@ -228,6 +238,7 @@ DIFFERENCES = [
     Difference(rules_as_tuples, [False, False, True], [True, True, False]),
     Difference(number_in_a_rule, ["échec", True], [True, True]),
     Difference(half_done_update, [False, True], [True, False]),
+    Difference(rules_loaded_later_under_priority, True, False),
     Difference(names_kept_in_memory, True, False),
 ]
 

@@ -736,6 +736,8 @@ class Drawer:
         if kind == "links" and not self.world.has_links:
             kind = "rules"
         step = {"rules": self._rules, "links": self.link, "reload": self._reload, "rare": self._rare}[kind]()
+        if "priority" in self.world.policy and step.method in {"append_rows", "load_increment_filtered_policy"}:
+            return Step("load_policy")  # Casbin n'y range pas ce qui arrive ainsi (voir docs/differences.md)
         return self._loaded(step)
 
     def _rules(self) -> Step:
