@@ -36,7 +36,7 @@ def sizes(scale: Scale) -> Iterator[Row]:
             yield _random(enforcer.enforce, plain, size, scale)
         del world, enforcer, plain
     for label, found in measured.items():
-        spread = Amount(max(found[0], found[-1]) / found[0], "fois")
+        spread = Amount(found[-1] / found[0], "fois")
         yield Row(f"RBAC, {label}, la plus grande sur la plus petite", None, spread, target=FLAT)
     yield _probe(scale)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.bench import peers
 from tests.bench.timing import Amount, Row, Scale, number, table
@@ -13,7 +14,16 @@ PAGE = Path(__file__).parents[2] / "docs/performances.md"
 CPU_INFO = Path("/proc/cpuinfo")
 OS_RELEASE = Path("/etc/os-release")
 
-Sections = dict[str, list[Row]]
+
+class Section(NamedTuple):
+    """Un titre, ce que l'on mesure, et les lignes."""
+
+    title: str
+    note: str
+    rows: list[Row]
+
+
+Sections = list[Section]
 
 
 def write(sections: Sections, scale: Scale, command: str) -> None:
@@ -24,21 +34,27 @@ def write(sections: Sections, scale: Scale, command: str) -> None:
 def text(sections: Sections, scale: Scale, command: str) -> str:
     """Rend la page."""
     parts = [_head(sections, scale), _conditions(command)]
-    parts += [f"## {title}\n\n{table(rows)}" for title, rows in sections.items()]
+    parts += [f"## {section.title}\n\n{section.note}\n\n{table(section.rows)}" for section in sections]
     return "\n\n".join(["# Performances", *parts]) + "\n"
 
 
 def summary(sections: Sections) -> str:
     """Dit combien de cibles sont tenues, et nomme celles qui ne le sont pas."""
-    rows = [row for found in sections.values() for row in found if row.is_met is not None]
-    missed = [_named(row) for row in rows if not row.is_met]
+    rows = [row for section in sections for row in section.rows if row.is_met is not None]
+    missed = [f"\n- {_named(row)} : {_reached(row)} ; cible {row.target}" for row in rows if not row.is_met]
     held = f"{len(rows) - len(missed)} cibles tenues sur {len(rows)}"
-    return held + (f" ; manquées : {' ; '.join(missed)}." if missed else ".")
+    return f"{held} ; manquées :\n{''.join(missed)}" if missed else f"{held}."
 
 
 def _named(row: Row) -> str:
     """Nomme une ligne hors de son tableau."""
     return row.label if row.size is None else f"{row.label} ({number(row.size)} règles)"
+
+
+def _reached(row: Row) -> str:
+    """Dit ce qui a été mesuré, de la nature de la cible."""
+    is_ratio = row.target is not None and row.target.is_ratio
+    return f"{number(round(row.ratio, 2))} fois {row.peer}" if is_ratio and row.ratio is not None else str(row.mine)
 
 
 def _head(sections: Sections, scale: Scale) -> str:
@@ -47,7 +63,7 @@ def _head(sections: Sections, scale: Scale) -> str:
         "règles et les mêmes questions, l'exécuteur de la bibliothèque et un pair ; leurs réponses sont d'abord\n"
         f"vérifiées. Une durée de décision est la médiane de {scale.rounds} tours, ramasse-miettes en marche.\n"
         "« rapport » dit combien de fois le pair prend plus que nous ; « manqué », qu'une cible n'est pas tenue.\n\n"
-        f"**{summary(sections)}**"
+        f"{summary(sections)}"
     )
 
 
@@ -60,7 +76,7 @@ def _conditions(command: str) -> str:
             f"- Machine : {_cpu()}, {os.cpu_count()} cœurs, {_memory()}, {_system()}",
             f"- Python {platform.python_version()} ({platform.python_implementation()})",
             f"- Versions : {used}",
-            f"- Commande : `{command}`",
+            f"- Commande : `make bench`, soit `{command}`",
         ]
     )
 
