@@ -26,7 +26,7 @@ from fastapi_acl.engine.model import IndexedModel
 from fastapi_acl.engine.pacing import SHORT_POLICY, aside, gc_paused
 from fastapi_acl.engine.role_graph import RoleGraph
 from fastapi_acl.engine.role_manager import MAX_HIERARCHY_LEVEL, GraphRoleManager, LinkRows, ReadOnlyRoleManager
-from fastapi_acl.engine.schema import PolicySchema
+from fastapi_acl.engine.schema import SUBJECT_NAMES, PolicySchema
 from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
@@ -368,6 +368,34 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         return (self.model[rule.section] or {}).get(rule.ptype) is not None and rule.values in self.model.rows(
             rule.ptype
         )
+
+    def rules_of(self, subjects: Iterable[str]) -> list[PolicyRule]:
+        """Rend les règles `p` dont le sujet est l'un de ceux-ci."""
+        place = self.schema.position("p", SUBJECT_NAMES)
+        rows = self.model.rows("p")
+        found = [] if place is None else [row for subject in subjects for row in rows.matching(place, [subject])]
+        return [PolicyRule("p", row) for row in found]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Tous les sujets et membres que les règles nomment ; lit toute la politique."""
+        places = {ptype: self.schema.position(ptype, SUBJECT_NAMES) for ptype in self.schema.fields}
+        places |= dict.fromkeys(self.schema.links, 0)
+        known = [(self.model.rows(ptype), place) for ptype, place in places.items() if place is not None]
+        return list(dict.fromkeys(subject for rows, place in known for subject in rows.values_of(place)))
+
+    def rules_naming(self, subject: str) -> tuple[PolicyRule, ...]:
+        """Rend les règles qui nomment un sujet : celles qui lui donnent ou lui refusent, et ses liens."""
+        found: list[PolicyRule] = []
+        for ptype in self.schema.fields:
+            place = self.schema.position(ptype, SUBJECT_NAMES)
+            if place is not None:
+                found += [PolicyRule(ptype, row) for row in self.model.rows(ptype).matching(place, [subject])]
+        for ptype in self.schema.links:
+            rows = self.model.rows(ptype)
+            links = [row for row in self.rm_map[ptype].graph.links_of(subject) if row in rows]
+            found += [PolicyRule(ptype, row) for row in links]
+        return tuple(found)
 
     def has_link(self, member: str, role: str, *domain: str) -> bool:
         """Dit si un sujet tient un rôle, directement ou par héritage (`g` seulement)."""

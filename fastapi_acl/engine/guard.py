@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from casbin.constant.constants import ALLOW_AND_DENY_EFFECT, ALLOW_OVERRIDE_EFFECT
 
+from fastapi_acl.engine.introspection import PolicyInspector
 from fastapi_acl.engine.matcher import Probe
 from fastapi_acl.engine.matching import ANY, covers, overlaps
 from fastapi_acl.engine.schema import DOMAIN_NAMES, SUBJECT_NAMES
@@ -20,16 +21,17 @@ from fastapi_acl.shared.exceptions import (
     PermissionDeniedError,
 )
 from fastapi_acl.shared.identity import EVERY_DOMAIN, SYSTEM, USER_PREFIX
+from fastapi_acl.shared.policy import PolicyChange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
     from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.engine.matcher import Key
     from fastapi_acl.engine.schema import PolicySchema
     from fastapi_acl.shared.identity import Principal
-    from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+    from fastapi_acl.shared.policy import PolicyRule
     from fastapi_acl.shared.sync.revocations import Revocations
 
 ADMINISTRATION: Final = ("acl.rules", "write")
@@ -86,26 +88,26 @@ class EscalationGuard:
         """
         if actor is SYSTEM or not _is_computable(enforcer):
             return
-        for rule in self._given(change, enforcer):
-            if not self._holds(actor, rule, enforcer):
-                raise EscalationRefusedError(needed=dict(rule.fields))
+        with enforcer.trial(PolicyChange(added=change.added)):
+            given = list(self._given(change, enforcer))
+        for grant in given:
+            if not self._holds(actor, grant, enforcer):
+                raise EscalationRefusedError(needed=dict(grant.fields))
 
     def _given(self, change: PolicyChange, enforcer: PolicyEnforcer) -> Iterator[Grant]:
         """Énumère ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
         for rule in change.added:
-            yield from (grant for grant in self._grants(rule, enforcer.rules, change) if grant.allows)
+            yield from (grant for grant in self._grants(rule, enforcer) if grant.allows)
         for rule in change.removed:
-            yield from (grant for grant in self._grants(rule, enforcer.rules, change) if not grant.allows)
+            yield from (grant for grant in self._grants(rule, enforcer) if not grant.allows)
 
-    def _grants(self, rule: PolicyRule, rules: Sequence[PolicyRule], change: PolicyChange) -> Iterator[Grant]:
+    def _grants(self, rule: PolicyRule, enforcer: PolicyEnforcer) -> Iterator[Grant]:
         """Rend ce que porte une règle `p`, ou tout ce que porte le rôle d'un lien `g`."""
         if rule.ptype == "p":
             yield self._grant(rule)
         elif rule.ptype == "g":
-            known = (*rules, *change.added)
-            roles = _reachable(rule.values[1], known)
             domain = rule.values[2] if len(rule.values) > 2 else ANY  # noqa: PLR2004 - membre, rôle, domaine
-            held = (self._grant(other) for other in known if other.ptype == "p" and self._subject(other) in roles)
+            held = map(self._grant, enforcer.rules_of(enforcer.graph.reach(rule.values[1], _anywhere)))
             yield from (_in_domain(grant, domain) for grant in held if overlaps(grant.domain, domain))
 
     def _grant(self, rule: PolicyRule) -> Grant:
@@ -115,31 +117,19 @@ class EscalationGuard:
         kept = ((name, value) for name, value in named.items() if name not in SUBJECT_NAMES | DOMAIN_NAMES | {"eft"})
         return Grant(tuple(kept), domain, named.get("eft", "allow") != "deny")
 
-    def _subject(self, rule: PolicyRule) -> str:
-        """Rend le sujet d'une règle `p`."""
-        place = self.schema.position("p", SUBJECT_NAMES)
-        return rule.values[place] if place is not None else ANY
-
     def _holds(self, actor: Principal, asked: Grant, enforcer: PolicyEnforcer) -> bool:
-        """Dit si l'auteur détient tout ce qui est accordé, sans qu'aucun refus n'en retranche."""
-        mine = [
-            self._grant(rule)
-            for rule in enforcer.rules
-            if rule.ptype == "p" and self._applies(actor, rule, asked.domain, enforcer)
-        ]
-        refused = any(not grant.allows and self._compares(grant, asked, overlaps) for grant in mine)
-        return not refused and any(grant.allows and self._compares(grant, asked, covers) for grant in mine)
-
-    def _applies(self, actor: Principal, rule: PolicyRule, domain: str, enforcer: PolicyEnforcer) -> bool:
-        """Dit si une règle vaut pour l'auteur, dans ce domaine.
+        """Dit si l'auteur détient tout ce qui est accordé, sans qu'aucun refus n'en retranche.
 
         Un accord doit lui venir dans le domaine même ; un refus compte dès qu'il vaut dans une partie du domaine.
         """
-        subject, has_domains = self._subject(rule), self.schema.links.get("g", 2) > 2  # noqa: PLR2004 - avec domaine
-        if not has_domains or self._grant(rule).allows:
-            return enforcer.has_link(actor.subject, subject, *((domain,) if has_domains else ()))
-        links = (other for other in enforcer.rules if other.ptype == "g" and overlaps(other.values[2], domain))
-        return subject in _reachable(actor.subject, links)
+        has_domains = self.schema.links.get("g", 2) > 2  # noqa: PLR2004 - avec domaine
+        near = enforcer.closure(actor.subject, *((asked.domain,) if has_domains else ()))
+        far = enforcer.graph.reach(actor.subject, lambda place: overlaps(place, asked.domain)) if has_domains else near
+        granted = (grant for grant in map(self._grant, enforcer.rules_of(near)) if grant.allows)
+        denied = (grant for grant in map(self._grant, enforcer.rules_of(far)) if not grant.allows)
+        if any(self._compares(grant, asked, overlaps) for grant in denied):
+            return False
+        return any(self._compares(grant, asked, covers) for grant in granted)
 
     def _compares(self, mine: Grant, asked: Grant, compare: Callable[[str, str], bool]) -> bool:
         """Compare deux permissions champ à champ : par motif où le modèle le fait, par égalité ailleurs."""
@@ -193,8 +183,7 @@ class AdministratorGuard:
         if actor is SYSTEM or not _may_revoke(change) or await self._stays(actor, change, enforcer):
             return
         with enforcer.trial(change):
-            candidates = [actor.id, *_accounts(enforcer.rules)]
-            administrators = [account for account in dict.fromkeys(candidates) if self._is_administrator(account)]
+            administrators = self._administrators(actor.id, enforcer)
         if not await self._any_active(administrators):
             raise LastAdministratorError
 
@@ -228,9 +217,16 @@ class AdministratorGuard:
         """
         if not self._is_administrator(user_id):
             return
-        others = dict.fromkeys(account for account in _accounts(enforcer.rules) if account != user_id)
-        if not await self._any_active([account for account in others if self._is_administrator(account)]):
+        others = [account for account in self._administrators(user_id, enforcer) if account != user_id]
+        if not await self._any_active(others):
             raise LastAdministratorError
+
+    def _administrators(self, user_id: str, enforcer: PolicyEnforcer) -> list[str]:
+        """Rend les comptes à qui la politique permet de modifier les règles ; celui-ci est essayé d'abord."""
+        inspector = PolicyInspector(enforcer)
+        subjects = inspector.subjects_of(*ADMINISTRATION, EVERY_DOMAIN) if inspector.can_ask else enforcer.subjects
+        named = (subject[len(USER_PREFIX) :] for subject in subjects if subject.startswith(USER_PREFIX))
+        return [account for account in dict.fromkeys([user_id, *named]) if self._is_administrator(account)]
 
     def _is_administrator(self, account: str) -> bool:
         """Dit si la politique en service permet à un compte de modifier les règles."""
@@ -265,23 +261,9 @@ def _may_revoke(change: PolicyChange) -> bool:
     return bool(change.removed) or any(rule.section == "g" or "deny" in rule.values for rule in change.added)
 
 
-def _accounts(rules: Iterable[PolicyRule]) -> Iterator[str]:
-    """Énumère les comptes que les règles nomment."""
-    for rule in rules:
-        if rule.values and rule.values[0].startswith(USER_PREFIX):
-            yield rule.values[0][len(USER_PREFIX) :]
-
-
-def _reachable(role: str, rules: Iterable[PolicyRule]) -> set[str]:
-    """Rend le rôle et tous ceux dont il hérite, tous domaines confondus."""
-    links = [rule.values for rule in rules if rule.ptype == "g"]
-    found, waiting = {role}, [role]
-    while waiting:
-        current = waiting.pop()
-        parents = {values[1] for values in links if values[0] == current} - found
-        found |= parents
-        waiting.extend(parents)
-    return found
+def _anywhere(_: str) -> bool:
+    """Accepte tout domaine."""
+    return True
 
 
 def _in_domain(grant: Grant, domain: str) -> Grant:

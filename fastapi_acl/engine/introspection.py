@@ -75,13 +75,17 @@ class PolicyInspector:
             domain: domaine, si le modèle en a.
             inherited: vrai pour y joindre les rôles hérités.
         """
-        graph = self.enforcer.graph
-        return list(graph.closure(member, domain)[1:]) if inherited else graph.roles_of(member, domain)
+        graph, place = self.enforcer.graph, self._linked(domain)
+        return list(graph.closure(member, place)[1:]) if inherited else graph.roles_of(member, place)
 
     def members_of(self, role: str, domain: str = "", *, inherited: bool = True) -> list[str]:
         """Rend les membres d'un rôle, les directs d'abord."""
-        graph = self.enforcer.graph
-        return graph.everyone(role, domain)[1:] if inherited else graph.members_of(role, domain)
+        graph, place = self.enforcer.graph, self._linked(domain)
+        return graph.everyone(role, place)[1:] if inherited else graph.members_of(role, place)
+
+    def _linked(self, domain: str) -> str:
+        """Rend le domaine où chercher des liens ; aucun si les liens n'en portent pas."""
+        return domain if self.enforcer.schema.links.get("g", 2) > 2 else ""  # noqa: PLR2004 - membre et rôle
 
     # --- permissions ------------------------------------------------------------------------------------------------
 
@@ -90,19 +94,26 @@ class PolicyInspector:
         place = self._place(SUBJECT_NAMES)
         if place is None:
             return []
-        names = self.enforcer.closure(subject, domain)
+        names = self.enforcer.closure(subject, self._linked(domain))
         rows = [row for name in names for row in self._rows(place, [name]) if self._is_in_domain(row, domain)]
         return [Permission(PolicyRule("p", row), self.path(subject, row[place], domain)) for row in rows]
 
     def path(self, subject: str, holder: str, domain: str = "") -> tuple[str, ...]:
         """Rend le plus court chemin de rôles d'un sujet à celui d'une règle ; vide s'il n'y en a pas."""
-        return tuple(self.enforcer.graph.path(subject, holder, domain))
+        return tuple(self.enforcer.graph.path(subject, holder, self._linked(domain)))
 
     def subjects_of(self, resource: str, action: str, domain: str = "") -> list[str]:
-        """Rend les sujets, rôles compris, à qui la politique permet une action sur une ressource."""
+        """Rend les sujets, rôles compris, à qui la politique permet une action sur une ressource.
+
+        Sous un matcher que l'index ne sait pas lire, toutes les règles sont regardées. Aucun sujet n'est rendu si la
+        requête porte une valeur que la bibliothèque ne sait pas nommer.
+        """
+        if not self.can_ask:
+            return []
         named = {"resource": resource, "action": action, "domain": domain}
         holders = dict.fromkeys(row[self._place(SUBJECT_NAMES) or 0] for row in self._concerned(named))
-        subjects = dict.fromkeys(name for holder in holders for name in self.enforcer.graph.everyone(holder, domain))
+        graph, place = self.enforcer.graph, self._linked(domain)
+        subjects = dict.fromkeys(name for holder in holders for name in graph.everyone(holder, place))
         return [subject for subject in subjects if self._allows(self._request({**named, "subject": subject}))]
 
     # --- explication ------------------------------------------------------------------------------------------------
@@ -139,7 +150,7 @@ class PolicyInspector:
         """Énumère les changements qui pourraient lever un refus, du plus étroit au plus large."""
         named = self._named(request)
         rows = self._concerned(named)
-        mine = set(self.enforcer.closure(named["subject"], named["domain"]))
+        mine = set(self.enforcer.closure(named["subject"], self._linked(named["domain"])))
         place = self._place(SUBJECT_NAMES) or 0
         denying = [PolicyRule("p", row) for row in rows if row[place] in mine and self._denies(PolicyRule("p", row))]
         yield from (PolicyChange(removed=(rule,)) for rule in denying)
@@ -200,6 +211,12 @@ class PolicyInspector:
         return self.enforcer.schema.position("p", names)
 
     # --- requêtes et règles -------------------------------------------------------------------------------------------
+
+    @property
+    def can_ask(self) -> bool:
+        """Vrai si chaque valeur de la requête a un nom connu."""
+        known = SUBJECT_NAMES | DOMAIN_NAMES | RESOURCE_NAMES | ACTION_NAMES
+        return known.issuperset(self.enforcer.schema.request)
 
     def _request(self, named: dict[str, str]) -> tuple[str, ...]:
         """Range des valeurs dans l'ordre du modèle."""

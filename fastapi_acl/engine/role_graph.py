@@ -281,9 +281,22 @@ class RoleGraph:
             edge = list(fresh)
         return _unwound(role, came_from) if role in came_from else []
 
-    def domains_of(self, member: str) -> list[str]:
-        """Rend les domaines où un membre tient au moins un rôle."""
-        return [domain for domain, links in self._roles.items() if member in links]
+    def reach(self, name: str, accepts: Callable[[str], bool]) -> list[str]:
+        """Rend un nom et tous les rôles qu'il atteint par des liens de domaines acceptés, quels qu'ils soient."""
+        graphs = [links for domain, links in self._roles.items() if accepts(domain)]
+        found, waiting = {name: None}, [name]
+        while waiting:
+            member = waiting.pop()
+            fresh = [role for links in graphs for role in links.get(member, ()) if role not in found]
+            found.update(dict.fromkeys(fresh))
+            waiting.extend(dict.fromkeys(fresh))
+        return list(found)
+
+    def links_of(self, name: str) -> list[tuple[str, ...]]:
+        """Rend les liens où un nom est membre ou rôle, comme les règles les écrivent."""
+        held = [(name, role, domain) for domain, links in self._roles.items() for role in links.get(name, ())]
+        given = [(member, name, domain) for domain, links in self._members.items() for member in links.get(name, ())]
+        return [link if link[2] else link[:2] for link in dict.fromkeys([*held, *given])]
 
     def height(self, name: str, domain: str = "") -> int:
         """Rend la longueur de la plus longue suite de membres sous un nom, dans ce domaine seul ; 0 sans membre."""

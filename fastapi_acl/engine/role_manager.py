@@ -17,7 +17,7 @@ MAX_HIERARCHY_LEVEL: Final = 10
 """Profondeur des gestionnaires de rôles de Casbin."""
 
 
-class GraphRoleManager(default_role_manager.DomainManager):  # type: ignore[misc]
+class GraphRoleManager(default_role_manager.DomainManager):
     """Les rôles d'un type `g`, avec ou sans domaine, dans l'interface de Casbin.
 
     Une comparaison de noms de rôles (`add_matching_func`) dépend, dans Casbin, de l'ordre des questions ; pour

@@ -99,8 +99,7 @@ class PolicyStore:
     async def remove_subject(self, user_id: str, actor: Principal) -> None:
         """Retire toutes les règles qui nomment un compte, dans la transaction ambiante s'il y en a une."""
         async with self.replica.writing() as transaction:
-            subject = f"{USER_PREFIX}{user_id}"
-            change = PolicyChange(removed=tuple(rule for rule in self.enforcer.rules if subject in rule.values))
+            change = PolicyChange(removed=self.enforcer.rules_naming(f"{USER_PREFIX}{user_id}"))
             if change:
                 await self.adapter.delete(change.removed)
                 await self.replica.record(transaction, POLICY_CHANGED, change.as_json(), actor=actor)
