@@ -67,10 +67,13 @@ FAULTS = [
         "f'not isinstance(r{place}, str)'",
     ),
     Fault(
-        "les motifs ne sont plus comptés",
+        "un motif n'est plus rangé",
         "engine/index.py",
-        "        bucket.cells.setdefault(key, {})[row] = mask\n",
-        "        bucket.cells.setdefault(key, {})[row] = mask\n        return\n",
+        "group.add(row[motif.field])",
+        "group.matching(row[motif.field])",
+    ),
+    Fault(
+        "les formes de motifs ne sont plus comptées", "engine/index.py", "self._count(row, 1)", "self._count(row, 0)"
     ),
     Fault(
         "le joker n'est cherché que s'il y a un préfixe",
@@ -130,8 +133,8 @@ FAULTS = [
     Fault(
         "une règle trop courte est rangée comme une autre",
         "engine/decider.py",
-        "self._size += 1\n        if len(row) != self._width or not all",
-        "self._size += 1\n        if not all",
+        "if len(row) != self._width or ",
+        "if ",
     ),
     Fault(
         "une règle que l'index ne sait pas comparer n'est plus vue",

@@ -25,7 +25,19 @@ from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
 from tests.engine.reference import Meaning, Rule, in_priority
-from tests.engine.worlds import BY_NAME, GESTURES, WORLDS, Drawer, Step, World, build, fresh_stock, model_of
+from tests.engine.worlds import (
+    BY_NAME,
+    GESTURES,
+    WORLDS,
+    Anyone,
+    Drawer,
+    Shouting,
+    Step,
+    World,
+    build,
+    fresh_stock,
+    model_of,
+)
 
 QUICK, FULL = 4, 48
 """Scénarios par monde."""
@@ -351,6 +363,19 @@ async def test_a_bare_enforcer_answers_as_stock_after_each_change(name: str, see
 @given(seed=st.integers(1 << 33, 1 << 34))
 async def test_a_bare_enforcer_answers_as_stock_in_many_more_histories(name: str, seed: int) -> None:
     await check(scenario(BY_NAME[name], seed))
+
+
+async def test_a_batch_does_not_take_a_value_for_another_that_equals_it() -> None:
+    pair = Pair(BY_NAME["acl"])
+    twins = ["alice", Shouting("alice"), Shouting("ALICE"), "ALICE", Anyone(), 1, True, 1.0, "1"]
+    requests = [(name, *rest) for name in [*twins, *reversed(twins)] for rest in (("doc", "read"), ("doc", "write"))]
+    loads = [("p", ["ALICE", "doc", "read"]), ("p", ["1", "doc", "read"]), ("p", [1, "doc", "write"])]
+
+    for load in (loads[:2], loads):
+        for enforcer in (pair.ours, pair.stock):
+            await GESTURES["replace_adapter"](enforcer, load)
+        assert pair.ours.batch_enforce(requests) == pair.stock.batch_enforce(requests)
+        assert [pair.ours.enforce(*request) for request in requests] == pair.stock.batch_enforce(requests)
 
 
 # --- le sens, en ensembles ---------------------------------------------------------------------------------------

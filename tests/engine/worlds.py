@@ -141,7 +141,19 @@ class Anyone:
         return True
 
 
-ODD = [None, 1, 1.0, True, 0, "1", ("alice",), ["alice"], {"name": "alice"}, Shouting("ALICE"), Anyone(), b"alice"]
+ODD: Pool = [
+    None,
+    1,
+    1.0,
+    True,
+    0,
+    "1",
+    ("alice",),
+    ["alice"],
+    {"name": "alice"},
+    *[Shouting("ALICE"), Shouting("bob"), Anyone()] * 2,
+    b"alice",
+]
 
 
 # --- familles ----------------------------------------------------------------------------------------------------
@@ -279,10 +291,12 @@ RESOURCE_ROLES = rbac(
 WORLDS = [
     acl("acl"),
     acl("acl_odd_values", request=([*USERS, *ODD], [*OBJECTS, *ODD], ACTIONS)),
+    acl("acl_odd_subjects", request=([*USERS, *ODD], OBJECTS, ACTIONS), is_plain=False),
     acl(
         "acl_odd_rules",
         rows={"p": ([*USERS, 1, None, True], [*OBJECTS, "1", 0], ACTIONS)},
         request=([*USERS, *ODD], [*OBJECTS, *ODD], ACTIONS),
+        is_plain=False,
     ),
     acl(
         "acl_root",
@@ -314,6 +328,7 @@ WORLDS = [
     acl("acl_wrong_sizes", sizes=True),
     rbac("rbac"),
     rbac("rbac_odd_values", request=([*SUBJECTS, *ODD], OBJECTS, [*ACTIONS, *ODD])),
+    rbac("rbac_odd_actions", request=(SUBJECTS, OBJECTS, [*ACTIONS, Shouting("READ"), Anyone(), None]), is_plain=False),
     rbac("rbac_wrong_sizes", sizes=True),
     rbac("rbac_turned", terms=("p.act == r.act", "p.obj == r.obj", "g(r.sub, p.sub)")),
     rbac("rbac_link_backwards", terms=("g(p.sub, r.sub)", "r.obj == p.obj", "r.act == p.act")),
