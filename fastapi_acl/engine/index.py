@@ -33,17 +33,6 @@ TEXTS: Final = frozenset({str, AttributedName})
 """Types qui se cherchent comme un texte ; tout autre objet peut redéfinir l'égalité et se compare règle par règle."""
 
 
-class Bucket:
-    """Les cases d'une première clé, et les motifs que leurs règles emploient."""
-
-    __slots__ = ("cells", "groups")
-
-    def __init__(self, groups: Sequence[PatternGroups]) -> None:
-        """Part vide."""
-        self.cells: Cells = {}
-        self.groups = groups
-
-
 class BranchIndex:
     """Index d'une branche : la première clé mène à un seau, les autres à une case de ce seau.
 
@@ -64,7 +53,8 @@ class BranchIndex:
         self._first = branch.keys[0] if branch.keys and branch.keys[0].probe is not Probe.KEY_MATCH else None
         self._others = branch.keys[1:] if self._first is not None else branch.keys
         self._motifs = [key for key in self._others if key.probe is Probe.KEY_MATCH]
-        self._buckets: dict[Any, Bucket] = {}
+        self._buckets: dict[Any, Cells] = {}
+        self._groups: dict[Any, tuple[PatternGroups, ...]] = {}
         self.shapes = [Counter[str]() for _ in self._keys]
         self._shaped = [
             (key.field, shapes)
@@ -76,39 +66,42 @@ class BranchIndex:
     def add(self, row: Row, mask: int) -> None:
         """Range une règle dans sa case."""
         first, key = self._place(row)
-        bucket = self._buckets.get(first)
-        if bucket is None:
-            bucket = self._buckets[first] = Bucket(tuple([PatternGroups(motif.function) for motif in self._motifs]))
-        cell = bucket.cells.get(key)
+        cells = self._buckets.get(first)
+        if cells is None:
+            cells = self._buckets[first] = {}
+        cell = cells.get(key)
         if cell is None:
-            bucket.cells[key] = {row: mask}
+            cells[key] = {row: mask}
         else:
             cell[row] = mask
-        for motif, group in zip(self._motifs, bucket.groups, strict=True):
-            group.add(row[motif.field])
+        if self._motifs:
+            self._add_motifs(first, row)
         self._count(row, 1)
+
+    def _add_motifs(self, first: Any, row: Row) -> None:  # noqa: ANN401 - première clé, ou rien
+        """Ajoute les motifs d'une règle à ceux de sa première clé."""
+        if first not in self._groups:
+            self._groups[first] = tuple([PatternGroups(motif.function) for motif in self._motifs])
+        for motif, group in zip(self._motifs, self._groups[first], strict=True):
+            group.add(row[motif.field])
 
     def remove(self, row: Row) -> None:
         """Retire une règle, sans laisser de case vide."""
         first, key = self._place(row)
-        bucket = self._buckets[first]
-        del bucket.cells[key][row]
-        if not bucket.cells[key]:
-            del bucket.cells[key]
-        for motif, group in zip(self._motifs, bucket.groups, strict=True):
+        cells = self._buckets[first]
+        del cells[key][row]
+        if not cells[key]:
+            del cells[key]
+        for motif, group in zip(self._motifs, self._groups.get(first, ()), strict=False):
             group.discard(row[motif.field])
-        if not bucket.cells:
+        if not cells:
             del self._buckets[first]
+            self._groups.pop(first, None)
         self._count(row, -1)
 
     def dismantle(self) -> None:
         """Rend peu à peu les cases à la mémoire."""
-        drain(self._buckets)
-
-    def bucket(self, first: str) -> Cells:
-        """Rend les cases d'une valeur de la première clé."""
-        found = self._buckets.get(first)
-        return found.cells if found is not None else {}
+        drain(self._buckets, self._groups)
 
     def _place(self, row: Row) -> tuple[Any, tuple[Any, ...]]:
         """Rend la première clé d'une règle, et les autres."""
@@ -130,7 +123,13 @@ class BranchIndex:
 
         Elle rend les cases atteintes, ou None si une valeur de la requête ne se cherche pas comme un texte.
         """
-        scope: dict[str, Any] = {"buckets": self._buckets, "TEXTS": TEXTS, "patterns_of": patterns_of, "ANY": ANY}
+        scope: dict[str, Any] = {
+            "buckets": self._buckets,
+            "groups": self._groups,
+            "TEXTS": TEXTS,
+            "patterns_of": patterns_of,
+            "ANY": ANY,
+        }
         for place, key in enumerate(self._keys):
             scope[f"shapes{place}"] = self.shapes[place]
             if key.probe is Probe.ROLE:
@@ -150,20 +149,20 @@ def _source(first: Key | None, others: Sequence[Key], size: int, request_size: i
     if texts:
         lines.append(f"    if {' or '.join(f'r{place}.__class__ not in TEXTS' for place in texts)}: return None")
     lines += ["    found = []", f"    for first in {_values(first, 0) if first is not None else '(None,)'}:"]
-    lines += ["        bucket = buckets.get(first)", "        if bucket is None: continue"]
+    lines += ["        cells = buckets.get(first)", "        if cells is None: continue"]
     indent, components, motif = "        ", [], 0
     for place, key in enumerate(others, start=offset):
         if key.probe is Probe.EXACT:
             components.append(_value(key))
             continue
         values = (
-            f"bucket.groups[{motif}].matching(r{key.request})" if key.probe is Probe.KEY_MATCH else _values(key, place)
+            f"groups[first][{motif}].matching(r{key.request})" if key.probe is Probe.KEY_MATCH else _values(key, place)
         )
         motif += key.probe is Probe.KEY_MATCH
         lines.append(f"{indent}for k{place} in {values}:")
         indent += "    "
         components.append(f"k{place}")
-    lines.append(f"{indent}cell = bucket.cells.get(({''.join(f'{name}, ' for name in components)}))")
+    lines.append(f"{indent}cell = cells.get(({''.join(f'{name}, ' for name in components)}))")
     lines += [f"{indent}if cell is not None: found.append(cell)", "    return found"]
     return "\n".join(lines)
 

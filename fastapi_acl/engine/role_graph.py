@@ -24,8 +24,8 @@ Source: https://casbin.org/docs/rbac (max hierarchy level 10)
 MANY_DOMAINS: Final = 64
 """Au-delà de tant de domaines touchés, tout oublier coûte moins que chercher."""
 
-MAX_DOMAINS: Final = 10_000
-"""Domaines dont les fermetures sont gardées ensemble."""
+MAX_KEPT: Final = 16_384
+"""Fermetures gardées ; au-delà, on recommence : refaire celle d'un membre coûte moins qu'en garder un million."""
 
 RETURNED_AT_ONCE: Final = 8
 """Fermetures mises de côté qu'un calcul rend en passant."""
@@ -123,6 +123,7 @@ class RoleGraph:
         self._members: dict[str, dict[str, dict[str, None]]] = {}
         self._held: Counter[str] = Counter()
         self._closures: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._kept = 0
         self._retired: list[dict[str, tuple[str, ...]]] = []
 
     @property
@@ -221,6 +222,7 @@ class RoleGraph:
         """Met toutes les fermetures de côté, sans attendre : elles seront rendues à la mémoire peu à peu."""
         self._retired.extend(known for known in self._closures.values() if known)
         self._closures = {}
+        self._kept = 0
 
     # --- lecture --------------------------------------------------------------------------------------------------
 
@@ -232,15 +234,32 @@ class RoleGraph:
 
     def walk(self, member: str, domain: str = "") -> tuple[str, ...]:
         """Calcule une fermeture, et la garde si le membre tient un rôle dans un domaine connu."""
-        version, places = self._sequence.version, self._places(domain)
-        graphs = [self._roles[place] for place in places if place in self._roles]
-        if not any(member in graph for graph in graphs):
+        version = self._sequence.version
+        graphs = self._graphs(domain)
+        roles = [role for graph in graphs for role in graph.get(member, ())]
+        if not roles:
             return (member,)
         if self._matches is None and domain not in self._roles:
             return self.closure(member, EVERY_DOMAIN)
-        found = _breadth_first(member, graphs)
+        above = self._above(roles[0], domain, graphs) if len(roles) == 1 else ()
+        is_short = 0 < len(above) <= MAX_LINKS and member not in above
+        found = (member, *above) if is_short else _breadth_first(member, graphs)
         self._keep(member, domain, found, version)
         return found
+
+    def _above(self, role: str, domain: str, graphs: Sequence[Mapping[str, Sequence[str]]]) -> tuple[str, ...]:
+        """Rend la fermeture d'un rôle : ses membres s'en servent tous."""
+        known = self._closures.get(domain)
+        found = known.get(role) if known is not None else None
+        if found is not None:
+            return found
+        version, found = self._sequence.version, _breadth_first(role, graphs)
+        self._keep(role, domain, found, version)
+        return found
+
+    def _graphs(self, domain: str) -> list[dict[str, tuple[str, ...]]]:
+        """Rend les liens qui valent dans un domaine."""
+        return [self._roles[place] for place in self._places(domain) if place in self._roles]
 
     def has(self, member: str, role: str, domain: str = "") -> bool:
         """Dit si un membre tient un rôle, ou est ce rôle.
@@ -341,8 +360,9 @@ class RoleGraph:
         """Garde une fermeture, si aucun lien n'a changé depuis le début du calcul."""
         with self._sequence.lock:
             if self._sequence.version == version and not version & 1:
-                if len(self._closures) > MAX_DOMAINS:
+                if self._kept >= MAX_KEPT:
                     self._retire()
+                self._kept += 1
                 self._closures.setdefault(domain, {})[member] = closure
         self._give_back()
 
