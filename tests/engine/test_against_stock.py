@@ -362,6 +362,7 @@ async def test_a_bare_enforcer_answers_as_stock_after_each_change(name: str, see
 @settings(SAME, max_examples=FULL)
 @given(seed=st.integers(1 << 33, 1 << 34))
 async def test_a_bare_enforcer_answers_as_stock_in_many_more_histories(name: str, seed: int) -> None:
+    COUNTED["histories"] += 1
     await check(scenario(BY_NAME[name], seed))
 
 
@@ -502,7 +503,7 @@ async def test_bare_or_strict_it_answers_as_sets_do_in_many_more_histories(name:
 
 @pytest.mark.slow
 def test_two_hundred_thousand_decisions_were_compared_and_few_were_excused() -> None:
-    if COUNTED["steps"] < len(NAMES) * FULL:
+    if COUNTED["histories"] < len(NAMES) * FULL // 2:
         pytest.skip("le fichier n’a pas été exécuté en entier")
 
     assert COUNTED["decisions"] >= EXPECTED
