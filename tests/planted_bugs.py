@@ -82,16 +82,16 @@ FAULTS = [
         "few = f\"(({value}, ANY) if 'prefix' in {shapes}",
     ),
     Fault(
-        "une règle retirée reste dans sa case",
-        "engine/index.py",
-        "        del bucket.cells[key][row]\n        if not bucket.cells[key]:\n            del",
-        "        if not bucket.cells[key]:\n            del",
+        "une règle retirée reste rangée",
+        "engine/decider.py",
+        "            index.remove(row)\n",
+        "            del index\n",
     ),
     Fault(
-        "les rôles se cherchent hors de leur domaine",
-        "engine/index.py",
-        'domain = f"r{key.domain}" if isinstance(key.domain, int) else repr(key.domain or "")',
-        'domain = repr("")',
+        "un rôle rangé se cherche hors de son domaine",
+        "engine/compiler.py",
+        "links={name: manager.has_domains for",
+        "links={name: False for",
     ),
     # --- effets et décision
     Fault(
