@@ -129,26 +129,28 @@ class BranchIndex:
             "TEXTS": TEXTS,
             "patterns_of": patterns_of,
             "ANY": ANY,
+            "NONE": {},
         }
         for place, key in enumerate(self._keys):
             scope[f"shapes{place}"] = self.shapes[place]
             if key.probe is Probe.ROLE:
-                scope[f"closures{place}"] = roles[key.function]
-        source = _source(self._first, self._others, len(self._keys), request_size)
+                scope[f"graph{place}"] = roles[key.function]
+        exact = self._first is not None and self._first.probe is Probe.ROLE and roles[self._first.function].is_exact
+        source = _source(self._first, self._others, request_size, reads_links=exact)
         exec(compile(source, "<index>", "exec"), scope)  # noqa: S102 - texte fait de numéros de clés, d'aucune donnée
         written: Callable[..., list[Cell] | None] = scope["probe"]
         return written
 
 
-def _source(first: Key | None, others: Sequence[Key], size: int, request_size: int) -> str:
+def _source(first: Key | None, others: Sequence[Key], request_size: int, *, reads_links: bool) -> str:
     """Écrit le texte de la fonction qui cherche."""
-    offset = size - len(others)
+    offset = 0 if first is None else 1
     keys = ([first] if first is not None else []) + list(others)
     texts = sorted({place for key in keys for place in (key.request, key.domain) if isinstance(place, int)})
     lines = [f"def probe({', '.join(f'r{place}' for place in range(request_size))}):"]
     if texts:
         lines.append(f"    if {' or '.join(f'r{place}.__class__ not in TEXTS' for place in texts)}: return None")
-    lines += ["    found = []", f"    for first in {_values(first, 0) if first is not None else '(None,)'}:"]
+    lines += ["    found = []", f"    for first in {_firsts(first, reads_links=reads_links)}:"]
     lines += ["        cells = buckets.get(first)", "        if cells is None: continue"]
     indent, components, motif = "        ", [], 0
     for place, key in enumerate(others, start=offset):
@@ -167,6 +169,13 @@ def _source(first: Key | None, others: Sequence[Key], size: int, request_size: i
     return "\n".join(lines)
 
 
+def _firsts(first: Key | None, *, reads_links: bool) -> str:
+    """Écrit les valeurs de la première clé."""
+    if first is None:
+        return "(None,)"
+    return _flat(first, 0) if reads_links else _values(first, 0)
+
+
 def _value(key: Key) -> str:
     """Écrit la valeur que cherche une égalité."""
     return f"r{key.request}" if key.request is not None else repr(key.constant)
@@ -181,9 +190,18 @@ def _values(key: Key, place: int) -> str:
         few = f"(({value}, ANY) if 'any' in {shapes} and {value} != ANY else ({value},))"
         return f"(patterns_of({value}) if 'prefix' in {shapes} else {few})"
     domain = f"r{key.domain}" if isinstance(key.domain, int) else repr(key.domain or "")
-    links, member = f"closures{place}", f"r{key.request}"
-    kept = f"known.get({member}) if (known := {links}.closures.get({domain})) is not None else None"
-    return f"(({kept}) or {links}.walk({member}, {domain}))"
+    graph, member = f"graph{place}", f"r{key.request}"
+    kept = f"known.get({member}) if (known := {graph}.closures.get({domain})) is not None else None"
+    return f"(({kept}) or {graph}.walk({member}, {domain}))"
+
+
+def _flat(key: Key, place: int) -> str:
+    """Écrit les rôles d'un membre, pris dans les liens mêmes quand aucun de ses rôles n'en tient d'autres."""
+    domain = f"r{key.domain}" if isinstance(key.domain, int) else repr(key.domain or "")
+    graph, member = f"graph{place}", f"r{key.request}"
+    roles = f"(roles := {graph}.links.get({domain}, NONE).get({member}))"
+    nested = _values(key, place)
+    return f"(({member},) if {roles} is None else ({member}, *roles) if {graph}.nested.isdisjoint(roles) else {nested})"
 
 
 def _shape(value: str) -> str:

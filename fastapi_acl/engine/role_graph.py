@@ -107,6 +107,10 @@ class RoleGraph:
 
     La fermeture d'un membre est calculée une fois et gardée ; un lien n'oublie que ce qu'il touche. Un nom ou un
     domaine sans lien n'y laisse rien : demander ne coûte pas de mémoire.
+
+    Attributes:
+        links: rôles directs, par domaine puis par membre.
+        nested: rôles qui en tiennent peut-être d'autres ; un membre dont aucun rôle n'en est se lit dans `links` seul.
     """
 
     def __init__(self, *, shares_domains: bool = False, sequence: SequenceLock | None = None) -> None:
@@ -119,9 +123,10 @@ class RoleGraph:
         self._shares_domains = shares_domains
         self._sequence = sequence or SequenceLock()
         self._matches: DomainMatch | None = None
-        self._roles: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.links: dict[str, dict[str, tuple[str, ...]]] = {}
         self._members: dict[str, dict[str, dict[str, None]]] = {}
         self._held: Counter[str] = Counter()
+        self.nested: set[str] = set()
         self._closures: dict[str, dict[str, tuple[str, ...]]] = {}
         self._kept = 0
         self._retired: list[dict[str, tuple[str, ...]]] = []
@@ -130,6 +135,11 @@ class RoleGraph:
     def closures(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
         """Fermetures connues, par domaine puis par membre : ce qu'une décision regarde d'abord."""
         return self._closures
+
+    @property
+    def is_exact(self) -> bool:
+        """Vrai si un lien ne vaut que dans son domaine."""
+        return not self._shares_domains and self._matches is None
 
     def match_domains(self, matches: DomainMatch | None) -> None:
         """Fait valoir un lien dans tout domaine que cette fonction accepte, comme `add_domain_matching_func`.
@@ -145,23 +155,31 @@ class RoleGraph:
 
     def add(self, member: str, role: str, domain: str = "") -> None:
         """Ajoute un lien ; un lien déjà là reste unique."""
-        if role in self._roles.get(domain, {}).get(member, ()):
+        if role in self.links.get(domain, {}).get(member, ()):
             return
         with self._sequence:
-            links = self._roles.setdefault(domain, {})
+            links = self.links.setdefault(domain, {})
             links[member] = (*links.get(member, ()), role)
             self._members.setdefault(domain, {}).setdefault(role, {})[member] = None
-            self._held[role] += 1
+            self._note(member, role)
             self._forget(member, domain)
+
+    def _note(self, member: str, role: str) -> None:
+        """Compte un lien de plus vers un rôle, et retient qui est à la fois rôle et membre."""
+        self._held[role] += 1
+        if member in self._held:
+            self.nested.add(member)
+        if self._held[role] == 1 and any(role in links for links in self.links.values()):
+            self.nested.add(role)
 
     def fill(self, links: Iterable[Sequence[str]]) -> None:
         """Ajoute d'un coup des liens distincts à un graphe encore vide."""
         alone: dict[str, tuple[str, ...]] = {}
         for member, role, *place in paced(links):
             domain = place[0] if place else ""
-            if domain not in self._roles:
-                self._roles[domain], self._members[domain] = {}, {}
-            roles, members = self._roles[domain], self._members[domain]
+            if domain not in self.links:
+                self.links[domain], self._members[domain] = {}, {}
+            roles, members = self.links[domain], self._members[domain]
             roles[member] = (*roles[member], role) if member in roles else alone.setdefault(role, (role,))
             if role in members:
                 members[role][member] = None
@@ -169,16 +187,18 @@ class RoleGraph:
                 members[role] = {member: None}
         for known in self._members.values():
             self._held.update({role: len(found) for role, found in known.items()})
+        for roles in self.links.values():
+            self.nested.update(roles.keys() & self._held.keys())
 
     def dismantle(self) -> None:
         """Rend peu à peu à la mémoire des liens qui ne servent plus."""
-        for domains in (self._roles, self._members, self._closures):
+        for domains in (self.links, self._members, self._closures):
             drain(*domains.values())
         drain(*self._retired)
 
     def remove(self, member: str, role: str, domain: str = "") -> bool:
         """Retire un lien ; False s'il n'y était pas."""
-        links = self._roles.get(domain, {})
+        links = self.links.get(domain, {})
         if role not in links.get(member, ()):
             return False
         with self._sequence:
@@ -192,19 +212,20 @@ class RoleGraph:
     def clear(self) -> None:
         """Retire tous les liens."""
         with self._sequence:
-            self._roles, self._members, self._held = {}, {}, Counter()
+            self.links, self._members, self._held, self.nested = {}, {}, Counter(), set()
             self._retire()
 
     def _sweep(self, member: str, role: str, domain: str) -> None:
         """Ne laisse ni nom ni domaine sans lien."""
-        if not self._roles[domain][member]:
-            del self._roles[domain][member]
+        if not self.links[domain][member]:
+            del self.links[domain][member]
         if not self._members[domain][role]:
             del self._members[domain][role]
-        if not self._roles[domain]:
-            del self._roles[domain], self._members[domain]
+        if not self.links[domain]:
+            del self.links[domain], self._members[domain]
         if not self._held[role]:
             del self._held[role]
+            self.nested.discard(role)
 
     def _forget(self, member: str, domain: str) -> None:
         """Oublie les fermetures que ce lien change : celles du membre, ou toutes s'il est lui-même un rôle."""
@@ -234,32 +255,28 @@ class RoleGraph:
 
     def walk(self, member: str, domain: str = "") -> tuple[str, ...]:
         """Calcule une fermeture, et la garde si le membre tient un rôle dans un domaine connu."""
-        version = self._sequence.version
-        graphs = self._graphs(domain)
-        roles = [role for graph in graphs for role in graph.get(member, ())]
-        if not roles:
+        version, links = self._sequence.version, self.links.get(domain)
+        if not self.is_exact:
+            return self._walk_everywhere(member, domain, version)
+        roles = links.get(member) if links is not None else None
+        if links is None or roles is None:
             return (member,)
-        if self._matches is None and domain not in self._roles:
-            return self.closure(member, EVERY_DOMAIN)
-        above = self._above(roles[0], domain, graphs) if len(roles) == 1 else ()
-        is_short = 0 < len(above) <= MAX_LINKS and member not in above
-        found = (member, *above) if is_short else _breadth_first(member, graphs)
-        self._keep(member, domain, found, version)
-        return found
+        if self.nested.isdisjoint(roles):
+            return (member, *roles) if member not in roles else roles
+        return self._keep(member, domain, _breadth_first(member, [links]), version)
 
-    def _above(self, role: str, domain: str, graphs: Sequence[Mapping[str, Sequence[str]]]) -> tuple[str, ...]:
-        """Rend la fermeture d'un rôle : ses membres s'en servent tous."""
-        known = self._closures.get(domain)
-        found = known.get(role) if known is not None else None
-        if found is not None:
-            return found
-        version, found = self._sequence.version, _breadth_first(role, graphs)
-        self._keep(role, domain, found, version)
-        return found
+    def _walk_everywhere(self, member: str, domain: str, version: int) -> tuple[str, ...]:
+        """Calcule une fermeture dont les liens peuvent venir d'autres domaines."""
+        graphs = self._graphs(domain)
+        if not any(member in graph for graph in graphs):
+            return (member,)
+        if self._matches is None and domain not in self.links:
+            return self.closure(member, EVERY_DOMAIN)
+        return self._keep(member, domain, _breadth_first(member, graphs), version)
 
     def _graphs(self, domain: str) -> list[dict[str, tuple[str, ...]]]:
         """Rend les liens qui valent dans un domaine."""
-        return [self._roles[place] for place in self._places(domain) if place in self._roles]
+        return [self.links[place] for place in self._places(domain) if place in self.links]
 
     def has(self, member: str, role: str, domain: str = "") -> bool:
         """Dit si un membre tient un rôle, ou est ce rôle.
@@ -272,7 +289,7 @@ class RoleGraph:
 
     def roles_of(self, member: str, domain: str = "") -> list[str]:
         """Rend les rôles directs d'un membre."""
-        links = (self._roles.get(place, {}).get(member, ()) for place in self._places(domain))
+        links = (self.links.get(place, {}).get(member, ()) for place in self._places(domain))
         return list(dict.fromkeys(role for roles in links for role in roles))
 
     def members_of(self, role: str, domain: str = "") -> list[str]:
@@ -302,7 +319,7 @@ class RoleGraph:
 
     def reach(self, name: str, accepts: Callable[[str], bool]) -> list[str]:
         """Rend un nom et tous les rôles qu'il atteint par des liens de domaines acceptés, quels qu'ils soient."""
-        graphs = [links for domain, links in self._roles.items() if accepts(domain)]
+        graphs = [links for domain, links in self.links.items() if accepts(domain)]
         found, waiting = {name: None}, [name]
         while waiting:
             member = waiting.pop()
@@ -313,7 +330,7 @@ class RoleGraph:
 
     def links_of(self, name: str) -> list[tuple[str, ...]]:
         """Rend les liens où un nom est membre ou rôle, comme les règles les écrivent."""
-        held = [(name, role, domain) for domain, links in self._roles.items() for role in links.get(name, ())]
+        held = [(name, role, domain) for domain, links in self.links.items() for role in links.get(name, ())]
         given = [(member, name, domain) for domain, links in self._members.items() for member in links.get(name, ())]
         return [link if link[2] else link[:2] for link in dict.fromkeys([*held, *given])]
 
@@ -328,7 +345,7 @@ class RoleGraph:
             InvalidRuleError: avec `reason` valant `role_cycle` ou `role_depth`.
         """
         shared = self._shares_domains and domain == EVERY_DOMAIN
-        for place in list(self._roles) if shared else [domain]:
+        for place in list(self.links) if shared else [domain]:
             _measure(member, _Upward(self, place), {}, MAX_LINKS)
             below = self._links_below(member, self._places(place))
             _measure(member, _Upward(self, place), {}, MAX_LINKS - below)
@@ -346,7 +363,7 @@ class RoleGraph:
     def _places(self, domain: str) -> tuple[str, ...]:
         """Rend les domaines dont les liens valent dans celui-ci."""
         if self._matches is not None:
-            return (domain, *(place for place in self._roles if place != domain and self._accepts(domain, place)))
+            return (domain, *(place for place in self.links if place != domain and self._accepts(domain, place)))
         return (domain, EVERY_DOMAIN) if self._shares_domains and domain != EVERY_DOMAIN else (domain,)
 
     def _accepts(self, domain: str, place: str) -> bool:
@@ -356,15 +373,20 @@ class RoleGraph:
         except Exception:  # noqa: BLE001 - la fonction est de l'application
             return False
 
-    def _keep(self, member: str, domain: str, closure: tuple[str, ...], version: int) -> None:
-        """Garde une fermeture, si aucun lien n'a changé depuis le début du calcul."""
+    def _keep(self, member: str, domain: str, closure: tuple[str, ...], version: int) -> tuple[str, ...]:
+        """Garde une fermeture, si aucun lien n'a changé depuis le début du calcul, et la rend."""
         with self._sequence.lock:
             if self._sequence.version == version and not version & 1:
                 if self._kept >= MAX_KEPT:
                     self._retire()
+                known = self._closures.get(domain)
+                if known is None:
+                    known = self._closures[domain] = {}
+                known[member] = closure
                 self._kept += 1
-                self._closures.setdefault(domain, {})[member] = closure
-        self._give_back()
+        if self._retired:
+            self._give_back()
+        return closure
 
     def _give_back(self) -> None:
         """Rend quelques fermetures mises de côté : en rendre un million d'un coup arrêterait le processus."""
