@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from fastapi_acl.config_reference import env_example, markdown
+from fastapi_acl.engine.lint import lint
 from fastapi_acl.manager import ACLManager
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException
@@ -88,6 +89,15 @@ def show_plan() -> None:
         return enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"])
 
     output.print(_or_exit(plan), highlight=False, markup=False, soft_wrap=True)
+
+
+@policy.command("lint")
+def lint_policy() -> None:
+    """Relit le modèle : ce qui revient à l'évaluation de Casbin et pourquoi, ce qui est lent, ce qui est risqué."""
+    found = _or_exit(lambda: "\n".join(f"- {one}" for one in lint(ACLManager(ACLConfig()).get_enforcer())))
+    output.print(found or "Rien à signaler.", highlight=False, markup=False, soft_wrap=True)
+    if found:
+        raise typer.Exit(1)
 
 
 def main() -> None:

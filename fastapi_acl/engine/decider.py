@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from casbin.constant.constants import (
@@ -15,6 +16,8 @@ from casbin.constant.constants import (
 
 from fastapi_acl.engine.evaluation import Evaluator
 from fastapi_acl.engine.index import ALLOW, DENY, MASKS, OTHER, BranchIndex
+from fastapi_acl.engine.matcher import Probe
+from fastapi_acl.engine.patterns import matcher_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,6 +111,12 @@ class Decider:
         self._gates = [self._evaluator(branch.gate, fields=()) for branch in definition.plan.branches]
         self.indexes = [BranchIndex(branch, definition.roles, self.arity) for branch in definition.plan.branches]
         self._rest = self._evaluator(definition.plan.expression, fields=definition.fields)
+        self._motifs = {
+            (key.function, key.field)
+            for branch in definition.plan.branches
+            for key in branch.keys
+            if key.probe is Probe.KEY_MATCH
+        }
         self._foreign: dict[Row, None] = {}
         self._size = 0
         self._denials = 0
@@ -141,7 +150,7 @@ class Decider:
     def add(self, row: Row) -> None:
         """Range une règle ; une règle que l'index ne sait pas comparer le met hors service tant qu'elle est là."""
         self._size += 1
-        if len(row) != self._width or set(map(type, row)) != TEXT:
+        if not self._is_comparable(row):
             self._foreign[row] = None
             return
         mask = self._mask(row)
@@ -158,6 +167,12 @@ class Decider:
         self._denials -= self._mask(row) == DENY
         for index in self.indexes:
             index.remove(row)
+
+    def _is_comparable(self, row: Row) -> bool:
+        """Dit si l'index sait comparer une règle : des textes, au bon nombre, et des motifs qu'il sait lire."""
+        if len(row) != self._width or set(map(type, row)) != TEXT:
+            return False
+        return all(matcher_of(function, row[field]) is not None for function, field in self._motifs)
 
     def _mask(self, row: Row) -> int:
         """Lit ce qu'une règle dit."""
@@ -240,7 +255,10 @@ class Decider:
         return rows if rest is None else (row for row in rows if rest.accepts(request, row))
 
     def _in_order(self, masks: Mapping[Row, int]) -> Iterable[Row]:
-        """Range des règles ; si c'est toute la liste, son ordre est déjà connu."""
+        """Range des règles, copies comprises ; si c'est toute la liste, son ordre est déjà connu."""
+        if self._rows.has_copies:
+            places = [(rank, row) for row in masks for rank in self._rows.ranks(row)]
+            return [row for _, row in sorted(places, key=itemgetter(0))]
         if len(masks) == self._size and self.definition.order is None:
-            return dict.fromkeys(self._rows.ordered())
+            return self._rows.ordered()
         return sorted(masks, key=self._order) if len(masks) > 1 else masks

@@ -263,13 +263,12 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         return [self._remembered(tuple(request), known) for request in rvals]
 
     def _remembered(self, request: tuple[Any, ...], known: dict[tuple[Any, ...], bool]) -> bool:
-        """Décide une requête, ou redit ce qui vient d'en être décidé."""
-        try:
-            if request not in known:
-                known[request] = self.enforce(*request)
-            return known[request]
-        except TypeError:
+        """Décide une requête, ou redit ce qui vient d'en être décidé, si ses valeurs ne sont que des textes."""
+        if set(map(type, request)) != {str}:
             return self.enforce(*request)
+        if request not in known:
+            known[request] = self.enforce(*request)
+        return known[request]
 
     def _guarded(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
         """Décide en mode strict ; toute erreur est un refus que l'appelant voit."""
@@ -666,9 +665,22 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         found = self.model.get_filtered_policy(sec, ptype, index, *values)
         return tuple(PolicyRule.of(ptype, rule) for rule in found)
 
-    async def add_named_grouping_policies(self, ptype: str, rules: Sequence[Sequence[str]]) -> bool:
-        """Ajoute des liens, tous ou aucun ; un lot refusé ne donne aucun rôle."""
-        added = bool(await self._add_policies("g", ptype, rules))
+    async def add_named_grouping_policy(self, ptype: str, *params: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
+        """Ajoute un lien ; False, sans rien changer, si sa règle existe déjà."""
+        rule = params[0] if len(params) == 1 and isinstance(params[0], list) else list(params)
+        return await self.add_named_grouping_policies(ptype, [rule], alone=True)
+
+    async def add_named_grouping_policies(
+        self, ptype: str, rules: Sequence[Sequence[str]], *, alone: bool = False
+    ) -> bool:
+        """Ajoute des liens, tous ou aucun ; un lot refusé ne donne aucun rôle.
+
+        Args:
+            ptype: type des liens.
+            rules: valeurs de chacun.
+            alone: vrai pour un lien seul, que l'adaptateur et le guetteur reçoivent comme tel.
+        """
+        added = bool(await (self._add_policy("g", ptype, rules[0]) if alone else self._add_policies("g", ptype, rules)))
         if added and self.auto_build_role_links:
             self.model.build_incremental_role_links(self.rm_map[ptype], PolicyOp.Policy_add, "g", ptype, rules)
         return added

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from casbin.model import Assertion, Model
+from casbin.model.policy_op import PolicyOp
 
 from fastapi_acl.engine.rows import Rows
 from fastapi_acl.engine.sequence import SequenceLock
@@ -272,10 +273,11 @@ class IndexedModel(Model):
     def build_incremental_role_links(self, rm: Any, op: Any, sec: str, ptype: str, rules: Sequence[Any]) -> None:  # noqa: ANN401 - types de pycasbin
         """Fait ou défait les liens de quelques règles, conditionnels ou non."""
         assertion = self[sec][ptype]
+        touched = _ungiven(assertion, rules) if op == PolicyOp.Policy_remove else rules
         if assertion.cond_rm is not None:
-            assertion.build_incremental_conditional_role_links(rm, op, rules)
+            assertion.build_incremental_conditional_role_links(rm, op, touched)
         else:
-            assertion.build_incremental_role_links(rm, op, rules)
+            assertion.build_incremental_role_links(rm, op, touched)
 
     def print_policy(self) -> None:
         """Ne fait rien : une politique ne s'écrit pas dans un journal."""
@@ -287,3 +289,10 @@ class IndexedModel(Model):
 
 def _nothing() -> None:
     """N'écoute pas."""
+
+
+def _ungiven(assertion: Any, rules: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:  # noqa: ANN401 - type de pycasbin
+    """Rend, une fois chacun, les liens de règles parties qu'aucune règle restante ne donne encore."""
+    width = assertion.value.count("_") - len(assertion.params_tokens)
+    links = {tuple(rule[:width]): tuple(rule) for rule in rules if len(rule) >= width}
+    return [rule for link, rule in links.items() if not assertion.policy.starts(link)]

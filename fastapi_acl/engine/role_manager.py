@@ -93,13 +93,13 @@ class GraphRoleManager(default_role_manager.DomainManager):
             RuntimeError: avec des domaines, le lien n'existe pas.
         """
         place = self._domain(domain)
-        self._links.pop((name1, name2, place), None)
-        removed = self.graph.remove(name1, name2, place)
-        if self._stock is not None:
-            self._stock = self._made_by_casbin()
-        elif not removed and self.has_domains:
+        if (name1, name2, place) not in self._links and self.has_domains:
             message = "ce lien entre deux rôles n’existe pas"
             raise RuntimeError(message)
+        self._links.pop((name1, name2, place), None)
+        self.graph.remove(name1, name2, place)
+        if self._stock is not None:
+            self._stock = self._made_by_casbin()
 
     def has_link(self, name1: str, name2: str, *domain: str) -> bool:
         """Dit si le premier tient le second."""

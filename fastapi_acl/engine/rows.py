@@ -115,6 +115,11 @@ class Rows:
         """Dit combien, jamais lesquelles : une politique ne s'écrit pas dans un journal."""
         return f"<Rows: {len(self)} règles>"
 
+    @property
+    def has_copies(self) -> bool:
+        """Vrai si une règle y est plusieurs fois."""
+        return bool(self._copies)
+
     def ordered(self) -> Collection[Row]:
         """Rend les règles dans l'ordre, doubles compris."""
         if self._copies:
@@ -130,6 +135,10 @@ class Rows:
     def rank(self, row: Row) -> Rank:
         """Rend le rang d'une règle présente."""
         return self._ranks[row]
+
+    def ranks(self, row: Row) -> list[Rank]:
+        """Rend les rangs d'une règle, un par copie."""
+        return [self._ranks[row], *self._copies.get(row, ())]
 
     def index(self, row: Sequence[Any]) -> int:
         """Rend la première place d'une règle.
@@ -153,6 +162,10 @@ class Rows:
         few = min(exact, key=len) if exact and is_long and not self._copies else None
         rows = self.ordered() if few is None else sorted(few, key=self.rank)
         return [row for row in rows if all(_fits(row[place], value) for place, value in wanted.items())]
+
+    def starts(self, values: Row) -> bool:
+        """Dit si une règle commence par ces valeurs."""
+        return any(row[: len(values)] == values for row in self._field(0).get(values[0], ()))
 
     def values_of(self, place: int) -> list[Any]:
         """Rend les valeurs distinctes d'un champ, dans l'ordre de leur première règle."""
