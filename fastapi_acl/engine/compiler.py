@@ -11,6 +11,7 @@ from casbin.effect import get_effector
 from fastapi_acl.engine.decider import EFFECTS, Decider, Definition
 from fastapi_acl.engine.matcher import MatcherPlan, Probe, UnreadableMatcherError, Vocabulary, plan_matcher
 from fastapi_acl.engine.matching import acl_match
+from fastapi_acl.engine.patterns import linear, regex_match
 from fastapi_acl.engine.role_manager import GraphRoleManager
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Compiler:
 
     def _bound_functions(self) -> dict[str, Callable[..., object]]:
         """Rend les fonctions du matcher, celles des rôles comprises."""
-        functions = dict(self.functions)
+        functions = {name: _bounded(name, function) for name, function in self.functions.items()}
         for name, assertion in (self.model["g"] or {}).items():
             if assertion.cond_rm is not None:
                 functions[name] = util.generate_conditional_g_function(assertion.cond_rm)
@@ -139,3 +140,11 @@ class Compiler:
         domain = tokens.index(f"{ptype}_dom") if f"{ptype}_dom" in tokens else None
         graph: RoleGraph = self.model["g"]["g"].rm.graph
         return lambda row: (graph.height(row[0], "" if domain is None else row[domain]), rows.rank(row))
+
+
+def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Rend, à la place d'une comparaison de Casbin, celle qui répond de même sans revenir sur ses pas."""
+    if name == "regexMatch" and function is util.regex_match_func:
+        return regex_match
+    known = PATTERN_PROBES.get(name)
+    return linear(name, function) if known is not None and known == (function, Probe.KEY_MATCH) else function

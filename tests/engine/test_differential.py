@@ -205,7 +205,10 @@ PLANS = {
         "requête  : r_act == 'x'",
         "clé      : aucune, toutes les règles sont évaluées",
     ],
-    "r.sub == p.sub && r.obj.__class__ == p.obj": ["clé      : r.sub == p.sub", "évalué   : (r_obj.__class__ == p_obj)"],
+    "r.sub == p.sub && r.obj.__class__ == p.obj": [
+        "clé      : r.sub == p.sub",
+        "évalué   : (r_obj.__class__ == p_obj)",
+    ],
     'p.act == "read" && r.sub == p.sub': ["clé      : r.sub == p.sub", "clé      : 'read' == p.act"],
     "r.sub ==== p.sub": ["évaluation de Casbin, règle par règle : l'expression ne se lit pas"],
 }
