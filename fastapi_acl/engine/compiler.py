@@ -9,7 +9,14 @@ from casbin import util
 from casbin.effect import get_effector
 
 from fastapi_acl.engine.decider import EFFECTS, Decider, Definition
-from fastapi_acl.engine.matcher import MatcherPlan, Probe, UnreadableMatcherError, Vocabulary, plan_matcher
+from fastapi_acl.engine.matcher import (
+    MatcherPlan,
+    Probe,
+    UnreadableMatcherError,
+    Vocabulary,
+    plan_matcher,
+    scan_matcher,
+)
 from fastapi_acl.engine.matching import acl_match
 from fastapi_acl.engine.patterns import linear, regex_match
 from fastapi_acl.engine.role_manager import GraphRoleManager
@@ -84,9 +91,8 @@ class Compiler:
         request, rule, matcher = [(self.model[section] or {}).get(name) for section, name in names]
         if request is None or rule is None or matcher is None or "m" not in self.model["m"]:
             return MatcherPlan(reason="une définition r, p ou m manque")
-        patterned = [name for name, manager in self._managers().items() if getattr(manager, "is_patterned", False)]
-        if patterned:
-            return MatcherPlan(reason=f"« {patterned[0]} » compare les noms de rôles par une fonction")
+        if any(getattr(manager, "is_patterned", False) for manager in self._managers().values()):
+            return scan_matcher(matcher.value)
         return plan_matcher(matcher.value, self._vocabulary(request.tokens, rule.tokens))
 
     @property

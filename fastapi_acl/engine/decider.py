@@ -141,8 +141,10 @@ class Decider:
 
     def _chosen(self) -> Callable[..., bool | None]:
         """Choisit la façon de décider : sans rien évaluer ni ranger quand les cases suffisent."""
-        if self._rest is not None or self._effect.is_ordered:
+        if self._rest is not None or (self._effect.is_ordered and self.definition.order is not None):
             return self._decide_in_order
+        if self._effect.is_ordered:
+            return self._decide_first
         return self._decide_first_allow if self._effect.forbids == 0 else self._decide_without_deny
 
     # --- règles ---------------------------------------------------------------------------------------------------
@@ -217,6 +219,16 @@ class Decider:
             allowed = allowed or ALLOW in masks
             if allowed and not self._denials:
                 break
+        return self._otherwise(cells, allowed=allowed)
+
+    def _decide_first(self, *request: object) -> bool | None:
+        """Décide quand la première règle qui accorde ou refuse l'emporte, et que les cases suffisent."""
+        cells = self._single(*request) if self._single is not None else self._cells(request)
+        first, allowed, rank = None, False, self._rows.rank
+        for cell in cells or ():
+            for row, mask in cell.items():
+                if mask != OTHER and (first is None or rank(row) < first):  # type: ignore[operator]
+                    first, allowed = rank(row), mask == ALLOW
         return self._otherwise(cells, allowed=allowed)
 
     def _decide_in_order(self, *request: object) -> bool | None:

@@ -156,6 +156,19 @@ def plan_matcher(matcher: str, words: Vocabulary) -> MatcherPlan:
     return _Planner(words).plan(tree)
 
 
+def scan_matcher(matcher: str) -> MatcherPlan:
+    """Rend un plan sans clé : le matcher est évalué sur chaque règle, dans l'ordre, comme Casbin le fait.
+
+    C'est ce qu'il faut quand une fonction du matcher garde la trace des questions : les gestionnaires de rôles de
+    Casbin le font dès qu'ils comparent les noms par une fonction.
+    """
+    try:
+        tree = parse(matcher)
+    except UnreadableMatcherError as error:
+        return MatcherPlan(reason=str(error))
+    return MatcherPlan((Branch((), None, (tree,)),), tree)
+
+
 def parse(expression: str) -> ast.expr:
     """Lit une expression, opérateurs de Casbin compris ; un texte entre guillemets reste ce qu'il est.
 

@@ -301,7 +301,7 @@ def _globbed(pattern: str) -> Callable[[str], bool]:
 
 
 def trimmed(function: str, value: str) -> str:
-    """Rend ce qu'une fonction regarde d'une valeur : `keyMatch5` coupe au « ? », `globMatch` confond « // » et « / »."""
+    """Rend ce qu’une fonction regarde : `keyMatch5` coupe au « ? », `globMatch` confond « // » et « / »."""
     if function == "keyMatch5":
         return value.partition("?")[0]
     return _SLASHES.sub("/", value) if function == "globMatch" else value
