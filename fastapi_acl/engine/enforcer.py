@@ -681,8 +681,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             alone: vrai pour un lien seul, que l'adaptateur et le guetteur reçoivent comme tel.
         """
         added = bool(await (self._add_policy("g", ptype, rules[0]) if alone else self._add_policies("g", ptype, rules)))
-        if added and self.auto_build_role_links:
-            self.model.build_incremental_role_links(self.rm_map[ptype], PolicyOp.Policy_add, "g", ptype, rules)
+        if self.auto_build_role_links:
+            present = [rule for rule in rules if rule in self.model.rows(ptype)]
+            self.model.build_incremental_role_links(self.rm_map[ptype], PolicyOp.Policy_add, "g", ptype, present)
         return added
 
     async def remove_named_grouping_policies(self, ptype: str, rules: Sequence[Sequence[str]]) -> bool:
