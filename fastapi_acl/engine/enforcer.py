@@ -511,6 +511,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             await self._load_as_casbin()
         elif self.adapter is None:
             self.install(())
+        elif not hasattr(self.adapter, "lines"):
+            message = "cet adaptateur ne sait pas rendre ses lignes par paquets : passez par ACLManager, ou restez nu."
+            raise ConfigurationError(message)
         else:
             await self._load_aside()
 

@@ -1,0 +1,173 @@
+"""Une politique se lit sans que rien ne s'y perde, et ce qui ne se lit pas n'ouvre rien."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from casbin.model import Model
+
+from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.loading import PolicyReader
+from fastapi_acl.engine.schema import packaged_model_text
+from fastapi_acl.shared.exceptions import ConfigurationError, PolicyUnreadableError
+from tests.engine.worlds import MemoryAdapter
+
+Line = tuple[Any, ...]
+
+
+class Lines(MemoryAdapter):
+    """Des lignes tenues en mémoire, rendues par paquets ; une lecture s'arrête où l'essai le veut."""
+
+    def __init__(self, *packets: Sequence[Line]) -> None:
+        super().__init__([])
+        self.packets = list(packets)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def lines(self) -> AsyncIterator[Sequence[Line]]:
+        for packet in self.packets:
+            yield packet
+            await self.gate.wait()
+
+
+def line(number: int, ptype: str, *values: str | None) -> Line:
+    return (number, ptype, *values, *[None] * (6 - len(values)))
+
+
+def reader(adapter: Lines) -> PolicyEnforcer:
+    model = Model()
+    model.load_model_from_text(packaged_model_text("rbac"))
+    return PolicyEnforcer(model, adapter, strict=True)
+
+
+GRANT = line(1, "p", "role:a", "doc", "read", "allow")
+LINK = line(2, "g", "user:1", "role:a")
+
+
+async def test_what_changes_during_a_load_is_kept() -> None:
+    adapter = Lines([GRANT], [LINK])
+    enforcer = reader(adapter)
+    await enforcer.load_policy()
+    adapter.gate.clear()
+    loading = asyncio.create_task(enforcer.load_policy())
+    await asyncio.sleep(0.01)
+
+    added, removed = PolicyRule("p", ("role:a", "note", "read", "allow")), PolicyRule("g", ("user:1", "role:a"))
+    enforcer.apply(PolicyChange(added=(added, PolicyRule("g", ("user:2", "role:a"))), removed=(removed,)))
+    adapter.gate.set()
+    await loading
+
+    assert enforcer.enforce("user:2", "note", "read")
+    assert not enforcer.enforce("user:1", "doc", "read")
+
+
+async def test_a_load_overtaken_by_a_newer_policy_is_thrown_away() -> None:
+    adapter = Lines([GRANT], [LINK])
+    enforcer = reader(adapter)
+    await enforcer.load_policy()
+    adapter.gate.clear()
+    loading = asyncio.create_task(enforcer.load_policy())
+    await asyncio.sleep(0.01)
+
+    enforcer.install([PolicyRule("p", ("user:9", "doc", "read", "allow"))])
+    adapter.gate.set()
+    await loading
+
+    assert enforcer.enforce("user:9", "doc", "read")
+    assert not enforcer.enforce("user:1", "doc", "read")
+
+
+async def test_a_load_that_is_cancelled_changes_nothing() -> None:
+    adapter = Lines([GRANT], [LINK])
+    enforcer = reader(adapter)
+    await enforcer.load_policy()
+    adapter.packets, rules = [[GRANT]], enforcer.rules
+    adapter.gate.clear()
+    loading = asyncio.create_task(enforcer.load_policy())
+    await asyncio.sleep(0.01)
+    loading.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    assert enforcer.rules == rules
+    assert enforcer.enforce("user:1", "doc", "read")
+
+
+async def test_a_large_policy_is_read_in_the_order_of_its_lines() -> None:
+    packets = [
+        [line(n, "p", f"role:r{n}", "doc", "read", "allow") for n in range(at, at + 500)] for at in range(0, 5000, 500)
+    ]
+    enforcer = reader(Lines(*packets, [line(9999, "g", "user:1", "role:r4999")]))
+
+    await enforcer.load_policy()
+
+    assert [rule.values[0] for rule in enforcer.rules[:5000]] == [f"role:r{number}" for number in range(5000)]
+    assert enforcer.enforce("user:1", "doc", "read")
+    assert not enforcer.enforce("user:2", "doc", "read")
+
+
+HARMLESS = {
+    "un sujet sans préfixe": line(3, "p", "admin", "doc", "read", "allow"),
+    "un joker au milieu": line(3, "p", "role:a", "d*c", "read", "allow"),
+}
+DANGEROUS = {
+    "un refus illisible": line(3, "p", "role:a", "d*c", "read", "deny"),
+    "un effet inconnu": line(3, "p", "role:a", "doc", "read", "Deny"),
+    "un trou au milieu": line(3, "p", "role:a", None, "read", "deny"),
+    "une valeur de trop": line(3, "p", "role:a", "doc", "read", "allow", "deny"),
+    "un type inconnu": line(3, "p9", "role:a", "doc", "read", "allow"),
+    "un lien trop court": line(3, "g", "user:1"),
+    "un lien vers un nom sans préfixe": line(3, "g", "user:1", "admin"),
+    "un saut de ligne": line(3, "p", "role:a", "doc\n", "read", "deny"),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+async def test_a_bad_row_that_could_only_allow_is_left_out(name: str) -> None:
+    enforcer = reader(Lines([GRANT, LINK, HARMLESS[name]]))
+
+    await enforcer.load_policy()
+
+    assert len(enforcer.rules) == 2
+    assert enforcer.enforce("user:1", "doc", "read")
+
+
+@pytest.mark.parametrize("name", DANGEROUS)
+async def test_a_bad_row_that_could_deny_stops_the_load_and_the_old_policy_stays(name: str) -> None:
+    adapter = Lines([GRANT, LINK])
+    enforcer = reader(adapter)
+    await enforcer.load_policy()
+    adapter.packets = [[DANGEROUS[name]]]
+
+    with pytest.raises(PolicyUnreadableError):
+        await enforcer.load_policy()
+    assert enforcer.enforce("user:1", "doc", "read")
+
+
+def test_a_value_read_a_thousand_times_is_kept_once() -> None:
+    lines = [line(n, "p", f"role:a{n}"[:6], f"doc{n}", f"read{n}"[:4], "allow") for n in range(1000)]
+    schema = reader(Lines()).schema
+    read = PolicyReader(schema)
+    read.feed(lines)
+
+    rows = list(read.finish()["p"])
+    assert len({id(row[0]) for row in rows}) == len({id(row[2]) for row in rows}) == 1
+
+
+async def test_the_same_line_twice_is_one_rule() -> None:
+    enforcer = reader(Lines([GRANT, LINK, GRANT]))
+
+    await enforcer.load_policy()
+
+    assert len(enforcer.rules) == 2
+
+
+async def test_an_adapter_that_cannot_give_its_lines_is_refused_with_what_to_do() -> None:
+    model = Model()
+    model.load_model_from_text(packaged_model_text("rbac"))
+
+    with pytest.raises(ConfigurationError, match="ACLManager"):
+        await PolicyEnforcer(model, MemoryAdapter([]), strict=True).load_policy()
