@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.rows import Row, Rows
 
 TEXT: Final = {str}
+
+MANY_RULES: Final = 32
+"""Règles `eval()` d'une case à partir desquelles elles sont évaluées ensemble."""
+
 NOTHING: Final[Mapping[Row, int]] = {}
 
 
@@ -262,9 +267,22 @@ class Decider:
 
     def _accepted(self, masks: Mapping[Row, int], request: Sequence[Any]) -> Iterable[Row]:
         """Énumère, dans l'ordre, les règles que le matcher accepte."""
-        rows = self._in_order(masks)
         rest = self._rest
+        if rest is not None and self._is_many(masks):
+            return rest.accepted(request, masks, self._rows.version, lambda: self._in_order(masks))
+        rows = self._in_order(masks)
         return rows if rest is None else (row for row in rows if rest.accepts(request, row))
+
+    def _is_many(self, masks: Mapping[Row, int]) -> bool:
+        """Dit si une case a tant de règles `eval()` qu'elles s'évaluent ensemble."""
+        reads_rules = self._rest is not None and self._rest.reads_rules
+        return reads_rules and len(masks) >= MANY_RULES and not self._rows.has_copies
+
+    def warm(self) -> None:
+        """Compile d'avance les grandes cases de règles `eval()`, qui tiendraient sinon la première décision."""
+        for cell in (cell for index in self.indexes for cell in index.cells()):
+            if self._rest is not None and self._is_many(cell):
+                self._rest.parts(cell, self._rows.version, partial(self._in_order, cell))
 
     def _in_order(self, masks: Mapping[Row, int]) -> Iterable[Row]:
         """Range des règles, copies comprises ; si c'est toute la liste, son ordre est déjà connu."""

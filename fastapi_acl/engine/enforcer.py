@@ -423,7 +423,10 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             for ptype, known in rows.items():
                 model.rows(ptype).fill(known)
             model, managers = self._wired(model)
-            return Prepared(model, managers, self._compiler(model).decider(DEFAULT_CONTEXT))
+            decider = self._compiler(model).decider(DEFAULT_CONTEXT)
+            if decider is not None:
+                decider.warm()
+            return Prepared(model, managers, decider)
 
     def install(self, rules: Iterable[PolicyRule] | Prepared) -> None:
         """Met en service une politique entière, d'une seule affectation."""

@@ -19,9 +19,11 @@ from casbin.util.util import escape_assertion
 from fastapi_acl.engine.matcher import UnreadableMatcherError, calls, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fastapi_acl.engine.rows import Row
+
+    Part = tuple[tuple[Row, ...], Callable[..., Iterable[int]]]
 
 WHITE_LIST: Final = (
     ast.BoolOp,
@@ -57,6 +59,12 @@ MAX_CONSTANT: Final = 10_000
 MAX_EXPRESSIONS: Final = 10_000
 """Expressions de règles `eval()` gardées compilées."""
 
+PART: Final = 64
+"""Règles `eval()` évaluées d'un seul appel."""
+
+MAX_CELLS: Final = 1_000
+"""Cases et parts gardées compilées."""
+
 
 @dataclass(slots=True)
 class Evaluator:
@@ -76,6 +84,8 @@ class Evaluator:
     _compiled: Callable[..., object] = field(init=False, repr=False)
     _by_rule: dict[Row, Callable[..., object]] = field(init=False, repr=False, default_factory=dict)
     _places: tuple[int, ...] = field(init=False, repr=False, default=())
+    _parts: dict[int, tuple[int, list[Part]]] = field(init=False, repr=False, default_factory=dict)
+    _fused: dict[tuple[Row, ...], Callable[..., Iterable[int]]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Compile l'expression, ou note les champs que `eval()` y lit."""
@@ -98,6 +108,85 @@ class Evaluator:
             return answer != 0
         message = "le matcher doit rendre un booléen ou un flottant"
         raise RuntimeError(message)
+
+    @property
+    def reads_rules(self) -> bool:
+        """Vrai si l'expression change d'une règle à l'autre : elle emploie `eval()`."""
+        return bool(self._places)
+
+    def accepted(
+        self, request: Sequence[object], cell: object, version: int, rows: Callable[[], Iterable[Row]]
+    ) -> Iterator[Row]:
+        """Énumère, dans l'ordre, les règles d'une grande case que la requête satisfait.
+
+        Les règles sont évaluées par parts, chacune d’un seul appel qui n’écarte que celles qui valent faux ; les autres
+        sont reprises une à une. Une part où une règle échoue l'est toute, pour n'échouer que là où Casbin échouerait.
+
+        Args:
+            request: valeurs de la requête.
+            cell: la case.
+            version: numéro de la politique, qui dit si les parts de la case valent encore.
+            rows: rend ses règles, dans l'ordre.
+        """
+        for part, evaluate in self.parts(cell, version, rows):
+            try:
+                places: Iterable[int] = evaluate(*request)
+            except Exception:  # noqa: BLE001 - une règle échoue : savoir laquelle, et si on l'atteint
+                places = range(len(part))
+            yield from (part[place] for place in places if self.accepts(request, part[place]))
+
+    def parts(self, cell: object, version: int, rows: Callable[[], Iterable[Row]]) -> list[Part]:
+        """Rend les parts d'une case, compilées une fois pour toutes tant que la politique ne change pas."""
+        known = self._parts.get(id(cell))
+        if known is None or known[0] != version:
+            known = (version, self._divided(list(rows())))
+            if len(self._parts) >= MAX_CELLS:
+                self._parts.clear()
+            self._parts[id(cell)] = known
+        return known[1]
+
+    def _divided(self, rows: Sequence[Row]) -> list[Part]:
+        """Coupe des règles en parts compilées ; une part inchangée n'est pas recompilée."""
+        parts = [tuple(rows[start : start + PART]) for start in range(0, len(rows), PART)]
+        if len(self._fused) > MAX_CELLS:
+            self._fused.clear()
+        for part in parts:
+            if part not in self._fused:
+                self._fused[part] = self._fuse(part)
+        return [(part, self._fused[part]) for part in parts]
+
+    def _fuse(self, part: Sequence[Row]) -> Callable[..., Iterable[int]]:
+        """Compile une part en une fonction de la requête, qui rend les places des règles qui ne valent pas faux."""
+        try:
+            trees = [self._spliced(tuple(row[place] for place in self._places)) for row in part]
+        except UnreadableMatcherError:
+            return lambda *_: range(len(part))
+        if not all(_is_simple(tree, {*self.request, *self.fields}, self.functions) for tree in trees):
+            return lambda *_: range(len(part))
+        reads = _Reads(self.request)
+        bodies = [
+            reads.visit(_Calls().visit(_Values(self.fields, row).visit(tree)))
+            for tree, row in zip(trees, part, strict=True)
+        ]
+        tests = [
+            ast.If(ast.Compare(body, [ast.IsNot()], [ast.Constant(value=False)]), [_append(place)], [])
+            for place, body in enumerate(bodies)
+        ]
+        found = [ast.Assign([ast.Name("found", ast.Store())], ast.List([], ast.Load()))]
+        return self._function([*reads.assigned(), *found, *tests, ast.Return(ast.Name("found", ast.Load()))])
+
+    def _function(self, body: Sequence[ast.stmt]) -> Callable[..., Iterable[int]]:
+        """Compile des instructions en une fonction de la requête."""
+        names = [ast.arg(name) for name in self.request]
+        arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        made = ast.parse("def fused(): pass")
+        defined = made.body[0]
+        assert isinstance(defined, ast.FunctionDef)  # noqa: S101 - le texte ci-dessus
+        defined.args, defined.body = arguments, list(body)
+        scope = {"__builtins__": {}, "functions": self.functions, "attribute": attribute}
+        exec(compile(ast.fix_missing_locations(made), "<matcher>", "exec"), scope)  # noqa: S102 - arbre vérifié
+        compiled: Callable[..., Iterable[int]] = scope["fused"]  # type: ignore[assignment]
+        return compiled
 
     def _for_rule(self, row: Row) -> Callable[..., object]:
         """Rend l'expression où les règles de `eval()` ont pris leur place ; compilée une fois par texte."""
@@ -172,6 +261,51 @@ class _Calls(ast.NodeTransformer):
         """Lit un attribut, ou la clé d'un dictionnaire."""
         self.generic_visit(node)
         return ast.Call(ast.Name("attribute", ast.Load()), [node.value, ast.Constant(node.attr)], [])
+
+
+class _Values(ast.NodeTransformer):
+    """Met les valeurs d'une règle, comme constantes, à la place des champs qui la nomment."""
+
+    def __init__(self, fields: Sequence[str], row: Row) -> None:
+        self._values = dict(zip(fields, row, strict=True))
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """Remplace un champ."""
+        return ast.Constant(self._values[node.id]) if node.id in self._values else node
+
+
+class _Reads(ast.NodeTransformer):
+    """Lit une fois, pour toute une part, chaque attribut d'une valeur de la requête."""
+
+    def __init__(self, request: Sequence[str]) -> None:
+        self._request = frozenset(request)
+        self._known: dict[tuple[str, str], str] = {}
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Remplace une lecture d'attribut par la variable qui le tient."""
+        self.generic_visit(node)
+        if getattr(node.func, "id", "") != "attribute" or not isinstance(node.args[0], ast.Name):
+            return node
+        owner, name = node.args[0].id, node.args[1]
+        if owner not in self._request or not isinstance(name, ast.Constant):
+            return node
+        return ast.Name(self._known.setdefault((owner, str(name.value)), f"read{len(self._known)}"), ast.Load())
+
+    def assigned(self) -> list[ast.stmt]:
+        """Rend les lectures, à faire d'abord."""
+        return [
+            ast.Assign(
+                [ast.Name(variable, ast.Store())],
+                ast.Call(ast.Name("attribute", ast.Load()), [ast.Name(owner, ast.Load()), ast.Constant(name)], []),
+            )
+            for (owner, name), variable in self._known.items()
+        ]
+
+
+def _append(place: int) -> ast.stmt:
+    """Écrit `found.append(place)`."""
+    method = ast.Attribute(ast.Name("found", ast.Load()), "append", ast.Load())
+    return ast.Expr(ast.Call(method, [ast.Constant(place)], []))
 
 
 def attribute(value: Any, name: str) -> object:  # noqa: ANN401 - objet de l'application

@@ -12,7 +12,7 @@ from fastapi_acl.engine.patterns import PatternGroups
 from fastapi_acl.shared.identity import AttributedName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fastapi_acl.engine.matcher import Branch, Key
     from fastapi_acl.engine.role_graph import RoleGraph
@@ -98,6 +98,10 @@ class BranchIndex:
             del self._buckets[first]
             self._groups.pop(first, None)
         self._count(row, -1)
+
+    def cells(self) -> Iterator[Cell]:
+        """Énumère les cases."""
+        return (cell for cells in self._buckets.values() for cell in cells.values())
 
     def dismantle(self) -> None:
         """Rend peu à peu les cases à la mémoire."""

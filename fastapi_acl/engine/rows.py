@@ -116,6 +116,11 @@ class Rows:
         return f"<Rows: {len(self)} règles>"
 
     @property
+    def version(self) -> int:
+        """Numéro de la politique, qui change avec elle."""
+        return self._sequence.version
+
+    @property
     def has_copies(self) -> bool:
         """Vrai si une règle y est plusieurs fois."""
         return bool(self._copies)
