@@ -43,7 +43,8 @@ demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
 
 test: $(VENV)/.dev ## Exécute toute la suite, sur de vrais serveurs, avec la couverture
 	@tests/support/install_servers.sh
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -m slow
 
 test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
 	@tests/support/install_servers.sh
