@@ -27,6 +27,7 @@ from fastapi_acl.engine.pacing import SHORT_POLICY, aside, gc_paused
 from fastapi_acl.engine.role_graph import RoleGraph
 from fastapi_acl.engine.role_manager import MAX_HIERARCHY_LEVEL, GraphRoleManager, LinkRows, ReadOnlyRoleManager
 from fastapi_acl.engine.schema import SUBJECT_NAMES, PolicySchema
+from fastapi_acl.engine.sequence import SequenceLock
 from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.decider import Decider
     from fastapi_acl.engine.matcher import MatcherPlan
     from fastapi_acl.engine.rows import Rank, Row, Rows
-    from fastapi_acl.engine.sequence import SequenceLock
 
 logger = get_logger("engine")
 
@@ -57,15 +57,27 @@ OUR_FUNCTIONS: Final = {"aclMatch": acl_match, "aclOwns": acl_owns}
 class _Functions(dict[str, Any]):
     """Les fonctions du matcher ; en changer une rend caduc ce qui en a été compilé."""
 
-    def __init__(self, functions: Mapping[str, Any], on_change: Callable[[], None]) -> None:
+    def __init__(self, functions: Mapping[str, Any], on_change: Callable[[], None], kept: frozenset[str]) -> None:
         super().__init__(functions)
         self._on_change = on_change
+        self._kept = kept
 
     def __setitem__(self, name: str, function: Any) -> None:  # noqa: ANN401 - fonction de l'application
         changed = self.get(name) is not function
+        if changed and name in self._kept:
+            message = f"« {name} » n’est pas à remplacer : l’index la connaît."
+            raise ConfigurationError(message)
         super().__setitem__(name, function)
         if changed:
             self._on_change()
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self._on_change()
+
+    def update(self, *others: Any, **named: Any) -> None:  # noqa: ANN401 - signature de dict
+        for name, function in dict(*others, **named).items():
+            self[name] = function
 
 
 class _RoleManagers(dict[str, Any]):
@@ -123,14 +135,15 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """
         self._strict = strict
         self._enabled = True
-        self._hot: tuple[Callable[..., bool | None], SequenceLock] | None = None
+        self._sequence = SequenceLock()
+        self._hot: Callable[..., bool | None] | None = None
         self._deciders: dict[Context, Decider | None] = {}
         self._options: dict[str, Any] = {
             "allow_eval": allow_eval,
             "raw_subjects": raw_subjects,
             "share_domains": share_domains,
         }
-        self._loaded = False
+        self._loaded = self._sealed = False
         self._writer: Callable[[PolicyChange], Awaitable[object]] | None = None
         if enable_log:
             super().__init__(model, adapter, enable_log, logging_config)
@@ -155,6 +168,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             message = "le modèle a des rôles conditionnels, que seul l’exécuteur nu (PolicyEnforcer) sait employer."
             raise ConfigurationError(message)
         self.model, self.rm_map = self._wired(self.model.blank())
+        self._sealed = True
 
     def bind(self, writer: Callable[[PolicyChange], Awaitable[object]]) -> None:
         """Donne au mode strict ce par quoi passent les écritures : la base d'abord, la mémoire après validation."""
@@ -172,13 +186,14 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def model(self, model: Model | None) -> None:
         before: IndexedModel | None = getattr(self, "_model", None)
         adopted = None if model is None else IndexedModel.over(model)
-        with before.sequence if before is not None else contextlib.nullcontext():
+        with self._sequence:
+            if before is not None:
+                before.listener = _nothing
+            if adopted is not None:
+                adopted.join(self._sequence)
+                adopted.listener = self._forget_compiled
             self._model: Any = adopted
             self._forget_compiled()
-        if before is not None:
-            before.listener = _nothing
-        if adopted is not None:
-            adopted.listener = self._forget_compiled
 
     @property
     def fm(self) -> FunctionMap:
@@ -187,8 +202,19 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     @fm.setter
     def fm(self, functions: FunctionMap) -> None:
-        functions.fm = _Functions({**OUR_FUNCTIONS, **functions.fm}, self._forget_compiled)
+        kept = frozenset(OUR_FUNCTIONS) if self._strict else frozenset()
+        functions.fm = _Functions({**functions.fm, **OUR_FUNCTIONS}, self._forget_compiled, kept)
         self._fm = functions
+        self._forget_compiled()
+
+    @property
+    def eft(self) -> Any:  # noqa: ANN401 - type de pycasbin
+        """L'effet."""
+        return self._eft
+
+    @eft.setter
+    def eft(self, effector: Any) -> None:  # noqa: ANN401 - type de pycasbin
+        self._eft = effector
         self._forget_compiled()
 
     @property
@@ -198,11 +224,15 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
+        if self._strict and not enabled:
+            self._refuse("enabled = False")
         self._enabled = enabled
         self._forget_compiled()
 
     def init_rm_map(self) -> None:
-        """Fait les gestionnaires de rôles ; ceux qui existent déjà sont vidés."""
+        """Fait les gestionnaires de rôles ; ceux qui existent déjà sont vidés, sauf en mode strict."""
+        if self._strict and self._sealed:
+            return
         if not isinstance(self.rm_map, _RoleManagers):
             self.rm_map = _RoleManagers(self.cond_rm_map)
         for ptype, assertion in (self.model["g"] or {}).items():
@@ -212,31 +242,33 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
                 assertion.cond_rm = self.cond_rm_map[ptype] = _conditional(assertion)
             else:
                 assertion.rm = self.rm_map[ptype] = GraphRoleManager(
-                    RoleGraph(sequence=self.model.sequence),
+                    RoleGraph(sequence=self._sequence),
                     has_domains=_has_domains(assertion),
                     on_change=self._forget_compiled,
                 )
 
     def _forget_compiled(self) -> None:
-        """Oublie ce qui a été compilé : le modèle, une fonction ou un gestionnaire de rôles a changé."""
-        self._hot = None
-        deciders, self._deciders = self._deciders, {}
-        for decider in filter(None, deciders.values()):
-            decider.stop()
+        """Oublie ce qui a été compilé : le modèle, une fonction ou un gestionnaire de rôles a changé.
+
+        Une décision en cours le voit au numéro du verrou, et recommence.
+        """
+        with self._sequence:
+            self._hot = None
+            deciders, self._deciders = self._deciders, {}
+            for decider in filter(None, deciders.values()):
+                decider.stop()
 
     # --- décision ---------------------------------------------------------------------------------------------------
 
     def enforce(self, *rvals: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
         """Décide ; voir `enforce_ex`."""
-        hot = self._hot
-        if hot is not None:
-            decide, sequence = hot
-            version = sequence.version
+        version, decide = self._sequence.version, self._hot  # le numéro d'abord : il dira si ce qui suit a changé
+        if decide is not None:
             try:
                 answer = decide(*rvals)
             except Exception:  # noqa: BLE001 - redemandé ci-dessous, qui le dira mieux
                 answer = None
-            if answer is not None and version == sequence.version and not version & 1:
+            if answer is not None and version == self._sequence.version and not version & 1:
                 return answer
         result: bool = self.enforce_ex(*rvals)[0]
         return result
@@ -284,18 +316,17 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def _consistent(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
         """Décide sur un seul état de la politique : si elle change pendant la lecture, recommence sous le verrou."""
-        sequence = self.model.sequence
-        version = sequence.version
+        version = self._sequence.version
         if not version & 1:
             try:
                 answer = self._explained(rvals)
             except Exception:
-                if version == sequence.version:
+                if version == self._sequence.version:
                     raise
             else:
-                if version == sequence.version:
+                if version == self._sequence.version:
                     return answer
-        with sequence.lock, self.model.sequence.lock:
+        with self._sequence.lock:
             return self._explained(rvals)
 
     def _explained(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
@@ -338,17 +369,28 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def _decider(self, context: Context) -> Decider | None:
         """Rend de quoi décider dans un contexte ; fait à la première demande, puis tenu à jour."""
-        if context not in self._deciders:
-            with self.model.sequence.lock:
-                self._keep(context, self._compiler(self.model).decider(context))
-        return self._deciders[context]
+        try:
+            return self._deciders[context]
+        except KeyError:
+            with self._sequence.lock:
+                if context not in self._deciders:
+                    self._keep(context, self._compiler(self.model).decider(context))
+                return self._deciders[context]
 
     def _keep(self, context: Context, decider: Decider | None) -> None:
         """Retient de quoi décider ; dans le contexte habituel, la décision y va désormais tout droit."""
+        replaced = self._deciders.get(context)
+        if replaced is not None:
+            replaced.stop()
         self._deciders[context] = decider
+        if context == DEFAULT_CONTEXT and decider is not None and self._is_direct(decider):
+            self._hot = decider.decide
+
+    def _is_direct(self, decider: Decider) -> bool:
+        """Dit si une décision peut aller tout droit : rien à journaliser, aucun contexte à prendre pour une valeur."""
         silent = self._enabled and not self.logger.isEnabledFor(logging.WARNING)
-        if context == DEFAULT_CONTEXT and decider is not None and silent and (self._loaded or not self._strict):
-            self._hot = (decider.decide, self.model.sequence)
+        sizes = {len(assertion.tokens) for assertion in self.model["r"].values()}
+        return silent and (self._loaded or not self._strict) and decider.arity - 1 not in sizes
 
     # --- règles en service ------------------------------------------------------------------------------------------
 
@@ -360,7 +402,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     @property
     def rules(self) -> tuple[PolicyRule, ...]:
         """Toutes les règles en service, type par type, dans l'ordre."""
-        return tuple(PolicyRule(ptype, row) for ptype, rows in self.model.lists() for row in rows.ordered())
+        with self._sequence.lock:
+            return tuple(PolicyRule(ptype, row) for ptype, rows in self.model.lists() for row in rows.ordered())
 
     def holds(self, rule: PolicyRule) -> bool:
         """Dit si la règle est en service."""
@@ -395,6 +438,11 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             links = [row for row in self.rm_map[ptype].graph.links_of(subject) if row in rows]
             found += [PolicyRule(ptype, row) for row in links]
         return tuple(found)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Verrou à tenir pour poser plusieurs questions à un même état de la politique."""
+        return self._sequence.lock
 
     def has_link(self, member: str, role: str, *domain: str) -> bool:
         """Dit si un sujet tient un rôle, directement ou par héritage (`g` seulement)."""
@@ -432,8 +480,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """Met en service une politique entière, d'une seule affectation."""
         prepared = rules if isinstance(rules, Prepared) else self.prepare(_by_type(rules))
         before = self.model
-        self.model, self.rm_map, self._loaded = prepared.model, prepared.managers, True
-        self._keep(DEFAULT_CONTEXT, prepared.decider)
+        with self._sequence:
+            self.model, self.rm_map, self._loaded = prepared.model, prepared.managers, True
+            self._keep(DEFAULT_CONTEXT, prepared.decider)
         if len(before) >= SHORT_POLICY:
             threading.Thread(target=before.dismantle, name="fastapi-acl-dismantle", daemon=True).start()
 
@@ -441,7 +490,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """Met en service un changement déjà validé par la base ; la taille de la politique n'y change rien."""
         if not self._loaded:
             self.install(())
-        self._replace(change)
+        with self._sequence:
+            self._replace(self._effective(change))
 
     @contextmanager
     def trial(self, change: PolicyChange) -> Iterator[PolicyEnforcer]:
@@ -449,18 +499,37 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
         Les autres fils d'exécution attendent la fin du bloc.
         """
-        with self.model.sequence:
-            ranks = self._replace(change)
+        with self._sequence:
+            effective = self._effective(change)
+            ranks = self._replace(effective)
             try:
                 yield self
             finally:
-                self._replace(PolicyChange(removed=change.added))
-                for rule, rank in zip(change.removed, ranks, strict=True):
+                self._replace(PolicyChange(removed=effective.added))
+                for rule, rank in zip(effective.removed, ranks, strict=True):
                     self.model.rows(rule.ptype).restore(rule.values, rank)
+
+    def _effective(self, change: PolicyChange) -> PolicyChange:
+        """Rend ce qu'un changement change vraiment, chaque règle une fois ; rien n'a encore été touché.
+
+        Raises:
+            InvalidRuleError: une règle n'a pas la longueur que le modèle demande, ou part sans être là.
+        """
+        for rule in change:
+            if len(rule.values) != len(self.schema.columns(rule.ptype)) or not rule.values:
+                message = "Règle refusée : le modèle n’a pas de règle de cette forme ; rien n’a été changé."
+                raise InvalidRuleError(message, rule=rule.as_json())
+        removed = tuple(dict.fromkeys(change.removed))
+        missing = next((rule for rule in removed if not self.holds(rule)), None)
+        if missing is not None:
+            message = "Une règle à retirer n’est pas en service ; rien n’a été changé."
+            raise InvalidRuleError(message, rule=missing.as_json())
+        added = dict.fromkeys(rule for rule in change.added if rule in removed or not self.holds(rule))
+        return PolicyChange(added=tuple(added), removed=removed)
 
     def _replace(self, change: PolicyChange) -> list[Rank]:
         """Retire puis ajoute des règles, et rend le rang qu'avaient celles qui partent."""
-        with self.model.sequence:
+        with self._sequence:
             ranks = [self.model.rows(rule.ptype).rank(rule.values) for rule in change.removed]
             for rule in change.removed:
                 self.model.rows(rule.ptype).remove(rule.values)
@@ -560,7 +629,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             _redo(fresh.rows(ptype), row, arrives=arrives)
         fresh.sort_policies_by_subject_hierarchy()
         fresh.sort_policies_by_priority()
-        with self.model.sequence:
+        with self._sequence:
             self._relink(fresh)
 
     def _relink(self, fresh: IndexedModel) -> None:
@@ -578,7 +647,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def build_role_links(self) -> None:
         """Refait les liens ; sans objet en mode strict, où ils suivent les règles."""
         if not self._strict:
-            with self.model.sequence:
+            with self._sequence:
                 self._build_links(self.model)
 
     def _build_links(self, model: IndexedModel) -> None:
@@ -839,5 +908,5 @@ def _by_type(rules: Iterable[PolicyRule]) -> dict[str, dict[Row, int]]:
     """Range des règles par type, dans l'ordre."""
     found: dict[str, dict[Row, int]] = {}
     for rank, rule in enumerate(rules, start=1):
-        found.setdefault(rule.ptype, {})[rule.values] = rank
+        found.setdefault(rule.ptype, {}).setdefault(rule.values, rank)
     return found

@@ -190,8 +190,10 @@ class AdministratorGuard:
     async def _stays(self, actor: Principal, change: PolicyChange, enforcer: PolicyEnforcer) -> bool:
         """Dit si l'auteur est administrateur par des règles auxquelles le changement ne touche pas.
 
-        C'est le cas courant, qui évite de construire la politique d'après.
+        C'est le cas courant, qui évite d'essayer la politique d'après ; il faut que ces règles décident seules.
         """
+        if not _is_computable(enforcer):
+            return False
         domain = (EVERY_DOMAIN,) if enforcer.schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
         mine = enforcer.closure(actor.subject, *domain)
         touched = any(name in rule.values for rule in change for name in mine)

@@ -76,7 +76,7 @@ class PolicyReader:
                 self._refuse(row_id, PolicyRule.of(ptype, without_tail(values)))
             else:
                 self._rank += 1
-                self._rows[ptype][row] = self._rank
+                self._rows[ptype].setdefault(row, self._rank)
         sweep_young()
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from casbin.model import Assertion, Model
 from casbin.model.policy_op import PolicyOp
 
+from fastapi_acl.engine.role_manager import GraphRoleManager
 from fastapi_acl.engine.rows import Rows
 from fastapi_acl.engine.sequence import SequenceLock
 
@@ -48,6 +49,13 @@ class IndexedAssertion(Assertion):
         made.take(source, list(source.policy) if rows is None else rows)
         return made
 
+    def join(self, sequence: SequenceLock) -> None:
+        """Prend le verrou d'un exécuteur, comme le font ses règles et ses liens."""
+        self._sequence = sequence
+        self._rows.join(sequence)
+        if isinstance(self.rm, GraphRoleManager):
+            self.rm.graph.join(sequence)
+
     def emptied(self, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
         """Rend une copie sans règle ni gestionnaire de rôles."""
         made = IndexedAssertion.over(self, sequence, notify, rows=[])
@@ -75,7 +83,7 @@ class IndexedAssertion(Assertion):
 
     def __setattr__(self, name: str, value: object) -> None:
         """Prévient quand le gestionnaire de rôles ou la définition changent : ce qui en a été compilé ne vaut plus."""
-        changed = name in {"rm", "cond_rm", "value"} and getattr(self, name, None) is not value
+        changed = name in {"rm", "cond_rm", "value", "tokens"} and getattr(self, name, None) is not value
         super().__setattr__(name, value)
         if changed:
             self._notify()
@@ -137,10 +145,16 @@ class IndexedModel(Model):
                 copy[section][key] = assertion.emptied(copy.sequence, copy._changed)
         return copy
 
+    def join(self, sequence: SequenceLock) -> None:
+        """Prend le verrou d'un exécuteur, sous lequel ce modèle va décider."""
+        self.sequence = sequence
+        for assertions in self.values():
+            for assertion in assertions.values():
+                assertion.join(sequence)
+
     def adopt(self) -> None:
-        """Donne une liste indexée à chaque définition de règles ou de liens."""
-        for section in POLICY_SECTIONS:
-            assertions = self[section] or {}
+        """Donne une liste indexée à chaque définition, et suit ce qui en est remplacé."""
+        for assertions in self.values():
             for key, assertion in assertions.items():
                 if not isinstance(assertion, IndexedAssertion):
                     assertions[key] = IndexedAssertion.over(assertion, self.sequence, self._changed)

@@ -294,7 +294,12 @@ def _globbed(pattern: str) -> Callable[[str], bool]:
     if excluded:
         raise _UnreadError
     matches = [re.compile(one).fullmatch for one in included]
-    return lambda value: any(match(value) is not None for match in matches)
+
+    def compare(value: str) -> bool:
+        text = _SLASHES.sub("/", value)  # « // » y vaut « / », et d'anciens wcmatch y reviendraient sur leurs pas
+        return any(match(text) is not None for match in matches)
+
+    return compare
 
 
 # --- préfixes et groupes ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import EVERY_DOMAIN
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     DomainMatch = Callable[[str, str], bool]
@@ -140,6 +141,15 @@ class RoleGraph:
     def is_exact(self) -> bool:
         """Vrai si un lien ne vaut que dans son domaine."""
         return not self._shares_domains and self._matches is None
+
+    def join(self, sequence: SequenceLock) -> None:
+        """Prend le verrou d'un exécuteur."""
+        self._sequence = sequence
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Verrou à tenir pour lire plusieurs choses d'un même état."""
+        return self._sequence.lock
 
     def match_domains(self, matches: DomainMatch | None) -> None:
         """Fait valoir un lien dans tout domaine que cette fonction accepte, comme `add_domain_matching_func`.

@@ -94,7 +94,8 @@ class Rows:
 
     def __iter__(self) -> Iterator[list[Any]]:
         """Parcourt les règles dans l'ordre, chacune comme une liste neuve."""
-        return map(list, self.ordered())
+        with self._sequence.lock:
+            return iter([list(row) for row in self.ordered()])
 
     @overload
     def __getitem__(self, place: int) -> list[Any]: ...
@@ -162,11 +163,12 @@ class Rows:
             IndexError: une règle est trop courte pour le filtre, comme dans Casbin.
         """
         wanted = {start + place: value for place, value in enumerate(values) if value != ""}
-        exact = [self._field(place).get(value, {}) for place, value in wanted.items() if type(value) is str]
-        is_long = all(max(wanted, default=0) < length for length in self._lengths)
-        few = min(exact, key=len) if exact and is_long and not self._copies else None
-        rows = self.ordered() if few is None else sorted(few, key=self.rank)
-        return [row for row in rows if all(_fits(row[place], value) for place, value in wanted.items())]
+        with self._sequence.lock:
+            exact = [self._field(place).get(value, {}) for place, value in wanted.items() if type(value) is str]
+            is_long = all(max(wanted, default=0) < length for length in self._lengths)
+            few = min(exact, key=len) if exact and is_long and not self._copies else None
+            rows = self.ordered() if few is None else sorted(few, key=self.rank)
+            return [row for row in rows if all(_fits(row[place], value) for place, value in wanted.items())]
 
     def starts(self, values: Row) -> bool:
         """Dit si une règle commence par ces valeurs."""
@@ -174,7 +176,8 @@ class Rows:
 
     def values_of(self, place: int) -> list[Any]:
         """Rend les valeurs distinctes d'un champ, dans l'ordre de leur première règle."""
-        return list(dict.fromkeys(row[place] for row in self.ordered()))
+        with self._sequence.lock:
+            return list(dict.fromkeys(row[place] for row in self.ordered()))
 
     def known(self, place: int) -> Collection[Any]:
         """Rend les valeurs distinctes d'un champ, par son index."""
@@ -202,9 +205,8 @@ class Rows:
         if self.priority is not None:
             self.extend(ranks)
         elif ranks:
-            last = next(reversed(ranks))
-            self._ranks, self._next = cast("dict[Row, Rank]", ranks), ranks[last]
-            self._lengths[len(last)] = len(ranks)
+            self._ranks, self._next = cast("dict[Row, Rank]", ranks), max(ranks.values())
+            self._lengths[len(next(iter(ranks)))] = len(ranks)
 
     def remove(self, row: Sequence[Any]) -> None:
         """Retire une règle, la première si elle y est plusieurs fois.
@@ -244,6 +246,10 @@ class Rows:
         for row in paced(self._ranks):
             listener.add(row)
         self._listeners.append(listener)
+
+    def join(self, sequence: SequenceLock) -> None:
+        """Prend le verrou d'un exécuteur."""
+        self._sequence = sequence
 
     def watch(self, listener: RowListener) -> None:
         """Prévient un observateur des changements à venir, sans lui donner les règles présentes."""
