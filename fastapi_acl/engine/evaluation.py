@@ -205,7 +205,7 @@ class Evaluator:
         Raises:
             UnreadableMatcherError: une règle ne se lit pas seule.
         """
-        rules = iter(parse(escape_assertion(text)) for text in texts)
+        rules = iter(_read_alone(text) for text in texts)
         spliced: ast.expr = _Splice(rules).visit(copy.deepcopy(self.expression))
         return spliced
 
@@ -324,6 +324,19 @@ def attribute(value: Any, name: str) -> object:  # noqa: ANN401 - objet de l'app
     if isinstance(found, ModuleType):
         raise AttributeError(name)  # noqa: TRY004 - pour le matcher, un module n'est pas un attribut
     return found
+
+
+def _read_alone(text: str) -> ast.expr:
+    """Lit la règle d'un `eval()`.
+
+    Raises:
+        UnreadableMatcherError: elle ne se lit pas seule, ou met un texte en forme, ce dont rien ne borne le temps.
+    """
+    tree = parse(escape_assertion(text))
+    if any(isinstance(node, ast.JoinedStr) for node in ast.walk(tree)):
+        message = "une règle ne met pas de texte en forme"
+        raise UnreadableMatcherError(message)
+    return tree
 
 
 def _evaluated(expression: ast.expr) -> list[str]:

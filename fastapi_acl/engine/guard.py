@@ -134,7 +134,9 @@ class EscalationGuard:
     def _compares(self, mine: Grant, asked: Grant, compare: Callable[[str, str], bool]) -> bool:
         """Compare deux permissions champ à champ : par motif où le modèle le fait, par égalité ailleurs."""
         fields = zip(mine.fields, asked.fields, strict=True)
-        return compare(mine.domain, asked.domain) and all(
+        by_pattern = not DOMAIN_NAMES.intersection(self.schema.fields["p"]) or DOMAIN_NAMES & self.schema.patterns
+        same_domain = mine.domain == asked.domain or (by_pattern and compare(mine.domain, asked.domain))
+        return bool(same_domain) and all(
             held == wanted or ((name in self.schema.patterns or name == "scope") and compare(held, wanted))
             for (name, held), (_, wanted) in fields
         )
@@ -247,15 +249,21 @@ def _is_computable(enforcer: PolicyEnforcer) -> bool:
     La condition de portée du modèle `abac` s'y ajoute, qui ne fait que restreindre.
     """
     plan = enforcer.plan
-    known = len(plan.branches) == 1 and all(_is_comparable(key) for key in plan.branches[0].keys)
+    known = len(plan.branches) == 1 and _names_one_subject(enforcer.schema, plan.branches[0].keys)
     unordered = enforcer.model["e"]["e"].value in COMPUTABLE_EFFECTS
     single = len(enforcer.schema.fields) == 1 and enforcer.schema.links.keys() <= {"g"}
     return known and unordered and single and plan.branches[0].gate is None and plan.residual in {"", ABAC_SCOPE}
 
 
-def _is_comparable(key: Key) -> bool:
-    """Dit si un terme compare une valeur de la requête par égalité, `aclMatch` ou rôle."""
-    return key.request is not None and key.probe is not Probe.KEY_MATCH
+def _names_one_subject(schema: PolicySchema, keys: Sequence[Key]) -> bool:
+    """Dit si une règle nomme son sujet, par égalité ou par rôle, et le reste par égalité ou `aclMatch`."""
+    place = schema.position("p", SUBJECT_NAMES)
+    if any(key.request is None or key.probe is Probe.KEY_MATCH for key in keys):
+        return False
+    own = [key for key in keys if key.field == place and schema.request[key.request or 0] in SUBJECT_NAMES]
+    others = [key for key in keys if key.field != place]
+    named = len(own) == 1 and own[0].probe is not Probe.PATTERN
+    return named and all(key.probe is not Probe.ROLE for key in others)
 
 
 def _may_revoke(change: PolicyChange) -> bool:

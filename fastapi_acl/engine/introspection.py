@@ -6,21 +6,28 @@ Chaque question passe par les index de champs et par les liens : son coût est c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import wraps
+from itertools import islice
+from typing import TYPE_CHECKING, Concatenate, Final, TypeVar
 
-from casbin import util
+from typing_extensions import ParamSpec
 
 from fastapi_acl.engine.matcher import Probe
 from fastapi_acl.engine.matching import patterns_of
+from fastapi_acl.engine.patterns import matcher_of
 from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
+from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.engine.matcher import Branch, Key
     from fastapi_acl.engine.rows import Row
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_SUGGESTIONS: Final = 5
 """Changements proposés pour lever un refus."""
@@ -59,6 +66,17 @@ class Explanation:
     nearest: tuple[PolicyChange, ...] = ()
 
 
+def _steady(method: Callable[Concatenate[PolicyInspector, P], T]) -> Callable[Concatenate[PolicyInspector, P], T]:
+    """Fait répondre une question entière sur un même état de la politique."""
+
+    @wraps(method)
+    def steady(self: PolicyInspector, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.enforcer.lock:
+            return method(self, *args, **kwargs)
+
+    return steady
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyInspector:
     """Interroge la politique en service d'un exécuteur strict."""
@@ -67,6 +85,7 @@ class PolicyInspector:
 
     # --- rôles ------------------------------------------------------------------------------------------------------
 
+    @_steady
     def roles_of(self, member: str, domain: str = "", *, inherited: bool = True) -> list[str]:
         """Rend les rôles d'un membre, les directs d'abord.
 
@@ -78,6 +97,7 @@ class PolicyInspector:
         graph, place = self.enforcer.graph, self._linked(domain)
         return list(graph.closure(member, place)[1:]) if inherited else graph.roles_of(member, place)
 
+    @_steady
     def members_of(self, role: str, domain: str = "", *, inherited: bool = True) -> list[str]:
         """Rend les membres d'un rôle, les directs d'abord."""
         graph, place = self.enforcer.graph, self._linked(domain)
@@ -89,6 +109,7 @@ class PolicyInspector:
 
     # --- permissions ------------------------------------------------------------------------------------------------
 
+    @_steady
     def permissions_of(self, subject: str, domain: str = "") -> list[Permission]:
         """Rend les règles qui valent pour un sujet, refus compris, dans l'ordre où ses rôles les lui donnent."""
         place = self._place(SUBJECT_NAMES)
@@ -98,10 +119,12 @@ class PolicyInspector:
         rows = [row for name in names for row in self._rows(place, [name]) if self._is_in_domain(row, domain)]
         return [Permission(PolicyRule("p", row), self.path(subject, row[place], domain)) for row in rows]
 
+    @_steady
     def path(self, subject: str, holder: str, domain: str = "") -> tuple[str, ...]:
         """Rend le plus court chemin de rôles d'un sujet à celui d'une règle ; vide s'il n'y en a pas."""
         return tuple(self.enforcer.graph.path(subject, holder, self._linked(domain)))
 
+    @_steady
     def subjects_of(self, resource: str, action: str, domain: str = "") -> list[str]:
         """Rend les sujets, rôles compris, à qui la politique permet une action sur une ressource.
 
@@ -118,6 +141,7 @@ class PolicyInspector:
 
     # --- explication ------------------------------------------------------------------------------------------------
 
+    @_steady
     def explain(self, *request: str) -> Explanation:
         """Décide, et dit pourquoi.
 
@@ -132,19 +156,26 @@ class PolicyInspector:
         path = self._path_to(refusal, request) if refusal is not None else ()
         return Explanation(allowed, refusal, path, () if allowed else tuple(self.nearest(*request)))
 
+    @_steady
     def nearest(self, *request: str) -> list[PolicyChange]:
         """Rend des changements dont chacun, à lui seul, ferait accorder une requête refusée.
 
         D'abord les refus à lever, puis les rôles à donner, puis la règle à écrire. Chacun a été essayé.
         """
         found: list[PolicyChange] = []
-        for change, _ in zip(self._candidates(request), range(MAX_TRIALS)):  # noqa: B905 - la plus courte borne l'autre
-            with self.enforcer.trial(change):
-                if self._allows(request):
-                    found.append(change)
-            if len(found) == MAX_SUGGESTIONS:
-                break
+        for change in islice(self._candidates(request), MAX_TRIALS):
+            if len(found) < MAX_SUGGESTIONS and self._would_allow(change, request):
+                found.append(change)
         return found
+
+    def _would_allow(self, change: PolicyChange, request: Sequence[str]) -> bool:
+        """Dit si un changement, que le modèle admet, ferait accorder une requête."""
+        try:
+            self.enforcer.check(change)
+        except InvalidRuleError:
+            return False
+        with self.enforcer.trial(change):
+            return self._allows(request)
 
     def _candidates(self, request: Sequence[str]) -> Iterator[PolicyChange]:
         """Énumère les changements qui pourraient lever un refus, du plus étroit au plus large."""
@@ -188,8 +219,10 @@ class PolicyInspector:
             domain = request[key.domain] if isinstance(key.domain, int) else key.domain or ""
             return tuple(self.enforcer.rm_map[key.function].graph.closure(value, domain))
         if key.probe is Probe.KEY_MATCH:
-            match = getattr(util, f"{_snake(key.function)}_func")
-            return [known for known in self.enforcer.model.rows("p").known(key.field) if match(value, known)]
+            known = {
+                pattern: matcher_of(key.function, pattern) for pattern in self.enforcer.model.rows("p").known(key.field)
+            }
+            return [pattern for pattern, matches in known.items() if matches is not None and matches(value)]
         return (value,)
 
     def _is_subject(self, key: Key) -> bool:
@@ -199,7 +232,10 @@ class PolicyInspector:
     def _is_in_domain(self, row: Row, domain: str) -> bool:
         """Dit si une règle vaut dans un domaine."""
         place = self._place(DOMAIN_NAMES)
-        return place is None or not domain or row[place] in patterns_of(domain)
+        if place is None or not domain:
+            return True
+        compared = {key.probe for branch in self.enforcer.plan.branches for key in branch.keys if key.field == place}
+        return row[place] == domain or (Probe.PATTERN in compared and row[place] in patterns_of(domain))
 
     def _rows(self, field: int, values: Collection[str]) -> list[Row]:
         """Rend les règles dont un champ a l'une de ces valeurs."""
@@ -257,8 +293,3 @@ def _kind(name: str) -> str:
     """Rend ce qu'un jeton désigne."""
     kinds = {"subject": SUBJECT_NAMES, "domain": DOMAIN_NAMES, "resource": RESOURCE_NAMES, "action": ACTION_NAMES}
     return next((kind for kind, names in kinds.items() if name in names), name)
-
-
-def _snake(function: str) -> str:
-    """Rend le nom Python d'une fonction de Casbin : `keyMatch2` devient `key_match2`."""
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in function)

@@ -199,6 +199,7 @@ class IndexedModel(Model):
         finally:
             for rows, recorder in recorders:
                 rows.leave(recorder)
+            noted[:] = _net(noted)
 
     def __len__(self) -> int:
         """Rend le nombre de règles."""
@@ -303,6 +304,17 @@ class IndexedModel(Model):
 
 def _nothing() -> None:
     """N'écoute pas."""
+
+
+def _net(noted: Sequence[tuple[str, Row, bool]]) -> list[tuple[str, Row, bool]]:
+    """Rend ce qui a changé pour finir : ce qui est arrivé puis reparti, le temps d'un essai, n'en est pas."""
+    first: dict[tuple[str, Row], bool] = {}
+    last: dict[tuple[str, Row], bool] = {}
+    for ptype, row, arrives in noted:
+        first.setdefault((ptype, row), arrives)
+        last.pop((ptype, row), None)
+        last[ptype, row] = arrives
+    return [(ptype, row, arrives) for (ptype, row), arrives in last.items() if first[ptype, row] is arrives]
 
 
 def _ungiven(assertion: Any, rules: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:  # noqa: ANN401 - type de pycasbin

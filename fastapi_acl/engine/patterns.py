@@ -27,6 +27,9 @@ PATTERN_FUNCTIONS: Final = frozenset({"keyMatch", "keyMatch2", "keyMatch3", "key
 MAX_COMPILED: Final = 100_000
 """Motifs gardés compilés."""
 
+MAX_LENGTH: Final = 250
+"""Longueur, en caractères, au-delà de laquelle un motif n'est pas gardé : ce n'est pas celui d'une règle."""
+
 SEGMENT: Final = "[^/]+"
 ANY_CHARACTER: Final = "."
 _PLACEHOLDERS: Final = {
@@ -93,7 +96,8 @@ def linear(function: str, stock: Callable[..., bool]) -> Callable[..., bool]:
 
     def compare(value: str, pattern: str) -> bool:
         if type(value) is str and type(pattern) is str:
-            matcher = matcher_of(function, pattern)
+            compiled = matcher_of if len(pattern) <= MAX_LENGTH else matcher_of.__wrapped__
+            matcher = compiled(function, pattern)
             if matcher is not None:
                 return matcher(value)
         return stock(value, pattern)

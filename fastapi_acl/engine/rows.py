@@ -236,6 +236,38 @@ class Rows:
             for new, rank in zip(replaced.values(), ranks, strict=True):
                 self._insert(new, rank)
 
+    def insert(self, place: int, row: Sequence[Any]) -> None:
+        """Met une règle à une place ; toute la liste est reprise."""
+        self._rewrite([*list(self.ordered())[:place], tuple(row), *list(self.ordered())[place:]])
+
+    def pop(self, place: int = -1) -> list[Any]:
+        """Retire la règle d'une place, et la rend."""
+        row = self[place]
+        del self[place]
+        return row
+
+    def clear(self) -> None:
+        """Retire toutes les règles."""
+        self._rewrite([])
+
+    def __delitem__(self, place: int | slice) -> None:
+        """Retire ce qui est à une place, ou dans une tranche."""
+        kept = list(self.ordered())
+        del kept[place]
+        self._rewrite(kept)
+
+    def __iadd__(self, rows: Iterable[Sequence[Any]]) -> Rows:  # noqa: PYI034 - la liste même
+        """Ajoute des règles à la fin."""
+        self.extend(rows)
+        return self
+
+    def _rewrite(self, rows: Sequence[Row]) -> None:
+        """Reprend toute la liste : ce qu'une place impose, et que rien ici n'emploie couramment."""
+        with self._sequence:
+            for row in list(self.ordered()):
+                self._drop(row)
+            self.extend(rows)
+
     def restore(self, row: Row, rank: Rank) -> None:
         """Remet une règle retirée à la place qu'elle avait."""
         with self._sequence:

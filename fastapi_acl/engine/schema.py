@@ -42,6 +42,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
 _PLAIN_ROLE: Final = re.compile(r"role:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PLAIN_SUBJECT: Final = re.compile(r"user:[A-Za-z0-9_.-]{1,200}|role:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NOTHING: Final = re.compile(r"(?!)")
+_NEGATION: Final = re.compile(r"!|\bnot\b")
 _INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
 _RULE_REFERENCE: Final = re.compile(r"\bp\d*_\w+")
 
@@ -132,8 +133,8 @@ class PolicySchema:
 
     @property
     def can_deny(self) -> bool:
-        """Vrai si une règle peut refuser."""
-        return any("eft" in names for names in self.fields.values())
+        """Vrai si une règle, ou un lien, peut refuser : par son effet, ou parce que le matcher le nie."""
+        return any("eft" in names for names in self.fields.values()) or bool(_NEGATION.search(self.matcher))
 
     def check(self, rule: PolicyRule) -> None:
         """Refuse une règle que le modèle ne saurait pas lire.
@@ -158,7 +159,7 @@ class PolicySchema:
         plain = self._plain(ptype, name)
 
         def accepts(value: str | None) -> bool:
-            return value is not None and (plain(value) is not None or not self._fault(ptype, name, value))
+            return type(value) is str and (plain(value) is not None or not self._fault(ptype, name, value))
 
         return accepts
 
