@@ -157,6 +157,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def _become_strict(self) -> None:
         """Lit la forme du modèle et refuse ce que le mode strict n'admet pas."""
         self.schema = PolicySchema.of(self.model, raw_subjects=self._options["raw_subjects"])
+        self._widths = {ptype: len(self.schema.columns(ptype)) for ptype in (*self.schema.fields, *self.schema.links)}
         self.auto_build_role_links = False
         if self.schema.uses_eval and not self._options["allow_eval"]:
             message = (
@@ -516,16 +517,17 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             InvalidRuleError: une règle n'a pas la longueur que le modèle demande, ou part sans être là.
         """
         for rule in change:
-            if len(rule.values) != len(self.schema.columns(rule.ptype)) or not rule.values:
+            if len(rule.values) != self._widths.get(rule.ptype):
                 message = "Règle refusée : le modèle n’a pas de règle de cette forme ; rien n’a été changé."
                 raise InvalidRuleError(message, rule=rule.as_json())
-        removed = tuple(dict.fromkeys(change.removed))
-        missing = next((rule for rule in removed if not self.holds(rule)), None)
+        rows = self.model.rows
+        removed = _distinct(change.removed)
+        missing = next((rule for rule in removed if rule.values not in rows(rule.ptype)), None)
         if missing is not None:
             message = "Une règle à retirer n’est pas en service ; rien n’a été changé."
             raise InvalidRuleError(message, rule=missing.as_json())
-        added = dict.fromkeys(rule for rule in change.added if rule in removed or not self.holds(rule))
-        return PolicyChange(added=tuple(added), removed=removed)
+        fresh = [rule for rule in change.added if rule.values not in rows(rule.ptype) or rule in removed]
+        return PolicyChange(added=_distinct(fresh), removed=removed)
 
     def _replace(self, change: PolicyChange) -> list[Rank]:
         """Retire puis ajoute des règles, et rend le rang qu'avaient celles qui partent."""
@@ -874,6 +876,11 @@ def _silent_logger() -> logging.Logger:
 
 def _nothing() -> None:
     """N'écoute pas."""
+
+
+def _distinct(rules: Sequence[PolicyRule]) -> tuple[PolicyRule, ...]:
+    """Rend des règles, chacune une fois."""
+    return tuple(rules) if len(rules) < 2 else tuple(dict.fromkeys(rules))  # noqa: PLR2004 - une seule ne se répète pas
 
 
 def _split(rvals: tuple[Any, ...]) -> tuple[Context, tuple[Any, ...]]:
