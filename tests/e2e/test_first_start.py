@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal
+from fastapi_acl.engine.schema import packaged_model_text
 from tests.support.app import ADMIN, config, protected
 
 POLICY = """\
@@ -192,9 +193,16 @@ def test_migrate_and_the_reference_commands(tmp_path: Path) -> None:
     listed = command("config", "env", cwd=tmp_path)
     helped = command("--help", cwd=tmp_path)
     planned = command("policy", "plan", cwd=tmp_path, ACL_MODEL="abac")
+    clean = command("policy", "lint", cwd=tmp_path)
+    risky = tmp_path / "risky.conf"
+    risky.write_text(packaged_model_text("rest").replace("aclMatch(r.path", "keyMatch(r.path"), "utf-8")
+    warned = command("policy", "lint", cwd=tmp_path, ACL_MODEL_PATH=str(risky))
 
     assert (migrated.returncode, listed.returncode, helped.returncode) == (0, 0, 0), migrated.stderr
     assert (tmp_path / "fastapi_acl.db").exists()
     assert "ACL_JWT_SECRET_KEY=" in listed.stdout
     assert "create-admin" in helped.stdout
     assert planned.stdout.splitlines()[0] == "clé      : g(r.sub, p.sub)", planned.stderr
+    assert (clean.returncode, clean.stdout) == (0, "Rien à signaler.\n")
+    assert warned.returncode == 1
+    assert "premier « * »" in warned.stdout

@@ -170,6 +170,15 @@ async def rules_as_tuples(kind: type[Any]) -> Any:
     return [found, removed, enforcer.enforce(*ASKED)]
 
 
+async def rule_that_closes_a_parenthesis(kind: type[Any]) -> Any:
+    """Une règle `eval()` qui ferme la parenthèse où Casbin la met."""
+    enforcer = await made(kind, ("p", "False) or (True", "x", "x"), matcher=f"eval(p.sub) && {EQUAL}")
+    try:
+        return enforcer.enforce("eve", "x", "x")
+    except Exception:  # noqa: BLE001 - toute erreur est un refus
+        return "échec"
+
+
 async def number_in_a_rule(kind: type[Any]) -> Any:
     """Un nombre dans une règle."""
     enforcer = await made(kind)
@@ -236,6 +245,7 @@ DIFFERENCES = [
     Difference(explained_rule_changed, [False, True], [True, False]),
     Difference(added_list_changed, [False, True], [True, False]),
     Difference(rules_as_tuples, [False, False, True], [True, True, False]),
+    Difference(rule_that_closes_a_parenthesis, True, "échec"),
     Difference(number_in_a_rule, ["échec", True], [True, True]),
     Difference(half_done_update, [False, True], [True, False]),
     Difference(rules_loaded_later_under_priority, True, False),
