@@ -30,7 +30,14 @@ def create_database(config: ACLConfig) -> SQLDatabase:
         from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase  # noqa: PLC0415 - idem
 
         return PostgreSQLDatabase(config.database_uri, auto_migrate=config.auto_migrate)
-    message = f"database_type « {config.database_type} » n’est pas encore servi : choisissez sqlite ou postgresql."
+    if config.database_type == "mysql":
+        _need("aiomysql", extra="mysql")
+        from fastapi_acl.shared.database.mysql import MySQLDatabase  # noqa: PLC0415 - idem
+
+        return MySQLDatabase(config.database_uri, auto_migrate=config.auto_migrate)
+    message = (
+        f"database_type « {config.database_type} » n’est pas encore servi : choisissez sqlite, postgresql ou mysql."
+    )
     raise ConfigurationError(message)
 
 

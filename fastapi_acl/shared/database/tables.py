@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -18,11 +19,23 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase
+
+if TYPE_CHECKING:
+    from sqlalchemy.types import TypeEngine
 
 VERSION_TABLE: Final = "acl_alembic_version"
 """Table de version d'Alembic, à part de celle de l'application."""
+
+TABLE_OPTIONS: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+"""Options de chaque table sur MySQL, dont la collation par défaut confond « alice », « Alice » et « alicé »."""
 
 metadata: Final = MetaData(
     naming_convention={
@@ -39,13 +52,18 @@ class Base(DeclarativeBase):
     """Racine des modèles ORM de la bibliothèque, à part de celle de l'application."""
 
     metadata = metadata
+    __table_args__: Any = TABLE_OPTIONS
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """Instant en UTC, à la microseconde ; SQLite, qui oublie le fuseau, le retrouve à la lecture."""
+    """Instant en UTC, à la microseconde ; SQLite et MySQL, qui oublient le fuseau, le retrouvent à la lecture."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Demande à MySQL ses microsecondes, qu'il couperait."""
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else self.impl_instance)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - signature de SQLAlchemy
         """Ramène l'instant en UTC avant de l'écrire."""
@@ -58,6 +76,12 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 
 
+LongText: Final = Text().with_variant(mysql.LONGTEXT(), "mysql")
+"""Texte sans limite utile ; TEXT en a une sur MySQL : 65 535 octets."""
+
+OLDEST_VERSION: Final = "0.1.0"
+"""Plus ancienne version du paquet que ce schéma admet."""
+
 revision_table: Final = Table(
     "acl_revision",
     metadata,
@@ -65,9 +89,18 @@ revision_table: Final = Table(
     Column("log_id", String(36), nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("policy_revision", BigInteger, nullable=False),
+    Column("rule_id", BigInteger, nullable=False, server_default=text("0")),
+    Column("compacted", BigInteger, nullable=False, server_default=text("0")),
+    Column("snapshot", String(36), nullable=True),
+    Column("min_code_version", String(32), nullable=False, server_default=OLDEST_VERSION),
     CheckConstraint("id = 1", name="single_row"),
+    **TABLE_OPTIONS,
 )
-"""Une seule ligne : l'identité du journal et ses deux compteurs. La verrouiller ordonne les écritures."""
+"""Une seule ligne, dont le verrou ordonne les écritures : identité du journal, compteurs, ce qui en a été compacté.
+
+Les valeurs par défaut servent aux processus d'une version antérieure, qui ne connaissent pas ces colonnes et tournent
+encore pendant un déploiement progressif.
+"""
 
 changes_table: Final = Table(
     "acl_changes",
@@ -76,9 +109,37 @@ changes_table: Final = Table(
     Column("at", UTCDateTime(), nullable=False),
     Column("actor", String(190), nullable=False),
     Column("kind", String(64), nullable=False),
-    Column("payload", Text, nullable=False),
+    Column("payload", LongText, nullable=False),
     Column("live_until", UTCDateTime(), nullable=True),
+    Column("change_id", String(36), nullable=False, server_default=""),
+    Column("idempotency_key", String(64), nullable=True),
+    Column("request_digest", String(64), nullable=True),
     Index("ix_acl_changes_live_until", "live_until"),
     Index("ix_acl_changes_kind", "kind"),
+    Index("uq_acl_changes_actor", "actor", "idempotency_key", unique=True),
+    **TABLE_OPTIONS,
 )
 """Le journal : une ligne par changement qui doit atteindre chaque processus, dans l'ordre des validations."""
+
+batches_table: Final = Table(
+    "acl_batches",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("created_at", UTCDateTime(), nullable=False),
+    Column("published", Boolean, nullable=False),
+    **TABLE_OPTIONS,
+)
+"""Les lots de règles : un import qui se prépare, ou les règles telles qu'elles étaient à une révision compactée."""
+
+batch_rules_table: Final = Table(
+    "acl_batch_rules",
+    metadata,
+    Column("batch_id", String(36), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("ptype", String(255), nullable=False),
+    *(Column(f"v{index}", String(255), nullable=True) for index in range(6)),
+    Column("digest", String(64), nullable=False),
+    **TABLE_OPTIONS,
+)
+"""Les règles d'un lot, dans l'ordre de leurs numéros ; elles n'ont pas cours tant que rien ne les publie."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Boolean, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fastapi_acl.shared.database.tables import Base, UTCDateTime
+from fastapi_acl.shared.database.tables import TABLE_OPTIONS, Base, UTCDateTime
 
 
 class SQLAuthUserModel(Base):
@@ -32,7 +32,7 @@ class SQLSessionModel(Base):
     """Une session ; seules des empreintes de jetons s'y trouvent."""
 
     __tablename__ = "acl_sessions"
-    __table_args__ = (Index("ix_acl_sessions_user_id", "user_id"),)
+    __table_args__ = (Index("ix_acl_sessions_user_id", "user_id"), TABLE_OPTIONS)
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     user_id: Mapped[str] = mapped_column(String(36), ForeignKey("acl_users.id", ondelete="CASCADE"))

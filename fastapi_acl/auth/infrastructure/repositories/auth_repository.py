@@ -7,7 +7,7 @@ import binascii
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 
-from sqlalchemy import Update, delete, false, insert, or_, select, update
+from sqlalchemy import delete, false, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Update
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from fastapi_acl.shared.database.sql import SQLDatabase
 
@@ -98,9 +99,16 @@ class SQLAuthRepository(IAuthRepository):
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
-        statement = select(SQLAuthUserModel.id).where(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active)
+        return await self._ids(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active.is_(True))
+
+    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        return await self._ids(SQLAuthUserModel.id.in_(ids))
+
+    async def _ids(self, *conditions: ColumnElement[bool]) -> set[str]:
+        """Rend les identifiants des comptes qui remplissent des conditions."""
         async with self._database.snapshot() as reading:
-            return set(await reading.connection.scalars(statement))
+            return set(await reading.connection.scalars(select(SQLAuthUserModel.id).where(*conditions)))
 
     async def _find(self, condition: ColumnElement[bool]) -> AuthUser | None:
         """Cherche un compte."""
@@ -110,11 +118,15 @@ class SQLAuthRepository(IAuthRepository):
 
     async def _update(self, user_id: UUID, **columns: Any) -> AuthUser:  # noqa: ANN401 - valeurs ou expressions SQL
         """Change des colonnes d'un compte et le rend tel qu'il est devenu."""
-        changed: Update = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
-        returning = changed.values(**columns, updated_at=datetime.now(timezone.utc)).returning(SQLAuthUserModel)
+        changed = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
         async with self._database.session() as session:
-            row = (await session.scalars(returning, execution_options=UNSYNCHRONIZED)).one_or_none()
+            row = await self._apply(session, changed.values(**columns, updated_at=datetime.now(timezone.utc)), user_id)
         return self._required(AuthUserMapper.to_entity(row) if row is not None else None)
+
+    async def _apply(self, session: AsyncSession, changed: Update, user_id: UUID) -> SQLAuthUserModel | None:  # noqa: ARG002 - pour MySQL
+        """Exécute une mise à jour d'un compte et rend sa ligne, ou None s'il n'existe pas."""
+        returning = changed.returning(SQLAuthUserModel)
+        return (await session.scalars(returning, execution_options=UNSYNCHRONIZED)).one_or_none()
 
     @staticmethod
     def _required(user: AuthUser | None) -> AuthUser:
@@ -132,6 +144,17 @@ class SQLiteAuthRepository(SQLAuthRepository):
 @final
 class PostgreSQLAuthRepository(SQLAuthRepository):
     """Comptes dans PostgreSQL : rien n'y diffère."""
+
+
+@final
+class MySQLAuthRepository(SQLAuthRepository):
+    """Comptes dans MySQL ou MariaDB, dont UPDATE n'a pas de RETURNING."""
+
+    async def _apply(self, session: AsyncSession, changed: Update, user_id: UUID) -> SQLAuthUserModel | None:
+        """Met à jour, puis relit dans la même transaction, qui tient la ligne."""
+        await session.execute(changed, execution_options=UNSYNCHRONIZED)
+        changed_row = select(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
+        return (await session.scalars(changed_row, execution_options=UNSYNCHRONIZED)).one_or_none()
 
 
 def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> Sequence[ColumnElement[bool]]:

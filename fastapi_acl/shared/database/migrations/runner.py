@@ -2,54 +2,101 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, select
 
-from fastapi_acl.shared.database.tables import VERSION_TABLE
+from fastapi_acl.shared.database.tables import VERSION_TABLE, revision_table
 from fastapi_acl.shared.exceptions import ConfigurationError
+from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+logger = get_logger("database")
+
+RULES_TABLE: Final = "casbin_rule"
+"""Nom que tous les adaptateurs de Casbin donnent à leur table."""
+
 
 def migrate_connection(connection: Connection, *, upgrade: bool) -> None:
-    """Met le schéma à la dernière version.
+    """Met le schéma à la dernière version, ou vérifie qu'on peut tourner sur un schéma plus récent.
 
     Args:
         connection: connexion dont la transaction tient déjà le verrou de migration.
         upgrade: joue les migrations ; sinon, exige que le schéma soit à jour.
 
     Raises:
-        ConfigurationError: le schéma est en retard sans qu'on puisse migrer, ou vient d'une version plus récente.
+        ConfigurationError: le schéma est en retard sans qu'on puisse migrer, il demande une version plus récente du
+            paquet, ou une table `casbin_rule` d'un autre adaptateur tient la place de la nôtre.
     """
     config = _config(connection)
     scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
     if current == scripts.get_current_head():
         return
-    _check_known(current, scripts)
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        _check_runs_ahead(connection, current)
+        return
+    _check_rules_table(connection)
+    _check_may_upgrade(upgrade=upgrade)
+    command.upgrade(config, "head")
+
+
+def _check_runs_ahead(connection: Connection, current: str) -> None:
+    """Admet un schéma plus récent que le paquet, tant qu'il ne demande pas une version plus récente.
+
+    Raises:
+        ConfigurationError: il en demande une ; le message la nomme.
+    """
+    needed = connection.scalar(select(revision_table.c.min_code_version)) or "0"
+    if _numbers(needed) > _numbers(version("fastapi-acl")):
+        message = (
+            f"le schéma de la base (version « {current} ») demande fastapi-acl {needed} ou plus récent : "
+            f"« pip install 'fastapi-acl>={needed}' »."
+        )
+        raise ConfigurationError(message)
+    logger.warning("schema_ahead: la base est à la version « %s », plus récente que ce paquet", current)
+
+
+def _check_rules_table(connection: Connection) -> None:
+    """Refuse de prendre pour la nôtre la table d'un autre adaptateur de Casbin.
+
+    Raises:
+        ConfigurationError: elle n'a pas nos colonnes.
+    """
+    found = inspect(connection)
+    if found.has_table(RULES_TABLE) and "digest" not in {one["name"] for one in found.get_columns(RULES_TABLE)}:
+        message = (
+            f"la table « {RULES_TABLE} » de cette base vient d’un autre adaptateur de Casbin : renommez-la "
+            f"(par exemple en « {RULES_TABLE}_avant »), démarrez, puis importez ses règles."
+        )
+        raise ConfigurationError(message)
+
+
+def _check_may_upgrade(*, upgrade: bool) -> None:
+    """Refuse un schéma en retard qu'on n'a pas le droit de migrer.
+
+    Raises:
+        ConfigurationError: `auto_migrate` est coupé.
+    """
     if not upgrade:
         message = (
             "le schéma de la base est en retard et ACL_AUTO_MIGRATE est coupé : lancez « fastapi-acl migrate » "
             "avant de démarrer."
         )
         raise ConfigurationError(message)
-    command.upgrade(config, "head")
 
 
-def _check_known(current: str | None, scripts: ScriptDirectory) -> None:
-    """Refuse un schéma qu'une version plus récente du paquet a écrit."""
-    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
-        message = (
-            f"le schéma de la base (version « {current} ») vient d’une version plus récente de fastapi-acl : "
-            "mettez le paquet à jour."
-        )
-        raise ConfigurationError(message)
+def _numbers(text: str) -> tuple[int, ...]:
+    """Rend les nombres d'une version, pour les comparer ; ce qui n'en est pas un ne compte pas."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _config(connection: Connection) -> Config:

@@ -5,7 +5,8 @@ from uuid import uuid4
 import sqlalchemy as sa
 from alembic import op
 
-from fastapi_acl.shared.database.tables import UTCDateTime
+from fastapi_acl.shared.database.migrations.steps import create_index, create_table, insert_first_row
+from fastapi_acl.shared.database.tables import LongText, UTCDateTime
 
 revision = "0001"
 down_revision = None
@@ -22,7 +23,7 @@ def upgrade() -> None:
 
 
 def _create_accounts() -> None:
-    op.create_table(
+    create_table(
         "acl_users",
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("username", sa.String(64), nullable=False),
@@ -42,7 +43,7 @@ def _create_accounts() -> None:
 
 
 def _create_sessions() -> None:
-    op.create_table(
+    create_table(
         "acl_sessions",
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("user_id", sa.String(36), nullable=False),
@@ -59,13 +60,13 @@ def _create_sessions() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_acl_sessions"),
         sa.ForeignKeyConstraint(["user_id"], ["acl_users.id"], name="fk_acl_sessions_user_id", ondelete="CASCADE"),
     )
-    op.create_index("ix_acl_sessions_user_id", "acl_sessions", ["user_id"])
+    create_index("ix_acl_sessions_user_id", "acl_sessions", ["user_id"])
 
 
 def _create_rules() -> None:
-    op.create_table(
+    create_table(
         "casbin_rule",
-        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("id", _number(), autoincrement=True, nullable=False),
         sa.Column("ptype", sa.String(255), nullable=False),
         *(sa.Column(f"v{index}", sa.String(255), nullable=True) for index in range(6)),
         sa.Column("digest", sa.String(64), nullable=False),
@@ -74,8 +75,13 @@ def _create_rules() -> None:
     )
 
 
+def _number() -> sa.types.TypeEngine[int]:
+    """Rend le type d'un numéro que la base donne ; SQLite ne le fait que d'un INTEGER."""
+    return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
 def _create_log() -> None:
-    counters = op.create_table(
+    create_table(
         "acl_revision",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("log_id", sa.String(36), nullable=False),
@@ -84,16 +90,16 @@ def _create_log() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_acl_revision"),
         sa.CheckConstraint("id = 1", name=op.f("ck_acl_revision_single_row")),
     )
-    op.bulk_insert(counters, [{"id": 1, "log_id": str(uuid4()), "revision": 0, "policy_revision": 0}])
-    op.create_table(
+    insert_first_row("acl_revision", {"id": 1, "log_id": str(uuid4()), "revision": 0, "policy_revision": 0})
+    create_table(
         "acl_changes",
         sa.Column("revision", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("at", UTCDateTime(), nullable=False),
         sa.Column("actor", sa.String(190), nullable=False),
         sa.Column("kind", sa.String(64), nullable=False),
-        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("payload", LongText, nullable=False),
         sa.Column("live_until", UTCDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("revision", name="pk_acl_changes"),
     )
-    op.create_index("ix_acl_changes_live_until", "acl_changes", ["live_until"])
-    op.create_index("ix_acl_changes_kind", "acl_changes", ["kind"])
+    create_index("ix_acl_changes_live_until", "acl_changes", ["live_until"])
+    create_index("ix_acl_changes_kind", "acl_changes", ["kind"])

@@ -1,0 +1,189 @@
+"""MySQL et MariaDB par aiomysql."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any, Final, final
+
+from aiomysql.connection import CLIENT  # type: ignore[import-untyped]
+from aiomysql.connection import Connection as Driver
+from sqlalchemy import event, insert, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS, SQLDatabase
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+
+    from sqlalchemy import Insert, Table
+    from sqlalchemy.engine import URL, Connection
+
+COMMAND_TIMEOUT_SECONDS: Final = 10
+"""Temps, en secondes, laissé au serveur pour répondre ; sans lui, une base figée retient la requête sans fin."""
+
+MIGRATION_TIMEOUT_SECONDS: Final = 120
+"""Temps, en secondes, laissé à une migration, et à la réplique qui attend que celle d'une autre finisse."""
+
+MIGRATION_LOCK: Final = "CONCAT('fastapi_acl_migration:', SHA1(DATABASE()))"
+"""Nom du verrou de migration : propre à la base, et dans les 64 caractères que MySQL admet."""
+
+SESSION: Final = (
+    "SET SESSION sql_mode = 'TRADITIONAL', time_zone = '+00:00', "
+    f"innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS}, lock_wait_timeout = {COMMAND_TIMEOUT_SECONDS}"
+)
+"""Réglages d'une session : une valeur trop longue est une erreur, jamais coupée ; aucun verrou ne s'attend sans fin."""
+
+SNAPSHOT_OPTION: Final = "fastapi_acl_snapshot"
+
+TLS_OPTIONS: Final = ("ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
+
+
+@final
+class MySQLDatabase(SQLDatabase):
+    """MySQL et MariaDB : connexions éprouvées avant usage, délais bornés, verrou de migration nommé.
+
+    Source : https://dev.mysql.com/doc/refman/8.0/en/locking-functions.html
+    """
+
+    def create_engine(self) -> AsyncEngine:
+        """Fait le moteur et sa réserve ; une session lit ce qui est validé, sauf à demander un instant unique."""
+        url = make_url(self._uri)
+        arguments = {"charset": "utf8mb4", "connect_timeout": CONNECT_TIMEOUT_SECONDS, "init_command": SESSION}
+        engine = create_async_engine(
+            url.set(drivername="mysql+aiomysql").difference_update_query(TLS_OPTIONS),
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            pool_timeout=CONNECT_TIMEOUT_SECONDS,
+            hide_parameters=True,
+            connect_args={**arguments, "ssl": _tls(url), "async_creator_fn": _connect},
+        )
+        event.listen(engine.sync_engine, "begin", _begin)
+        return engine
+
+    def take_migration_lock(self, connection: Connection) -> None:
+        """Attend le verrou nommé, qui est à la connexion et non à la transaction : tout DDL valide celle-ci.
+
+        Raises:
+            DatabaseUnavailableError: une autre réplique le tient encore.
+        """
+        _be_patient(connection, MIGRATION_TIMEOUT_SECONDS + COMMAND_TIMEOUT_SECONDS)
+        seconds = {"seconds": MIGRATION_TIMEOUT_SECONDS}
+        if connection.scalar(text(f"SELECT GET_LOCK({MIGRATION_LOCK}, :seconds)"), seconds) != 1:
+            self.release_migration_lock(connection)
+            raise DatabaseUnavailableError
+
+    def release_migration_lock(self, connection: Connection) -> None:
+        """Rend le verrou, une fois validé ce qui a été fait : la réplique suivante doit le voir."""
+        if connection.invalidated:
+            return
+        connection.exec_driver_sql("COMMIT")
+        connection.execute(text(f"SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
+        _be_patient(connection, COMMAND_TIMEOUT_SECONDS)
+
+    def snapshot_options(self) -> Mapping[str, Any]:
+        """Demande un instant unique pour toute la lecture."""
+        return {SNAPSHOT_OPTION: True}
+
+    def insert_or_ignore(self, table: Table) -> Insert:
+        """Rend une insertion qui laisse telles quelles les lignes déjà là.
+
+        IGNORE couperait aussi une valeur trop longue : il ne sert qu'à copier entre colonnes de même largeur.
+        """
+        return insert(table).prefix_with("IGNORE")
+
+
+class _Connection(Driver):  # type: ignore[misc]  # aiomysql n'est pas typé
+    """Connexion où chaque paquet attendu a une échéance, au-delà de laquelle elle est coupée.
+
+    aiomysql n'en donne qu'à l'ouverture du socket, et `asyncio.wait_for` ferait, avant Python 3.12, changer de tâche au
+    milieu d'une transaction. Une seule alarme par connexion suffit : elle se remet à l'heure quand elle sonne trop tôt.
+    """
+
+    def __init__(self, **parameters: Any) -> None:  # noqa: ANN401 - paramètres d'aiomysql
+        """Part avec la patience d'une ouverture."""
+        super().__init__(**parameters)
+        self._patience = CONNECT_TIMEOUT_SECONDS
+        self._until: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def be_patient(self, seconds: float) -> None:
+        """Change le temps laissé à chaque paquet."""
+        self._patience = seconds
+        self._disarm()
+
+    def close(self) -> None:
+        """Ferme la connexion et son alarme."""
+        self._disarm()
+        super().close()
+
+    async def _request_authentication(self) -> None:
+        """S'authentifie, sauf si le serveur n'offre pas le chiffrement demandé, dont aiomysql se passerait.
+
+        Raises:
+            ConnectionError: il ne l'offre pas.
+        """
+        if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
+            message = "le serveur n’offre pas TLS, que l’adresse demande"
+            raise ConnectionError(message)
+        await super()._request_authentication()
+
+    async def _read_packet(self, *arguments: Any) -> Any:  # noqa: ANN401 - idem
+        """Attend un paquet, jusqu'à l'échéance."""
+        self._until = self._loop.time() + self._patience
+        if self._alarm is None:
+            self._alarm = self._loop.call_at(self._until, self._ring)
+        try:
+            return await super()._read_packet(*arguments)
+        finally:
+            self._until = None
+
+    def _ring(self) -> None:
+        """Coupe la connexion si l'échéance du paquet attendu est passée."""
+        self._alarm = None
+        if self._until is None or self._writer is None:
+            return
+        if self._loop.time() < self._until:
+            self._alarm = self._loop.call_at(self._until, self._ring)
+        else:
+            self._writer.transport.abort()
+
+    def _disarm(self) -> None:
+        """Oublie l'alarme."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+
+async def _connect(**parameters: Any) -> _Connection:  # noqa: ANN401 - paramètres d'aiomysql
+    """Ouvre une connexion ; aiomysql n'a pas d'entrée publique pour une sous-classe."""
+    connection = _Connection(**parameters)
+    await connection._connect()  # noqa: SLF001
+    connection.be_patient(COMMAND_TIMEOUT_SECONDS)
+    return connection
+
+
+def _be_patient(connection: Connection, seconds: float) -> None:
+    """Change le temps laissé au serveur sur cette connexion."""
+    driver: Any = connection.connection.driver_connection
+    driver.be_patient(seconds)
+
+
+def _begin(connection: Connection) -> None:
+    """Commence, si l'option le demande, une lecture d'un seul instant ; seule la transaction qui vient en dépend."""
+    if connection.get_execution_options().get(SNAPSHOT_OPTION, False):
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+def _tls(url: URL) -> ssl.SSLContext | None:
+    """Lit les options TLS de l'adresse ; None si elle n'en a pas."""
+    wanted = {name: str(url.query[name]) for name in TLS_OPTIONS if name in url.query}
+    if not wanted or wanted.get("ssl", "true").lower() == "false":
+        return None
+    context = ssl.create_default_context(cafile=wanted.get("ssl_ca"))
+    context.check_hostname = wanted.get("ssl_check_hostname", "true").lower() != "false"
+    if "ssl_cert" in wanted:
+        context.load_cert_chain(wanted["ssl_cert"], wanted.get("ssl_key"))
+    return context
