@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
 from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
@@ -16,14 +16,11 @@ from fastapi_acl.auth.application.usecases.sessions import (
     SessionPolicy,
     TokenIssuer,
 )
-from fastapi_acl.auth.infrastructure.repositories.auth_repository import PostgreSQLAuthRepository, SQLiteAuthRepository
-from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.auth.infrastructure.services.access import JournalAccessRevoker, JWTAuthenticator
 from fastapi_acl.auth.infrastructure.services.email_validator import SyntaxEmailValidator
 from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher
 from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
 from fastapi_acl.bootstrap import Bootstrap
-from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.enforcer import PolicyEnforcer
 from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
@@ -31,10 +28,9 @@ from fastapi_acl.engine.schema import load_model
 from fastapi_acl.engine.store import PolicyMemory, PolicyStore
 from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
 from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
-from fastapi_acl.shared.database.factory import create_database
-from fastapi_acl.shared.sync.changes import ChangeLog
 from fastapi_acl.shared.sync.replica import Replica
 from fastapi_acl.shared.sync.revocations import Revocations
+from fastapi_acl.storage import create_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,10 +38,9 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
     from fastapi_acl.engine.authorizer import RequestBuilder
     from fastapi_acl.shared.config import ACLConfig
-    from fastapi_acl.shared.database.sql import SQLDatabase
+    from fastapi_acl.shared.database.base import AmbientDatabase
     from fastapi_acl.shared.identity import Authenticator
-
-REPOSITORIES: Final = {"sqlite": SQLiteAuthRepository, "postgresql": PostgreSQLAuthRepository}
+    from fastapi_acl.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +51,7 @@ class Composition:
         components: ce que les routes demandent par `provided(…)`, par type.
     """
 
-    database: SQLDatabase
+    database: AmbientDatabase
     replica: Replica
     enforcer: PolicyEnforcer
     authorizer: PolicyAuthorizer
@@ -69,33 +64,43 @@ class Composition:
     components: Mapping[type[Any], Any]
 
 
-def compose(config: ACLConfig, authenticator: Authenticator | None, builder: RequestBuilder | None) -> Composition:
+def compose(
+    config: ACLConfig,
+    authenticator: Authenticator | None = None,
+    builder: RequestBuilder | None = None,
+    storage: Storage | None = None,
+) -> Composition:
     """Construit tous les objets ; aucun ne fait encore d'entrée-sortie.
+
+    Args:
+        config: réglages.
+        authenticator: identité tirée d'un jeton qui n'est pas le nôtre.
+        builder: valeurs des jetons de requête que le modèle nomme hors de sub, dom, obj et act.
+        storage: stockage ; celui que la configuration choisit par défaut.
 
     Raises:
         ConfigurationError: le modèle, la base ou un pilote empêche de démarrer.
     """
-    log = ChangeLog()
-    database = create_database(config)
+    stored = storage or create_storage(config)
+    database, log, users = stored.database, stored.log, stored.users
     revocations = Revocations(log)
-    adapter = SQLPolicyAdapter(database)
     enforcer = PolicyEnforcer(
         load_model(config),
-        adapter,
+        stored.adapter,
         strict=True,
         allow_eval=config.allow_eval,
         raw_subjects=config.subject_format == "raw",
         share_domains=config.model_path is None,
     )
-    replica = Replica(database, log, [PolicyMemory(adapter, enforcer), revocations])
+    replica = Replica(database, log, [PolicyMemory(enforcer), revocations])
     authorizer = PolicyAuthorizer(
         enforcer, replica, max_staleness=config.max_staleness_seconds, request_builder=builder
     )
-    users = REPOSITORIES[config.database_type](database)
     administrators = AdministratorGuard(authorizer, users if authenticator is None else None)
     actors = ActorGuard(authorizer, revocations)
-    store = PolicyStore(adapter, enforcer, replica, EscalationGuard(enforcer.schema), administrators, actors)
-    enforcer.bind(store.change)
+    escalation = EscalationGuard(enforcer.schema)
+    store = PolicyStore(stored.adapter, enforcer, replica, log, escalation, administrators, actors)
+    enforcer.bind(store)
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
     tokens = JWTTokenService(token_settings(config))
     register = RegisterUseCase(users, hasher, SyntaxEmailValidator(), config.password_min_length)
@@ -113,23 +118,22 @@ def compose(config: ACLConfig, authenticator: Authenticator | None, builder: Req
         components={
             IAuthRepository: users,
             RegisterUseCase: register,
-            **_session_use_cases(config, database, store, users, hasher, tokens),
+            **_session_use_cases(config, stored, store, hasher, tokens),
             IPolicyRules: store,
             CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, store),
         },
     )
 
 
-def _session_use_cases(  # noqa: PLR0913, PLR0917 - ce que la composition a déjà construit
+def _session_use_cases(
     config: ACLConfig,
-    database: SQLDatabase,
+    stored: Storage,
     store: PolicyStore,
-    users: IAuthRepository,
     hasher: IPasswordHasher,
     tokens: ITokenService,
 ) -> dict[type[Any], Any]:
     """Construit ce qui ouvre, renouvelle et ferme des sessions."""
-    sessions = SQLSessionRepository(database)
+    users, sessions, database = stored.users, stored.sessions, stored.database
     issuer = TokenIssuer(tokens)
     policy = SessionPolicy(
         idle=timedelta(days=config.session_idle_days),

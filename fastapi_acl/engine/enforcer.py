@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
 
 import casbin
 from casbin.core_enforcer import EnforceContext
@@ -20,7 +21,7 @@ from casbin.model.policy_op import PolicyOp
 from casbin.rbac import default_role_manager
 
 from fastapi_acl.engine.compiler import DEFAULT_CONTEXT, Compiler
-from fastapi_acl.engine.loading import PolicyReader
+from fastapi_acl.engine.loading import Loaded, PolicyReader
 from fastapi_acl.engine.matching import acl_match, acl_owns
 from fastapi_acl.engine.model import IndexedModel
 from fastapi_acl.engine.pacing import SHORT_POLICY, aside, gc_paused
@@ -35,17 +36,20 @@ from fastapi_acl.shared.exceptions import (
     InvalidRuleError,
     PolicyUnavailableError,
     RuleAlreadyExistsError,
+    RuleNotFoundError,
 )
 from fastapi_acl.shared.logging import CASBIN_LOGGERS, get_logger
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from casbin.model import FunctionMap, Model
 
     from fastapi_acl.engine.compiler import Context
     from fastapi_acl.engine.decider import Decider
+    from fastapi_acl.engine.loading import RawLine
     from fastapi_acl.engine.matcher import MatcherPlan
     from fastapi_acl.engine.rows import Rank, Row, Rows
 
@@ -92,11 +96,33 @@ class _RoleManagers(dict[str, Any]):
 
 
 class Prepared(NamedTuple):
-    """Une politique entière, construite à côté de celle qui décide."""
+    """Une politique entière, construite à côté de celle qui décide.
+
+    Attributes:
+        model: le modèle et ses règles.
+        managers: les gestionnaires de rôles, par type.
+        decider: de quoi décider dans le contexte habituel ; None si l'index ne sait pas.
+        loaded: ce que la lecture a rencontré.
+    """
 
     model: IndexedModel
     managers: dict[str, Any]
     decider: Decider | None
+    loaded: Loaded = Loaded({})
+
+
+class PolicyWriter(Protocol):
+    """Ce par quoi passent les écritures du mode strict : la base d'abord, la mémoire après validation."""
+
+    @property
+    def pending(self) -> PolicyChange:
+        """Effet net de ce que la transaction ambiante a déjà écrit."""
+
+    def together(self) -> AbstractAsyncContextManager[object]:
+        """Réunit plusieurs écritures en une transaction."""
+
+    async def write(self, build: Callable[[], PolicyChange]) -> None:
+        """Fait un changement, construit sous le verrou du journal, mémoires à jour ; vide, il n'en fait aucun."""
 
 
 class PolicyEnforcer(casbin.AsyncEnforcer):
@@ -144,7 +170,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             "share_domains": share_domains,
         }
         self._loaded = self._sealed = False
-        self._writer: Callable[[PolicyChange], Awaitable[object]] | None = None
+        self._writer: PolicyWriter | None = None
+        self._report = Loaded({})
         if enable_log:
             super().__init__(model, adapter, enable_log, logging_config)
         else:
@@ -171,8 +198,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         self.model, self.rm_map = self._wired(self.model.blank())
         self._sealed = True
 
-    def bind(self, writer: Callable[[PolicyChange], Awaitable[object]]) -> None:
-        """Donne au mode strict ce par quoi passent les écritures : la base d'abord, la mémoire après validation."""
+    def bind(self, writer: PolicyWriter) -> None:
+        """Donne au mode strict ce par quoi passent les écritures."""
         self._writer = writer
 
     # --- ce que Casbin lit et remplace ------------------------------------------------------------------------------
@@ -412,6 +439,19 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             rule.ptype
         )
 
+    def numbers(self, rules: Iterable[PolicyRule]) -> tuple[int, ...]:
+        """Rend les numéros de règles en service."""
+        return tuple(self.model.rows(rule.ptype).number(rule.values) for rule in rules)
+
+    @property
+    def skipped_rows(self) -> int:
+        """Nombre de lignes que la dernière lecture a écartées : illisibles, elles ne pouvaient qu'accorder."""
+        return self._report.skipped
+
+    def is_repeated(self, rules: Iterable[PolicyRule]) -> bool:
+        """Dit si l'une de ces règles a été lue sur plusieurs lignes, ce qui ne se fait qu'à la main."""
+        return not self._report.twins.isdisjoint(rules)
+
     def rules_of(self, subjects: Iterable[str]) -> list[PolicyRule]:
         """Rend les règles `p` dont le sujet est l'un de ceux-ci."""
         place = self.schema.position("p", SUBJECT_NAMES)
@@ -460,39 +500,44 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         found: RoleGraph | None = manager.graph if isinstance(manager, GraphRoleManager) else None
         return found if found is not None else RoleGraph()
 
-    def prepare(self, rows: Mapping[str, dict[Row, int]]) -> Prepared:
+    def prepare(self, loaded: Loaded) -> Prepared:
         """Construit une politique entière, sans toucher à celle qui décide ; se fait hors de la boucle d'événements.
 
         Args:
-            rows: règles de chaque type et leur rang, dans l'ordre.
+            loaded: règles de chaque type et leur rang, dans l'ordre.
         """
         with gc_paused():
             model = self.model.blank()
             model.sort_policies_by_priority()
-            for ptype, known in rows.items():
+            for ptype, known in loaded.rows.items():
                 model.rows(ptype).fill(known)
             model, managers = self._wired(model)
             decider = self._compiler(model).decider(DEFAULT_CONTEXT)
             if decider is not None:
                 decider.warm()
-            return Prepared(model, managers, decider)
+            return Prepared(model, managers, decider, loaded)
 
     def install(self, rules: Iterable[PolicyRule] | Prepared) -> None:
         """Met en service une politique entière, d'une seule affectation."""
-        prepared = rules if isinstance(rules, Prepared) else self.prepare(_by_type(rules))
-        before = self.model
-        with self._sequence:
-            self.model, self.rm_map, self._loaded = prepared.model, prepared.managers, True
-            self._keep(DEFAULT_CONTEXT, prepared.decider)
+        prepared = rules if isinstance(rules, Prepared) else self.prepare(Loaded(_by_type(rules)))
+        before = self._put(prepared).model
         if len(before) >= SHORT_POLICY:
             threading.Thread(target=before.dismantle, name="fastapi-acl-dismantle", daemon=True).start()
+
+    def _put(self, prepared: Prepared) -> Prepared:
+        """Met une politique en service, et rend celle qui l'était."""
+        with self._sequence:
+            before = Prepared(self.model, self.rm_map, self._deciders.get(DEFAULT_CONTEXT), self._report)
+            self.model, self.rm_map, self._report, self._loaded = (*prepared[:2], prepared.loaded, True)
+            self._keep(DEFAULT_CONTEXT, prepared.decider)
+        return before
 
     def apply(self, change: PolicyChange) -> None:
         """Met en service un changement déjà validé par la base ; la taille de la politique n'y change rien."""
         if not self._loaded:
             self.install(())
         with self._sequence:
-            self._replace(self._effective(change))
+            self._replace(self._effective(change), dict(zip(change.added, change.ids, strict=False)))
 
     @contextmanager
     def trial(self, change: PolicyChange) -> Iterator[PolicyEnforcer]:
@@ -502,6 +547,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """
         with self._sequence:
             effective = self._effective(change)
+            lasts = {rule.ptype: self.model.rows(rule.ptype).last for rule in effective.added}
             ranks = self._replace(effective)
             try:
                 yield self
@@ -509,6 +555,18 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
                 self._replace(PolicyChange(removed=effective.added))
                 for rule, rank in zip(effective.removed, ranks, strict=True):
                     self.model.rows(rule.ptype).restore(rule.values, rank)
+                for ptype, last in lasts.items():
+                    self.model.rows(ptype).last = last
+
+    @contextmanager
+    def trial_of(self, prepared: Prepared) -> Iterator[PolicyEnforcer]:
+        """Décide, le temps d'un bloc sans attente, sous une politique entière construite à côté."""
+        with self._sequence:
+            before = self._put(prepared)
+            try:
+                yield self
+            finally:
+                _ = self._put(before)
 
     def _effective(self, change: PolicyChange) -> PolicyChange:
         """Rend ce qu'un changement change vraiment, chaque règle une fois ; rien n'a encore été touché.
@@ -529,14 +587,15 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         fresh = [rule for rule in change.added if rule.values not in rows(rule.ptype) or rule in removed]
         return PolicyChange(added=_distinct(fresh), removed=removed)
 
-    def _replace(self, change: PolicyChange) -> list[Rank]:
-        """Retire puis ajoute des règles, et rend le rang qu'avaient celles qui partent."""
+    def _replace(self, change: PolicyChange, numbers: Mapping[PolicyRule, int] = MappingProxyType({})) -> list[Rank]:
+        """Retire puis ajoute des règles, à leur numéro si elles en ont un ; rend le rang de celles qui partent."""
         with self._sequence:
             ranks = [self.model.rows(rule.ptype).rank(rule.values) for rule in change.removed]
             for rule in change.removed:
                 self.model.rows(rule.ptype).remove(rule.values)
             for rule in change.added:
-                self.model.rows(rule.ptype).append(rule.values)
+                rows = self.model.rows(rule.ptype)
+                rows.place(rule.values, numbers.get(rule, rows.last + 1))
         return ranks
 
     def check(self, change: PolicyChange) -> None:
@@ -566,13 +625,42 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             assertion.policy.watch(LinkRows(graph))
         return model, managers
 
+    @contextmanager
+    def _as_written(self) -> Iterator[None]:
+        """Montre, le temps d'un bloc, ce que la transaction ambiante a écrit ; les décisions, elles, l'ignorent."""
+        pending = self._writer.pending if self._writer is not None else None
+        with self.trial(pending) if pending else nullcontext():
+            yield
+
     def get_named_policy(self, ptype: str) -> list[list[str]]:
         """Rend les règles d'un type, comme une liste neuve."""
-        return list(super().get_named_policy(ptype))
+        with self._as_written():
+            return list(super().get_named_policy(ptype))
+
+    def get_filtered_named_policy(self, ptype: str, field_index: int, *field_values: str) -> list[list[str]]:
+        """Rend les règles d'un type qu'un filtre retient."""
+        with self._as_written():
+            return list(super().get_filtered_named_policy(ptype, field_index, *field_values))
+
+    def has_named_policy(self, ptype: str, *params: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
+        """Dit si une règle existe."""
+        with self._as_written():
+            return bool(super().has_named_policy(ptype, *params))
 
     def get_named_grouping_policy(self, ptype: str) -> list[list[str]]:
         """Rend les liens d'un type, comme une liste neuve."""
-        return list(super().get_named_grouping_policy(ptype))
+        with self._as_written():
+            return list(super().get_named_grouping_policy(ptype))
+
+    def get_filtered_named_grouping_policy(self, ptype: str, field_index: int, *field_values: str) -> list[list[str]]:
+        """Rend les liens d'un type qu'un filtre retient."""
+        with self._as_written():
+            return list(super().get_filtered_named_grouping_policy(ptype, field_index, *field_values))
+
+    def has_named_grouping_policy(self, ptype: str, *params: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
+        """Dit si un lien existe."""
+        with self._as_written():
+            return bool(super().has_named_grouping_policy(ptype, *params))
 
     async def load_policy(self) -> None:
         """Relit toute la politique, sans que la décision voie d'état intermédiaire ni qu'un changement se perde.
@@ -599,11 +687,15 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if self.model is not before:
             return  # une politique plus récente a été mise en service entre-temps
         for ptype, row, arrives in changes:
-            _redo(prepared.model.rows(ptype), row, arrives=arrives)
+            number = before.rows(ptype).number(row) if arrives else None
+            _redo(prepared.model.rows(ptype), row, number, arrives=arrives)
         self.install(prepared)
 
-    async def read(self) -> Prepared:
-        """Lit la base et construit la politique à côté, hors de la boucle d'événements, sans la mettre en service.
+    async def read(self, *sources: AsyncIterator[Sequence[RawLine]]) -> Prepared:
+        """Lit des lignes et construit la politique à côté, hors de la boucle d'événements, sans la mettre en service.
+
+        Args:
+            sources: d'où viennent les lignes, par paquets ; la base par défaut.
 
         Raises:
             PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas.
@@ -611,9 +703,10 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         reader = PolicyReader(self.schema)
         count = 0
         with gc_paused():
-            async for lines in self.adapter.lines():
-                count += len(lines)
-                await aside(partial(reader.feed, lines), is_short=count < SHORT_POLICY)
+            for source in sources or (self.adapter.lines(),):
+                async for lines in source:
+                    count += len(lines)
+                    await aside(partial(reader.feed, lines), is_short=count < SHORT_POLICY)
             return await aside(partial(self._finished, reader), is_short=count < SHORT_POLICY)
 
     def _finished(self, reader: PolicyReader) -> Prepared:
@@ -628,7 +721,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         with self.model.recording() as changes:
             await self.adapter.load_policy(fresh)
         for ptype, row, arrives in changes:
-            _redo(fresh.rows(ptype), row, arrives=arrives)
+            _redo(fresh.rows(ptype), row, None, arrives=arrives)
         fresh.sort_policies_by_subject_hierarchy()
         fresh.sort_policies_by_priority()
         with self._sequence:
@@ -661,14 +754,18 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     # --- écriture, en mode strict --------------------------------------------------------------------------------
 
-    async def _write(self, change: PolicyChange) -> bool:
-        """Fait passer un changement par la base, qui décide ; False si une règle existait déjà."""
+    def _bound(self) -> PolicyWriter:
+        """Rend ce par quoi passent les écritures."""
         if self._writer is None:
             message = "cet exécuteur strict n’est relié à aucune base : passez par ACLManager."
             raise ConfigurationError(message)
+        return self._writer
+
+    async def _write(self, build: Callable[[], PolicyChange]) -> bool:
+        """Fait passer un changement par la base, qui décide ; False si elle a déjà la règle, ou ne l'a pas."""
         try:
-            await self._writer(change)
-        except RuleAlreadyExistsError:
+            await self._bound().write(build)
+        except (RuleAlreadyExistsError, RuleNotFoundError):
             return False
         return True
 
@@ -680,8 +777,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     async def _add_policies(self, sec: str, ptype: str, rules: Sequence[Sequence[str]]) -> bool:
         if not self._strict:
             return bool(await super()._add_policies(sec, ptype, rules))
-        added = tuple(PolicyRule.of(ptype, rule) for rule in rules)
-        return not any(map(self.holds, added)) and await self._write(PolicyChange(added=added))
+        change = PolicyChange(added=_rules(ptype, rules))
+        return bool(change) and await self._write(lambda: change)
 
     async def _remove_policy(self, sec: str, ptype: str, rule: Sequence[str]) -> bool:
         if not self._strict:
@@ -691,8 +788,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     async def _remove_policies(self, sec: str, ptype: str, rules: Sequence[Sequence[str]]) -> bool:
         if not self._strict:
             return bool(await super()._remove_policies(sec, ptype, rules))
-        removed = tuple(PolicyRule.of(ptype, rule) for rule in rules)
-        return all(map(self.holds, removed)) and await self._write(PolicyChange(removed=removed))
+        change = PolicyChange(removed=_rules(ptype, rules))
+        return bool(change) and await self._write(lambda: change)
 
     async def _update_policy(self, sec: str, ptype: str, old_rule: Sequence[str], new_rule: Sequence[str]) -> bool:
         if not self._strict:
@@ -704,19 +801,23 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     ) -> bool:
         if not self._strict:
             return bool(await super()._update_policies(sec, ptype, old_rules, new_rules))
-        removed = tuple(PolicyRule.of(ptype, rule) for rule in old_rules)
-        added = tuple(PolicyRule.of(ptype, rule) for rule in new_rules)
-        possible = len(removed) == len(added) and all(map(self.holds, removed))
-        return possible and await self._write(PolicyChange(added=added, removed=removed))
+        change = PolicyChange(added=_rules(ptype, new_rules), removed=_rules(ptype, old_rules), in_place=True)
+        return 0 < len(change.removed) == len(change.added) and await self._write(lambda: change)
 
     async def _update_filtered_policies(
         self, sec: str, ptype: str, new_rules: Sequence[Sequence[str]], field_index: int, *field_values: str
     ) -> bool:
         if not self._strict:
             return bool(await super()._update_filtered_policies(sec, ptype, new_rules, field_index, *field_values))
-        removed = self._matching(sec, ptype, field_index, field_values)
-        added = tuple(PolicyRule.of(ptype, rule) for rule in new_rules)
-        return bool(removed) and await self._write(PolicyChange(added=added, removed=removed))
+        _check_filter(field_values)
+        added = _rules(ptype, new_rules)
+        found: list[PolicyRule] = []
+
+        def build() -> PolicyChange:
+            found[:] = self._matching(sec, ptype, field_index, field_values)
+            return PolicyChange(added=added, removed=tuple(found)) if found else PolicyChange()
+
+        return await self._write(build) and bool(found)
 
     async def _remove_filtered_policy(self, sec: str, ptype: str, field_index: int, *field_values: str) -> bool:
         if not self._strict:
@@ -729,18 +830,33 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if not self._strict:
             effects = await super()._remove_filtered_policy_returns_effects(sec, ptype, field_index, *field_values)
             return list(effects)
-        removed = self._matching(sec, ptype, field_index, field_values)
-        if removed:
-            await self._write(PolicyChange(removed=removed))
-        return [list(rule.values) for rule in removed]
+        _check_filter(field_values)
+        found: list[PolicyRule] = []
+
+        def build() -> PolicyChange:
+            found[:] = self._matching(sec, ptype, field_index, field_values)
+            return PolicyChange(removed=tuple(found))
+
+        return [list(rule.values) for rule in found] if await self._write(build) else []
 
     def _matching(self, sec: str, ptype: str, index: int, values: Sequence[str]) -> tuple[PolicyRule, ...]:
-        """Rend les règles qu'un filtre retient ; un filtre vide, qui viderait tout, est refusé."""
-        if not any(values):
-            message = "Un retrait filtré demande au moins une valeur : un filtre vide retirerait toutes les règles."
-            raise InvalidRuleError(message)
-        found = self.model.get_filtered_policy(sec, ptype, index, *values)
-        return tuple(PolicyRule.of(ptype, rule) for rule in found)
+        """Rend les règles qu'un filtre retient."""
+        with self._as_written():
+            return _rules(ptype, self.model.get_filtered_policy(sec, ptype, index, *values))
+
+    async def delete_user(self, user: str) -> bool:
+        """Retire les liens et les règles d'un sujet, d'un seul tenant."""
+        async with self._together():
+            return bool(await super().delete_user(user))
+
+    async def delete_role(self, role: str) -> bool:
+        """Retire les liens et les règles d'un rôle, d'un seul tenant."""
+        async with self._together():
+            return bool(await super().delete_role(role))
+
+    def _together(self) -> AbstractAsyncContextManager[object]:
+        """Réunit, en mode strict, plusieurs écritures en une transaction."""
+        return self._bound().together() if self._strict else nullcontext()
 
     async def add_named_grouping_policy(self, ptype: str, *params: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
         """Ajoute un lien ; False, sans rien changer, si sa règle existe déjà."""
@@ -883,6 +999,18 @@ def _distinct(rules: Sequence[PolicyRule]) -> tuple[PolicyRule, ...]:
     return tuple(rules) if len(rules) < 2 else tuple(dict.fromkeys(rules))  # noqa: PLR2004 - une seule ne se répète pas
 
 
+def _check_filter(values: Sequence[str]) -> None:
+    """Refuse un filtre vide, qui retirerait toutes les règles."""
+    if not any(values):
+        message = "Un retrait filtré demande au moins une valeur : un filtre vide retirerait toutes les règles."
+        raise InvalidRuleError(message)
+
+
+def _rules(ptype: str, rows: Iterable[Sequence[str]]) -> tuple[PolicyRule, ...]:
+    """Fait des règles d'un type."""
+    return tuple(PolicyRule.of(ptype, row) for row in rows)
+
+
 def _split(rvals: tuple[Any, ...]) -> tuple[Context, tuple[Any, ...]]:
     """Sépare le contexte des valeurs de la requête."""
     if rvals and isinstance(rvals[0], EnforceContext):
@@ -903,10 +1031,10 @@ def _conditional(assertion: Any) -> Any:  # noqa: ANN401 - types de pycasbin
     return default_role_manager.ConditionalRoleManager(MAX_HIERARCHY_LEVEL)
 
 
-def _redo(rows: Rows, row: Row, *, arrives: bool) -> None:
+def _redo(rows: Rows, row: Row, number: int | None, *, arrives: bool) -> None:
     """Refait un changement arrivé pendant une lecture, si elle ne l'a pas vu."""
     if arrives and row not in rows:
-        rows.append(row)
+        rows.append(row) if number is None else rows.place(row, number)
     elif not arrives and row in rows:
         rows.remove(row)
 

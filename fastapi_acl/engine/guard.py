@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.enforcer import PolicyEnforcer, Prepared
     from fastapi_acl.engine.matcher import Key
     from fastapi_acl.engine.schema import PolicySchema
     from fastapi_acl.shared.identity import Principal
@@ -54,6 +54,9 @@ class ActiveAccounts(Protocol):
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
+
+    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,19 @@ class AdministratorGuard:
         if actor is SYSTEM or not _may_revoke(change) or await self._stays(actor, change, enforcer):
             return
         with enforcer.trial(change):
+            administrators = self._administrators(actor.id, enforcer)
+        if not await self._any_active(administrators):
+            raise LastAdministratorError
+
+    async def check_whole(self, prepared: Prepared, actor: Principal, enforcer: PolicyEnforcer) -> None:
+        """Refuse une politique entière sous laquelle plus aucun compte actif ne serait administrateur.
+
+        Raises:
+            LastAdministratorError: il n'y en aurait aucun.
+        """
+        if actor is SYSTEM:
+            return
+        with enforcer.trial_of(prepared):
             administrators = self._administrators(actor.id, enforcer)
         if not await self._any_active(administrators):
             raise LastAdministratorError

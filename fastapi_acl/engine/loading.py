@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi_acl.engine.pacing import drain, sweep_young
 from fastapi_acl.engine.role_graph import check_links
@@ -11,7 +11,7 @@ from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fastapi_acl.engine.rows import Row
     from fastapi_acl.engine.schema import PolicySchema
@@ -20,6 +20,20 @@ logger = get_logger("engine")
 
 RawLine = tuple[Any, ...]
 """Une ligne de `casbin_rule` : son numéro, son type, puis ses colonnes de valeurs."""
+
+
+class Loaded(NamedTuple):
+    """Ce qu'une lecture a rendu.
+
+    Attributes:
+        rows: les règles par type, avec leur numéro, dans l'ordre.
+        twins: les règles que des lignes écrites à la main répètent sous une autre empreinte.
+        skipped: nombre de lignes illisibles, qui ne pouvaient qu'accorder, et qui ont été écartées.
+    """
+
+    rows: Mapping[str, dict[Row, int]]
+    twins: frozenset[PolicyRule] = frozenset()
+    skipped: int = 0
 
 
 class _UnreadableError(Exception):
@@ -57,7 +71,8 @@ class PolicyReader:
         seen = {name: _Column(schema.checker(ptype, name)) for ptype in types for name in schema.columns(ptype)}
         self._columns = {ptype: [seen[name] for name in schema.columns(ptype)] for ptype in types}
         self._rows: dict[str, dict[Row, int]] = {ptype: {} for ptype in types}
-        self._rank = 0
+        self._twins: set[PolicyRule] = set()
+        self._skipped = 0
 
     def feed(self, lines: Iterable[RawLine]) -> None:
         """Lit quelques lignes.
@@ -75,8 +90,8 @@ class PolicyReader:
             except _UnreadableError:
                 self._refuse(row_id, PolicyRule.of(ptype, without_tail(values)))
             else:
-                self._rank += 1
-                self._rows[ptype].setdefault(row, self._rank)
+                if self._rows[ptype].setdefault(row, row_id) != row_id:
+                    self._twins.add(PolicyRule(ptype, row))
         sweep_young()
 
     @staticmethod
@@ -92,8 +107,8 @@ class PolicyReader:
             for column in columns:
                 drain(column)
 
-    def finish(self) -> dict[str, dict[Row, int]]:
-        """Vérifie les chaînes de rôles, et rend les règles par type, avec leur rang.
+    def finish(self) -> Loaded:
+        """Vérifie les chaînes de rôles, et rend ce qui a été lu.
 
         Raises:
             PolicyUnreadableError: un refus se perdrait au bout d'une chaîne de rôles trop longue ou circulaire.
@@ -104,14 +119,15 @@ class PolicyReader:
         except InvalidRuleError as error:
             logger.exception("policy_links_unreadable")
             raise PolicyUnreadableError from error
-        return self._rows
+        return Loaded(self._rows, frozenset(self._twins), self._skipped)
 
     def _refuse(self, row_id: int, rule: PolicyRule) -> None:
         """Écarte une ligne illisible, ou arrête la lecture si elle pourrait refuser."""
         if could_deny(rule, self._schema):
-            logger.error("policy_row_unreadable: id=%d", row_id)
+            logger.error("policy_row_unreadable: id=%s ; « fastapi-acl policy quarantine » l’écarte", row_id)
             raise PolicyUnreadableError
-        logger.warning("policy_row_skipped: id=%d", row_id)
+        self._skipped += 1
+        logger.warning("policy_row_skipped: id=%s", row_id)
 
 
 def without_tail(values: Sequence[str | None]) -> tuple[str, ...]:

@@ -34,8 +34,13 @@ class RowListener(Protocol):
 class Rows:
     """Liste de règles où chercher, ajouter, retirer et remplacer ne coûtent pas un parcours.
 
-    Chaque règle a un rang ; l'ordre de la liste est celui des rangs. Il suit l'ordre d'arrivée tant que rien n'est
-    remplacé en place ou inséré par priorité ; ensuite il est rétabli à la première lecture de la liste entière.
+    Chaque règle a un rang, son numéro dans la base ou son ordre d'arrivée ; l'ordre de la liste est celui des rangs. Il
+    suit l'ordre d'arrivée tant que rien n'est remplacé en place ou inséré par priorité ; ensuite il est rétabli à la
+    première lecture de la liste entière.
+
+    Attributes:
+        priority: place du champ de priorité, ou None.
+        last: dernier rang donné.
     """
 
     __slots__ = (
@@ -44,9 +49,9 @@ class Rows:
         "_in_order",
         "_lengths",
         "_listeners",
-        "_next",
         "_ranks",
         "_sequence",
+        "last",
         "priority",
     )
 
@@ -72,7 +77,7 @@ class Rows:
         self._lengths: Counter[int] = Counter()
         self._listeners: list[RowListener] = []
         self._in_order = True
-        self._next = 0
+        self.last = 0
         self.extend(rows)
 
     # --- lecture ------------------------------------------------------------------------------------------------
@@ -203,9 +208,10 @@ class Rows:
             ranks: règles et leur rang, dans l'ordre ; le dictionnaire devient celui de la liste.
         """
         if self.priority is not None:
-            self.extend(ranks)
+            for row, number in ranks.items():
+                self.place(row, number)
         elif ranks:
-            self._ranks, self._next = cast("dict[Row, Rank]", ranks), max(ranks.values())
+            self._ranks, self.last = cast("dict[Row, Rank]", ranks), max(ranks.values())
             self._lengths[len(next(iter(ranks)))] = len(ranks)
 
     def remove(self, row: Sequence[Any]) -> None:
@@ -268,6 +274,17 @@ class Rows:
                 self._drop(row)
             self.extend(rows)
 
+    def number(self, row: Row) -> int:
+        """Rend le numéro d'une règle présente : son rang, sans la priorité."""
+        rank = self._ranks[row]
+        return rank if isinstance(rank, int) else rank[1]
+
+    def place(self, row: Row, number: int) -> None:
+        """Ajoute une règle au rang que lui donne son numéro."""
+        with self._sequence:
+            self.last = max(self.last, number)
+            self._insert(row, number if self.priority is None else (_priority(row[self.priority]), number))
+
     def restore(self, row: Row, rank: Rank) -> None:
         """Remet une règle retirée à la place qu'elle avait."""
         with self._sequence:
@@ -299,8 +316,8 @@ class Rows:
 
     def _new_rank(self, row: Sequence[Any]) -> Rank:
         """Donne un rang à une règle qui arrive."""
-        self._next += 1
-        return self._next if self.priority is None else (_priority(row[self.priority]), self._next)
+        self.last += 1
+        return self.last if self.priority is None else (_priority(row[self.priority]), self.last)
 
     def _insert(self, row: Row, rank: Rank) -> None:
         """Range une règle à ce rang ; un double ne fait que s'ajouter à l'autre."""
@@ -308,7 +325,7 @@ class Rows:
             self._in_order = False
             self._ranks[row], *self._copies[row] = sorted([self._ranks[row], rank, *self._copies.get(row, ())])
             return
-        self._in_order = self._in_order and rank == self._next
+        self._in_order = self._in_order and rank == self.last
         self._ranks[row] = rank
         self._lengths[len(row)] += 1
         for place, known in self._fields.items():

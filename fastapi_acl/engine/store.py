@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import hmac
+from dataclasses import dataclass, replace
+from itertools import filterfalse
+from typing import TYPE_CHECKING
 
 from fastapi_acl.engine.guard import ACCOUNTS, ADMINISTRATION
-from fastapi_acl.shared.exceptions import InvalidRuleError, RuleAlreadyExistsError, RuleNotFoundError
+from fastapi_acl.shared.exceptions import (
+    IdempotencyKeyReusedError,
+    InvalidRuleError,
+    RuleAlreadyExistsError,
+    RuleNotFoundError,
+)
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
-from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from fastapi_acl.shared.policy import PolicyChange
 from fastapi_acl.shared.sync.changes import POLICY_CHANGED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
+    from fastapi_acl.engine.adapters.base import PolicyAdapter
     from fastapi_acl.engine.enforcer import PolicyEnforcer, Prepared
     from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.identity import Principal
-    from fastapi_acl.shared.sync.changes import Change
+    from fastapi_acl.shared.policy import PolicyRule
+    from fastapi_acl.shared.sync.changes import Change, ChangeLog, IdempotencyKey
     from fastapi_acl.shared.sync.replica import Replica
 
 
@@ -27,7 +36,6 @@ if TYPE_CHECKING:
 class PolicyMemory:
     """Les règles en service, tenues à jour par le journal (voir `Replica`)."""
 
-    adapter: SQLPolicyAdapter
     enforcer: PolicyEnforcer
 
     async def read(self, transaction: Transaction) -> Prepared:  # noqa: ARG002 - l'adaptateur s'y joint
@@ -39,18 +47,19 @@ class PolicyMemory:
         self.enforcer.install(state)
 
     def apply(self, change: Change) -> None:
-        """Met en service un changement de règles."""
+        """Met en service un changement de règles ; un changement de masse se relit, ou son auteur l'a déjà installé."""
         if change.kind == POLICY_CHANGED:
-            self.enforcer.apply(_policy_change(change.payload))
+            self.enforcer.apply(PolicyChange.from_json(change.payload))
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyStore:
     """Seul chemin des changements de règles : vérifie, écrit, journalise, puis publie."""
 
-    adapter: SQLPolicyAdapter
+    adapter: PolicyAdapter
     enforcer: PolicyEnforcer
     replica: Replica
+    log: ChangeLog
     escalation: EscalationGuard
     administrators: AdministratorGuard
     actors: ActorGuard
@@ -72,12 +81,32 @@ class PolicyStore:
         """
         return await self.adapter.page(filters, after=after, limit=limit)
 
-    async def change(self, change: PolicyChange, actor: Principal = SYSTEM) -> int:
+    @property
+    def pending(self) -> PolicyChange:
+        """Effet net, sur les règles, de ce que la transaction ambiante a déjà écrit."""
+        ambient = self.replica.ambient
+        return ambient.pending if ambient is not None else PolicyChange()
+
+    def together(self) -> AbstractAsyncContextManager[Transaction]:
+        """Réunit plusieurs écritures en une transaction."""
+        return self.replica.writing()
+
+    async def write(self, build: Callable[[], PolicyChange]) -> None:
+        """Fait un changement construit sous le verrou du journal, mémoires à jour ; vide, il n'en fait aucun."""
+        async with self.replica.writing() as transaction:
+            change = build()
+            if change:
+                _ = await self._make(transaction, change, SYSTEM, None)
+
+    async def change(
+        self, change: PolicyChange, actor: Principal = SYSTEM, *, key: IdempotencyKey | None = None
+    ) -> int:
         """Fait un changement, tout ou rien.
 
         Args:
             change: règles à retirer et à ajouter.
             actor: son auteur.
+            key: clé du client ; la même demande, renvoyée, n'est faite qu'une fois.
 
         Returns:
             La révision après laquelle il est en vigueur.
@@ -88,21 +117,58 @@ class PolicyStore:
             RuleNotFoundError: une règle à retirer n'existe pas.
             EscalationRefusedError: l'auteur ne détient pas ce qu'il accorde.
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
-            DatabaseUnavailableError: la base ne répond pas ; rien n'est changé.
+            IdempotencyKeyReusedError: la clé a déjà servi à une autre demande.
+            DatabaseUnavailableError: la base ne répond pas ; rien n'est changé, ou rien ne permet de le savoir.
         """
         async with self.replica.writing() as transaction:
-            await self._check(change, actor)
-            await self.adapter.delete(change.removed)
-            await self.adapter.insert(change.added)
-            return await self.replica.record(transaction, POLICY_CHANGED, change.as_json(), actor=actor)
+            known = await self.known(transaction, actor, key)
+            return known if known is not None else await self._make(transaction, change, actor, key)
+
+    async def known(self, transaction: Transaction, actor: Principal, key: IdempotencyKey | None) -> int | None:
+        """Rend la révision d'une demande déjà faite sous cette clé, ou None.
+
+        Raises:
+            IdempotencyKeyReusedError: la clé a servi à une autre demande.
+        """
+        done = await self.log.find(transaction, actor.name, key.value) if key is not None else None
+        if done is None or key is None:
+            return None
+        if done.key is None or not hmac.compare_digest(done.key.digest, key.digest):
+            raise IdempotencyKeyReusedError
+        return done.revision
+
+    async def put(
+        self,
+        transaction: Transaction,
+        change: PolicyChange,
+        actor: Principal,
+        key: IdempotencyKey | None = None,
+        **evidence: object,
+    ) -> int:
+        """Écrit un changement déjà vérifié et son entrée du journal ; interrompu, il condamne la transaction.
+
+        Args:
+            transaction: transaction ordonnée, ouverte par `together`.
+            change: règles à retirer et à ajouter.
+            actor: son auteur.
+            key: clé du client.
+            evidence: ce que l'entrée dira de plus.
+        """
+        with transaction.unfinished():
+            ids = await self._numbers(transaction, change)
+            await self.adapter.delete(change.removed, by_value=self.enforcer.is_repeated(change.removed))
+            await self.adapter.insert_numbered(change.added, ids)
+            payload = replace(change, ids=ids).as_json() | evidence
+            revision = await self.replica.record(transaction, POLICY_CHANGED, payload, actor=actor, key=key)
+        transaction.pending = transaction.pending.then(change)
+        return revision
 
     async def remove_subject(self, user_id: str, actor: Principal) -> None:
         """Retire toutes les règles qui nomment un compte, dans la transaction ambiante s'il y en a une."""
         async with self.replica.writing() as transaction:
             change = PolicyChange(removed=self.enforcer.rules_naming(f"{USER_PREFIX}{user_id}"))
             if change:
-                await self.adapter.delete(change.removed)
-                await self.replica.record(transaction, POLICY_CHANGED, change.as_json(), actor=actor)
+                _ = await self.put(transaction, change, actor)
 
     async def require_authority(self, user_id: str, actor: Principal) -> None:
         """Vérifie que l'auteur peut encore toucher à ce compte.
@@ -125,32 +191,42 @@ class PolicyStore:
         async with self.replica.writing():
             await self.administrators.require_another_than(user_id, self.enforcer)
 
-    async def _check(self, change: PolicyChange, actor: Principal) -> None:
-        """Vérifie le changement contre la politique à jour, la ligne de révision étant tenue."""
+    async def _make(
+        self, transaction: Transaction, change: PolicyChange, actor: Principal, key: IdempotencyKey | None
+    ) -> int:
+        """Vérifie un changement, l'écrit et le journalise."""
+        await self._check(transaction.pending, change, actor)
+        return await self.put(transaction, change, actor, key)
+
+    async def _numbers(self, transaction: Transaction, change: PolicyChange) -> tuple[int, ...]:
+        """Rend les numéros des règles qui arrivent : donnés, ou ceux de celles qu'elles remplacent, ou à la suite."""
+        if change.ids:
+            return change.ids
+        if change.in_place and all(map(self.enforcer.holds, change.removed)):
+            return self.enforcer.numbers(change.removed)
+        return await self.adapter.reserve(transaction, len(change.added)) if change.added else ()
+
+    async def _check(self, pending: PolicyChange, change: PolicyChange, actor: Principal) -> None:
+        """Vérifie un changement contre la politique à jour et ce que la transaction a déjà écrit."""
         if not change or len(set(change)) != len(change.added) + len(change.removed):
             message = "Un changement nomme au moins une règle, et chacune une seule fois ; rien n’a été changé."
             raise InvalidRuleError(message)
         self.actors.check(actor, *ADMINISTRATION)
-        self.enforcer.check(change)
-        self._check_existence(change)
-        self.escalation.check(change, actor, self.enforcer)
-        await self.administrators.check(change, actor, self.enforcer)
+        whole = pending.then(change)
+        self.enforcer.check(whole)
+        self._check_existence(pending, change)
+        self.escalation.check(whole, actor, self.enforcer)
+        await self.administrators.check(whole, actor, self.enforcer)
 
-    def _check_existence(self, change: PolicyChange) -> None:
+    def _check_existence(self, pending: PolicyChange, change: PolicyChange) -> None:
         """Refuse d'ajouter ce qui existe et de retirer ce qui n'existe pas."""
-        known = next((rule for rule in change.added if self.enforcer.holds(rule)), None)
+
+        def exists(rule: PolicyRule) -> bool:
+            return rule in pending.added or (rule not in pending.removed and self.enforcer.holds(rule))
+
+        known = next(filter(exists, change.added), None)
         if known is not None:
             raise RuleAlreadyExistsError(rule=known.as_json())
-        missing = next((rule for rule in change.removed if not self.enforcer.holds(rule)), None)
+        missing = next(filterfalse(exists, change.removed), None)
         if missing is not None:
             raise RuleNotFoundError(rule=missing.as_json())
-
-
-def _policy_change(payload: Any) -> PolicyChange:  # noqa: ANN401 - JSON du journal
-    """Refait un changement de ce que le journal en garde."""
-    return PolicyChange(added=_rules(payload["added"]), removed=_rules(payload["removed"]))
-
-
-def _rules(items: Iterable[Any]) -> tuple[PolicyRule, ...]:
-    """Refait des règles de leur forme JSON."""
-    return tuple(PolicyRule.of(item["ptype"], item["values"]) for item in items)

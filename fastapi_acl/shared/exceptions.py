@@ -23,7 +23,11 @@ ACLException
 │   ├── InvalidUsernameError
 │   ├── InvalidEmailError
 │   ├── WeakPasswordError
-│   └── InvalidRuleError
+│   ├── InvalidRuleError
+│   ├── InvalidImportError
+│   └── IdempotencyKeyReusedError
+├── GoneError
+│   └── RevisionCompactedError
 ├── PayloadTooLargeError
 ├── UnavailableError              réessayez : rien n'a été fait
 │   ├── DatabaseUnavailableError
@@ -34,7 +38,8 @@ ACLException
 │   └── ManagerMissingError
 └── TransactionError              faute de programmation dans l'usage des transactions
 ├── TransactionNotOwnedError
-└── TransactionNotOrderedError
+├── TransactionNotOrderedError
+└── TransactionCondemnedError
 """
 
 from __future__ import annotations
@@ -227,6 +232,34 @@ class InvalidRuleError(InvalidInputError):
     default_detail = "Une des règles n’est pas admise ; rien n’a été changé."
 
 
+class InvalidImportError(InvalidInputError):
+    """Une ligne d'un fichier de règles n'est pas admise ; la phrase donne son numéro."""
+
+    code = "invalid_import"
+    default_detail = "Une ligne du fichier n’est pas admise ; rien n’a été changé."
+
+
+class IdempotencyKeyReusedError(InvalidInputError):
+    """La clé d'idempotence a déjà servi à une autre demande."""
+
+    code = "idempotency_key_reused"
+    default_detail = "Cette clé « Idempotency-Key » a déjà servi à une autre demande : prenez-en une neuve."
+
+
+class GoneError(ACLException):
+    """Ce qui est demandé a existé et n'existe plus."""
+
+    code = "gone"
+    default_detail = "Ce qui est demandé n’existe plus."
+
+
+class RevisionCompactedError(GoneError):
+    """La révision demandée est antérieure à la dernière compaction du journal."""
+
+    code = "revision_compacted"
+    default_detail = "Le journal a été compacté au-delà de cette révision : elle ne peut plus être rebâtie."
+
+
 class PayloadTooLargeError(ACLException):
     """Le corps de la demande dépasse la taille admise."""
 
@@ -308,3 +341,10 @@ class TransactionNotOrderedError(TransactionError):
 
     code = "transaction_not_ordered"
     default_detail = "Pour journaliser, ouvrez la transaction extérieure avec « transaction(log=True) »."
+
+
+class TransactionCondemnedError(TransactionError):
+    """Une écriture s'est arrêtée en chemin dans la transaction, et son erreur a été tue."""
+
+    code = "transaction_condemned"
+    default_detail = "Une écriture s’est arrêtée en chemin dans cette transaction : rien n’a été validé."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,10 +40,20 @@ class PolicyRule:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
-    """Effet net d'une écriture : ce qui part, puis ce qui arrive, tout ou rien."""
+    """Effet net d'une écriture : ce qui part, puis ce qui arrive, tout ou rien.
+
+    Attributes:
+        added: règles qui arrivent.
+        removed: règles qui partent.
+        in_place: vrai si chaque règle qui arrive prend la place de celle qui part au même rang ; les deux suites ont
+            alors la même longueur.
+        ids: numéros des règles qui arrivent, une fois écrites ; leur ordre est celui de la politique.
+    """
 
     added: tuple[PolicyRule, ...] = ()
     removed: tuple[PolicyRule, ...] = ()
+    in_place: bool = False
+    ids: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
         """Dit si le changement change quelque chose."""
@@ -54,9 +64,33 @@ class PolicyChange:
         yield from self.removed
         yield from self.added
 
+    def then(self, later: PolicyChange) -> PolicyChange:
+        """Rend l'effet net de ce changement suivi d'un autre."""
+        mine, theirs = set(self), set(later)
+        return PolicyChange(
+            added=(*_without(self.added, theirs), *_without(later.added, mine)),
+            removed=(*_without(self.removed, theirs), *_without(later.removed, mine)),
+        )
+
     def as_json(self) -> dict[str, object]:
         """Rend le changement sous la forme que garde le journal."""
+        numbers = self.ids or (None,) * len(self.added)
         return {
-            "added": [rule.as_json() for rule in self.added],
+            "added": [rule.as_json() | {"id": number} for rule, number in zip(self.added, numbers, strict=True)],
             "removed": [rule.as_json() for rule in self.removed],
         }
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> PolicyChange:
+        """Refait un changement de ce que le journal en garde."""
+        added, removed = payload["added"], payload["removed"]
+        return cls(
+            added=tuple(PolicyRule.of(item["ptype"], item["values"]) for item in added),
+            removed=tuple(PolicyRule.of(item["ptype"], item["values"]) for item in removed),
+            ids=tuple(item["id"] for item in added if item.get("id") is not None),
+        )
+
+
+def _without(rules: tuple[PolicyRule, ...], others: set[PolicyRule]) -> tuple[PolicyRule, ...]:
+    """Rend des règles, moins celles qu'un autre changement défait ou redit."""
+    return tuple(rule for rule in rules if rule not in others)

@@ -25,6 +25,7 @@ from fastapi_acl.shared.exceptions import (
     RuleNotFoundError,
 )
 from tests.support.app import config
+from tests.support.rules import stored as in_database
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
 READ = PolicyRule("p", ("role:reader", "document", "read", "allow"))
@@ -52,7 +53,7 @@ async def manager(database_settings: dict[str, Any]) -> AsyncIterator[ACLManager
 
 
 async def stored(manager: ACLManager) -> set[PolicyRule]:
-    return {rule for _, rule in await SQLPolicyAdapter(manager._parts.database).read_rules()}
+    return set(await in_database(SQLPolicyAdapter(manager._parts.database)))
 
 
 # --- décider ---------------------------------------------------------------------------------------------------
@@ -380,7 +381,7 @@ async def test_any_string_comes_back_verbatim_or_is_refused(manager: ACLManager)
     await manager.get_policy_store().change(PolicyChange(added=tuple(rules)))
     await manager.get_enforcer().load_policy()
 
-    assert [rule for _, rule in await adapter.read_rules()] == rules
+    assert list(await in_database(adapter)) == rules
     assert list(manager.get_enforcer().rules) == rules
 
 

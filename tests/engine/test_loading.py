@@ -153,7 +153,7 @@ def test_a_value_read_a_thousand_times_is_kept_once() -> None:
     read = PolicyReader(schema)
     read.feed(lines)
 
-    rows = list(read.finish()["p"])
+    rows = list(read.finish().rows["p"])
     assert len({id(row[0]) for row in rows}) == len({id(row[2]) for row in rows}) == 1
 
 

@@ -1,45 +1,44 @@
 """Règles dans une base SQL : l'adaptateur amont, dont chaque lecture et chaque écriture est refaite.
 
-L'amont joint les colonnes par « , » pour les relire : un compte nommé `mallory, admin` y devient administrateur. Ici
-une règle reste une liste, de la base au modèle, et une empreinte unique fait qu'elle n'existe qu'une fois.
+L'amont joint les colonnes par « , » pour les relire : un compte nommé `mallory, admin` y devient administrateur.
 """
 
 from __future__ import annotations
 
-import hashlib
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from casbin_async_sqlalchemy_adapter import Adapter
-from sqlalchemy import Integer, Select, String, delete, insert, select
+from sqlalchemy import BigInteger, Integer, String, and_, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
+from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
 from fastapi_acl.engine.loading import without_tail
-from fastapi_acl.shared.database.tables import Base
-from fastapi_acl.shared.exceptions import RuleAlreadyExistsError, RuleNotFoundError
+from fastapi_acl.shared.database.tables import Base, batch_rules_table, batches_table
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError, RuleAlreadyExistsError, RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from casbin.model import Model
-    from sqlalchemy import Table
+    from sqlalchemy import ColumnElement, Table
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.database.sql import SQLDatabase
 
-COLUMNS: Final = ("v0", "v1", "v2", "v3", "v4", "v5")
 BATCH: Final = 400
-"""Règles par instruction : SQLite n'admet que 32 766 paramètres, et d'anciennes versions 999."""
+"""Empreintes par instruction : SQLite n'admet que 32 766 paramètres, et d'anciennes versions 999."""
 
 
 class CasbinRuleModel(Base):
-    """Une règle ; ses valeurs inutilisées sont NULL, comme l'écrit l'amont."""
+    """Une règle ; son numéro est son rang dans la politique."""
 
     __tablename__ = "casbin_rule"
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     ptype: Mapped[str] = mapped_column(String(255))
     v0: Mapped[str | None] = mapped_column(String(255))
     v1: Mapped[str | None] = mapped_column(String(255))
@@ -50,16 +49,19 @@ class CasbinRuleModel(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
 
 
-PACKET: Final = 1_000
-"""Lignes lues à la fois : assez pour aller vite, trop peu pour tenir la boucle d'événements."""
-
-_TABLE: Final = cast("Table", CasbinRuleModel.__table__)
-_QUERY: Final = select(_TABLE.c.id, _TABLE.c.ptype, *(_TABLE.c[name] for name in COLUMNS)).order_by(_TABLE.c.id)
+_RULES: Final = cast("Table", CasbinRuleModel.__table__)
+_CONTENT: Final = ("ptype", *COLUMNS)
+_QUERY: Final = select(_RULES.c.id, *(_RULES.c[name] for name in _CONTENT)).order_by(_RULES.c.id)
+_BATCH_QUERY: Final = select(batch_rules_table.c.number, *(batch_rules_table.c[name] for name in _CONTENT)).order_by(
+    batch_rules_table.c.number
+)
 
 
 @final
-class SQLPolicyAdapter(Adapter):
+class SQLPolicyAdapter(PolicyAdapter, Adapter):
     """Adaptateur Casbin sur `SQLDatabase` : il se joint à la transaction ambiante."""
+
+    _database: SQLDatabase
 
     def __init__(self, database: SQLDatabase) -> None:
         """Retient la base.
@@ -78,175 +80,123 @@ class SQLPolicyAdapter(Adapter):
         """Donne la session ambiante, ou une transaction à elle seule."""
         return self._database.session()
 
-    async def lines(self) -> AsyncIterator[Sequence[Any]]:
-        """Lit toutes les lignes, dans l'ordre, par paquets : numéro, type, puis les colonnes de valeurs."""
-        async with self._session_scope() as session:
-            result = await session.stream(_QUERY, execution_options={"yield_per": PACKET})
+    async def lines(self, batch_id: str | None = None) -> AsyncIterator[Sequence[Any]]:
+        """Lit toutes les lignes, dans l'ordre, par paquets."""
+        query = _QUERY if batch_id is None else _BATCH_QUERY.where(batch_rules_table.c.batch_id == batch_id)
+        async with self._database.snapshot() as reading:
+            result = await reading.connection.stream(query, execution_options={"yield_per": PACKET})
             async for packet in result.partitions():
                 yield packet
 
-    async def read_rules(self) -> list[tuple[int, PolicyRule]]:
-        """Lit toutes les règles, dans l'ordre, avec leur numéro de ligne."""
-        return await self._select(_QUERY)
-
     async def page(self, filters: Mapping[str, str], *, after: int, limit: int) -> list[tuple[int, PolicyRule]]:
-        """Lit, après une ligne donnée, les règles dont les colonnes ont ces valeurs."""
+        """Lit, après un numéro donné, les règles dont les colonnes ont exactement ces valeurs."""
         if any("\x00" in value for value in filters.values()):
             return []  # aucune règle ne contient NUL, que PostgreSQL refuse jusque dans une question
-        wanted = [_TABLE.c[name] == value for name, value in filters.items()]
-        return await self._select(_QUERY.where(_TABLE.c.id > after, *wanted).limit(limit))
-
-    async def _select(self, query: Select[Any]) -> list[tuple[int, PolicyRule]]:
-        """Exécute une lecture et refait les règles."""
-        async with self._session_scope() as session:
-            rows = (await session.execute(query)).all()
+        wanted = [_is(name, value) for name, value in filters.items()]
+        async with self._database.snapshot() as reading:
+            query = _QUERY.where(_RULES.c.id > after, *wanted).limit(limit)
+            rows = (await reading.connection.execute(query)).all()
         return [(row[0], PolicyRule(row[1], without_tail(row[2:]))) for row in rows]
 
-    async def insert(self, rules: Sequence[PolicyRule]) -> None:
-        """Ajoute des règles, toutes ou aucune.
+    async def last_id(self) -> int:
+        """Rend le plus grand numéro de règle présent, ou 0."""
+        async with self._session_scope() as session:
+            return int((await session.scalar(select(func.max(_RULES.c.id)))) or 0)
 
-        Raises:
-            RuleAlreadyExistsError: l'une existe déjà ; c'est la base qui le dit.
-        """
+    async def reserve(self, transaction: Transaction, count: int) -> tuple[int, ...]:
+        """Réserve des numéros, que la base ne donnera pas non plus à une ligne écrite à la main."""
+        ids = await super().reserve(transaction, count)
+        await self._database.advance_numbers(transaction, _RULES, ids[-1])
+        return ids
+
+    async def insert_numbered(self, rules: Sequence[PolicyRule], ids: Sequence[int]) -> None:
+        """Ajoute des règles sous ces numéros."""
+        rows = [{"id": number, **columns(rule)} for number, rule in zip(ids, rules, strict=True)]
         try:
-            async with self._session_scope() as session:
-                for part in _batches(rules):
-                    await session.execute(insert(_TABLE), [_row(rule) for rule in part])
+            async with self._database.transaction() as transaction:
+                for part in _parts(rows, PACKET):
+                    await self._database.bulk_insert(transaction, _RULES, part)
         except IntegrityError as error:
+            if "digest" not in str(error.orig):
+                raise DatabaseUnavailableError from error  # un numéro pris à la main entre-temps : à réessayer
             raise RuleAlreadyExistsError from error
 
-    async def delete(self, rules: Sequence[PolicyRule]) -> None:
-        """Retire exactement ces règles, toutes ou aucune.
-
-        Raises:
-            RuleNotFoundError: l'une n'existe pas.
-        """
+    async def delete(self, rules: Sequence[PolicyRule], *, by_value: bool = False) -> None:
+        """Retire exactement ces règles ; une empreinte refaite à la main renvoie aux valeurs."""
         async with self._session_scope() as session:
-            for part in _batches(rules):
-                digests = [digest(rule) for rule in part]
-                result: Any = await session.execute(delete(_TABLE).where(_TABLE.c.digest.in_(digests)))
-                if result.rowcount != len(digests):
+            for part in _parts(rules, BATCH):
+                found = await _removed(session, _RULES.c.digest.in_([digest(rule) for rule in part]))
+                if by_value or found != len(part):
+                    found += sum([await _removed(session, _has_values_of(rule)) for rule in part])
+                if found < len(part):
                     raise RuleNotFoundError
-
-    # --- interface d'AsyncAdapter ---------------------------------------------------------------------------------
-
-    async def load_policy(self, model: Model) -> None:
-        """Charge toutes les règles dans un modèle Casbin, comme listes."""
-        for _, rule in await self.read_rules():
-            model[rule.section][rule.ptype].policy.append(list(rule.values))
-
-    async def load_filtered_policy(self, model: Model, filter: Any) -> None:  # noqa: A002, ANN401 - signature amont
-        """Charge les règles qu'un filtre retient (listes de valeurs admises par colonne)."""
-        wanted = {name: getattr(filter, name) for name in ("ptype", *COLUMNS) if getattr(filter, name)}
-        for _, rule in await self.read_rules():
-            row = _row(rule)
-            if all(row[name] in values for name, values in wanted.items()):
-                model[rule.section][rule.ptype].policy.append(list(rule.values))
-        self._filtered = True
-
-    async def save_policy(self, model: Model) -> bool:
-        """Remplace toute la base par les règles du modèle, en une transaction."""
-        sections = (model[section] or {} for section in ("p", "g"))
-        rules = [
-            PolicyRule.of(ptype, values)
-            for section in sections
-            for ptype, assertion in section.items()
-            for values in assertion.policy
-        ]
-        async with self._database.transaction():
-            await self.clear_policy()
-            await self.insert(rules)
-        return True
 
     async def clear_policy(self) -> bool:
         """Retire toutes les règles."""
         async with self._session_scope() as session:
-            await session.execute(delete(_TABLE))
+            await session.execute(delete(_RULES))
         return True
 
-    async def add_policy(self, sec: str, ptype: str, rule: Sequence[str]) -> None:
-        """Ajoute une règle."""
-        await self.add_policies(sec, ptype, [rule])
+    async def open_batch(self, batch_id: str, kind: str) -> None:
+        """Ouvre un lot."""
+        row = {"id": batch_id, "kind": kind, "created_at": datetime.now(timezone.utc), "published": False}
+        async with self._session_scope() as session:
+            await session.execute(insert(batches_table).values(row))
 
-    async def add_policies(self, sec: str, ptype: str, rules: Sequence[Sequence[str]]) -> None:  # noqa: ARG002 - signature amont
-        """Ajoute des règles, toutes ou aucune."""
-        await self.insert([PolicyRule.of(ptype, rule) for rule in rules])
+    async def stage(self, batch_id: str, rules: Sequence[tuple[int, PolicyRule]]) -> None:
+        """Range des règles dans un lot."""
+        rows = [{"batch_id": batch_id, "number": number, **columns(rule)} for number, rule in rules]
+        async with self._database.transaction() as transaction:
+            await self._database.bulk_insert(transaction, batch_rules_table, rows)
 
-    async def remove_policy(self, sec: str, ptype: str, rule: Sequence[str]) -> bool:
-        """Retire une règle ; False si elle n'existait pas."""
-        return await self.remove_policies(sec, ptype, [rule])
+    async def publish(self, batch_id: str, after: int) -> int:
+        """Met les règles d'un lot en vigueur."""
+        batch = batch_rules_table.c
+        content = [batch[name] for name in (*_CONTENT, "digest")]
+        source = (
+            select(batch.number + literal(after), *content).where(batch.batch_id == batch_id).order_by(batch.number)
+        )
+        target = self._database.insert_or_ignore(_RULES).from_select(["id", *_CONTENT, "digest"], source)
+        async with self._session_scope() as session:
+            result: Any = await session.execute(target)
+        return int(result.rowcount)
 
-    async def remove_policies(self, sec: str, ptype: str, rules: Sequence[Sequence[str]]) -> bool:  # noqa: ARG002 - idem
-        """Retire exactement ces règles ; False, et rien n'est changé, si l'une n'existait pas."""
-        try:
-            async with self._database.transaction():
-                await self.delete([PolicyRule.of(ptype, rule) for rule in rules])
-        except RuleNotFoundError:
-            return False
-        return True
+    async def seal(self, batch_id: str) -> None:
+        """Marque un lot comme définitif."""
+        async with self._session_scope() as session:
+            await session.execute(update(batches_table).where(batches_table.c.id == batch_id).values(published=True))
 
-    async def remove_filtered_policy(self, sec: str, ptype: str, field_index: int, *field_values: str) -> bool:
-        """Retire les règles qu'un filtre retient ; un filtre vide ne retire rien."""
-        matched = await self._matching(ptype, field_index, field_values)
-        return bool(matched) and await self.remove_policies(sec, ptype, [rule.values for rule in matched])
+    async def abandoned(self, before: datetime) -> list[str]:
+        """Rend les lots ouverts avant un instant et jamais rendus définitifs."""
+        batches = batches_table.c
+        query = select(batches.id).where(batches.created_at < before, batches.published.is_(False))
+        async with self._session_scope() as session:
+            return list(await session.scalars(query))
 
-    async def update_policy(self, sec: str, ptype: str, old_rule: Sequence[str], new_rule: Sequence[str]) -> None:
-        """Remplace une règle."""
-        await self.update_policies(sec, ptype, [old_rule], [new_rule])
-
-    async def update_policies(
-        self,
-        sec: str,  # noqa: ARG002 - signature amont
-        ptype: str,
-        old_rules: Sequence[Sequence[str]],
-        new_rules: Sequence[Sequence[str]],
-    ) -> None:
-        """Remplace des règles, toutes ou aucune.
-
-        Raises:
-            RuleNotFoundError: une ancienne n'existe pas.
-            RuleAlreadyExistsError: une nouvelle existe déjà.
-        """
-        async with self._database.transaction():
-            await self.delete([PolicyRule.of(ptype, rule) for rule in old_rules])
-            await self.insert([PolicyRule.of(ptype, rule) for rule in new_rules])
-
-    async def update_filtered_policies(
-        self, sec: str, ptype: str, new_rules: Sequence[Sequence[str]], field_index: int, *field_values: str
-    ) -> list[list[str]]:
-        """Remplace les règles qu'un filtre retient, et rend les anciennes."""
-        async with self._database.transaction():
-            matched = await self._matching(ptype, field_index, field_values)
-            await self.update_policies(sec, ptype, [rule.values for rule in matched], new_rules)
-        return [list(rule.values) for rule in matched]
-
-    async def _matching(self, ptype: str, index: int, values: Sequence[str]) -> list[PolicyRule]:
-        """Rend les règles d'un type qu'un filtre non vide retient."""
-        wanted = {place: value for place, value in enumerate(values, start=index) if value}
-        return [
-            rule
-            for _, rule in (await self.read_rules() if wanted else [])
-            if rule.ptype == ptype
-            and all(place < len(rule.values) and rule.values[place] == value for place, value in wanted.items())
-        ]
+    async def drop(self, batch_id: str) -> None:
+        """Retire un lot et ses règles."""
+        async with self._session_scope() as session:
+            await session.execute(delete(batch_rules_table).where(batch_rules_table.c.batch_id == batch_id))
+            await session.execute(delete(batches_table).where(batches_table.c.id == batch_id))
 
 
-def digest(rule: PolicyRule) -> str:
-    """Rend l'empreinte d'une règle : SHA-256 de ses textes, chacun précédé de sa longueur, donc sans ambiguïté."""
-    state = hashlib.sha256()
-    for text in (rule.ptype, *rule.values):
-        encoded = text.encode()
-        state.update(len(encoded).to_bytes(4, "big"))
-        state.update(encoded)
-    return state.hexdigest()
+async def _removed(session: AsyncSession, wanted: ColumnElement[bool]) -> int:
+    """Retire les lignes qui remplissent une condition, et rend leur nombre."""
+    result: Any = await session.execute(delete(_RULES).where(wanted))
+    return int(result.rowcount)
 
 
-def _row(rule: PolicyRule) -> dict[str, str | None]:
-    """Range une règle dans les colonnes de la table."""
-    padded = (*rule.values, *[None] * (len(COLUMNS) - len(rule.values)))
-    return {"ptype": rule.ptype, "digest": digest(rule), **dict(zip(COLUMNS, padded, strict=True))}
+def _has_values_of(rule: PolicyRule) -> ColumnElement[bool]:
+    """Retient les lignes qui ont exactement les valeurs d'une règle, quelle que soit leur empreinte."""
+    return and_(*(_is(name, value) for name, value in columns(rule).items() if name != "digest"))
 
 
-def _batches(rules: Sequence[PolicyRule]) -> Iterator[Sequence[PolicyRule]]:
+def _is(name: str, value: str | None) -> ColumnElement[bool]:
+    """Compare une colonne à une valeur exacte : MySQL oublie les espaces de fin, la longueur les retrouve."""
+    column = _RULES.c[name]
+    return column.is_(None) if value is None else (column == value) & (func.char_length(column) == len(value))
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Coupe une longue suite en instructions de taille admise."""
-    return (rules[start : start + BATCH] for start in range(0, len(rules), BATCH))
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -8,14 +8,40 @@ variable de contexte, et la mémoire ne change qu'après la validation.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastapi_acl.shared.exceptions import TransactionNotOrderedError, TransactionNotOwnedError
+from fastapi_acl.shared.exceptions import (
+    DatabaseUnavailableError,
+    TransactionCondemnedError,
+    TransactionNotOrderedError,
+    TransactionNotOwnedError,
+)
+from fastapi_acl.shared.policy import PolicyChange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from contextlib import AbstractAsyncContextManager
+
+    from fastapi_acl.shared.sync.changes import Head
+
+
+class Mode(Enum):
+    """Ce qu'une transaction fera.
+
+    Attributes:
+        READ: lire, au même instant d'un bout à l'autre.
+        WRITE: écrire, sans journaliser.
+        LOG: écrire et journaliser : la tête du journal est tenue dès l'entrée.
+    """
+
+    READ = "read"
+    WRITE = "write"
+    LOG = "log"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,16 +49,22 @@ class Transaction:
     """Transaction en cours, et la tâche qui l'a ouverte.
 
     Attributes:
-        connection: ce que le pilote emploie (une session SQLAlchemy pour les bases SQL).
-        ordered: vrai si la ligne de révision est tenue, donc si l'on peut journaliser.
+        connection: ce que le pilote emploie (une session SQLAlchemy, ou une session MongoDB).
+        head: la tête du journal, lue sous son verrou et avancée à chaque entrée ; None si l'on ne peut journaliser.
         owner: la tâche qui a ouvert la transaction ; aucune autre ne s'en sert.
         recorded: nombre d'entrées journalisées jusqu'ici dans cette transaction.
+        is_condemned: vrai si une écriture s'y est arrêtée en chemin ; elle ne sera pas validée.
+        pending: effet net, sur les règles, de ce qui y a été écrit jusqu'ici.
+        proof: dit, sur une autre connexion, si cette transaction a été validée ; None si rien n'en témoigne.
     """
 
     connection: Any
-    ordered: bool
+    head: Head | None = None
     owner: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
     recorded: int = 0
+    is_condemned: bool = False
+    pending: PolicyChange = field(default_factory=PolicyChange)
+    proof: Callable[[Transaction], Awaitable[bool]] | None = None
     _callbacks: list[Callable[[], None]] = field(default_factory=list)
 
     def check_owner(self) -> None:
@@ -44,14 +76,28 @@ class Transaction:
         if asyncio.current_task() is not self.owner:
             raise TransactionNotOwnedError
 
-    def check_ordered(self) -> None:
-        """Refuse de journaliser si la ligne de révision n'est pas tenue.
+    def check_ordered(self) -> Head:
+        """Rend la tête du journal, ou refuse de journaliser si elle n'est pas tenue.
 
         Raises:
             TransactionNotOrderedError: la transaction n'a pas été ouverte avec `log=True`.
         """
-        if not self.ordered:
+        if self.head is None:
             raise TransactionNotOrderedError
+        return self.head
+
+    def compact(self, up_to: int, snapshot: str) -> None:
+        """Note que le journal est compacté jusqu'à une révision, et le lot qui garde les règles de celle-ci."""
+        self.head = replace(self.check_ordered(), compacted=up_to, snapshot=snapshot)
+
+    @contextmanager
+    def unfinished(self) -> Iterator[None]:
+        """Condamne la transaction si le bloc s'arrête en chemin : la moitié d'une écriture ne se valide pas."""
+        try:
+            yield
+        except BaseException:
+            self.is_condemned = True
+            raise
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Retient ce qu'il faut faire, en mémoire et sans attendre, une fois la transaction validée."""
@@ -82,6 +128,10 @@ class Transactions(Protocol):
 class Database(Transactions, Protocol):
     """Une base choisie par la configuration."""
 
+    @property
+    def ambient(self) -> Transaction | None:
+        """La transaction ouverte par cette tâche, s'il y en a une."""
+
     async def migrate(self, *, force: bool = False) -> None:
         """Met le schéma à jour, sous un verrou qu'une seule réplique tient.
 
@@ -101,3 +151,109 @@ class Database(Transactions, Protocol):
 
     def abandon(self) -> None:
         """Oublie les connexions d'une boucle d'événements qui n'existe plus."""
+
+
+class AmbientDatabase(Database, ABC):
+    """Ce que toutes les bases ont en commun : la transaction ambiante, et une validation qui ne ment pas."""
+
+    def __init__(self) -> None:
+        """Part sans transaction."""
+        self._ambient: ContextVar[Transaction | None] = ContextVar("fastapi_acl_transaction", default=None)
+
+    @abstractmethod
+    def begin(self, mode: Mode) -> AbstractAsyncContextManager[Transaction]:
+        """Ouvre une transaction du pilote, annulée à la sortie si elle n'a pas été validée.
+
+        En mode `LOG`, la tête du journal est lue sous son verrou, et l'entrée se réessaie tant qu'un autre la tient.
+
+        Raises:
+            DatabaseUnavailableError: la base ne répond pas, ou le verrou n'a pas été rendu à temps.
+        """
+
+    @abstractmethod
+    async def read_head(self, transaction: Transaction) -> Head:
+        """Rend la tête du journal."""
+
+    @abstractmethod
+    async def write_head(self, transaction: Transaction, head: Head) -> None:
+        """Écrit la tête du journal, dont le verrou est tenu."""
+
+    @abstractmethod
+    async def commit(self, transaction: Transaction) -> None:
+        """Valide une transaction du pilote.
+
+        Raises:
+            DatabaseUnavailableError: la connexion s'est perdue ; la validation a pu avoir lieu.
+        """
+
+    @property
+    def ambient(self) -> Transaction | None:
+        """La transaction ouverte par cette tâche, s'il y en a une ; celle d'une autre tâche ne se voit pas."""
+        found = self._ambient.get()
+        return found if found is not None and found.owner is asyncio.current_task() else None
+
+    @asynccontextmanager
+    async def transaction(self, *, log: bool = False) -> AsyncIterator[Transaction]:
+        """Ouvre une transaction ou se joint à l'ambiante ; voir `Transactions.transaction`."""
+        async with self._joined_or(Mode.LOG if log else Mode.WRITE) as opened:
+            if log:
+                _ = opened.check_ordered()
+            yield opened
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Transaction]:
+        """Ouvre une lecture cohérente, ou lit dans la transaction ambiante."""
+        async with self._joined_or(Mode.READ) as opened:
+            yield opened
+
+    @asynccontextmanager
+    async def _joined_or(self, mode: Mode) -> AsyncIterator[Transaction]:
+        """Se joint à la transaction ambiante, ou en ouvre une à laquelle les dépôts se joignent d'eux-mêmes."""
+        ambient = self._ambient.get()
+        if ambient is not None:
+            ambient.check_owner()
+            yield ambient
+            return
+        async with self.begin(mode) as opened:
+            token = self._ambient.set(opened)
+            try:
+                yield opened
+            finally:
+                self._ambient.reset(token)
+            await to_the_end(self._finish(opened, mode))
+
+    async def _finish(self, opened: Transaction, mode: Mode) -> None:
+        """Valide, puis met la mémoire à jour ; une réponse perdue se vérifie avant de se croire perdue.
+
+        Raises:
+            DatabaseUnavailableError: rien n'a été validé, ou rien ne permet de le savoir.
+            TransactionCondemnedError: une écriture s'y est arrêtée en chemin ; rien n'est validé.
+        """
+        if opened.is_condemned:
+            raise TransactionCondemnedError
+        try:
+            await self.commit(opened)
+        except DatabaseUnavailableError:
+            if mode is Mode.READ or opened.proof is None or not await self._proved(opened.proof):
+                raise
+        opened.run_callbacks()
+
+    async def _proved(self, proof: Callable[[Transaction], Awaitable[bool]]) -> bool:
+        """Cherche le témoin d'une transaction sur une connexion neuve.
+
+        Le verrou du journal attend que la transaction en doute soit finie, d'une façon ou de l'autre.
+        """
+        async with self.begin(Mode.LOG) as reading:
+            return await proof(reading)
+
+
+async def to_the_end(work: Coroutine[Any, Any, object]) -> None:
+    """Mène un travail jusqu'au bout, même si l'appelant est annulé ; l'annulation attend."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            _ = task.exception()  # lue, pour qu'elle ne passe pas pour oubliée
+        raise

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from fastapi_acl.shared.database.base import Database, Transaction
+from fastapi_acl.shared.database.base import AmbientDatabase, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.migrations.runner import migrate_connection
 from fastapi_acl.shared.database.tables import revision_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from fastapi_acl.shared.logging import get_logger, one_line
+from fastapi_acl.shared.sync.changes import Head
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from sqlalchemy import Insert, Select, Table
     from sqlalchemy.engine import Connection
 
 logger = get_logger("database")
@@ -29,13 +30,17 @@ logger = get_logger("database")
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 """Temps laissé à l'ouverture d'une connexion, et à l'attente d'une place dans la réserve."""
 
+LOCK_TIMEOUT_SECONDS: Final = 2
+"""Temps, en secondes, pendant lequel un écrivain attend que le verrou du journal soit rendu."""
 
 QUERY_FAULTS: Final = (IntegrityError, DataError, NotSupportedError)
 """Erreurs qui tiennent à la requête, et non à l'état de la base : les dépôts les traitent, ou c'est un défaut."""
 
+_HEAD: Final = select(*(revision_table.c[name] for name in Head.__dataclass_fields__))
 
-class SQLDatabase(Database, ABC):
-    """Réserve de connexions, transaction ambiante et migrations d'une base SQL.
+
+class SQLDatabase(AmbientDatabase):
+    """Réserve de connexions, transactions et migrations d'une base SQL.
 
     Une méthode de dépôt emploie `session()` : elle se joint à la transaction ambiante s'il y en a une, et forme sinon
     une transaction à elle seule.
@@ -48,10 +53,10 @@ class SQLDatabase(Database, ABC):
             uri: adresse, telle que la configuration la donne.
             auto_migrate: met le schéma à jour au démarrage ; sinon un schéma en retard refuse de démarrer.
         """
+        super().__init__()
         self._uri = uri
         self._auto_migrate = auto_migrate
         self._engine: AsyncEngine | None = None
-        self._ambient: ContextVar[Transaction | None] = ContextVar("fastapi_acl_transaction", default=None)
 
     @abstractmethod
     def create_engine(self) -> AsyncEngine:
@@ -61,9 +66,8 @@ class SQLDatabase(Database, ABC):
     def take_migration_lock(self, connection: Connection) -> None:
         """Prend, dans la transaction ouverte, le verrou qu'une seule réplique tient à la fois."""
 
-    def _outages(self) -> tuple[type[Exception], ...]:
-        """Rend les erreurs qui tiennent à l'état de la base."""
-        return (DBAPIError, PoolTimeoutError, OSError, asyncio.TimeoutError, *self.connect_errors())
+    def release_migration_lock(self, connection: Connection) -> None:
+        """Rend le verrou de migration, si la fin de la transaction n'y suffit pas."""
 
     def connect_errors(self) -> tuple[type[Exception], ...]:
         """Erreurs propres au pilote, que SQLAlchemy n'habille pas à l'ouverture d'une connexion."""
@@ -85,36 +89,32 @@ class SQLDatabase(Database, ABC):
         return self._engine
 
     @asynccontextmanager
-    async def transaction(self, *, log: bool = False) -> AsyncIterator[Transaction]:
-        """Ouvre une transaction ou se joint à l'ambiante ; voir `Transactions.transaction`."""
-        ambient = self._joined()
-        if ambient is not None:
-            if log:
-                ambient.check_ordered()
-            yield ambient
-            return
-        async with self._ambient_begin(self.write_options(), log=log) as opened:
-            yield opened
-
-    @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Donne la session de la transaction ambiante, ou en ouvre une qui se valide à la sortie."""
-        ambient = self._joined()
-        if ambient is not None:
-            yield ambient.connection
-            return
-        async with self._begin(self.write_options(), log=False) as opened:
+        async with self.transaction() as opened:
             yield opened.connection
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Transaction]:
-        """Ouvre une lecture cohérente, ou lit dans la transaction ambiante."""
-        ambient = self._joined()
-        if ambient is not None:
-            yield ambient
-            return
-        async with self._ambient_begin(self.snapshot_options(), log=False) as opened:
-            yield opened
+    async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:
+        """Ouvre une session et sa transaction, annulée à la sortie si elle n'a pas été validée."""
+        options = self.snapshot_options() if mode is Mode.READ else self.write_options()
+        async with self._translated(), AsyncSession(self.engine, expire_on_commit=False, autoflush=False) as session:
+            # À demi ouverte, personne ne fermerait la connexion : l'ouverture va à son terme.
+            await to_the_end(session.connection(execution_options=dict(options)))
+            transaction = Transaction(connection=session)
+            if mode is Mode.LOG:
+                transaction.head = await self._read_head(transaction, _HEAD.with_for_update())
+            yield transaction
+
+    async def commit(self, transaction: Transaction) -> None:
+        """Valide ; une connexion perdue à cet instant est abandonnée, avec les verrous qu'elle tenait."""
+        session: AsyncSession = transaction.connection
+        try:
+            async with self._translated():
+                await session.commit()
+        except DatabaseUnavailableError:
+            await session.invalidate()
+            raise
 
     async def migrate(self, *, force: bool = False) -> None:
         """Met le schéma à jour sous le verrou de migration."""
@@ -127,7 +127,10 @@ class SQLDatabase(Database, ABC):
     def _migrate(self, connection: Connection, upgrade: bool) -> None:  # noqa: FBT001 - run_sync ne passe que des positions
         """Prend le verrou, puis migre, dans la même transaction."""
         self.take_migration_lock(connection)
-        migrate_connection(connection, upgrade=upgrade)
+        try:
+            migrate_connection(connection, upgrade=upgrade)
+        finally:
+            self.release_migration_lock(connection)
 
     async def close(self) -> None:
         """Ferme la réserve ; le prochain usage en ouvrirait une autre."""
@@ -141,34 +144,31 @@ class SQLDatabase(Database, ABC):
         if engine is not None:
             engine.sync_engine.dispose(close=False)
 
-    def _joined(self) -> Transaction | None:
-        """Rend la transaction ambiante, après avoir vérifié qu'elle est à cette tâche."""
-        ambient = self._ambient.get()
-        if ambient is not None:
-            ambient.check_owner()
-        return ambient
+    async def read_head(self, transaction: Transaction) -> Head:
+        """Rend la tête du journal."""
+        return await self._read_head(transaction, _HEAD)
 
-    @asynccontextmanager
-    async def _ambient_begin(self, options: Mapping[str, Any], *, log: bool) -> AsyncIterator[Transaction]:
-        """Ouvre une transaction à laquelle les dépôts se joignent d'eux-mêmes."""
-        async with self._begin(options, log=log) as opened:
-            token = self._ambient.set(opened)
-            try:
-                yield opened
-            finally:
-                self._ambient.reset(token)
+    async def write_head(self, transaction: Transaction, head: Head) -> None:
+        """Écrit la tête du journal, dont la ligne est tenue."""
+        values = {name: getattr(head, name) for name in Head.__dataclass_fields__}
+        await transaction.connection.execute(update(revision_table).values(**values))
 
-    @asynccontextmanager
-    async def _begin(self, options: Mapping[str, Any], *, log: bool) -> AsyncIterator[Transaction]:
-        """Ouvre une session et sa transaction, validée à la sortie, annulée sur erreur."""
-        async with self._translated(), AsyncSession(self.engine, expire_on_commit=False, autoflush=False) as session:
-            await _to_the_end(session.connection(execution_options=dict(options)))
-            if log:
-                await session.execute(select(revision_table.c.revision).with_for_update())
-            opened = Transaction(connection=session, ordered=log)
-            yield opened
-            await session.commit()
-            opened.run_callbacks()
+    @staticmethod
+    async def _read_head(transaction: Transaction, query: Select[Any]) -> Head:
+        """Lit la ligne unique de la tête."""
+        row = (await transaction.connection.execute(query)).one()
+        return Head(**row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
+
+    def insert_or_ignore(self, table: Table) -> Insert:
+        """Rend une insertion qui laisse telles quelles les lignes déjà là."""
+        return insert(table).prefix_with("OR IGNORE")
+
+    async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
+        """Fait suivre la numérotation propre à la base, si elle en tient une à part de la table."""
+
+    async def bulk_insert(self, transaction: Transaction, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insère beaucoup de lignes, qui ont toutes les mêmes colonnes."""
+        await transaction.connection.execute(insert(table), rows)
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -181,12 +181,6 @@ class SQLDatabase(Database, ABC):
             logger.warning("database_unavailable: %s", one_line(getattr(error, "orig", None) or error))
             raise DatabaseUnavailableError from error
 
-
-async def _to_the_end(opening: Coroutine[Any, Any, object]) -> None:
-    """Ouvre une connexion jusqu'au bout, même si l'appelant est annulé : à demi ouverte, personne ne la fermerait."""
-    task = asyncio.ensure_future(opening)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    def _outages(self) -> tuple[type[Exception], ...]:
+        """Rend les erreurs qui tiennent à l'état de la base."""
+        return (DBAPIError, PoolTimeoutError, OSError, asyncio.TimeoutError, *self.connect_errors())

@@ -1,35 +1,56 @@
 """Le journal ordonné : tout ce qui doit atteindre chaque processus, une entrée par changement.
 
-Les révisions sont contiguës et suivent l'ordre des validations : qui journalise tient d'abord la ligne unique de
-`acl_revision`, de sorte qu'un lecteur à la révision N n'a pu manquer aucune entrée d'avant N.
+Les révisions sont contiguës et suivent l'ordre des validations : qui journalise tient d'abord la tête du journal
+(`acl_revision`), de sorte qu'un lecteur à la révision N n'a pu manquer aucune entrée d'avant N. Le même journal est la
+piste d'audit : qui, quand, ce qu'il y avait (`removed`) et ce qu'il y a (`added`).
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
-
-from sqlalchemy import insert, select, update
-
-from fastapi_acl.shared.database.tables import changes_table, revision_table
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from fastapi_acl.shared.database.base import Transaction
 
 POLICY_CHANGED: Final = "policy_changed"
+POLICY_IMPORTED: Final = "policy_imported"
 POLICY_SEEDED: Final = "policy_seeded"
+ROW_QUARANTINED: Final = "row_quarantined"
 ADMIN_CREATED: Final = "administrator_created"
 SESSION_REVOKED: Final = "session_revoked"
 ACCOUNT_REVOKED: Final = "account_revoked"
+LOG_COMPACTED: Final = "log_compacted"
 
-POLICY_KINDS: Final = frozenset({POLICY_CHANGED})
+BULK_KINDS: Final = frozenset({POLICY_IMPORTED, ROW_QUARANTINED})
+"""Natures d'entrées dont le contenu n'est pas dans l'entrée : qui les rencontre relit toutes les règles."""
+
+POLICY_KINDS: Final = BULK_KINDS | {POLICY_CHANGED}
 """Natures d'entrées qui changent les règles, et donc `policy_revision`."""
+
+LASTING_KINDS: Final = frozenset({ADMIN_CREATED, POLICY_SEEDED})
+"""Natures d'entrées que le démarrage cherche : une compaction les garde."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """Clé d'un client qui pourrait renvoyer la même écriture.
+
+    Attributes:
+        value: la clé, de 1 à 64 caractères ASCII, unique avec l'auteur.
+        digest: empreinte de la demande ; la même clé avec une autre empreinte est une faute du client.
+
+    Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+    """
+
+    value: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +64,8 @@ class Change:
         kind: sa nature, un nom stable.
         payload: le changement lui-même, en JSON.
         live_until: instant après lequel elle ne concerne plus aucun jeton vivant ; None si elle n'en concerne pas.
+        change_id: témoin unique de cette écriture, qui dit si une transaction en doute a été validée.
+        key: clé du client, s'il en a donné une.
     """
 
     revision: int
@@ -51,28 +74,99 @@ class Change:
     kind: str
     payload: Mapping[str, Any]
     live_until: datetime | None = None
+    change_id: str = field(default_factory=lambda: str(uuid4()))
+    key: IdempotencyKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Tête du journal : son identité et ses deux compteurs."""
+    """Tête du journal : son identité, ses compteurs, et ce qui en a été compacté.
+
+    Attributes:
+        log_id: identité du journal ; une autre base, ou une base restaurée, en a une autre.
+        revision: dernière révision.
+        policy_revision: dernière révision qui a changé les règles.
+        rule_id: dernier numéro donné à une règle ; aucun n'est donné deux fois.
+        compacted: révision jusqu'à laquelle les entrées ont pu être retirées.
+        snapshot: lot qui garde les règles à cette révision ; None si rien n'a été compacté.
+    """
 
     log_id: str
     revision: int
     policy_revision: int
+    rule_id: int = 0
+    compacted: int = 0
+    snapshot: str | None = None
+
+    def after(self, kind: str) -> Head:
+        """Rend la tête après une entrée de cette nature."""
+        revision = self.revision + 1
+        policy_revision = revision if kind in POLICY_KINDS else self.policy_revision
+        return replace(self, revision=revision, policy_revision=policy_revision)
 
 
-class ChangeLog:
-    """Le journal dans une base SQL ; toutes les méthodes s'exécutent dans la transaction qu'on leur donne."""
+class Heads(Protocol):
+    """La tête du journal dans une base, qui en tient le verrou."""
+
+    async def read_head(self, transaction: Transaction) -> Head:
+        """Rend la tête du journal."""
+
+    async def write_head(self, transaction: Transaction, head: Head) -> None:
+        """Écrit la tête du journal, dont le verrou est tenu."""
+
+
+class ChangeLog(ABC):
+    """Le journal d'une base ; toutes les méthodes s'exécutent dans la transaction qu'on leur donne."""
+
+    def __init__(self, database: Heads) -> None:
+        """Retient la base.
+
+        Args:
+            database: base où le journal est gardé.
+        """
+        self._database = database
 
     async def head(self, transaction: Transaction) -> Head:
         """Rend la tête du journal."""
-        session: AsyncSession = transaction.connection
-        columns = revision_table.c
-        row = (await session.execute(select(columns.log_id, columns.revision, columns.policy_revision))).one()
-        return Head(row.log_id, row.revision, row.policy_revision)
+        return await self._database.read_head(transaction)
 
-    async def append(
+    @abstractmethod
+    async def since(self, transaction: Transaction, revision: int, *, limit: int) -> Sequence[Change]:
+        """Rend les entrées d'après une révision, dans l'ordre, `limit` au plus."""
+
+    @abstractmethod
+    async def live(self, transaction: Transaction) -> Sequence[Change]:
+        """Rend les entrées qui concernent encore des jetons vivants, dans l'ordre."""
+
+    @abstractmethod
+    async def last(self, transaction: Transaction, kind: str) -> Change | None:
+        """Rend la dernière entrée de cette nature, ou None."""
+
+    @abstractmethod
+    async def find(self, transaction: Transaction, actor: str, key: str) -> Change | None:
+        """Rend l'entrée que cet auteur a écrite sous cette clé, ou None."""
+
+    @abstractmethod
+    async def holds(self, transaction: Transaction, change: Change) -> bool:
+        """Dit si cette entrée même, et non une autre de même révision, est dans le journal."""
+
+    @abstractmethod
+    async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
+        """Rend la dernière révision écrite avant un instant, ou 0."""
+
+    @abstractmethod
+    async def discard(self, transaction: Transaction, up_to: int) -> int:
+        """Retire les entrées jusqu'à une révision, sauf les révocations vivantes et ce que le démarrage cherche.
+
+        Returns:
+            Le nombre d'entrées retirées.
+        """
+
+    @abstractmethod
+    async def _write(self, transaction: Transaction, change: Change) -> None:
+        """Écrit une entrée."""
+
+    async def append(  # noqa: PLR0913 - ce qu'est une entrée
         self,
         transaction: Transaction,
         kind: str,
@@ -80,65 +174,25 @@ class ChangeLog:
         *,
         actor: str,
         live_until: datetime | None = None,
+        key: IdempotencyKey | None = None,
     ) -> Change:
-        """Écrit l'entrée suivante.
+        """Écrit l'entrée suivante ; elle témoignera de la transaction si la réponse se perd.
 
         Raises:
             TransactionNotOrderedError: la transaction n'a pas été ouverte avec `log=True`.
         """
-        transaction.check_ordered()
+        head = transaction.check_ordered().after(kind)
+        now = datetime.now(timezone.utc)
         change = Change(
-            revision=await self._advance(transaction.connection, changes_policy=kind in POLICY_KINDS),
-            at=datetime.now(timezone.utc),
-            actor=actor,
-            kind=kind,
-            payload=payload,
-            live_until=live_until,
+            revision=head.revision, at=now, actor=actor, kind=kind, payload=payload, live_until=live_until, key=key
         )
-        await transaction.connection.execute(insert(changes_table).values(**_columns(change)))
+        await self._write(transaction, change)
+        await self._database.write_head(transaction, head)
+        transaction.head, transaction.proof = head, partial(_proof, self, change)
         transaction.recorded += 1
         return change
 
-    async def live(self, transaction: Transaction) -> Sequence[Change]:
-        """Rend les entrées qui concernent encore des jetons vivants, dans l'ordre."""
-        alive = changes_table.c.live_until > datetime.now(timezone.utc)
-        query = select(changes_table).where(alive).order_by(changes_table.c.revision)
-        return [_change(row) for row in (await transaction.connection.execute(query)).all()]
 
-    async def last(self, transaction: Transaction, kind: str) -> Change | None:
-        """Rend la dernière entrée de cette nature, ou None."""
-        query = select(changes_table).where(changes_table.c.kind == kind)
-        latest = query.order_by(changes_table.c.revision.desc()).limit(1)
-        row = (await transaction.connection.execute(latest)).one_or_none()
-        return _change(row) if row is not None else None
-
-    async def _advance(self, session: AsyncSession, *, changes_policy: bool) -> int:
-        """Avance les compteurs, dont la ligne est déjà tenue, et rend la nouvelle révision."""
-        revision: int = (await session.scalars(select(revision_table.c.revision))).one() + 1
-        counters = {"revision": revision} | ({"policy_revision": revision} if changes_policy else {})
-        await session.execute(update(revision_table).values(**counters))
-        return revision
-
-
-def _columns(change: Change) -> dict[str, Any]:
-    """Range une entrée dans les colonnes de la table."""
-    return {
-        "revision": change.revision,
-        "at": change.at,
-        "actor": change.actor,
-        "kind": change.kind,
-        "payload": json.dumps(change.payload, separators=(",", ":")),
-        "live_until": change.live_until,
-    }
-
-
-def _change(row: Any) -> Change:  # noqa: ANN401 - ligne SQLAlchemy
-    """Refait une entrée d'une ligne de la table."""
-    return Change(
-        revision=row.revision,
-        at=row.at,
-        actor=row.actor,
-        kind=row.kind,
-        payload=json.loads(row.payload),
-        live_until=row.live_until,
-    )
+async def _proof(log: ChangeLog, change: Change, transaction: Transaction) -> bool:
+    """Cherche une entrée dans le journal."""
+    return await log.holds(transaction, change)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.logging import get_logger
-from fastapi_acl.shared.sync.changes import POLICY_KINDS
+from fastapi_acl.shared.sync.changes import BULK_KINDS, POLICY_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from fastapi_acl.shared.database.base import Database, Transaction
     from fastapi_acl.shared.identity import Principal
-    from fastapi_acl.shared.sync.changes import Change, ChangeLog, Head
+    from fastapi_acl.shared.sync.changes import Change, ChangeLog, Head, IdempotencyKey
 
 logger = get_logger("sync")
 
 UNLOADED: Final = -1
 """Révision d'un processus qui n'a encore rien chargé."""
+
+MAX_CATCH_UP: Final = 1_000
+"""Retard, en entrées, au-delà duquel tout relire coûte moins que rattraper."""
 
 
 class Memory(Protocol):
@@ -35,6 +39,14 @@ class Memory(Protocol):
 
     def apply(self, change: Change) -> None:
         """Applique une entrée, si elle concerne cette mémoire."""
+
+
+class _News(NamedTuple):
+    """Ce qui a été lu de la base : sa tête, et ce qui y mène, entrée par entrée ou d'un bloc."""
+
+    head: Head
+    changes: Sequence[Change] = ()
+    states: Sequence[Any] | None = None
 
 
 class Replica:
@@ -76,6 +88,11 @@ class Replica:
         """Temps écoulé depuis que la révision de la base a été vue, en secondes."""
         return time.monotonic() - self._seen_at
 
+    @property
+    def ambient(self) -> Transaction | None:
+        """La transaction ouverte par cette tâche, s'il y en a une."""
+        return self._database.ambient
+
     def require_fresh(self, max_staleness: float) -> None:
         """Refuse d'aller plus loin avec des mémoires absentes ou trop vieilles.
 
@@ -89,26 +106,41 @@ class Replica:
             raise PolicyUnavailableError
 
     async def refresh(self) -> None:
-        """Regarde la révision de la base et recharge les mémoires si elle a changé.
+        """Regarde la révision de la base et rattrape ce qui a changé.
 
         Raises:
             DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
         """
         started = time.monotonic()
         async with self._database.snapshot() as transaction:
-            head, states = await self._read(transaction)
-        self._install(head, states)
+            news = await self._read(transaction)
+        self._install(news)
         self._seen_at = started
+
+    async def reload(self) -> None:
+        """Relit tout, même si la révision n'a pas changé : ce qu'on a écrit à la main dans la base se voit alors.
+
+        Raises:
+            DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
+            PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; l'ancienne politique reste.
+        """
+        async with self._database.snapshot() as transaction:
+            news = await self._read_all(transaction, await self._log.head(transaction))
+        self._install(news)
+
+    def reading(self) -> AbstractAsyncContextManager[Transaction]:
+        """Ouvre une lecture cohérente de la base."""
+        return self._database.snapshot()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Transaction]:
         """Ouvre une transaction ordonnée, mémoires à jour, ou se joint à celle qui est ouverte."""
         async with self._database.transaction(log=True) as transaction:
             if not transaction.recorded:
-                self._install(*await self._read(transaction))
+                self._install(await self._read(transaction))
             yield transaction
 
-    async def record(
+    async def record(  # noqa: PLR0913 - ce qu'est une entrée
         self,
         transaction: Transaction,
         kind: str,
@@ -116,49 +148,64 @@ class Replica:
         *,
         actor: Principal,
         live_until: datetime | None = None,
+        key: IdempotencyKey | None = None,
     ) -> int:
         """Journalise un changement ; les mémoires le verront à la validation.
 
         Returns:
             La révision du changement.
         """
-        change = await self._log.append(transaction, kind, payload, actor=actor.name, live_until=live_until)
-        transaction.after_commit(lambda: self._applied(change))
+        change = await self._log.append(transaction, kind, payload, actor=actor.name, live_until=live_until, key=key)
+        transaction.after_commit(lambda: self._advance([change]))
         return change.revision
 
-    async def _read(self, transaction: Transaction) -> tuple[Head, list[Any] | None]:
-        """Lit la tête et, si elle n'est pas la nôtre, l'état de chaque mémoire."""
-        head = await self._log.head(transaction)
-        if self._is_current(head):
-            return head, None
-        return head, [await memory.read(transaction) for memory in self._memories]
+    async def _read(self, transaction: Transaction) -> _News:
+        """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène."""
+        head = transaction.head or await self._log.head(transaction)
+        missing = max(head.revision - self._revision, 0)
+        if not self._is_ours(head) or missing > MAX_CATCH_UP:
+            return await self._read_all(transaction, head)
+        changes = await self._log.since(transaction, self._revision, limit=missing) if missing else ()
+        if len(changes) != missing or any(change.kind in BULK_KINDS for change in changes):
+            return await self._read_all(transaction, head)
+        return _News(head, changes)
 
-    def _is_current(self, head: Head) -> bool:
-        """Dit si les mémoires sont à cette tête."""
-        return self._head is not None and head.log_id == self._head.log_id and head.revision == self._revision
+    async def _read_all(self, transaction: Transaction, head: Head) -> _News:
+        """Lit l'état entier de chaque mémoire."""
+        return _News(head, states=[await memory.read(transaction) for memory in self._memories])
 
-    def _install(self, head: Head, states: list[Any] | None) -> None:
+    def _is_ours(self, head: Head) -> bool:
+        """Dit si les mémoires sont en service et suivent ce journal."""
+        return self.is_loaded and self._head is not None and head.log_id == self._head.log_id
+
+    def _install(self, news: _News) -> None:
         """Met en service ce qui a été lu, sauf si la mémoire a avancé pendant la lecture."""
-        same_log = self._head is not None and head.log_id == self._head.log_id
-        if states is None or (same_log and head.revision < self._revision):
-            return
-        for memory, state in zip(self._memories, states, strict=True):
-            memory.install(state)
-        self._head, self._revision, self._policy_revision = head, head.revision, head.policy_revision
-        self._seen_at = time.monotonic()
-        logger.info("replica_loaded: revision=%d", head.revision)
+        if news.states is None:
+            self._advance(news.changes)
+        elif not self._is_ours(news.head) or news.head.revision >= self._revision:
+            for memory, state in zip(self._memories, news.states, strict=True):
+                memory.install(state)
+            self._head, self._revision = news.head, news.head.revision
+            self._policy_revision = news.head.policy_revision
+            self._seen_at = time.monotonic()
+            logger.info("replica_loaded: revision=%d", news.head.revision)
 
-    def _applied(self, change: Change) -> None:
-        """Applique une entrée validée par ce processus ; un trou attend le prochain `refresh`."""
-        if change.revision != self._revision + 1:
-            return
+    def _advance(self, changes: Sequence[Change]) -> None:
+        """Applique les entrées validées qui suivent la nôtre ; un trou attend le prochain `refresh`."""
+        for change in changes:
+            if change.revision == self._revision + 1 and not self._apply(change):
+                return
+
+    def _apply(self, change: Change) -> bool:
+        """Applique l'entrée suivante ; si elle ne s'applique pas, plus rien ne se décide avant de tout relire."""
         try:
             for memory in self._memories:
                 memory.apply(change)
         except Exception:
             logger.exception("replica_apply_failed: revision=%d", change.revision)
             self._revision = UNLOADED
-            return
+            return False
         self._revision = change.revision
         if change.kind in POLICY_KINDS:
             self._policy_revision = change.revision
+        return True

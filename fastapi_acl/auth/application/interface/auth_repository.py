@@ -76,6 +76,9 @@ class IAuthRepository(Protocol):
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
 
+    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
+
 
 class ISessionRepository(Protocol):
     """Le stockage des sessions."""

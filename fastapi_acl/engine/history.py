@@ -1,0 +1,269 @@
+"""L'histoire des règles : rebâtir l'état d'une révision, y revenir, et ne pas garder le journal pour toujours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from fastapi_acl.engine.adapters.base import PACKET
+from fastapi_acl.engine.guard import ADMINISTRATION
+from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.engine.pacing import aside
+from fastapi_acl.engine.transfer import Batch
+from fastapi_acl.shared.exceptions import InvalidRequestError, RevisionCompactedError
+from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from fastapi_acl.shared.sync.changes import LOG_COMPACTED, POLICY_CHANGED, POLICY_IMPORTED, ROW_QUARANTINED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from typing import Any
+
+    from fastapi_acl.engine.store import PolicyStore
+    from fastapi_acl.engine.transfer import PolicyTransfer
+    from fastapi_acl.shared.database.base import Transaction
+    from fastapi_acl.shared.identity import Principal
+    from fastapi_acl.shared.sync.changes import Change, Head, IdempotencyKey
+
+Numbered = dict[PolicyRule, int]
+"""Des règles et leur numéro."""
+
+PAGE: Final = 500
+"""Entrées du journal lues à la fois."""
+
+DEFAULT_RETENTION: Final = timedelta(days=90)
+"""Âge au-delà duquel une compaction retire les entrées du journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyHistory:
+    """Relit le journal des règles."""
+
+    store: PolicyStore
+    transfer: PolicyTransfer
+
+    async def changes(self, *, since: int = 0, limit: int = 50) -> Sequence[Change]:
+        """Lit les entrées du journal après une révision, dans l'ordre.
+
+        Args:
+            since: dernière révision déjà vue.
+            limit: nombre d'entrées au plus.
+        """
+        async with self.store.replica.reading() as reading:
+            return await self.store.log.since(reading, since, limit=limit)
+
+    async def rules_at(self, revision: int) -> Numbered:
+        """Rebâtit, du journal seul, les règles d'une révision, avec leur numéro.
+
+        Raises:
+            InvalidRequestError: cette révision n'existe pas encore.
+            RevisionCompactedError: le journal a été compacté au-delà d'elle.
+        """
+        async with self.store.replica.reading() as reading:
+            head = await self.store.log.head(reading)
+            _check_known(revision, head)
+            rules = await self._batch(head.snapshot, 0) if head.snapshot is not None else {}
+            async for change in self._between(reading, head.compacted, revision):
+                await self._replay(rules, change)
+        return rules
+
+    async def rollback(self, to_revision: int, actor: Principal = SYSTEM, *, key: IdempotencyKey | None = None) -> int:
+        """Revient aux règles d'une révision, par un changement de plus ; comptes et sessions restent ce qu'ils sont.
+
+        Les règles d'un compte supprimé depuis ne reviennent pas.
+
+        Args:
+            to_revision: révision dont les règles sont voulues.
+            actor: son auteur, qui doit détenir `acl.rules:write` partout.
+            key: clé du client ; la même demande, renvoyée, n'est faite qu'une fois.
+
+        Returns:
+            La révision du changement, ou la dernière s'il n'y avait rien à changer.
+
+        Raises:
+            InvalidRequestError: cette révision n'existe pas encore.
+            RevisionCompactedError: le journal a été compacté au-delà d'elle.
+            InvalidRuleError: le modèle n'admet plus une des règles.
+            LastAdministratorError: plus aucun compte actif ne serait administrateur.
+        """
+        target = await self.rules_at(to_revision)
+        async with self.store.replica.writing() as transaction:
+            known = await self.store.known(transaction, actor, key)
+            if known is not None:
+                return known
+            self.store.actors.check(actor, *ADMINISTRATION)
+            change = await self._way_to(target)
+            if not change:
+                return transaction.check_ordered().revision
+            if self._is_short(change, target):
+                self.store.enforcer.check(change)
+                await self.store.administrators.check(change, actor, self.store.enforcer)
+                return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
+        return await self._replace_all(to_revision, target, actor, key)
+
+    async def compact(self, *, older_than: timedelta = DEFAULT_RETENTION, actor: Principal = SYSTEM) -> int:
+        """Retire du journal ce qui est plus vieux qu'une durée ; les règles de cette révision sont gardées dans un lot.
+
+        Les révocations encore vivantes restent, de même que ce que le démarrage cherche.
+
+        Args:
+            older_than: âge à partir duquel une entrée part.
+            actor: son auteur.
+
+        Returns:
+            Le nombre d'entrées retirées.
+        """
+        async with self.store.replica.reading() as reading:
+            head = await self.store.log.head(reading)
+            up_to = await self.store.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
+        if up_to <= head.compacted:
+            return 0
+        useless = await self._useless_batches(head, up_to)
+        snapshot = await self._snapshot(up_to)
+        removed = await self._discard(up_to, snapshot, actor)
+        for batch_id in useless:
+            await self.store.adapter.drop(batch_id)
+        return removed
+
+    # --- rebâtir ----------------------------------------------------------------------------------------------------
+
+    async def _between(self, reading: Transaction, after: int, up_to: int) -> AsyncIterator[Change]:
+        """Parcourt les entrées d'après une révision, jusqu'à une autre."""
+        while after < up_to:
+            page = await self.store.log.since(reading, after, limit=min(PAGE, up_to - after))
+            for change in page:
+                if change.revision <= up_to:
+                    yield change
+            after = page[-1].revision if page else up_to
+
+    async def _replay(self, rules: Numbered, change: Change) -> None:
+        """Refait une entrée sur des règles."""
+        if change.kind == POLICY_CHANGED:
+            _replay(rules, PolicyChange.from_json(change.payload))
+        elif change.kind == POLICY_IMPORTED:
+            if change.payload["replaces"]:
+                rules.clear()
+            for rule, number in (await self._batch(change.payload["batch"], change.payload["after"])).items():
+                rules.setdefault(rule, number)
+        elif change.kind == ROW_QUARANTINED:
+            rules.pop(_row_rule(change.payload["row"]), None)
+
+    async def _batch(self, batch_id: str, after: int) -> Numbered:
+        """Lit les règles d'un lot ; la première de chacune l'emporte."""
+        rules: Numbered = {}
+        async for packet in self.store.adapter.lines(batch_id):
+            await aside(partial(_feed, rules, packet, after), is_short=False)
+        return rules
+
+    # --- revenir ----------------------------------------------------------------------------------------------------
+
+    def _is_short(self, change: PolicyChange, target: Numbered) -> bool:
+        """Dit si un changement tient dans une entrée du journal, et si aucun de ses numéros n'est pris."""
+        kept = [rule for rule in self.store.enforcer.rules if rule in target]
+        taken = set(self.store.enforcer.numbers(kept))
+        return len(change.added) + len(change.removed) <= PACKET and taken.isdisjoint(change.ids)
+
+    async def _replace_all(
+        self, to_revision: int, target: Numbered, actor: Principal, key: IdempotencyKey | None
+    ) -> int:
+        """Revient en remplaçant toutes les règles, par un lot."""
+        gone = await self._deleted({value for rule in target for value in rule.values})
+        rules = iter([(number, rule) for rule, number in target.items() if gone.isdisjoint(rule.values)])
+        count = 0
+        async with self.transfer.opened() as batch_id:
+            while packet := list(islice(rules, PACKET)):
+                await self.store.adapter.stage(batch_id, packet)
+                count += len(packet)
+            revision, _ = await self.transfer.publish(
+                Batch(batch_id, count, replaces=True, rollback_to=to_revision), actor, key
+            )
+        return revision
+
+    async def _way_to(self, target: Numbered) -> PolicyChange:
+        """Rend ce qui mène des règles en vigueur à d'autres, sans celles des comptes supprimés."""
+        current = dict.fromkeys(self.store.enforcer.rules)
+        missing = {rule: number for rule, number in target.items() if rule not in current}
+        gone = await self._deleted({value for rule in missing for value in rule.values})
+        wanted = {rule: number for rule, number in missing.items() if gone.isdisjoint(rule.values)}
+        return PolicyChange(
+            added=tuple(wanted),
+            removed=tuple(rule for rule in current if rule not in target),
+            ids=tuple(wanted.values()),
+        )
+
+    async def _deleted(self, values: set[str]) -> set[str]:
+        """Rend, parmi ces valeurs, les sujets de comptes qui n'existent plus."""
+        accounts = self.store.administrators.accounts
+        subjects = sorted(value for value in values if value.startswith(USER_PREFIX))
+        if accounts is None or not subjects:
+            return set()
+        ids = [subject[len(USER_PREFIX) :] for subject in subjects]
+        known: set[str] = set()
+        for start in range(0, len(ids), PAGE):
+            known |= await accounts.existing_ids(ids[start : start + PAGE])
+        return {subject for subject, account in zip(subjects, ids, strict=True) if account not in known}
+
+    # --- compacter --------------------------------------------------------------------------------------------------
+
+    async def _useless_batches(self, head: Head, up_to: int) -> list[str]:
+        """Rend les lots que plus rien ne nommera : l'ancien instantané, et les imports d'avant."""
+        async with self.store.replica.reading() as reading:
+            imports = [
+                change.payload["batch"]
+                async for change in self._between(reading, head.compacted, up_to)
+                if change.kind == POLICY_IMPORTED
+            ]
+        return imports + ([head.snapshot] if head.snapshot is not None else [])
+
+    async def _snapshot(self, revision: int) -> str:
+        """Range dans un lot les règles d'une révision, sous leurs numéros."""
+        batch_id, rules = str(uuid4()), iter((await self.rules_at(revision)).items())
+        await self.store.adapter.open_batch(batch_id, "snapshot")
+        while packet := [(number, rule) for rule, number in islice(rules, PACKET)]:
+            await self.store.adapter.stage(batch_id, packet)
+        return batch_id
+
+    async def _discard(self, up_to: int, snapshot: str, actor: Principal) -> int:
+        """Retire les entrées, et note où les règles qu'elles faisaient se trouvent désormais."""
+        async with self.store.replica.writing() as transaction:
+            removed = await self.store.log.discard(transaction, up_to)
+            await self.store.adapter.seal(snapshot)
+            transaction.compact(up_to, snapshot)
+            payload = {"up_to": up_to, "snapshot": snapshot, "removed": removed}
+            _ = await self.store.replica.record(transaction, LOG_COMPACTED, payload, actor=actor)
+        return removed
+
+
+def _check_known(revision: int, head: Head) -> None:
+    """Refuse une révision qui n'existe pas, ou plus."""
+    if revision > head.revision:
+        message = f"La révision {revision} n’existe pas encore : la dernière est {head.revision}."
+        raise InvalidRequestError(message)
+    if revision < head.compacted:
+        raise RevisionCompactedError(oldest=head.compacted)
+
+
+def _replay(rules: Numbered, change: PolicyChange) -> None:
+    """Refait un changement sur des règles."""
+    for rule in change.removed:
+        rules.pop(rule, None)
+    last = max(rules.values(), default=0) if len(change.ids) < len(change.added) else 0
+    numbers = change.ids or range(last + 1, last + 1 + len(change.added))
+    for rule, number in zip(change.added, numbers, strict=True):
+        rules.setdefault(rule, number)
+
+
+def _feed(rules: Numbered, packet: Sequence[Sequence[Any]], after: int) -> None:
+    """Ajoute les lignes d'un lot."""
+    for row in packet:
+        rules.setdefault(PolicyRule(row[1], without_tail(row[2:])), row[0] + after)
+
+
+def _row_rule(row: Mapping[str, Any]) -> PolicyRule:
+    """Refait la règle d'une ligne écartée."""
+    values = [row.get(f"v{place}") for place in range(6)]
+    return PolicyRule(str(row.get("ptype")), without_tail(values))

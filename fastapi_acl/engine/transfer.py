@@ -1,0 +1,253 @@
+"""Importer et exporter des règles en masse : un import est un seul changement, quelle que soit sa taille.
+
+Les règles sont d'abord rangées dans un lot que rien ne lit, vérifiées avec celles en vigueur, puis publiées d'un coup
+sous le verrou du journal. Tué avant, un import n'a rien fait ; son lot est balayé par un des suivants.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import uuid4
+
+from fastapi_acl.engine.adapters.base import PACKET
+from fastapi_acl.engine.guard import ADMINISTRATION
+from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.engine.pacing import aside
+from fastapi_acl.engine.rule_files import closing, read_rules, write_rules
+from fastapi_acl.shared.database.base import to_the_end
+from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
+from fastapi_acl.shared.identity import SYSTEM
+from fastapi_acl.shared.policy import PolicyRule
+from fastapi_acl.shared.sync.changes import POLICY_IMPORTED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from typing import TextIO
+
+    from fastapi_acl.engine.enforcer import Prepared
+    from fastapi_acl.engine.rule_files import NumberedRule, RuleFormat
+    from fastapi_acl.engine.store import PolicyStore
+    from fastapi_acl.shared.database.base import Transaction
+    from fastapi_acl.shared.identity import Principal
+    from fastapi_acl.shared.sync.changes import IdempotencyKey
+
+STAGED: Final = 5 * PACKET
+"""Règles lues, vérifiées et rangées à la fois."""
+
+ABANDONED_AFTER: Final = timedelta(days=1)
+"""Âge auquel le lot d'un import interrompu est balayé."""
+
+
+class Imported(NamedTuple):
+    """Ce qu'un import a fait.
+
+    Attributes:
+        revision: révision après laquelle il est en vigueur.
+        read: nombre de règles lues.
+        added: nombre de règles ajoutées ; les autres y étaient déjà, ou se répétaient.
+    """
+
+    revision: int
+    read: int
+    added: int
+
+
+class Batch(NamedTuple):
+    """Un lot rangé.
+
+    Attributes:
+        id: son nom.
+        size: le nombre de ses règles.
+        replaces: vrai s'il prend la place de toutes les règles.
+        rollback_to: révision dont il porte les règles, sous leurs numéros ; None pour un import.
+    """
+
+    id: str
+    size: int
+    replaces: bool
+    rollback_to: int | None = None
+
+
+class _Checked(NamedTuple):
+    """La politique qu'un lot ferait, et l'état de la base sur lequel elle a été construite."""
+
+    prepared: Prepared
+    policy_revision: int
+    after: int
+
+
+def _silent(_: int) -> None:
+    """Ne montre rien."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTransfer:
+    """Importe et exporte des règles."""
+
+    store: PolicyStore
+
+    async def import_rules(  # noqa: PLR0913 - ce qu'est un import
+        self,
+        file: TextIO,
+        form: RuleFormat,
+        *,
+        replaces: bool = False,
+        actor: Principal = SYSTEM,
+        key: IdempotencyKey | None = None,
+        progress: Callable[[int], None] = _silent,
+    ) -> Imported:
+        """Importe un fichier de règles, tout ou rien.
+
+        Args:
+            file: texte en UTF-8 ; un CSV s'ouvre avec `newline=""`.
+            form: `csv` ou `json`.
+            replaces: vrai si le fichier prend la place de toutes les règles ; sinon il s'y ajoute.
+            actor: son auteur, qui doit détenir `acl.rules:write` partout.
+            key: clé du client ; le même import, renvoyé, n'est fait qu'une fois.
+            progress: reçoit, au fil de la lecture, le nombre de règles lues.
+
+        Raises:
+            InvalidImportError: une ligne n'est pas admise, et la phrase la nomme ; rien n'est changé.
+            InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue ; rien n'est changé.
+            LastAdministratorError: plus aucun compte actif ne serait administrateur.
+            DatabaseUnavailableError: la base ne répond pas ; rien n'est changé.
+        """
+        await self.sweep()
+        async with self.opened() as batch_id:
+            count = await self._stage(batch_id, file, form, progress)
+            revision, added = await self.publish(Batch(batch_id, count, replaces), actor, key)
+        return Imported(revision, count, added)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[str]:
+        """Ouvre un lot, et le retire si le bloc ne va pas à son terme."""
+        batch_id = str(uuid4())
+        await self.store.adapter.open_batch(batch_id, "import")
+        try:
+            yield batch_id
+        except BaseException:
+            await to_the_end(self.store.adapter.drop(batch_id))
+            raise
+
+    async def export_rules(self, form: RuleFormat) -> AsyncIterator[str]:
+        """Écrit toutes les règles en vigueur, morceau par morceau, à un seul instant.
+
+        Args:
+            form: `csv` ou `json`.
+        """
+        first = True
+        async for packet in self.store.adapter.lines():
+            yield write_rules((PolicyRule(row[1], without_tail(row[2:])) for row in packet), form, first=first)
+            first = False
+        yield (write_rules((), form) if first else "") + closing(form)
+
+    async def sweep(self) -> None:
+        """Retire les lots des imports interrompus depuis longtemps."""
+        for batch_id in await self.store.adapter.abandoned(datetime.now(timezone.utc) - ABANDONED_AFTER):
+            await self.store.adapter.drop(batch_id)
+
+    async def _stage(self, batch_id: str, file: TextIO, form: RuleFormat, progress: Callable[[int], None]) -> int:
+        """Lit, vérifie et range un fichier, par paquets ; rend le nombre de règles."""
+        rules, count = read_rules(file, form), 0
+        while packet := await aside(partial(self._packet, rules), is_short=False):
+            await self.store.adapter.stage(batch_id, list(enumerate(packet, start=count + 1)))
+            count += len(packet)
+            progress(count)
+        return count
+
+    def _packet(self, rules: Iterator[NumberedRule]) -> list[PolicyRule]:
+        """Lit et vérifie quelques règles."""
+        return [self._admitted(line, rule) for line, rule in islice(rules, STAGED)]
+
+    def _admitted(self, line: int, rule: PolicyRule) -> PolicyRule:
+        """Rend une règle que le modèle admet.
+
+        Raises:
+            InvalidImportError: il ne l'admet pas.
+        """
+        try:
+            self.store.enforcer.schema.check(rule)
+        except InvalidRuleError as error:
+            message = f"Ligne {line} : {error.detail}"
+            raise InvalidImportError(message, line=line, **error.evidence) from error
+        return rule
+
+    async def _checked(self, batch: Batch) -> _Checked:
+        """Construit à côté la politique que le lot ferait, numéros compris, sans tenir le verrou du journal."""
+        async with self.store.replica.reading() as reading:
+            head = await self.store.log.head(reading)
+            after = 0 if batch.rollback_to is not None else max(head.rule_id, await self.store.adapter.last_id())
+            return _Checked(await self._prepared(batch, after), head.policy_revision, after)
+
+    async def _prepared(self, batch: Batch, after: int) -> Prepared:
+        """Lit les règles en vigueur, si elles restent, puis celles du lot.
+
+        Raises:
+            InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
+        """
+        staged = _shifted(self.store.adapter.lines(batch.id), after)
+        sources = (staged,) if batch.replaces else (self.store.adapter.lines(), staged)
+        try:
+            return await self.store.enforcer.read(*sources)
+        except PolicyUnreadableError as error:
+            if isinstance(error.__cause__, InvalidRuleError):
+                raise error.__cause__ from error
+            raise
+
+    async def publish(self, batch: Batch, actor: Principal, key: IdempotencyKey | None) -> tuple[int, int]:
+        """Vérifie un lot, puis le publie sous le verrou du journal.
+
+        Returns:
+            La révision et le nombre de règles ajoutées.
+        """
+        checked = await self._checked(batch)
+        async with self.store.replica.writing() as transaction:
+            known = await self.store.known(transaction, actor, key)
+            if known is not None:
+                await self.store.adapter.drop(batch.id)
+                return known, 0
+            self.store.actors.check(actor, *ADMINISTRATION)
+            current = await self._current(transaction, batch, checked)
+            await self.store.administrators.check_whole(current.prepared, actor, self.store.enforcer)
+            return await self._write(transaction, batch, current, actor, key)
+
+    async def _current(self, transaction: Transaction, batch: Batch, checked: _Checked) -> _Checked:
+        """Réserve les numéros du lot, et refait la politique si une autre écriture est passée entre-temps."""
+        policy_revision, after = transaction.check_ordered().policy_revision, 0
+        if batch.rollback_to is None:
+            after = (await self.store.adapter.reserve(transaction, batch.size + 1))[0] - 1
+        if (policy_revision, after) == (checked.policy_revision, checked.after):
+            return checked
+        return _Checked(await self._prepared(batch, after), policy_revision, after)
+
+    async def _write(
+        self,
+        transaction: Transaction,
+        batch: Batch,
+        current: _Checked,
+        actor: Principal,
+        key: IdempotencyKey | None,
+    ) -> tuple[int, int]:
+        """Écrit les règles du lot et son entrée du journal."""
+        after, prepared = current.after, current.prepared
+        with transaction.unfinished():
+            if batch.replaces:
+                await self.store.adapter.clear_policy()
+            added = await self.store.adapter.publish(batch.id, after)
+            await self.store.adapter.seal(batch.id)
+            payload = {"batch": batch.id, "after": after, "replaces": batch.replaces, "added": added}
+            payload |= {"rollback_to": batch.rollback_to} if batch.rollback_to is not None else {}
+            transaction.after_commit(lambda: self.store.enforcer.install(prepared))
+            revision = await self.store.replica.record(transaction, POLICY_IMPORTED, payload, actor=actor, key=key)
+        return revision, added
+
+
+async def _shifted(lines: AsyncIterator[Sequence[Any]], after: int) -> AsyncIterator[Sequence[Any]]:
+    """Donne aux lignes d'un lot le numéro qu'elles auront une fois publiées."""
+    async for packet in lines:
+        yield [(row[0] + after, *row[1:]) for row in packet]

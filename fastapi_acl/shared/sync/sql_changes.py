@@ -1,0 +1,111 @@
+"""Le journal ordonné dans une base SQL."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, final
+
+from sqlalchemy import Select, delete, func, insert, or_, select
+
+from fastapi_acl.shared.database.tables import changes_table
+from fastapi_acl.shared.sync.changes import LASTING_KINDS, Change, ChangeLog, IdempotencyKey
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement
+
+    from fastapi_acl.shared.database.base import Transaction
+
+
+@final
+class SQLChangeLog(ChangeLog):
+    """Les tables `acl_changes` et `acl_revision`."""
+
+    async def since(self, transaction: Transaction, revision: int, *, limit: int) -> Sequence[Change]:
+        """Rend les entrées d'après une révision."""
+        return await self._select(transaction, _where(changes_table.c.revision > revision).limit(limit))
+
+    async def live(self, transaction: Transaction) -> Sequence[Change]:
+        """Rend les entrées qui concernent encore des jetons vivants."""
+        return await self._select(transaction, _where(_is_live()))
+
+    async def last(self, transaction: Transaction, kind: str) -> Change | None:
+        """Rend la dernière entrée de cette nature."""
+        latest = _where(changes_table.c.kind == kind).order_by(None).order_by(changes_table.c.revision.desc())
+        return next(iter(await self._select(transaction, latest.limit(1))), None)
+
+    async def find(self, transaction: Transaction, actor: str, key: str) -> Change | None:
+        """Rend l'entrée d'une clé."""
+        known = _where(changes_table.c.actor == actor, changes_table.c.idempotency_key == key)
+        return next(iter(await self._select(transaction, known)), None)
+
+    async def holds(self, transaction: Transaction, change: Change) -> bool:
+        """Cherche une entrée par sa révision et son témoin."""
+        known = _where(changes_table.c.revision == change.revision, changes_table.c.change_id == change.change_id)
+        return bool(await self._select(transaction, known))
+
+    async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
+        """Rend la dernière révision écrite avant un instant, ou 0."""
+        query = select(func.max(changes_table.c.revision)).where(changes_table.c.at < instant)
+        return int(await transaction.connection.scalar(query) or 0)
+
+    async def discard(self, transaction: Transaction, up_to: int) -> int:
+        """Retire les entrées jusqu'à une révision."""
+        useless = delete(changes_table).where(
+            changes_table.c.revision <= up_to,
+            changes_table.c.kind.not_in(LASTING_KINDS),
+            or_(changes_table.c.live_until.is_(None), ~_is_live()),
+        )
+        result: Any = await transaction.connection.execute(useless)
+        return int(result.rowcount)
+
+    async def _write(self, transaction: Transaction, change: Change) -> None:
+        """Écrit une entrée."""
+        await transaction.connection.execute(insert(changes_table).values(**_columns(change)))
+
+    async def _select(self, transaction: Transaction, query: Select[Any]) -> list[Change]:
+        """Exécute une lecture et refait les entrées."""
+        return [_change(row) for row in (await transaction.connection.execute(query)).all()]
+
+
+def _where(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Lit, dans l'ordre, les entrées qui remplissent des conditions."""
+    return select(changes_table).where(*conditions).order_by(changes_table.c.revision)
+
+
+def _is_live() -> ColumnElement[bool]:
+    """Retient les entrées qui concernent encore des jetons vivants."""
+    alive: ColumnElement[bool] = changes_table.c.live_until > datetime.now(timezone.utc)
+    return alive
+
+
+def _columns(change: Change) -> dict[str, Any]:
+    """Range une entrée dans les colonnes de la table."""
+    return {
+        "revision": change.revision,
+        "at": change.at,
+        "actor": change.actor,
+        "kind": change.kind,
+        "payload": json.dumps(change.payload, separators=(",", ":")),
+        "live_until": change.live_until,
+        "change_id": change.change_id,
+        "idempotency_key": change.key.value if change.key else None,
+        "request_digest": change.key.digest if change.key else None,
+    }
+
+
+def _change(row: Any) -> Change:  # noqa: ANN401 - ligne SQLAlchemy
+    """Refait une entrée d'une ligne de la table."""
+    key = IdempotencyKey(row.idempotency_key, row.request_digest) if row.idempotency_key is not None else None
+    return Change(
+        revision=row.revision,
+        at=row.at,
+        actor=row.actor,
+        kind=row.kind,
+        payload=json.loads(row.payload),
+        live_until=row.live_until,
+        change_id=row.change_id,
+        key=key,
+    )

@@ -1,0 +1,64 @@
+"""Le stockage : ce qu'une base fournit à toutes les tranches, et le seul endroit qui choisit entre les bases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fastapi_acl.auth.infrastructure.repositories.auth_repository import (
+    MySQLAuthRepository,
+    PostgreSQLAuthRepository,
+    SQLiteAuthRepository,
+)
+from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
+from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
+from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.sync.sql_changes import SQLChangeLog
+
+if TYPE_CHECKING:
+    from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
+    from fastapi_acl.engine.adapters.base import PolicyAdapter
+    from fastapi_acl.shared.config import ACLConfig
+    from fastapi_acl.shared.database.base import AmbientDatabase
+    from fastapi_acl.shared.sync.changes import ChangeLog
+
+_REPOSITORIES: Final = {
+    "sqlite": SQLiteAuthRepository,
+    "postgresql": PostgreSQLAuthRepository,
+    "mysql": MySQLAuthRepository,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Ce qu'une base garde, et par quoi chaque tranche y accède.
+
+    Attributes:
+        database: connexions, transactions et schéma.
+        log: le journal ordonné.
+        adapter: les règles.
+        users: les comptes.
+        sessions: les sessions.
+    """
+
+    database: AmbientDatabase
+    log: ChangeLog
+    adapter: PolicyAdapter
+    users: IAuthRepository
+    sessions: ISessionRepository
+
+
+def create_storage(config: ACLConfig) -> Storage:
+    """Fait le stockage que `database_type` nomme ; aucune connexion n'est encore ouverte.
+
+    Raises:
+        ConfigurationError: le pilote manque, ou l'adresse ne se lit pas.
+    """
+    database = create_database(config)
+    return Storage(
+        database=database,
+        log=SQLChangeLog(database),
+        adapter=SQLPolicyAdapter(database),
+        users=_REPOSITORIES[config.database_type](database),
+        sessions=SQLSessionRepository(database),
+    )
