@@ -5,8 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aiomysql.connection import CLIENT  # type: ignore[import-untyped]
-from aiomysql.connection import Connection as Driver
+from aiomysql import connection as driver  # type: ignore[import-untyped]
 from sqlalchemy import event, insert, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -35,6 +34,9 @@ SESSION: Final = (
     f"innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS}, lock_wait_timeout = {COMMAND_TIMEOUT_SECONDS}"
 )
 """Réglages d'une session : une valeur trop longue est une erreur, jamais coupée ; aucun verrou ne s'attend sans fin."""
+
+SSL_CONNECTION_ERROR: Final = 2026
+"""Numéro que MySQL donne aux erreurs de TLS."""
 
 SNAPSHOT_OPTION: Final = "fastapi_acl_snapshot"
 
@@ -95,7 +97,7 @@ class MySQLDatabase(SQLDatabase):
         return insert(table).prefix_with("IGNORE")
 
 
-class _Connection(Driver):  # type: ignore[misc]  # aiomysql n'est pas typé
+class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pas typé
     """Connexion où chaque paquet attendu a une échéance, au-delà de laquelle elle est coupée.
 
     aiomysql n'en donne qu'à l'ouverture du socket, et `asyncio.wait_for` ferait, avant Python 3.12, changer de tâche au
@@ -115,19 +117,21 @@ class _Connection(Driver):  # type: ignore[misc]  # aiomysql n'est pas typé
         self._disarm()
 
     def close(self) -> None:
-        """Ferme la connexion et son alarme."""
+        """Ferme la connexion et son alarme ; d'une boucle qui n'existe plus, il n'y a qu'à l'oublier."""
         self._disarm()
-        super().close()
+        if self._loop.is_closed():
+            self._writer = self._reader = None
+        else:
+            super().close()
 
     async def _request_authentication(self) -> None:
         """S'authentifie, sauf si le serveur n'offre pas le chiffrement demandé, dont aiomysql se passerait.
 
         Raises:
-            ConnectionError: il ne l'offre pas.
+            OperationalError: il ne l'offre pas.
         """
-        if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
-            message = "le serveur n’offre pas TLS, que l’adresse demande"
-            raise ConnectionError(message)
+        if self._ssl_context is not None and not self.server_capabilities & driver.CLIENT.SSL:
+            raise driver.OperationalError(SSL_CONNECTION_ERROR, "le serveur n’offre pas TLS, que l’adresse demande")
         await super()._request_authentication()
 
     async def _read_packet(self, *arguments: Any) -> Any:  # noqa: ANN401 - idem
@@ -158,17 +162,25 @@ class _Connection(Driver):  # type: ignore[misc]  # aiomysql n'est pas typé
 
 
 async def _connect(**parameters: Any) -> _Connection:  # noqa: ANN401 - paramètres d'aiomysql
-    """Ouvre une connexion ; aiomysql n'a pas d'entrée publique pour une sous-classe."""
+    """Ouvre une connexion ; aiomysql n'a pas d'entrée publique pour une sous-classe, et tait la cause d'un échec.
+
+    Raises:
+        OperationalError: le serveur ne répond pas, ou refuse ; un certificat refusé y est dit.
+    """
     connection = _Connection(**parameters)
-    await connection._connect()  # noqa: SLF001
+    try:
+        await connection._connect()  # noqa: SLF001
+    except driver.OperationalError as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise driver.OperationalError(error.args[0], f"{error.args[1]}{cause}") from error
     connection.be_patient(COMMAND_TIMEOUT_SECONDS)
     return connection
 
 
 def _be_patient(connection: Connection, seconds: float) -> None:
     """Change le temps laissé au serveur sur cette connexion."""
-    driver: Any = connection.connection.driver_connection
-    driver.be_patient(seconds)
+    opened: Any = connection.connection.driver_connection
+    opened.be_patient(seconds)
 
 
 def _begin(connection: Connection) -> None:

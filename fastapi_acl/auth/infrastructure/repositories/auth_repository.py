@@ -57,9 +57,10 @@ class SQLAuthRepository(IAuthRepository):
         return self._required(await self._find(SQLAuthUserModel.id == str(user_id)))
 
     async def find_by_username(self, username: str) -> AuthUser | None:
-        """Cherche un compte par son nom replié."""
+        """Cherche un compte par son nom replié ; aucun ne finit par une espace, que MySQL oublierait de comparer."""
         key = canonical(username)
-        return await self._find(SQLAuthUserModel.username_key == key) if _is_storable(key) else None
+        named = SQLAuthUserModel.username_key == key
+        return await self._find(named) if _is_storable(key) and not key.endswith(" ") else None
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
