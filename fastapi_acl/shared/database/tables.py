@@ -111,7 +111,7 @@ changes_table: Final = Table(
     Column("kind", String(64), nullable=False),
     Column("payload", LongText, nullable=False),
     Column("live_until", UTCDateTime(), nullable=True),
-    Column("change_id", String(36), nullable=False, server_default=""),
+    Column("change_id", String(36), nullable=False, server_default=text("''")),
     Column("idempotency_key", String(64), nullable=True),
     Column("request_digest", String(64), nullable=True),
     Index("ix_acl_changes_live_until", "live_until"),

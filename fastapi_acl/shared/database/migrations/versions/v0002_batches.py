@@ -29,7 +29,7 @@ def _extend_revision() -> None:
 
 
 def _extend_changes() -> None:
-    add_column("acl_changes", sa.Column("change_id", sa.String(36), nullable=False, server_default=""))
+    add_column("acl_changes", sa.Column("change_id", sa.String(36), nullable=False, server_default=sa.text("''")))
     add_column("acl_changes", sa.Column("idempotency_key", sa.String(64), nullable=True))
     add_column("acl_changes", sa.Column("request_digest", sa.String(64), nullable=True))
     create_index("uq_acl_changes_actor", "acl_changes", ["actor", "idempotency_key"], unique=True)
