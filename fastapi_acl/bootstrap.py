@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import secrets
@@ -13,8 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
 from fastapi_acl.engine.guard import ADMINISTRATION
+from fastapi_acl.engine.rule_files import read_rules
 from fastapi_acl.engine.schema import administrator_rules
-from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, InvalidInputError, UserAlreadyExistsError
+from fastapi_acl.shared.exceptions import (
+    ACLException,
+    ConfigurationError,
+    InvalidImportError,
+    InvalidInputError,
+    UserAlreadyExistsError,
+)
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
@@ -197,14 +203,10 @@ class Bootstrap:
             ConfigurationError: le fichier n'est pas un CSV en UTF-8 ; le message nomme la ligne.
         """
         with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
             try:
-                for values in reader:
-                    if values and not values[0].startswith("#"):
-                        ptype, *fields = (value.strip() for value in values)
-                        yield reader.line_num, PolicyRule.of(ptype, fields)
-            except (csv.Error, UnicodeDecodeError) as error:
-                message = f"{path}, ligne {reader.line_num} : le CSV est illisible ({error})."
+                yield from read_rules(file, "csv")
+            except InvalidImportError as error:
+                message = f"{path} : {error.detail}"
                 raise ConfigurationError(message) from error
 
     async def _resolved(self, number: int, rule: PolicyRule) -> PolicyRule:

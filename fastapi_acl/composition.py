@@ -24,8 +24,10 @@ from fastapi_acl.bootstrap import Bootstrap
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.enforcer import PolicyEnforcer
 from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
+from fastapi_acl.engine.history import PolicyHistory
 from fastapi_acl.engine.schema import load_model
 from fastapi_acl.engine.store import PolicyMemory, PolicyStore
+from fastapi_acl.engine.transfer import PolicyTransfer
 from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
 from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
 from fastapi_acl.shared.sync.replica import Replica
@@ -52,10 +54,13 @@ class Composition:
     """
 
     database: AmbientDatabase
+    storage: Storage
     replica: Replica
     enforcer: PolicyEnforcer
     authorizer: PolicyAuthorizer
     store: PolicyStore
+    transfer: PolicyTransfer
+    history: PolicyHistory
     users: IAuthRepository
     hasher: IPasswordHasher
     tokens: ITokenService
@@ -101,15 +106,19 @@ def compose(
     escalation = EscalationGuard(enforcer.schema)
     store = PolicyStore(stored.adapter, enforcer, replica, log, escalation, administrators, actors)
     enforcer.bind(store)
+    transfer = PolicyTransfer(store)
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
     tokens = JWTTokenService(token_settings(config))
     register = RegisterUseCase(users, hasher, SyntaxEmailValidator(), config.password_min_length)
     return Composition(
         database=database,
+        storage=stored,
         replica=replica,
         enforcer=enforcer,
         authorizer=authorizer,
         store=store,
+        transfer=transfer,
+        history=PolicyHistory(store, transfer),
         users=users,
         hasher=hasher,
         tokens=tokens,

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
     from fastapi_acl.engine.authorizer import RequestBuilder
     from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.history import PolicyHistory
     from fastapi_acl.engine.store import PolicyStore
+    from fastapi_acl.engine.transfer import PolicyTransfer
     from fastapi_acl.shared.identity import Authenticator, Authorizer
 
 logger = get_logger("manager")
@@ -214,17 +216,22 @@ class ACLManager:
             ConfigurationError: le fichier manque, ou une de ses lignes est fautive.
             DatabaseUnavailableError: la base ne répond pas.
         """
-        await self._load()
+        await self.load()
         return await self._parts.bootstrap.apply_policy_file()
 
-    async def _load(self) -> None:
-        """Met le schéma à jour et charge les mémoires."""
+    async def load(self) -> None:
+        """Met le schéma à jour et charge les mémoires, sans démarrer : ce qu'il faut à un outil d'exploitation.
+
+        Raises:
+            DatabaseUnavailableError: la base ne répond pas.
+            PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; le journal la nomme.
+        """
         await self._parts.database.migrate()
         await self._parts.replica.refresh()
 
     async def _start(self) -> None:
         """Démarre : schéma, mémoires, premier démarrage (peut-être celui d'un voisin), identité de développement."""
-        await self._load()
+        await self.load()
         await self._parts.bootstrap.run()
         await self._parts.replica.refresh()
         self._developer = await self._find_developer()
@@ -264,6 +271,14 @@ class ACLManager:
     def get_policy_store(self) -> PolicyStore:
         """Rend le chemin des changements de règles."""
         return self._parts.store
+
+    def get_policy_transfer(self) -> PolicyTransfer:
+        """Rend l'import et l'export des règles."""
+        return self._parts.transfer
+
+    def get_policy_history(self) -> PolicyHistory:
+        """Rend l'histoire des règles : journal, retour en arrière, compaction."""
+        return self._parts.history
 
     def get_auth_repository(self) -> IAuthRepository:
         """Rend le dépôt des comptes."""

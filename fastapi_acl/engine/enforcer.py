@@ -520,17 +520,12 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def install(self, rules: Iterable[PolicyRule] | Prepared) -> None:
         """Met en service une politique entière, d'une seule affectation."""
         prepared = rules if isinstance(rules, Prepared) else self.prepare(Loaded(_by_type(rules)))
-        before = self._put(prepared).model
-        if len(before) >= SHORT_POLICY:
-            threading.Thread(target=before.dismantle, name="fastapi-acl-dismantle", daemon=True).start()
-
-    def _put(self, prepared: Prepared) -> Prepared:
-        """Met une politique en service, et rend celle qui l'était."""
+        before = self.model
         with self._sequence:
-            before = Prepared(self.model, self.rm_map, self._deciders.get(DEFAULT_CONTEXT), self._report)
             self.model, self.rm_map, self._report, self._loaded = (*prepared[:2], prepared.loaded, True)
             self._keep(DEFAULT_CONTEXT, prepared.decider)
-        return before
+        if len(before) >= SHORT_POLICY:
+            threading.Thread(target=before.dismantle, name="fastapi-acl-dismantle", daemon=True).start()
 
     def apply(self, change: PolicyChange) -> None:
         """Met en service un changement déjà validé par la base ; la taille de la politique n'y change rien."""
@@ -562,11 +557,14 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def trial_of(self, prepared: Prepared) -> Iterator[PolicyEnforcer]:
         """Décide, le temps d'un bloc sans attente, sous une politique entière construite à côté."""
         with self._sequence:
-            before = self._put(prepared)
+            kept = self._model, self.rm_map, self._deciders, self._hot
+            prepared.model.join(self._sequence)
+            self._model, self.rm_map, self._deciders, self._hot = prepared.model, prepared.managers, {}, None
+            self._keep(DEFAULT_CONTEXT, prepared.decider)
             try:
                 yield self
             finally:
-                _ = self._put(before)
+                self._model, self.rm_map, self._deciders, self._hot = kept
 
     def _effective(self, change: PolicyChange) -> PolicyChange:
         """Rend ce qu'un changement change vraiment, chaque règle une fois ; rien n'a encore été touché.

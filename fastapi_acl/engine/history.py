@@ -99,7 +99,7 @@ class PolicyHistory:
             change = await self._way_to(target)
             if not change:
                 return transaction.check_ordered().revision
-            if self._is_short(change, target):
+            if len(change.added) + len(change.removed) <= PACKET:
                 self.store.enforcer.check(change)
                 await self.store.administrators.check(change, actor, self.store.enforcer)
                 return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
@@ -161,12 +161,6 @@ class PolicyHistory:
 
     # --- revenir ----------------------------------------------------------------------------------------------------
 
-    def _is_short(self, change: PolicyChange, target: Numbered) -> bool:
-        """Dit si un changement tient dans une entrée du journal, et si aucun de ses numéros n'est pris."""
-        kept = [rule for rule in self.store.enforcer.rules if rule in target]
-        taken = set(self.store.enforcer.numbers(kept))
-        return len(change.added) + len(change.removed) <= PACKET and taken.isdisjoint(change.ids)
-
     async def _replace_all(
         self, to_revision: int, target: Numbered, actor: Principal, key: IdempotencyKey | None
     ) -> int:
@@ -184,14 +178,15 @@ class PolicyHistory:
         return revision
 
     async def _way_to(self, target: Numbered) -> PolicyChange:
-        """Rend ce qui mène des règles en vigueur à d'autres, sans celles des comptes supprimés."""
-        current = dict.fromkeys(self.store.enforcer.rules)
-        missing = {rule: number for rule, number in target.items() if rule not in current}
+        """Rend ce qui mène des règles en vigueur à d'autres, à leur place, sans celles des comptes supprimés."""
+        rules = self.store.enforcer.rules
+        current = dict(zip(rules, self.store.enforcer.numbers(rules), strict=True))
+        missing = {rule: number for rule, number in target.items() if current.get(rule) != number}
         gone = await self._deleted({value for rule in missing for value in rule.values})
         wanted = {rule: number for rule, number in missing.items() if gone.isdisjoint(rule.values)}
         return PolicyChange(
             added=tuple(wanted),
-            removed=tuple(rule for rule in current if rule not in target),
+            removed=tuple(rule for rule, number in current.items() if target.get(rule) != number),
             ids=tuple(wanted.values()),
         )
 

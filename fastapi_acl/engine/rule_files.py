@@ -1,6 +1,7 @@
 """Les fichiers de règles, CSV de Casbin et JSON, lus et écrits règle par règle, sans tenir le fichier en mémoire.
 
-Une virgule, un guillemet ou une espace de bord dans une valeur se mettent entre guillemets (RFC 4180) ; le JSON est une
+Dans le CSV, une virgule ou un guillemet se met entre guillemets (RFC 4180) ; une ligne dont la première valeur l'est se
+prend à la lettre, et les autres perdent leurs espaces de bord. Le JSON est une
 liste d'objets `{"ptype": "p", "values": ["role:reader", "document", "read", "allow"]}`, ou un objet par ligne.
 
 Source: https://casbin.org/docs/policy-storage
@@ -90,16 +91,17 @@ class _Lines:
 
 
 def _read_csv(file: TextIO) -> Iterator[NumberedRule]:
-    """Lit un CSV ; hors des guillemets, les espaces de bord ne comptent pas."""
+    """Lit un CSV ; les espaces de bord ne comptent pas, sauf sur une ligne que des guillemets ouvrent."""
     lines = _Lines(file)
     reader = csv.reader(lines, skipinitialspace=True, strict=True)
+    line = 1
     try:
         for values in reader:
-            if values and not values[0].startswith("#") and any(values):
-                exact = values if '"' in lines.current else [value.strip() for value in values]
-                yield reader.line_num, PolicyRule.of(exact[0].strip(), exact[1:])
+            if any(values) and not values[0].startswith("#"):
+                exact = values if lines.current.startswith('"') else [value.strip() for value in values]
+                yield line, PolicyRule.of(exact[0].strip(), exact[1:])
+            line = reader.line_num + 1
     except (csv.Error, UnicodeDecodeError) as error:
-        line = reader.line_num + isinstance(error, UnicodeDecodeError)
         raise _unreadable(line, f"le CSV est illisible ({error})") from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, replace
 from itertools import filterfalse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi_acl.engine.guard import ACCOUNTS, ADMINISTRATION
 from fastapi_acl.shared.exceptions import (
@@ -16,7 +16,7 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
 from fastapi_acl.shared.policy import PolicyChange
-from fastapi_acl.shared.sync.changes import POLICY_CHANGED
+from fastapi_acl.shared.sync.changes import POLICY_CHANGED, ROW_QUARANTINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -169,6 +169,28 @@ class PolicyStore:
             change = PolicyChange(removed=self.enforcer.rules_naming(f"{USER_PREFIX}{user_id}"))
             if change:
                 _ = await self.put(transaction, change, actor)
+
+    async def quarantine(self, row_id: int, actor: Principal = SYSTEM) -> Mapping[str, Any]:
+        """Écarte une ligne de la base, illisible ou non ; le journal la garde, colonne par colonne, puis tout se relit.
+
+        C'est le remède quand une ligne écrite à la main empêche de charger la politique.
+
+        Args:
+            row_id: numéro de la ligne, que le journal d'événements nomme.
+            actor: son auteur.
+
+        Returns:
+            La ligne écartée.
+
+        Raises:
+            RuleNotFoundError: aucune ligne n'a ce numéro.
+            PolicyUnreadableError: une autre ligne empêche encore de charger la politique.
+        """
+        async with self.replica.recording() as transaction:
+            row = await self.adapter.take(row_id)
+            _ = await self.replica.record(transaction, ROW_QUARANTINED, {"row": row}, actor=actor)
+        await self.replica.reload()
+        return row
 
     async def require_authority(self, user_id: str, actor: Principal) -> None:
         """Vérifie que l'auteur peut encore toucher à ce compte.

@@ -239,6 +239,9 @@ class PolicyTransfer:
             if batch.replaces:
                 await self.store.adapter.clear_policy()
             added = await self.store.adapter.publish(batch.id, after)
+            if not added and not batch.replaces:
+                await self.store.adapter.drop(batch.id)
+                return transaction.check_ordered().revision, 0
             await self.store.adapter.seal(batch.id)
             payload = {"batch": batch.id, "after": after, "replaces": batch.replaces, "added": added}
             payload |= {"rollback_to": batch.rollback_to} if batch.rollback_to is not None else {}

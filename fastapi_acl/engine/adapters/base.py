@@ -80,6 +80,14 @@ class PolicyAdapter(AsyncAdapter, ABC):
         """Retire toutes les règles."""
 
     @abstractmethod
+    async def take(self, row_id: int) -> Mapping[str, Any]:
+        """Retire une ligne par son numéro, quoi qu'elle contienne, et la rend colonne par colonne.
+
+        Raises:
+            RuleNotFoundError: aucune ligne n'a ce numéro.
+        """
+
+    @abstractmethod
     async def open_batch(self, batch_id: str, kind: str) -> None:
         """Ouvre un lot (`import` ou `snapshot`), que rien ne lit encore."""
 

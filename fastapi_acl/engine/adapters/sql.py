@@ -137,6 +137,15 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
             await session.execute(delete(_RULES))
         return True
 
+    async def take(self, row_id: int) -> Mapping[str, Any]:
+        """Retire une ligne par son numéro et la rend."""
+        async with self._session_scope() as session:
+            row = (await session.execute(_QUERY.where(_RULES.c.id == row_id))).one_or_none()
+            if row is None:
+                raise RuleNotFoundError(id=row_id)
+            await session.execute(delete(_RULES).where(_RULES.c.id == row_id))
+        return dict(row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
+
     async def open_batch(self, batch_id: str, kind: str) -> None:
         """Ouvre un lot."""
         row = {"id": batch_id, "kind": kind, "created_at": datetime.now(timezone.utc), "published": False}

@@ -132,6 +132,10 @@ class Replica:
         """Ouvre une lecture cohérente de la base."""
         return self._database.snapshot()
 
+    def recording(self) -> AbstractAsyncContextManager[Transaction]:
+        """Ouvre une transaction ordonnée sans mettre les mémoires à jour : quand elles ne peuvent pas l'être."""
+        return self._database.transaction(log=True)
+
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Transaction]:
         """Ouvre une transaction ordonnée, mémoires à jour, ou se joint à celle qui est ouverte."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+    from fastapi_acl.shared.sync.changes import IdempotencyKey
 
 
 class IPolicyRules(Protocol):
@@ -27,10 +28,11 @@ class IPolicyRules(Protocol):
             DatabaseUnavailableError: la base ne répond pas.
         """
 
-    async def change(self, change: PolicyChange, actor: Principal) -> int:
-        """Fait un changement, tout ou rien, et rend sa révision.
+    async def change(self, change: PolicyChange, actor: Principal, *, key: IdempotencyKey | None = None) -> int:
+        """Fait un changement, tout ou rien, et rend sa révision ; renvoyé sous la même clé, il n'est fait qu'une fois.
 
         Raises:
+            IdempotencyKeyReusedError: la clé a déjà servi à une autre demande.
             InvalidRuleError: une règle n'est pas admise.
             RuleAlreadyExistsError: une règle à ajouter existe déjà.
             RuleNotFoundError: une règle à retirer n'existe pas.

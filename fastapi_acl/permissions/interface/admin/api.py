@@ -1,8 +1,10 @@
 """Routes d'administration : lire et changer les règles de politique."""
 
+import hashlib
+import json
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 
 from fastapi_acl.permissions.interface.dependencies import PolicyRulesDep
 from fastapi_acl.permissions.interface.schemas import (
@@ -16,6 +18,7 @@ from fastapi_acl.permissions.interface.schemas import (
 )
 from fastapi_acl.shared.exceptions import (
     EscalationRefusedError,
+    IdempotencyKeyReusedError,
     InvalidRequestError,
     InvalidRuleError,
     LastAdministratorError,
@@ -26,12 +29,35 @@ from fastapi_acl.shared.http.problems import GUARDED, ProblemRoute, problems
 from fastapi_acl.shared.http.security import require
 from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.policy import PolicyChange
+from fastapi_acl.shared.sync.changes import IdempotencyKey
 
 router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=ProblemRoute)
 
 RulesReader = Annotated[Principal, Depends(require("acl.rules:read"))]
 RulesWriter = Annotated[Principal, Depends(require("acl.rules:write"))]
 Filter = Annotated[str | None, Query(min_length=1, max_length=250)]
+
+
+async def idempotency_key(
+    request: Request,
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            pattern="^[!-~]{1,64}$",
+            description="Clé choisie par le client : la même écriture, renvoyée, n'est faite qu'une fois.",
+        ),
+    ] = None,
+) -> IdempotencyKey | None:
+    """Lit la clé d'idempotence, et l'empreinte de la demande : méthode, adresse et corps, à l'écriture près."""
+    if key is None:
+        return None
+    body = json.dumps(await request.json(), sort_keys=True)
+    asked = json.dumps([request.method, request.url.path, body])
+    return IdempotencyKey(key, hashlib.sha256(asked.encode()).hexdigest())
+
+
+IdempotencyKeyDep = Annotated[IdempotencyKey | None, Depends(idempotency_key)]
 
 
 async def rule_filters(  # noqa: PLR0913, PLR0917 - une par colonne
@@ -80,12 +106,16 @@ async def list_rules(
 @router.post(
     "/rules",
     status_code=201,
-    responses=problems(*GUARDED, InvalidRuleError, RuleAlreadyExistsError, EscalationRefusedError),
+    responses=problems(
+        *GUARDED, InvalidRuleError, IdempotencyKeyReusedError, RuleAlreadyExistsError, EscalationRefusedError
+    ),
 )
-async def add_rules(body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDep) -> RulesAdded:
+async def add_rules(
+    body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDep, key: IdempotencyKeyDep
+) -> RulesAdded:
     """Ajoute des règles, toutes ou aucune ; nul n'accorde ce qu'il ne détient pas."""
     added = body.to_rules()
-    return RulesAdded(revision=await rules.change(PolicyChange(added=added), actor), added=len(added))
+    return RulesAdded(revision=await rules.change(PolicyChange(added=added), actor, key=key), added=len(added))
 
 
 @router.put(
@@ -93,23 +123,36 @@ async def add_rules(body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDe
     responses=problems(
         *GUARDED,
         InvalidRuleError,
+        IdempotencyKeyReusedError,
         RuleAlreadyExistsError,
         RuleNotFoundError,
         EscalationRefusedError,
         LastAdministratorError,
     ),
 )
-async def replace_rule(body: ReplaceRuleRequest, actor: RulesWriter, rules: PolicyRulesDep) -> RuleReplaced:
-    """Remplace une règle par une autre, en une fois."""
-    change = PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),))
-    return RuleReplaced(revision=await rules.change(change, actor))
+async def replace_rule(
+    body: ReplaceRuleRequest, actor: RulesWriter, rules: PolicyRulesDep, key: IdempotencyKeyDep
+) -> RuleReplaced:
+    """Remplace une règle par une autre, en une fois et à la même place."""
+    change = PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),), in_place=True)
+    return RuleReplaced(revision=await rules.change(change, actor, key=key))
 
 
 @router.delete(
     "/rules",
-    responses=problems(*GUARDED, InvalidRuleError, RuleNotFoundError, EscalationRefusedError, LastAdministratorError),
+    responses=problems(
+        *GUARDED,
+        InvalidRuleError,
+        IdempotencyKeyReusedError,
+        RuleNotFoundError,
+        EscalationRefusedError,
+        LastAdministratorError,
+    ),
 )
-async def remove_rules(body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDep) -> RulesRemoved:
+async def remove_rules(
+    body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDep, key: IdempotencyKeyDep
+) -> RulesRemoved:
     """Retire exactement ces règles, toutes ou aucune."""
     removed = body.to_rules()
-    return RulesRemoved(revision=await rules.change(PolicyChange(removed=removed), actor), removed=len(removed))
+    change = PolicyChange(removed=removed)
+    return RulesRemoved(revision=await rules.change(change, actor, key=key), removed=len(removed))

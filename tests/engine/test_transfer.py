@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from fastapi_acl import ACLManager
+from fastapi_acl.engine.transfer import STAGED, Imported
+from fastapi_acl.shared.exceptions import (
+    IdempotencyKeyReusedError,
+    InvalidImportError,
+    InvalidRuleError,
+    LastAdministratorError,
+    PermissionDeniedError,
+)
+from fastapi_acl.shared.identity import Principal
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from fastapi_acl.shared.sync.changes import IdempotencyKey
+from tests.support.app import config
+from tests.support.rules import stored
+
+READ = PolicyRule("p", ("role:reader", "document", "read", "allow"))
+
+
+@pytest.fixture
+async def manager(database_settings: dict[str, Any]) -> AsyncIterator[ACLManager]:
+    manager = ACLManager(config(**database_settings))
+    await manager.initialize()
+    yield manager
+    await manager.close()
+
+
+async def imported(manager: ACLManager, text: str, form: Any = "csv", **options: Any) -> Imported:
+    return await manager.get_policy_transfer().import_rules(io.StringIO(text, newline=""), form, **options)
+
+
+async def exported(manager: ACLManager, form: Any) -> str:
+    return "".join([part async for part in manager.get_policy_transfer().export_rules(form)])
+
+
+async def same(manager: ACLManager) -> dict[PolicyRule, int]:
+    """Rend les règles, dont la mémoire et la base disent la même chose, numéros compris."""
+    enforcer = manager.get_enforcer()
+    kept = await stored(manager._parts.storage.adapter)
+    assert dict(zip(enforcer.rules, enforcer.numbers(enforcer.rules), strict=True)) == kept
+    return kept
+
+
+async def batches(manager: ACLManager) -> list[str]:
+    return await manager._parts.storage.adapter.abandoned(datetime.now(timezone.utc) + timedelta(days=1))
+
+
+async def administrator(manager: ACLManager) -> Principal:
+    account = await manager.get_auth_repository().find_by_username("admin")
+    assert account is not None
+    return Principal(id=str(account.id))
+
+
+def many(count: int) -> str:
+    return "".join(f"p, role:r{index}, document:{index}, read, allow\n" for index in range(count))
+
+
+async def test_an_import_adds_what_is_missing_in_one_change(manager: ACLManager) -> None:
+    await manager.get_policy_store().change(PolicyChange(added=(READ,)))
+    before = await same(manager)
+    seen: list[int] = []
+
+    done = await imported(manager, f"p, {', '.join(READ.values)}\n" + many(2 * STAGED) + many(3), progress=seen.append)
+
+    assert done == Imported(manager.get_policy_store().revision, 2 * STAGED + 4, 2 * STAGED)
+    assert seen == [STAGED, 2 * STAGED, 2 * STAGED + 4]
+    after = await same(manager)
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 2 * STAGED
+    assert list(after) == [*before, *list(after)[len(before) :]]
+    assert (await manager.get_policy_history().changes(since=done.revision - 1))[0].kind == "policy_imported"
+
+
+async def test_an_import_may_take_the_place_of_every_rule(manager: ACLManager) -> None:
+    await manager.get_policy_store().change(PolicyChange(added=(READ,)))
+
+    done = await imported(manager, many(3), replaces=True)
+
+    assert done.added == 3
+    assert list(await same(manager)) == [
+        PolicyRule("p", (f"role:r{n}", f"document:{n}", "read", "allow")) for n in range(3)
+    ]
+
+
+async def test_an_import_that_adds_nothing_is_no_change(manager: ACLManager) -> None:
+    await imported(manager, many(3))
+
+    done = await imported(manager, many(3))
+
+    assert (done.revision, done.added) == (manager.get_policy_store().revision, 0)
+    assert await imported(manager, "") == Imported(done.revision, 0, 0)
+    assert await batches(manager) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("p, role:x, document", "attend 4 valeurs"),
+        ("zz, a", "type de règle inconnu"),
+        ("p, mallory, document, read, allow", "sujet"),
+        ('p, "role:x', "CSV"),
+        ("p, role:x, " + "d" * 251 + ", read, allow", "250"),
+    ],
+)
+async def test_a_bad_line_is_named_and_nothing_is_changed(manager: ACLManager, line: str, reason: str) -> None:
+    before, revision = await same(manager), manager.get_policy_store().revision
+
+    with pytest.raises(InvalidImportError, match=rf"^Ligne {STAGED + 2} : .*{reason}"):
+        await imported(manager, many(STAGED + 1) + line + "\n" + many(2))
+
+    assert (await same(manager), manager.get_policy_store().revision) == (before, revision)
+    assert await batches(manager) == []
+
+
+@pytest.mark.parametrize(
+    "links", ["g, role:a, role:b\ng, role:b, role:a\n", "".join(f"g, role:l{n}, role:l{n + 1}\n" for n in range(10))]
+)
+async def test_a_cycle_or_too_long_a_chain_is_refused(manager: ACLManager, links: str) -> None:
+    before = await same(manager)
+
+    with pytest.raises(InvalidRuleError):
+        await imported(manager, many(2) + links)
+
+    assert await same(manager) == before
+    assert await batches(manager) == []
+
+
+async def test_a_cycle_with_a_rule_already_there_is_refused(manager: ACLManager) -> None:
+    await manager.get_policy_store().change(PolicyChange(added=(PolicyRule("g", ("role:a", "role:b")),)))
+
+    with pytest.raises(InvalidRuleError):
+        await imported(manager, "g, role:b, role:a\n")
+
+
+async def test_what_is_exported_is_what_is_imported(manager: ACLManager) -> None:
+    odd = ("p", ("role:x", ' bords "et", virgules ', "read", "allow"))
+    await manager.get_policy_store().change(PolicyChange(added=(READ, PolicyRule(*odd))))
+    before = list(await same(manager))
+    for form in ("csv", "json"):
+        text = await exported(manager, form)
+
+        await imported(manager, text, form, replaces=True)
+
+        assert list(await same(manager)) == before
+        assert await exported(manager, form) == text
+
+
+async def test_an_import_asks_for_the_right_to_write_every_rule(manager: ACLManager) -> None:
+    with pytest.raises(PermissionDeniedError):
+        await imported(manager, many(1), actor=Principal(id="nobody"))
+
+    assert await batches(manager) == []
+
+
+async def test_an_import_cannot_remove_the_last_administrator(manager: ACLManager) -> None:
+    before = await same(manager)
+    actor = await administrator(manager)
+
+    with pytest.raises(LastAdministratorError):
+        await imported(manager, many(1), actor=actor, replaces=True)
+    with pytest.raises(LastAdministratorError):
+        await imported(manager, "p, role:admin, *, *, deny\n", actor=actor)
+
+    assert await same(manager) == before
+    kept = await exported(manager, "csv")
+    assert (await imported(manager, kept + many(1), actor=actor, replaces=True)).added == len(before) + 1
+
+
+async def test_the_same_import_sent_again_is_one_change(manager: ACLManager) -> None:
+    key = IdempotencyKey("k", "d")
+    first = await imported(manager, many(2), key=key)
+
+    again = await imported(manager, many(2), key=key, replaces=True)
+
+    assert again.revision == first.revision == manager.get_policy_store().revision
+    with pytest.raises(IdempotencyKeyReusedError):
+        await imported(manager, many(2), key=IdempotencyKey("k", "autre"))
+    assert await batches(manager) == []
+
+
+async def test_a_change_made_while_an_import_is_prepared_is_kept(
+    manager: ACLManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = manager.get_policy_transfer()
+    checked = type(transfer)._checked
+
+    async def slow(*arguments: Any) -> Any:
+        result = await checked(*arguments)
+        await manager.get_policy_store().change(PolicyChange(added=(READ,)))
+        return result
+
+    monkeypatch.setattr(type(transfer), "_checked", slow)
+
+    await imported(manager, many(5))
+
+    rules = await same(manager)
+    assert READ in rules
+    assert len([rule for rule in rules if rule.values[0].startswith("role:r") and rule != READ]) == 5
+
+
+async def test_another_process_sees_an_import(manager: ACLManager, database_settings: dict[str, Any]) -> None:
+    other = ACLManager(config(**database_settings))
+    await other.load()
+
+    await imported(manager, many(5))
+    await other._parts.replica.refresh()
+
+    assert await same(other) == await same(manager)
+    await other.close()
+
+
+async def test_a_cancelled_import_leaves_nothing(manager: ACLManager) -> None:
+    before = await same(manager)
+    for wait in range(12):
+        task = asyncio.create_task(imported(manager, many(STAGED)))
+        await asyncio.sleep(wait / 20)
+        task.cancel()
+        done = await asyncio.gather(task, return_exceptions=True)
+
+        after = await same(manager)
+        assert after == before or isinstance(done[0], (Imported, asyncio.CancelledError))
+        assert len(after) in {len(before), len(before) + STAGED}
+        assert await batches(manager) == []
+
+
+async def test_an_abandoned_batch_is_swept_by_a_later_import(
+    manager: ACLManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = manager._parts.storage.adapter
+    await adapter.open_batch("mort", "import")
+    await adapter.stage("mort", [(1, READ)])
+    monkeypatch.setattr("fastapi_acl.engine.transfer.ABANDONED_AFTER", timedelta(0))
+
+    await imported(manager, many(1))
+
+    assert await batches(manager) == []
+    assert await stored(adapter, "mort") == {}
