@@ -30,7 +30,7 @@ MIGRATION_LOCK: Final = "CONCAT('fastapi_acl_migration:', SHA1(DATABASE()))"
 """Nom du verrou de migration : propre à la base, et dans les 64 caractères que MySQL admet."""
 
 SESSION: Final = (
-    "SET SESSION sql_mode = 'TRADITIONAL', time_zone = '+00:00', "
+    "SET SESSION sql_mode = 'TRADITIONAL,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00', "
     f"innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS}, lock_wait_timeout = {COMMAND_TIMEOUT_SECONDS}"
 )
 """Réglages d'une session : une valeur trop longue est une erreur, jamais coupée ; aucun verrou ne s'attend sans fin."""

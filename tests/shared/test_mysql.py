@@ -1,0 +1,212 @@
+"""Ce que MySQL a en propre : des échéances que son pilote n'a pas, un verrou nommé, une session stricte."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, literal, select, text
+
+from fastapi_acl.shared.database import mysql
+from fastapi_acl.shared.database.mysql import MIGRATION_LOCK, MySQLDatabase
+from fastapi_acl.shared.database.tables import batch_rules_table, metadata
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+
+TWO_LOOPS = """
+import asyncio, gc, sys
+from sqlalchemy import text
+from fastapi_acl.shared.database.mysql import MySQLDatabase
+async def ask():
+    async with database.session() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+async def again():
+    database.abandon()
+    await ask()
+    await database.close()
+database = MySQLDatabase(sys.argv[1])
+asyncio.run(ask())
+gc.collect()
+asyncio.run(again())
+gc.collect()
+"""
+
+
+@pytest.fixture
+async def database(mysql_uri: str) -> AsyncIterator[MySQLDatabase]:
+    database = MySQLDatabase(mysql_uri)
+    yield database
+    await database.close()
+
+
+async def ask(database: MySQLDatabase, question: str) -> Any:
+    async with database.session() as session:
+        return await session.scalar(text(question))
+
+
+async def seconds(work: Any) -> float:
+    """Temps que met un travail qui échoue."""
+    start = asyncio.get_running_loop().time()
+    with pytest.raises(DatabaseUnavailableError):
+        await work
+    return asyncio.get_running_loop().time() - start
+
+
+@asynccontextmanager
+async def lock_held(uri: str) -> AsyncIterator[None]:
+    """Une autre réplique, qui migre."""
+    other = MySQLDatabase(uri)
+    async with other.engine.connect() as connection:
+        assert await connection.scalar(text(f"SELECT GET_LOCK({MIGRATION_LOCK}, 0)")) == 1
+        yield
+        await connection.execute(text(f"SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
+    await other.close()
+
+
+async def test_a_command_without_an_answer_is_cut_and_the_next_one_is_served(
+    database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
+
+    elapsed = await seconds(ask(database, "SELECT SLEEP(5)"))
+
+    assert 0.4 < elapsed < 2
+    assert await ask(database, "SELECT 1") == 1
+
+
+async def test_a_deadline_starts_again_with_each_command(
+    database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
+
+    async with database.session() as session:
+        slept = [await session.scalar(text("SELECT SLEEP(0.3)")) for _ in range(4)]
+    await asyncio.sleep(0.7)
+
+    assert slept == [0] * 4
+    assert await ask(database, "SELECT 1") == 1
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_unavailable_within_a_second() -> None:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _ = await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
+    database = MySQLDatabase(f"mysql://acl@127.0.0.1:{server.sockets[0].getsockname()[1]}/base")
+
+    elapsed = await seconds(ask(database, "SELECT 1"))
+
+    assert elapsed < 2
+    await database.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_session_is_strict_in_utc_and_reads_what_is_committed(database: MySQLDatabase) -> None:
+    mode = await ask(database, "SELECT @@sql_mode")
+
+    assert {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES", "NO_AUTO_VALUE_ON_ZERO"} <= set(mode.split(","))
+    assert await ask(database, "SELECT @@time_zone") == "+00:00"
+    assert await ask(database, "SELECT @@innodb_lock_wait_timeout") == 2
+    assert await ask(database, "SELECT @@character_set_client") == "utf8mb4"
+
+
+async def test_a_transaction_reads_what_is_committed_and_a_snapshot_one_instant(database: MySQLDatabase) -> None:
+    await database.migrate()
+    count = text("SELECT COUNT(*) FROM casbin_rule")
+    other = MySQLDatabase(database._uri)
+    seen = []
+    for opening in (database.transaction, database.snapshot):
+        async with opening() as opened:
+            before = await opened.connection.scalar(count)
+            async with other.session() as session:
+                await session.execute(text("INSERT INTO casbin_rule (ptype, digest) VALUES ('p', UUID())"))
+            seen.append(await opened.connection.scalar(count) - before)
+
+    assert seen == [1, 0]
+    await other.close()
+
+
+async def test_a_lock_that_another_transaction_holds_is_waited_for_two_seconds(database: MySQLDatabase) -> None:
+    await database.migrate()
+    other = MySQLDatabase(database._uri)
+    async with other.session() as holding:
+        await holding.execute(text("SELECT * FROM acl_revision FOR UPDATE"))
+        elapsed = await asyncio.create_task(seconds(ask(database, "SELECT id FROM acl_revision FOR UPDATE")))
+
+    assert 1.5 < elapsed < 3.5
+    await other.close()
+
+
+async def test_a_replica_waits_for_the_migration_of_another_longer_than_for_a_command(
+    mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    async with lock_held(mysql_uri):
+        waiting = asyncio.create_task(database.migrate())
+        await asyncio.sleep(1)
+        assert not waiting.done()
+    await waiting
+
+    assert await seconds(ask(database, "SELECT SLEEP(5)")) < 2
+
+
+async def test_a_migration_lock_never_released_is_an_unavailable_database(
+    mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "MIGRATION_TIMEOUT_SECONDS", 0.3)
+    async with lock_held(mysql_uri):
+        assert await seconds(database.migrate()) < 2
+
+    await database.migrate()
+
+
+async def test_two_databases_of_one_server_do_not_share_their_migration_lock(mysql_uri: str) -> None:
+    names = []
+    for name in (mysql_uri.rpartition("/")[2], "information_schema"):
+        database = MySQLDatabase(f"{mysql_uri.rpartition('/')[0]}/{name}")
+        names.append(await ask(database, f"SELECT {MIGRATION_LOCK}"))
+        await database.close()
+
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 64
+
+
+async def test_tls_that_cannot_be_proved_is_refused(mysql_uri: str) -> None:
+    database = MySQLDatabase(f"{mysql_uri}?ssl=true")
+
+    with pytest.raises(DatabaseUnavailableError) as refused:
+        await ask(database, "SELECT 1")
+
+    assert "TLS" in str(refused.value.__cause__) or "SSL" in str(refused.value.__cause__)
+    await database.close()
+
+
+async def test_what_is_already_there_is_left_as_it_is(database: MySQLDatabase) -> None:
+    await database.migrate()
+    rules, batch = metadata.tables["casbin_rule"], batch_rules_table
+    staged = [{"batch_id": "1", "number": one, "ptype": "p", "v0": "neuf", "digest": str(one)} for one in range(3)]
+    source = select(batch.c.number + literal(0), batch.c.ptype, batch.c.v0, batch.c.digest)
+    published = database.insert_or_ignore(rules).from_select(["id", "ptype", "v0", "digest"], source)
+    async with database.session() as session:
+        await session.execute(insert(rules).values(id=7, ptype="p", v0="ancien", digest="1"))
+        await session.execute(insert(batch), staged)
+        result: Any = await session.execute(published)
+        found = (await session.execute(select(rules.c.id, rules.c.v0).order_by(rules.c.id))).all()
+
+    assert result.rowcount == 2
+    assert found == [(0, "neuf"), (2, "neuf"), (7, "ancien")]
+
+
+def test_connections_of_a_loop_that_is_gone_are_forgotten_in_silence(mysql_uri: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TWO_LOOPS, mysql_uri],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
