@@ -448,9 +448,10 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """Nombre de lignes que la dernière lecture a écartées : illisibles, elles ne pouvaient qu'accorder."""
         return self._report.skipped
 
-    def is_repeated(self, rules: Iterable[PolicyRule]) -> bool:
-        """Dit si l'une de ces règles a été lue sur plusieurs lignes, ce qui ne se fait qu'à la main."""
-        return not self._report.twins.isdisjoint(rules)
+    @property
+    def repeated(self) -> frozenset[PolicyRule]:
+        """Règles que la dernière lecture a trouvées sur plusieurs lignes, ce qui ne se fait qu'à la main."""
+        return self._report.twins
 
     def rules_of(self, subjects: Iterable[str]) -> list[PolicyRule]:
         """Rend les règles `p` dont le sujet est l'un de ceux-ci."""
@@ -515,7 +516,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             decider = self._compiler(model).decider(DEFAULT_CONTEXT)
             if decider is not None:
                 decider.warm()
-            return Prepared(model, managers, decider, loaded)
+            return Prepared(model, managers, decider, loaded._replace(rows={}))
 
     def install(self, rules: Iterable[PolicyRule] | Prepared) -> None:
         """Met en service une politique entière, d'une seule affectation."""

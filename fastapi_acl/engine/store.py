@@ -156,7 +156,8 @@ class PolicyStore:
         """
         with transaction.unfinished():
             ids = await self._numbers(transaction, change)
-            await self.adapter.delete(change.removed, by_value=self.enforcer.is_repeated(change.removed))
+            is_repeated = not self.enforcer.repeated.isdisjoint(change.removed)
+            await self.adapter.delete(change.removed, by_value=is_repeated)
             await self.adapter.insert_numbered(change.added, ids)
             payload = replace(change, ids=ids).as_json() | evidence
             revision = await self.replica.record(transaction, POLICY_CHANGED, payload, actor=actor, key=key)

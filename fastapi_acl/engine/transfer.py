@@ -182,9 +182,21 @@ class PolicyTransfer:
         async with self.store.replica.reading() as reading:
             head = await self.store.log.head(reading)
             after = 0 if batch.rollback_to is not None else max(head.rule_id, await self.store.adapter.last_id())
-            return _Checked(await self._prepared(batch, after), head.policy_revision, after)
+        return _Checked(await self._prepared(batch, after), head.policy_revision, after)
 
     async def _prepared(self, batch: Batch, after: int) -> Prepared:
+        """Construit la politique qu'un lot ferait, et retire du lot ce qui s'y répète ou est déjà en vigueur.
+
+        Raises:
+            InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
+        """
+        prepared = await self._read(batch, after)
+        if prepared.loaded.twins:
+            await self.store.adapter.prune(batch.id, replaces=batch.replaces)
+        repeated = frozenset[PolicyRule]() if batch.replaces else self.store.enforcer.repeated
+        return prepared._replace(loaded=prepared.loaded._replace(twins=repeated))
+
+    async def _read(self, batch: Batch, after: int) -> Prepared:
         """Lit les règles en vigueur, si elles restent, puis celles du lot.
 
         Raises:

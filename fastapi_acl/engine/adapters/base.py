@@ -96,8 +96,17 @@ class PolicyAdapter(AsyncAdapter, ABC):
         """Range des règles dans un lot, chacune sous son numéro d'ordre."""
 
     @abstractmethod
+    async def prune(self, batch_id: str, *, replaces: bool) -> None:
+        """Retire d'un lot les règles qui s'y répètent, sauf la première, et celles qui sont déjà en vigueur.
+
+        Args:
+            batch_id: le lot.
+            replaces: vrai si le lot prend la place des règles en vigueur, qui n'y comptent donc pas.
+        """
+
+    @abstractmethod
     async def publish(self, batch_id: str, after: int) -> int:
-        """Met les règles d'un lot en vigueur, dans l'ordre ; celles qui y sont déjà y restent telles quelles.
+        """Met en vigueur les règles d'un lot que `prune` a mis au net.
 
         Args:
             batch_id: le lot.

@@ -158,6 +158,17 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         async with self._database.transaction() as transaction:
             await self._database.bulk_insert(transaction, batch_rules_table, rows)
 
+    async def prune(self, batch_id: str, *, replaces: bool) -> None:
+        """Retire d'un lot les règles qui s'y répètent, et celles qui sont déjà en vigueur."""
+        batch = batch_rules_table.c
+        inside = batch.batch_id == batch_id
+        firsts = select(func.min(batch.number).label("number")).where(inside).group_by(batch.digest).subquery()
+        useless = [batch.number.not_in(select(firsts.c.number))]  # en sous-requête : MySQL n'y relirait pas la table
+        useless += [] if replaces else [batch.digest.in_(select(_RULES.c.digest))]
+        async with self._session_scope() as session:
+            for condition in useless:
+                await session.execute(delete(batch_rules_table).where(inside, condition))
+
     async def publish(self, batch_id: str, after: int) -> int:
         """Met les règles d'un lot en vigueur."""
         batch = batch_rules_table.c
@@ -165,10 +176,8 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         source = (
             select(batch.number + literal(after), *content).where(batch.batch_id == batch_id).order_by(batch.number)
         )
-        target = self._database.insert_or_ignore(_RULES).from_select(["id", *_CONTENT, "digest"], source)
-        async with self._session_scope() as session:
-            result: Any = await session.execute(target)
-        return int(result.rowcount)
+        async with self._database.transaction() as transaction:
+            return await self._database.bulk_copy(transaction, _RULES, ["id", *_CONTENT, "digest"], source)
 
     async def seal(self, batch_id: str) -> None:
         """Marque un lot comme définitif."""

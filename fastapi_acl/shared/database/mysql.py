@@ -6,7 +6,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomysql import connection as driver  # type: ignore[import-untyped]
-from sqlalchemy import event, insert, text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -15,13 +15,18 @@ from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Insert, Table
+    from sqlalchemy import Select, Table
     from sqlalchemy.engine import URL, Connection
+
+    from fastapi_acl.shared.database.base import Transaction
 
 COMMAND_TIMEOUT_SECONDS: Final = 10
 """Temps, en secondes, laissé au serveur pour répondre ; sans lui, une base figée retient la requête sans fin."""
+
+BULK_TIMEOUT_SECONDS: Final = 300
+"""Temps, en secondes, laissé à une copie en masse."""
 
 MIGRATION_TIMEOUT_SECONDS: Final = 120
 """Temps, en secondes, laissé à une migration, et à la réplique qui attend que celle d'une autre finisse."""
@@ -85,16 +90,18 @@ class MySQLDatabase(SQLDatabase):
         connection.execute(text(f"SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
         _be_patient(connection, COMMAND_TIMEOUT_SECONDS)
 
+    async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
+        """Copie en masse, avec la patience qu'il y faut."""
+        opened = await (await transaction.connection.connection()).get_raw_connection()
+        opened.driver_connection.be_patient(BULK_TIMEOUT_SECONDS)
+        try:
+            return await super().bulk_copy(transaction, table, names, source)
+        finally:
+            opened.driver_connection.be_patient(COMMAND_TIMEOUT_SECONDS)
+
     def snapshot_options(self) -> Mapping[str, Any]:
         """Demande un instant unique pour toute la lecture."""
         return {SNAPSHOT_OPTION: True}
-
-    def insert_or_ignore(self, table: Table) -> Insert:
-        """Rend une insertion qui laisse telles quelles les lignes déjà là.
-
-        IGNORE couperait aussi une valeur trop longue : il ne sert qu'à copier entre colonnes de même largeur.
-        """
-        return insert(table).prefix_with("IGNORE")
 
 
 class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pas typé

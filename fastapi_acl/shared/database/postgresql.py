@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, final
 
 import asyncpg
-from sqlalchemy import text
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy import UniqueConstraint, func, insert, select, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -15,7 +15,7 @@ from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, LOCK_TIMEOU
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Table
+    from sqlalchemy import ClauseElement, Select, Table
     from sqlalchemy.engine import Connection
 
     from fastapi_acl.shared.database.base import Transaction
@@ -26,6 +26,12 @@ COMMAND_TIMEOUT_SECONDS: Final = 10.0
 COPY_FROM: Final = 100
 """Nombre de lignes à partir duquel COPY l'emporte sur INSERT."""
 
+REBUILD_FROM: Final = 100_000
+"""Nombre de lignes à partir duquel refaire un index unique coûte moins que d'y insérer chacune."""
+
+BULK_TIMEOUT_SECONDS: Final = 300
+"""Temps laissé à une copie en masse."""
+
 MIGRATION_LOCK: Final = 0x61636C6D
 """Clé du verrou consultatif de migration (« aclm » en ASCII)."""
 
@@ -34,6 +40,28 @@ _ADVANCE: Final = text(
     "SELECT setval(sequence, greatest(nextval(sequence), :last))"
     " FROM (SELECT pg_get_serial_sequence(:table, 'id')::regclass AS sequence) AS known"
 )
+
+
+async def _driver(transaction: Transaction) -> asyncpg.Connection:
+    """Rend la connexion du pilote, pour ce que SQLAlchemy ne sait pas demander."""
+    connection = await (await transaction.connection.connection()).get_raw_connection()
+    return connection.driver_connection
+
+
+def _compiled(statement: ClauseElement) -> list[Any]:
+    """Rend le texte d'une instruction et ses paramètres, tels que le pilote les veut."""
+    compiled: Any = statement.compile(dialect=postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
+    return [str(compiled), *(compiled.params[name] for name in compiled.positiontup or ())]
+
+
+async def _locked(driver: asyncpg.Connection, table: Table) -> bool:
+    """Réserve une table jusqu'à la fin de la transaction, si personne ne s'en sert à l'instant."""
+    try:
+        async with driver.transaction():  # un point de reprise : l'échec n'annule que lui
+            await driver.execute(f'LOCK TABLE "{table.name}" IN ACCESS EXCLUSIVE MODE NOWAIT')
+    except asyncpg.LockNotAvailableError:
+        return False
+    return True
 
 
 @final
@@ -57,10 +85,6 @@ class PostgreSQLDatabase(SQLDatabase):
             connect_args={**arguments, "server_settings": {"lock_timeout": str(LOCK_TIMEOUT_SECONDS * 1_000)}},
         )
 
-    def insert_or_ignore(self, table: Table) -> Insert:
-        """Rend une insertion qui laisse telles quelles les lignes déjà là."""
-        return insert(table).on_conflict_do_nothing()
-
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
         """Avance la séquence de la colonne `id`, que les numéros donnés par nous n'avancent pas."""
         await transaction.connection.execute(_ADVANCE, {"table": table.name, "last": last})
@@ -71,10 +95,35 @@ class PostgreSQLDatabase(SQLDatabase):
             await super().bulk_insert(transaction, table, rows)
             return
         names = list(rows[0])
-        connection = await (await transaction.connection.connection()).get_raw_connection()
-        driver = connection.driver_connection
+        driver = await _driver(transaction)
         records = [tuple(row[name] for name in names) for row in rows]
         await driver.copy_records_to_table(table.name, records=records, columns=names)
+
+    async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
+        """Copie en masse ; refaire un index unique coûte alors moins que d'y insérer chaque ligne.
+
+        Un lecteur de la table l'interdit, et tout se fait sinon par l'insertion ordinaire.
+        """
+        driver = await _driver(transaction)
+        statement = _compiled(insert(table).from_select(names, source))
+        unique = await self._unique_to_rebuild(driver, table, source)
+        for name in unique:
+            await driver.execute(f'ALTER TABLE "{table.name}" DROP CONSTRAINT "{name}"')
+        done: str = await driver.execute(*statement, timeout=BULK_TIMEOUT_SECONDS)
+        for name, columns in unique.items():
+            rebuilt = f'ALTER TABLE "{table.name}" ADD CONSTRAINT "{name}" UNIQUE ({columns})'
+            await driver.execute(rebuilt, timeout=BULK_TIMEOUT_SECONDS)
+        return int(done.rpartition(" ")[2])
+
+    @staticmethod
+    async def _unique_to_rebuild(driver: asyncpg.Connection, table: Table, source: Select[Any]) -> dict[str, str]:
+        """Rend les contraintes d'unicité à refaire : aucune pour peu de lignes, ou si la table est lue."""
+        size = await driver.fetchval(*_compiled(select(func.count()).select_from(source.order_by(None).subquery())))
+        present = await driver.fetchval(f'SELECT count(*) FROM "{table.name}"')  # noqa: S608 - un nom à nous
+        if size < max(REBUILD_FROM, present) or not await _locked(driver, table):
+            return {}
+        uniques = (found for found in table.constraints if isinstance(found, UniqueConstraint))
+        return {str(found.name): ", ".join(column.name for column in found.columns) for found in uniques}
 
     def connect_errors(self) -> tuple[type[Exception], ...]:
         """Refus du serveur à l'ouverture : arrêt, démarrage en cours, mot de passe, base absente."""

@@ -22,7 +22,7 @@ from fastapi_acl.shared.sync.changes import Head
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from sqlalchemy import Insert, Select, Table
+    from sqlalchemy import Select, Table
     from sqlalchemy.engine import Connection
 
 logger = get_logger("database")
@@ -159,16 +159,17 @@ class SQLDatabase(AmbientDatabase):
         row = (await transaction.connection.execute(query)).one()
         return Head(**row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
 
-    def insert_or_ignore(self, table: Table) -> Insert:
-        """Rend une insertion qui laisse telles quelles les lignes déjà là."""
-        return insert(table).prefix_with("OR IGNORE")
-
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
         """Fait suivre la numérotation propre à la base, si elle en tient une à part de la table."""
 
     async def bulk_insert(self, transaction: Transaction, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insère beaucoup de lignes, qui ont toutes les mêmes colonnes."""
         await transaction.connection.execute(insert(table), rows)
+
+    async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
+        """Copie le résultat d'une lecture dans une table, et rend le nombre de lignes."""
+        result: Any = await transaction.connection.execute(insert(table).from_select(names, source))
+        return int(result.rowcount)
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
