@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, literal, select, text
+from sqlalchemy import func, insert, select, text
 
 from fastapi_acl.shared.database import mysql
 from fastapi_acl.shared.database.mysql import MIGRATION_LOCK, MySQLDatabase
@@ -187,20 +187,24 @@ async def test_tls_that_cannot_be_proved_is_refused(mysql_uri: str) -> None:
     await database.close()
 
 
-async def test_what_is_already_there_is_left_as_it_is(database: MySQLDatabase) -> None:
+async def test_a_bulk_copy_has_more_time_than_a_command_and_the_next_command_has_not(
+    database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await database.migrate()
-    rules, batch = metadata.tables["casbin_rule"], batch_rules_table
-    staged = [{"batch_id": "1", "number": one, "ptype": "p", "v0": "neuf", "digest": str(one)} for one in range(3)]
-    source = select(batch.c.number + literal(0), batch.c.ptype, batch.c.v0, batch.c.digest)
-    published = database.insert_or_ignore(rules).from_select(["id", "ptype", "v0", "digest"], source)
-    async with database.session() as session:
-        await session.execute(insert(rules).values(id=7, ptype="p", v0="ancien", digest="1"))
-        await session.execute(insert(batch), staged)
-        result: Any = await session.execute(published)
-        found = (await session.execute(select(rules.c.id, rules.c.v0).order_by(rules.c.id))).all()
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    staged = [{"batch_id": "1", "number": number, "ptype": "p", "digest": str(number)} for number in range(3)]
+    batch = batch_rules_table.c
+    slow = select(batch.number, batch.ptype, batch.digest).where(func.sleep(0.4) == 0)
+    async with database.transaction() as transaction:
+        await transaction.connection.execute(insert(batch_rules_table), staged)
+        rules = metadata.tables["casbin_rule"]
 
-    assert result.rowcount == 2
-    assert found == [(0, "neuf"), (2, "neuf"), (7, "ancien")]
+        copied = await database.bulk_copy(transaction, rules, ["id", "ptype", "digest"], slow)
+
+    assert copied == 3
+    async with database.session() as session:
+        assert list(await session.scalars(select(rules.c.id).order_by(rules.c.id))) == [0, 1, 2]
+    assert await seconds(ask(database, "SELECT SLEEP(5)")) < 2
 
 
 def test_connections_of_a_loop_that_is_gone_are_forgotten_in_silence(mysql_uri: str) -> None:
