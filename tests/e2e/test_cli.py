@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fastapi_acl.cli import app
+from tests.support.app import SECRET
+
+RULES = """p, role:reader, document, read, allow
+# liens
+g, role:writer, role:reader
+p, role:writer, "a, b", write, allow
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_settings: dict[str, Any]) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**database_settings, "jwt_secret_key": SECRET}.items():
+        monkeypatch.setenv(f"ACL_{name.upper()}", value)
+    (tmp_path / "rules.csv").write_text(RULES, "utf-8")
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_rules_go_in_and_out_by_files(folder: Path) -> None:
+    imported = run("policy", "import", "rules.csv")
+    exported = run("policy", "export", "out.json")
+    again = run("policy", "import", "out.json")
+
+    assert "3 règle(s) ajoutée(s), 0 déjà là" in imported.output
+    assert exported.exit_code == 0
+    assert len(json.loads((folder / "out.json").read_text("utf-8"))) == 3
+    assert "0 règle(s) ajoutée(s), 3 déjà là" in again.output
+    assert sorted(path.name for path in folder.glob("out*")) == ["out.json"]
+
+
+def test_a_bad_line_is_named_and_the_command_fails(folder: Path) -> None:
+    (folder / "bad.csv").write_text(f"{RULES}p, mallory\n", "utf-8")
+
+    refused = run("policy", "import", "bad.csv")
+
+    assert refused.exit_code == 1
+    assert "Ligne 5" in refused.output
+    assert "0 règle(s) ajoutée(s)" not in refused.output
+    assert "vide" in run("policy", "history").output
+
+
+@pytest.mark.parametrize("arguments", [("import", "rules.txt"), ("export", "rules.txt"), ("import", "absent.csv")])
+def test_a_file_that_is_neither_csv_nor_json_is_refused(folder: Path, arguments: tuple[str, ...]) -> None:
+    (folder / "rules.txt").write_text(RULES, "utf-8")
+
+    refused = run("policy", *arguments)
+
+    assert refused.exit_code != 0
+    assert "Traceback" not in refused.output
+
+
+def test_the_log_is_shown_returned_to_and_compacted(folder: Path) -> None:
+    run("policy", "import", "rules.csv")
+    (folder / "rules.csv").write_text("p, role:x, document, read, allow\n", "utf-8")
+    run("policy", "import", "--replace", "rules.csv")
+
+    back = run("policy", "rollback", "1")
+    shown = run("policy", "history")
+    compacted = run("policy", "compact", "--days", "0")
+    gone = run("policy", "rollback", "1")
+
+    assert "révision 3" in back.output
+    assert [line.split()[0] for line in shown.output.splitlines() if line[:1].isdigit()] == ["1", "2", "3"]
+    assert "3 entrée(s)" in compacted.output
+    assert gone.exit_code == 1
+    assert "compacté" in gone.output
+
+
+def test_a_row_is_put_aside_by_its_number() -> None:
+    run("policy", "import", "rules.csv")
+
+    aside = run("policy", "quarantine", "1")
+    missing = run("policy", "quarantine", "1")
+
+    assert "role:reader" in aside.output
+    assert missing.exit_code == 1
+    assert "row_quarantined" in run("policy", "history").output
