@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import event, insert, inspect, select, text, update
+from sqlalchemy import Column, Integer, MetaData, Table, event, insert, inspect, select, text, update
 from sqlalchemy.engine import Connection
 
 import fastapi_acl  # noqa: F401 - toutes les tables sont déclarées
@@ -317,6 +318,27 @@ async def test_the_applications_own_migrations_are_not_touched(database: SQLData
 
     assert await run(database, text("SELECT version_num FROM alembic_version")) == [("la_leur",)]
     assert await version(database) == HEAD
+
+
+async def test_the_documented_filter_keeps_our_tables_out_of_an_applications_autogenerate(
+    database: SQLDatabase,
+) -> None:
+    page = (ROOT / "docs/bases-de-donnees.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(def include_name.*?)\n\n\n", page, re.DOTALL)
+    documented: dict[str, Any] = {}
+    exec(example, documented)  # noqa: S102 - notre documentation
+    await database.migrate()
+    theirs = MetaData()
+    Table("livres", theirs, Column("id", Integer, primary_key=True))
+
+    def proposed(connection: Connection) -> list[Any]:
+        options = {"include_name": documented["include_name"]}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), theirs)
+
+    async with database.engine.connect() as connection:
+        operations = await connection.run_sync(proposed)
+
+    assert [(name, table.name) for name, table in operations] == [("add_table", "livres")]
 
 
 @pytest.mark.slow
