@@ -34,8 +34,6 @@ SCHEMES: Final[dict[str, tuple[str, ...]]] = {
 
 NOT_YET_EFFECTIVE: Final = frozenset(
     {
-        "mysql_uri",
-        "mongodb_uri",
         "enable_cache",
         "redis_url",
         "cache_ttl",
@@ -106,7 +104,7 @@ class ACLConfig(BaseSettings):
     """Niveau du journal `fastapi_acl`."""
 
     database_type: DatabaseType = "sqlite"
-    """Base où tout est gardé ; cette version sert `sqlite` et `postgresql`."""
+    """Base où tout est gardé : `sqlite`, `postgresql`, `mysql` (MariaDB aussi) ou `mongodb`."""
     sqlite_uri: SecretStr = SecretStr("sqlite:///fastapi_acl.db")
     """Adresse SQLite : `sqlite:///fichier.db`, ou `sqlite://` pour une base en mémoire."""
     postgresql_uri: SecretStr | None = None
