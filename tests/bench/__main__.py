@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from tests.bench import changes, decisions, models, page, processes
+from tests.bench import changes, decisions, models, page, processes, storage
 from tests.bench.timing import QUICK, Row, Scale
 
 
@@ -68,6 +68,13 @@ GROUPS = {
         "Charger depuis SQLite",
         "Dans un processus neuf, par le chemin du démarrage ; les bibliothèques sont déjà importées.",
         processes.loading,
+    ),
+    "storage": Group(
+        "Garder les règles dans PostgreSQL",
+        "Un PostgreSQL neuf, lancé pour la mesure, sans fsync. L'import lit, vérifie, range, publie et met en\n"
+        "service ; un changement va de l'appel à la mémoire, transaction et journal compris. pycasbin écrit dans sa\n"
+        "propre table, sans transaction, sans journal et sans vérifier ; il charge la nôtre.",
+        storage.postgresql,
     ),
     "loop": Group(
         "Ce que le chargement retient de la boucle d'événements",

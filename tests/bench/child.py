@@ -10,24 +10,29 @@ import math
 import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from casbin import AsyncEnforcer
 from casbin_async_sqlalchemy_adapter import Adapter
 
 from fastapi_acl import ACLConfig
 from fastapi_acl.composition import Composition, compose
+from fastapi_acl.engine import rule_files
 from fastapi_acl.engine.matching import acl_match
 from fastapi_acl.engine.schema import packaged_model_text
+from fastapi_acl.shared.database.base import Mode, Transaction
 from tests.bench import peers
-from tests.bench.worlds import domains, rbac
+from tests.bench.worlds import domains, packaged, rbac
 
 UNKNOWN_SIZE = 5
 BEAT = 0.001
 IDLE_SECONDS = 1.0
 RELOADS = 3
+CHANGES = 100
 STATUS = Path("/proc/self/status")
 
 Figures = dict[str, float]
@@ -77,7 +82,7 @@ def composed(path: str) -> Composition:
         sqlite_uri=f"sqlite:///{path}",
         _env_file=None,
     )
-    return compose(config, None, None)
+    return compose(config)
 
 
 def stock(path: str) -> Any:
@@ -205,9 +210,130 @@ def loop_stock(path: str) -> Figures:
     return asyncio.run(run())
 
 
-MEASURES: dict[str, Callable[..., Figures]] = {
-    found.__name__: found for found in (unknown, migrate, load_ours, load_stock, load_floor, loop_ours, loop_stock)
-}
+# --- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+
+def on_server(uri: str) -> Composition:
+    """Fait les objets de la bibliothèque sur un PostgreSQL."""
+    secret = "une clé de mesure, longue et sans valeur aucune"
+    return compose(ACLConfig(jwt_secret_key=secret, database_type="postgresql", postgresql_uri=uri, _env_file=None))
+
+
+def stock_on_server(uri: str) -> Any:
+    """Fait l'exécuteur de pycasbin et l'adaptateur amont sur le même serveur."""
+    adapter = Adapter(uri.replace("postgresql://", "postgresql+asyncpg://"))
+    enforcer = AsyncEnforcer(peers.loaded(packaged_model_text("rbac")), adapter)
+    enforcer.add_function("aclMatch", acl_match)
+    return enforcer
+
+
+def write_rules(size: str, path: str) -> Figures:
+    """Écrit une politique dans un CSV."""
+    Path(path).write_text(rule_files.write_rules(packaged(int(size)).rules, "csv"), "utf-8")
+    return {}
+
+
+def store_ours(uri: str, path: str) -> Figures:
+    """Importe un fichier dans une base neuve, puis ajoute et retire une règle, encore et encore."""
+
+    async def run() -> Figures:
+        made = on_server(uri)
+        await made.database.migrate()
+        await made.replica.refresh()
+        figures = await _imported(made, path)
+        figures |= await _changed(made.enforcer.add_policy, made.enforcer.remove_policy)
+        await made.database.close()
+        return figures
+
+    return asyncio.run(run())
+
+
+async def _imported(made: Composition, path: str) -> Figures:
+    """Importe un fichier ; rend la durée, le temps du verrou et le pic de mémoire."""
+    gc.collect()
+    before, held = resident(), Held(made)
+    started = time.perf_counter()
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        await made.transfer.import_rules(file, "csv")
+    seconds = time.perf_counter() - started
+    return {"import": seconds, "locked": held.seconds, "peak": resident("VmHWM") - before}
+
+
+class Held:
+    """Le temps pendant lequel le verrou du journal est tenu, mesuré à son ouverture et à sa fermeture."""
+
+    def __init__(self, made: Composition) -> None:
+        self.seconds = 0.0
+        self._begin = made.database.begin
+        made.database.begin = self._timed  # type: ignore[method-assign,assignment]
+
+    @asynccontextmanager
+    async def _timed(self, mode: Mode) -> AsyncIterator[Transaction]:
+        async with self._begin(mode) as transaction:
+            started = time.perf_counter()
+            yield transaction
+        if mode is Mode.LOG:
+            self.seconds += time.perf_counter() - started
+
+
+async def _changed(add: Callable[..., Awaitable[bool]], remove: Callable[..., Awaitable[bool]]) -> Figures:
+    """Ajoute et retire une règle, un nombre de fois ; rend la médiane et le 95e centile."""
+    spent = []
+    for number in range(CHANGES):
+        rule = [f"role:r{number}", "neuf", "read", "allow"]
+        for write in (add, remove):
+            started = time.perf_counter()
+            assert await write(*rule)
+            spent.append(time.perf_counter() - started)
+    spent.sort()
+    return {"change": spent[len(spent) // 2], "change_p95": spent[int(len(spent) * 0.95)]}
+
+
+def reload_ours(uri: str) -> Figures:
+    """Charge tout, comme au démarrage."""
+
+    async def run() -> Figures:
+        made = on_server(uri)
+        figures = await _spent(made.replica.refresh)
+        await made.database.close()
+        return {"load": figures["seconds"], "load_memory": figures["memory"]}
+
+    return asyncio.run(run())
+
+
+def reload_stock(uri: str) -> Figures:
+    """Charge la même table par pycasbin."""
+
+    async def run() -> Figures:
+        figures = await _spent(stock_on_server(uri).load_policy)
+        return {"load": figures["seconds"], "load_memory": figures["memory"]}
+
+    return asyncio.run(run())
+
+
+def store_stock(uri: str, path: str) -> Figures:
+    """Ajoute les mêmes règles par pycasbin, dans sa propre table, puis en ajoute et en retire une."""
+
+    async def run() -> Figures:
+        connection = await asyncpg.connect(uri)
+        await connection.execute("CREATE DATABASE stock")
+        await connection.close()
+        enforcer = stock_on_server(f"{uri.rpartition('/')[0]}/stock")
+        await enforcer.adapter.create_table()
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rules = [rule for _, rule in rule_files.read_rules(file, "csv")]
+        started = time.perf_counter()
+        await enforcer.add_policies([list(rule.values) for rule in rules if rule.ptype == "p"])
+        await enforcer.add_grouping_policies([list(rule.values) for rule in rules if rule.ptype == "g"])
+        seconds = time.perf_counter() - started
+        return {"import": seconds} | await _changed(enforcer.add_policy, enforcer.remove_policy)
+
+    return asyncio.run(run())
+
+
+_ON_SQLITE = (unknown, migrate, load_ours, load_stock, load_floor, loop_ours, loop_stock)
+_ON_POSTGRESQL = (write_rules, store_ours, reload_ours, reload_stock, store_stock)
+MEASURES: dict[str, Callable[..., Figures]] = {found.__name__: found for found in (*_ON_SQLITE, *_ON_POSTGRESQL)}
 
 if __name__ == "__main__":
     logging.disable(logging.INFO)
