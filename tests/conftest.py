@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+import aiomysql
 import asyncpg
 import pytest
+from pymongo import AsyncMongoClient
 
-from tests.support.servers import PostgreSQLServer, ServerUnavailableError
+from tests.support.servers import (
+    MariaDBServer,
+    MongoDBServer,
+    PostgreSQLServer,
+    RedisServer,
+    Server,
+    ServerUnavailableError,
+)
 
 REQUIRED = os.environ.get("ACL_TEST_REQUIRE_SERVICES") == "1"
 missing_services = pytest.StashKey[dict[str, str]]()
@@ -30,33 +40,71 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"SERVICE ABSENT : {service} — {reason}", yellow=True)
 
 
-def launched(config: pytest.Config) -> PostgreSQLServer:
-    """Lance un PostgreSQL ; absent, ses essais sont sautés et le résumé le nomme."""
+Launched = TypeVar("Launched", bound=Server)
+
+
+def launched(config: pytest.Config, make: Callable[[], Launched]) -> Iterator[Launched]:
+    """Lance un serveur le temps d'une fixture ; absent, ses essais sont sautés et le résumé le nomme."""
+    name = getattr(make, "name", "MongoDB isolé")
     try:
-        server = PostgreSQLServer()
+        server = make()
         server.start()
     except ServerUnavailableError as error:
-        config.stash[missing_services]["PostgreSQL"] = str(error)
+        config.stash[missing_services][name] = str(error)
         if REQUIRED:
-            pytest.fail(f"PostgreSQL est exigé : {error}")
-        pytest.skip(f"PostgreSQL : {error}")
-    return server
+            pytest.fail(f"{name} est exigé : {error}")
+        pytest.skip(f"{name} : {error}")
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
 def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQLServer]:
     """Un PostgreSQL pour toute la session."""
-    server = launched(request.config)
-    yield server
-    server.close()
+    yield from launched(request.config, PostgreSQLServer)
+
+
+@pytest.fixture(scope="session")
+def mysql_server(request: pytest.FixtureRequest) -> Iterator[MariaDBServer]:
+    """Un MariaDB pour toute la session."""
+    yield from launched(request.config, MariaDBServer)
+
+
+@pytest.fixture(scope="session")
+def mongodb_server(request: pytest.FixtureRequest) -> Iterator[MongoDBServer]:
+    """Un serveur compatible avec MongoDB pour toute la session."""
+    yield from launched(request.config, MongoDBServer)
 
 
 @pytest.fixture
 def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQLServer]:
     """Un PostgreSQL à cet essai seul, qui peut l'arrêter et le relancer."""
-    server = launched(request.config)
-    yield server
-    server.close()
+    yield from launched(request.config, PostgreSQLServer)
+
+
+@pytest.fixture
+def own_mysql(request: pytest.FixtureRequest) -> Iterator[MariaDBServer]:
+    """Un MariaDB à cet essai seul."""
+    yield from launched(request.config, MariaDBServer)
+
+
+@pytest.fixture
+def own_mongodb(request: pytest.FixtureRequest) -> Iterator[MongoDBServer]:
+    """Un serveur compatible avec MongoDB à cet essai seul."""
+    yield from launched(request.config, MongoDBServer)
+
+
+@pytest.fixture
+def own_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """Un Redis à cet essai seul."""
+    yield from launched(request.config, RedisServer)
+
+
+@pytest.fixture
+def standalone_mongodb_uri(request: pytest.FixtureRequest) -> Iterator[str]:
+    """L'adresse d'un serveur qui n'est pas un jeu de répliques."""
+    for server in launched(request.config, lambda: MongoDBServer(standalone=True)):
+        yield server.uri()
 
 
 @pytest.fixture
@@ -74,11 +122,42 @@ async def postgresql_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+async def mysql_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Une base MariaDB vide, à cet essai seul."""
+    admin = os.environ.get("ACL_TEST_MYSQL_URI") or request.getfixturevalue("mysql_server").uri()
+    name, url = f"acl_{uuid4().hex}", urlsplit(admin)
+    connection = await aiomysql.connect(
+        host=url.hostname, port=url.port or 3306, user=url.username, password=url.password or "", autocommit=True
+    )
+    try:
+        cursor = await connection.cursor()
+        await cursor.execute(f"CREATE DATABASE `{name}`")
+        yield f"{admin.rpartition('/')[0]}/{name}"
+        await cursor.execute(f"DROP DATABASE `{name}`")
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+async def mongodb_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Une base MongoDB vide, à cet essai seul."""
+    admin = os.environ.get("ACL_TEST_MONGODB_URI") or request.getfixturevalue("mongodb_server").uri()
+    name, url = f"acl_{uuid4().hex}", urlsplit(admin)
+    uri = urlunsplit(url._replace(path=f"/{name}"))
+    yield uri
+    async with AsyncMongoClient(uri) as client:
+        await client.drop_database(name)
+
+
+@pytest.fixture
 def sqlite_uri(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'acl.db'}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+DATABASES = ("sqlite", "postgresql", "mysql")
+
+
+@pytest.fixture(params=DATABASES)
 def database_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Réglages d'une base vide, sur chacune des bases servies."""
     kind: str = request.param

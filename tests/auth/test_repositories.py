@@ -9,40 +9,39 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
+from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
 from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
-from fastapi_acl.auth.infrastructure.repositories.auth_repository import (
-    PostgreSQLAuthRepository,
-    SQLAuthRepository,
-    SQLiteAuthRepository,
-)
-from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.shared.config import ACLConfig
-from fastapi_acl.shared.database.factory import create_database
-from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.database.base import AmbientDatabase
 from fastapi_acl.shared.exceptions import InvalidRequestError, UserAlreadyExistsError, UserNotFoundError
+from fastapi_acl.storage import Storage, create_storage
 
 NOW = datetime.now(timezone.utc)
-REPOSITORIES = {"sqlite": SQLiteAuthRepository, "postgresql": PostgreSQLAuthRepository}
 
 
 @pytest.fixture
-async def database(database_settings: dict[str, Any]) -> AsyncIterator[SQLDatabase]:
-    opened = create_database(ACLConfig(_env_file=None, **database_settings))
-    await opened.migrate()
+async def storage(database_settings: dict[str, Any]) -> AsyncIterator[Storage]:
+    opened = create_storage(ACLConfig(_env_file=None, **database_settings))
+    await opened.database.migrate()
     yield opened
-    await opened.close()
+    await opened.database.close()
 
 
 @pytest.fixture
-def users(database: SQLDatabase, database_settings: dict[str, Any]) -> SQLAuthRepository:
-    return REPOSITORIES[database_settings["database_type"]](database)
+def database(storage: Storage) -> AmbientDatabase:
+    return storage.database
 
 
 @pytest.fixture
-def sessions(database: SQLDatabase) -> SQLSessionRepository:
-    return SQLSessionRepository(database)
+def users(storage: Storage) -> IAuthRepository:
+    return storage.users
+
+
+@pytest.fixture
+def sessions(storage: Storage) -> ISessionRepository:
+    return storage.sessions
 
 
 def account(username: str = "ada", email: str | None = None, **changes: Any) -> AuthUser:
@@ -60,7 +59,7 @@ def lifetime(**changes: Any) -> RefreshLifetime:
     return RefreshLifetime(**{"now": NOW, "idle_since": NOW - timedelta(days=1), **changes})
 
 
-async def test_an_account_comes_back_as_it_was_stored(users: SQLAuthRepository) -> None:
+async def test_an_account_comes_back_as_it_was_stored(users: IAuthRepository) -> None:
     ada = account("Ada", "Ada@example.com", is_active=False, is_verified=True, session_version=7)
 
     await users.create_user(ada)
@@ -70,7 +69,7 @@ async def test_an_account_comes_back_as_it_was_stored(users: SQLAuthRepository) 
 
 
 @pytest.mark.parametrize("asked", ["Ada", "ada", "ADA", "\uff41\uff44\uff41"])
-async def test_an_account_is_found_by_any_spelling_of_its_name(users: SQLAuthRepository, asked: str) -> None:
+async def test_an_account_is_found_by_any_spelling_of_its_name(users: IAuthRepository, asked: str) -> None:
     ada = account("Ada")
     await users.create_user(ada)
 
@@ -78,28 +77,28 @@ async def test_an_account_is_found_by_any_spelling_of_its_name(users: SQLAuthRep
 
 
 @pytest.mark.parametrize("asked", ["", "adá", "bob", "ada%", "a_a", "ada\x00", "ada\ud800", "' OR 1=1 --", "a" * 5000])
-async def test_a_name_that_no_account_bears_finds_nothing(users: SQLAuthRepository, asked: str) -> None:
+async def test_a_name_that_no_account_bears_finds_nothing(users: IAuthRepository, asked: str) -> None:
     await users.create_user(account("ada"))
 
     assert await users.find_by_username(asked) is None
 
 
 @pytest.mark.parametrize("twin", [account("ADA"), account("\uff41\uff44\uff41"), account("bob", "A@EXAMPLE.com")])
-async def test_a_name_or_an_address_belongs_to_one_account(users: SQLAuthRepository, twin: AuthUser) -> None:
+async def test_a_name_or_an_address_belongs_to_one_account(users: IAuthRepository, twin: AuthUser) -> None:
     await users.create_user(account("ada", "a@example.com"))
 
     with pytest.raises(UserAlreadyExistsError):
         await users.create_user(twin)
 
 
-async def test_accounts_without_an_address_do_not_collide(users: SQLAuthRepository) -> None:
+async def test_accounts_without_an_address_do_not_collide(users: IAuthRepository) -> None:
     await users.create_user(account("ada"))
     await users.create_user(account("bob"))
 
     assert len((await users.list_users(limit=10)).items) == 2
 
 
-async def test_fifty_simultaneous_registrations_of_one_name_make_one_account(users: SQLAuthRepository) -> None:
+async def test_fifty_simultaneous_registrations_of_one_name_make_one_account(users: IAuthRepository) -> None:
     spellings = ["ada", "Ada", "ADA", "\uff41\uff44\uff41"]
 
     outcomes = await asyncio.gather(
@@ -110,7 +109,7 @@ async def test_fifty_simultaneous_registrations_of_one_name_make_one_account(use
     assert len((await users.list_users(limit=10)).items) == 1
 
 
-async def test_what_concerns_no_account_says_so(users: SQLAuthRepository) -> None:
+async def test_what_concerns_no_account_says_so(users: IAuthRepository) -> None:
     nobody = uuid4()
 
     for call in (
@@ -124,7 +123,7 @@ async def test_what_concerns_no_account_says_so(users: SQLAuthRepository) -> Non
     await users.update_password(nobody, "nouveau", replaced="haché")
 
 
-async def test_deactivation_advances_the_session_version_and_activation_does_not(users: SQLAuthRepository) -> None:
+async def test_deactivation_advances_the_session_version_and_activation_does_not(users: IAuthRepository) -> None:
     ada = account()
     await users.create_user(ada)
 
@@ -137,7 +136,7 @@ async def test_deactivation_advances_the_session_version_and_activation_does_not
     assert await users.get_by_id(ada.id) == on
 
 
-async def test_the_session_version_never_skips_under_concurrency(users: SQLAuthRepository) -> None:
+async def test_the_session_version_never_skips_under_concurrency(users: IAuthRepository) -> None:
     ada = account()
     await users.create_user(ada)
 
@@ -146,7 +145,7 @@ async def test_the_session_version_never_skips_under_concurrency(users: SQLAuthR
     assert sorted(versions) == list(range(1, 11))
 
 
-async def test_a_rehash_never_overwrites_a_newer_password(users: SQLAuthRepository) -> None:
+async def test_a_rehash_never_overwrites_a_newer_password(users: IAuthRepository) -> None:
     ada = account()
     await users.create_user(ada)
 
@@ -156,7 +155,7 @@ async def test_a_rehash_never_overwrites_a_newer_password(users: SQLAuthReposito
     assert (await users.get_by_id(ada.id)).hashed_password == "recalculé"
 
 
-async def test_pages_follow_one_another_without_gap_or_repeat(users: SQLAuthRepository) -> None:
+async def test_pages_follow_one_another_without_gap_or_repeat(users: IAuthRepository) -> None:
     names = [f"compte{index:03}" for index in range(25)]
     for name in reversed(names):
         await users.create_user(account(name))
@@ -172,7 +171,7 @@ async def test_pages_follow_one_another_without_gap_or_repeat(users: SQLAuthRepo
     assert [name for page in seen for name in page] == names
 
 
-async def test_a_page_that_is_exactly_full_is_the_last(users: SQLAuthRepository) -> None:
+async def test_a_page_that_is_exactly_full_is_the_last(users: IAuthRepository) -> None:
     for name in ("ada", "bob"):
         await users.create_user(account(name))
 
@@ -180,7 +179,7 @@ async def test_a_page_that_is_exactly_full_is_the_last(users: SQLAuthRepository)
 
 
 @pytest.mark.parametrize(("limit", "length"), [(-5, 1), (0, 1), (1, 1), (10_000, 3)])
-async def test_a_page_holds_one_to_two_hundred_accounts(users: SQLAuthRepository, limit: int, length: int) -> None:
+async def test_a_page_holds_one_to_two_hundred_accounts(users: IAuthRepository, limit: int, length: int) -> None:
     for name in ("ada", "bob", "eve"):
         await users.create_user(account(name))
 
@@ -188,7 +187,7 @@ async def test_a_page_holds_one_to_two_hundred_accounts(users: SQLAuthRepository
 
 
 @pytest.mark.parametrize("cursor", ["!", "é", "YQ", "_w==", "AA==", "a" * 1023, "\ud800", "\x00"])
-async def test_a_cursor_that_is_not_ours_is_refused(users: SQLAuthRepository, cursor: str) -> None:
+async def test_a_cursor_that_is_not_ours_is_refused(users: IAuthRepository, cursor: str) -> None:
     with pytest.raises(InvalidRequestError):
         await users.list_users(limit=10, cursor=cursor)
 
@@ -209,7 +208,7 @@ async def test_a_cursor_that_is_not_ours_is_refused(users: SQLAuthRepository, cu
         ("\ud800", set()),
     ],
 )
-async def test_a_search_is_literal_and_ignores_case(users: SQLAuthRepository, query: str, found: set[str]) -> None:
+async def test_a_search_is_literal_and_ignores_case(users: IAuthRepository, query: str, found: set[str]) -> None:
     for name, email in (("ada", None), ("Adam", None), ("bob", "b@example.org"), ("eve_1", None)):
         await users.create_user(account(name, email))
 
@@ -218,7 +217,7 @@ async def test_a_search_is_literal_and_ignores_case(users: SQLAuthRepository, qu
     assert {user.username.lower() for user in page.items} == found
 
 
-async def test_a_list_keeps_the_active_or_the_inactive(users: SQLAuthRepository) -> None:
+async def test_a_list_keeps_the_active_or_the_inactive(users: IAuthRepository) -> None:
     await users.create_user(account("ada"))
     await users.create_user(account("bob", is_active=False))
 
@@ -227,7 +226,7 @@ async def test_a_list_keeps_the_active_or_the_inactive(users: SQLAuthRepository)
     assert ([user.username for user in on.items], [user.username for user in off.items]) == (["ada"], ["bob"])
 
 
-async def test_only_active_accounts_are_counted_as_such(users: SQLAuthRepository) -> None:
+async def test_only_active_accounts_are_counted_as_such(users: IAuthRepository) -> None:
     ada, bob = account("ada"), account("bob", is_active=False)
     await users.create_user(ada)
     await users.create_user(bob)
@@ -239,7 +238,7 @@ async def test_only_active_accounts_are_counted_as_such(users: SQLAuthRepository
 
 
 async def test_a_session_opens_on_a_live_account_and_comes_back(
-    users: SQLAuthRepository, sessions: SQLSessionRepository
+    users: IAuthRepository, sessions: ISessionRepository
 ) -> None:
     ada = account()
     await users.create_user(ada)
@@ -252,7 +251,7 @@ async def test_a_session_opens_on_a_live_account_and_comes_back(
 
 @pytest.mark.parametrize("gone", ["deactivated", "advanced", "deleted"])
 async def test_no_session_opens_on_an_account_that_changed_meanwhile(
-    users: SQLAuthRepository, sessions: SQLSessionRepository, gone: str
+    users: IAuthRepository, sessions: ISessionRepository, gone: str
 ) -> None:
     ada = account()
     await users.create_user(ada)
@@ -267,7 +266,7 @@ async def test_no_session_opens_on_an_account_that_changed_meanwhile(
 
 
 async def test_a_rotation_replaces_the_digest_and_never_the_end(
-    users: SQLAuthRepository, sessions: SQLSessionRepository
+    users: IAuthRepository, sessions: ISessionRepository
 ) -> None:
     ada = account()
     await users.create_user(ada)
@@ -294,7 +293,7 @@ async def test_a_rotation_replaces_the_digest_and_never_the_end(
     ],
 )
 async def test_a_spent_expired_or_idle_session_does_not_rotate(
-    users: SQLAuthRepository, sessions: SQLSessionRepository, digest: str, bounds: dict[str, datetime]
+    users: IAuthRepository, sessions: ISessionRepository, digest: str, bounds: dict[str, datetime]
 ) -> None:
     ada = account()
     await users.create_user(ada)
@@ -307,7 +306,7 @@ async def test_a_spent_expired_or_idle_session_does_not_rotate(
 
 @pytest.mark.parametrize("gone", ["deactivated", "reactivated", "advanced", "revoked", "deleted"])
 async def test_a_session_of_an_account_that_changed_does_not_rotate(
-    users: SQLAuthRepository, sessions: SQLSessionRepository, gone: str
+    users: IAuthRepository, sessions: ISessionRepository, gone: str
 ) -> None:
     ada = account()
     await users.create_user(ada)
@@ -318,7 +317,7 @@ async def test_a_session_of_an_account_that_changed_does_not_rotate(
     assert not await sessions.rotate(session.id, "a" * 64, "b" * 64, lifetime())
 
 
-async def _end(how: str, users: SQLAuthRepository, sessions: SQLSessionRepository, user_id: UUID) -> None:
+async def _end(how: str, users: IAuthRepository, sessions: ISessionRepository, user_id: UUID) -> None:
     if how in {"deactivated", "reactivated"}:
         await users.set_active(user_id, active=False)
     if how == "reactivated":
@@ -331,9 +330,7 @@ async def _end(how: str, users: SQLAuthRepository, sessions: SQLSessionRepositor
         await users.delete_user(user_id)
 
 
-async def test_one_of_fifty_simultaneous_rotations_wins(
-    users: SQLAuthRepository, sessions: SQLSessionRepository
-) -> None:
+async def test_one_of_fifty_simultaneous_rotations_wins(users: IAuthRepository, sessions: ISessionRepository) -> None:
     ada = account()
     await users.create_user(ada)
     session = opened_by(ada)
@@ -350,7 +347,7 @@ async def test_one_of_fifty_simultaneous_rotations_wins(
 
 
 async def test_a_session_is_revoked_once_and_the_others_stay(
-    users: SQLAuthRepository, sessions: SQLSessionRepository
+    users: IAuthRepository, sessions: ISessionRepository
 ) -> None:
     ada, bob = account("ada"), account("bob")
     await users.create_user(ada)
@@ -367,9 +364,7 @@ async def test_a_session_is_revoked_once_and_the_others_stay(
     assert [session and session.revoked_at for session in revoked] == [NOW, NOW + timedelta(seconds=9), None]
 
 
-async def test_deleting_an_account_deletes_its_sessions(
-    users: SQLAuthRepository, sessions: SQLSessionRepository
-) -> None:
+async def test_deleting_an_account_deletes_its_sessions(users: IAuthRepository, sessions: ISessionRepository) -> None:
     ada = account()
     await users.create_user(ada)
     session = opened_by(ada)
@@ -381,7 +376,7 @@ async def test_deleting_an_account_deletes_its_sessions(
 
 
 async def test_repositories_join_the_ambient_transaction_and_leave_nothing_when_it_fails(
-    database: SQLDatabase, users: SQLAuthRepository, sessions: SQLSessionRepository
+    database: AmbientDatabase, users: IAuthRepository, sessions: ISessionRepository
 ) -> None:
     ada = account()
 
@@ -396,7 +391,7 @@ async def test_repositories_join_the_ambient_transaction_and_leave_nothing_when_
     assert await users.find_by_username("ada") is None
 
 
-async def test_a_read_does_not_wait_for_a_writer(database: SQLDatabase, users: SQLAuthRepository) -> None:
+async def test_a_read_does_not_wait_for_a_writer(database: AmbientDatabase, users: IAuthRepository) -> None:
     ada = account()
     await users.create_user(ada)
 

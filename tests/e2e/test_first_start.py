@@ -132,7 +132,7 @@ async def test_a_changed_file_adds_what_is_missing_in_development_and_waits_in_p
         ("p, alice, document, read, allow", "ligne 6.*user:"),
         ("g, user:@nobody, role:reader", "ligne 6.*nobody"),
         ("x, y", "ligne 6.*inconnu"),
-        ('p, role:a, "x, read, allow', "ligne"),
+        ('p, role:a, "x, read, allow', "Ligne 6"),
     ],
 )
 async def test_a_faulty_line_stops_the_start_and_is_named(

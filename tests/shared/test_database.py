@@ -195,19 +195,3 @@ async def test_a_memory_database_keeps_its_tables() -> None:
 
     assert await kinds(database) == ["x"] * 5
     await database.close()
-
-
-def test_unique_keys_fit_every_database() -> None:
-    """768 caractères utf8mb4 au plus par clé : la limite de MySQL 8."""
-    for table in metadata.tables.values():
-        keys = [*table.indexes, *(c for c in table.constraints if hasattr(c, "columns"))]
-        for key in keys:
-            width = sum(getattr(column.type, "length", None) or 8 for column in key.columns)
-            assert width <= 768 or not key.columns, (table.name, key.name)
-
-
-def test_a_database_that_is_not_served_yet_says_so() -> None:
-    config = ACLConfig(_env_file=None, database_type="mysql", mysql_uri="mysql://hote/base")
-
-    with pytest.raises(ConfigurationError, match="choisissez sqlite ou postgresql"):
-        create_database(config)

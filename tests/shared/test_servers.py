@@ -97,7 +97,7 @@ def test_a_failed_preparation_leaves_no_folder(
 
 def test_the_servers_are_private_and_listen_on_loopback_only(postgresql_server: PostgreSQLServer) -> None:
     listening = subprocess.run(
-        [*postgresql_server._as_user(), "cat", str(postgresql_server._data / "postmaster.pid")],
+        [*postgresql_server._as_user(), "cat", str(postgresql_server.data / "postmaster.pid")],
         capture_output=True,
         text=True,
         check=True,

@@ -9,11 +9,15 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, ClassVar, Final
 
 POSTGRES_HOMES: Final = "/usr/lib/postgresql"
+MONGODB_STAND_IN: Final = Path(__file__).parents[2] / ".venv-mongodb/bin/secantusd-py"
+START_SECONDS: Final = 30
+STOP_SECONDS: Final = 10
 
 
 class ServerUnavailableError(RuntimeError):
@@ -42,26 +46,74 @@ def find_postgresql() -> Path:
     return found[-1].parent
 
 
-class PostgreSQLServer:
-    """Un PostgreSQL privé, qui peut être arrêté et relancé sur le même port."""
+def find(name: str, *others: str) -> str:
+    """Rend le chemin d'un binaire, sur le PATH ou dans /usr/sbin.
+
+    Raises:
+        ServerUnavailableError: il n'y en a pas.
+    """
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    for candidate in (name, *others):
+        found = shutil.which(candidate, path=path)
+        if found is not None:
+            return found
+    message = f"{name} est introuvable (ni sur le PATH, ni dans /usr/sbin)"
+    raise ServerUnavailableError(message)
+
+
+class Server(ABC):
+    """Un serveur privé, qui peut être arrêté et relancé sur le même port.
+
+    Attributes:
+        name: ce que le résumé en dit.
+        user: compte du système sous lequel root le lance ; None, root lui-même.
+        polite: signal d'un arrêt propre.
+        brutal: signal d'une panne.
+    """
+
+    name: ClassVar[str]
+    user: ClassVar[str | None] = None
+    polite: ClassVar[signal.Signals] = signal.SIGTERM
+    brutal: ClassVar[signal.Signals] = signal.SIGKILL
 
     def __init__(self) -> None:
-        self._bin = find_postgresql()
-        self._folder = Path(tempfile.mkdtemp(prefix="acl-pg-"))
+        self.find()
+        self._folder = Path(tempfile.mkdtemp(prefix="acl-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            self._prepare()
+            self._own()
+            self.prepare()
         except BaseException:
             self.close()
             raise
 
-    @property
-    def _data(self) -> Path:
-        return self._folder / "data"
+    @abstractmethod
+    def find(self) -> None:
+        """Trouve les binaires.
 
-    def uri(self, database: str = "postgres") -> str:
-        return f"postgresql://acl@127.0.0.1:{self.port}/{database}"
+        Raises:
+            ServerUnavailableError: ils manquent.
+        """
+
+    def prepare(self) -> None:  # noqa: B027 - la plupart n'en ont pas besoin
+        """Fait le dossier de données."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Rend la commande qui lance le serveur."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Dit s'il répond."""
+
+    @abstractmethod
+    def uri(self, database: str = "") -> str:
+        """Rend l'adresse d'une base."""
+
+    @property
+    def data(self) -> Path:
+        return self._folder / "data"
 
     def start(self) -> None:
         """Lance le serveur ; un démarrage manqué ne laisse ni processus ni dossier.
@@ -69,6 +121,101 @@ class PostgreSQLServer:
         Raises:
             ServerUnavailableError: il n'a pas démarré ; le message est son journal.
         """
+        # Une session à part : le Ctrl-C du terminal n'atteint que pytest, qui arrête ensuite le serveur.
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, cwd=self._folder, start_new_session=True
+            )
+        try:
+            self._wait(self._process)
+        except BaseException:
+            self.close()
+            raise
+
+    def stop(self, how: signal.Signals | None = None) -> None:
+        """Arrête le serveur, proprement par défaut."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        try:
+            self.signal(process, self.polite if how is None else how)
+            process.wait(timeout=STOP_SECONDS)
+        except (FileNotFoundError, ProcessLookupError, IndexError, subprocess.TimeoutExpired):
+            # Déjà mort, pas encore né, ou sourd : il ne doit rien en rester.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=START_SECONDS)
+
+    def signal(self, process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+        """Envoie un signal au serveur."""
+        os.killpg(process.pid, how)
+
+    def close(self) -> None:
+        self.stop(self.brutal)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def freeze(self) -> None:
+        """Fige le serveur, connexions ouvertes : il ne répond plus, sans rien refuser."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Relance un serveur figé."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def _own(self) -> None:
+        """Donne le dossier au compte du serveur, quand root le lance."""
+        if self.user is None or os.geteuid() != 0:
+            return
+        try:
+            shutil.chown(self._folder, self.user, self.user)
+        except LookupError as error:
+            message = f"{self.name} ne tourne pas en root, et l'utilisateur « {self.user} » n'existe pas"
+            raise ServerUnavailableError(message) from error
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            if self.is_ready():
+                return
+            time.sleep(0.05)
+        raise ServerUnavailableError((self._folder / "log").read_text(errors="replace"))
+
+    def run(self, *command: str) -> str:
+        """Exécute une commande de préparation.
+
+        Raises:
+            ServerUnavailableError: elle a échoué.
+        """
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self._folder, check=False)
+        if done.returncode != 0:
+            raise ServerUnavailableError(done.stderr or done.stdout)
+        return done.stdout
+
+    def listens(self) -> bool:
+        """Dit si le port répond."""
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class PostgreSQLServer(Server):
+    """Un PostgreSQL privé ; SIGINT coupe les connexions proprement, SIGQUIT comme une panne."""
+
+    name = "PostgreSQL"
+    user = "postgres"
+    polite = signal.SIGINT
+    brutal = signal.SIGQUIT
+
+    def find(self) -> None:
+        self._bin = find_postgresql()
+
+    def prepare(self) -> None:
+        options = ("-U", "acl", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
+        self.run(*self._as_user(), str(self._bin / "initdb"), "-D", str(self.data), *options)
+
+    def command(self) -> list[str]:
         settings = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
@@ -78,60 +225,122 @@ class PostgreSQLServer:
             "max_connections": 200,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        log = (self._folder / "log").open("ab")
-        command = [*self._as_user(), str(self._bin / "postgres"), "-D", str(self._data), *options]
-        # Une session à part : le Ctrl-C du terminal n'atteint que pytest, qui arrête ensuite le serveur.
-        self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True)
-        log.close()
-        try:
-            self._wait(self._process)
-        except BaseException:
-            self.close()
-            raise
+        return [*self._as_user(), str(self._bin / "postgres"), "-D", str(self.data), *options]
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Arrête le serveur : SIGINT coupe les connexions proprement, SIGQUIT comme une panne."""
-        if self._process is None:
-            return
-        process, self._process = self._process, None
-        try:
-            os.kill(int((self._data / "postmaster.pid").read_text().split()[0]), how)
-            process.wait(timeout=30)
-        except (FileNotFoundError, ProcessLookupError, IndexError, subprocess.TimeoutExpired):
-            # Déjà mort, pas encore né, ou sourd : il ne doit rien en rester.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=30)
+    def is_ready(self) -> bool:
+        probe = [str(self._bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        return subprocess.run(probe, check=False).returncode == 0
 
-    def close(self) -> None:
-        self.stop(signal.SIGQUIT)
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def uri(self, database: str = "postgres") -> str:
+        return f"postgresql://acl@127.0.0.1:{self.port}/{database}"
 
-    def _prepare(self) -> None:
-        if os.geteuid() == 0:
-            try:
-                shutil.chown(self._folder, "postgres", "postgres")
-            except LookupError as error:
-                message = "PostgreSQL ne tourne pas en root, et l'utilisateur « postgres » n'existe pas"
-                raise ServerUnavailableError(message) from error
-        self._run("initdb", "-D", str(self._data), "-U", "acl", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
-
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and process.poll() is None:
-            probe = [str(self._bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
-            if subprocess.run(probe, check=False).returncode == 0:
-                return
-            time.sleep(0.05)
-        raise ServerUnavailableError((self._folder / "log").read_text())
-
-    def _run(self, name: str, *arguments: str) -> None:
-        command = [*self._as_user(), str(self._bin / name), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self._folder, check=False)
-        if done.returncode != 0:
-            raise ServerUnavailableError(done.stderr)
+    def signal(self, process: subprocess.Popen[bytes], how: signal.Signals) -> None:  # noqa: ARG002 - runuser est entre les deux
+        os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), how)
 
     @staticmethod
     def _as_user() -> list[str]:
         """PostgreSQL refuse de tourner en root."""
         return ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+
+
+class MariaDBServer(Server):
+    """Un MariaDB privé ; la collation par défaut reste celle du serveur, que nos tables ne doivent pas subir."""
+
+    name = "MariaDB"
+    user = "mysql"
+
+    def find(self) -> None:
+        self._server = find("mariadbd", "mysqld")
+        self._install = find("mariadb-install-db", "mysql_install_db")
+        self._client = find("mariadb", "mysql")
+
+    def prepare(self) -> None:
+        options = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *self._as_user())
+        self.run(self._install, *options, f"--datadir={self.data}")
+        statements = "CREATE USER acl@'127.0.0.1'; GRANT ALL ON *.* TO acl@'127.0.0.1' WITH GRANT OPTION;"
+        (self._folder / "init.sql").write_text(statements.replace("; ", ";\n") + "\n")
+        (self._folder / "init.sql").chmod(0o644)
+
+    def command(self) -> list[str]:
+        settings = {
+            "datadir": self.data,
+            "port": self.port,
+            "bind-address": "127.0.0.1",
+            "socket": self._folder / "s",
+            "pid-file": self._folder / "pid",
+            "init-file": self._folder / "init.sql",
+            "innodb-flush-log-at-trx-commit": 2,  # écrit à chaque validation, sans attendre le disque
+            "innodb-buffer-pool-size": "64M",
+            "innodb-log-file-size": "64M",
+            "max-connections": 200,
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return [self._server, "--no-defaults", *self._as_user(), *options, "--skip-log-bin", "--skip-name-resolve"]
+
+    def start(self) -> None:
+        super().start()
+        # Le compte ne se fait qu'une fois.
+        (self._folder / "init.sql").write_text("SELECT 1;\n")
+
+    def is_ready(self) -> bool:
+        probe = [self._client, "--no-defaults", "-h", "127.0.0.1", "-P", str(self.port), "-u", "acl", "-e", "SELECT 1"]
+        return self.listens() and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+    def uri(self, database: str = "mysql") -> str:
+        return f"mysql://acl@127.0.0.1:{self.port}/{database}"
+
+    @staticmethod
+    def _as_user() -> list[str]:
+        """MariaDB quitte de lui-même le compte de root."""
+        return ["--user=mysql"] if os.geteuid() == 0 else []
+
+
+class MongoDBServer(Server):
+    """Le serveur compatible avec MongoDB, dans son propre environnement ; il n'est lié à rien de la bibliothèque."""
+
+    name = "MongoDB (SecantusDB)"
+
+    def __init__(self, *, standalone: bool = False) -> None:
+        self._standalone = standalone
+        super().__init__()
+
+    def find(self) -> None:
+        self._server = os.environ.get("ACL_TEST_MONGODB_SERVER", str(MONGODB_STAND_IN))
+        if shutil.which(self._server) is None:
+            message = f"secantusd-py est introuvable ({self._server}) : « make test » l'installe"
+            raise ServerUnavailableError(message)
+
+    def command(self) -> list[str]:
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self.data)]
+        return [self._server, *address, "--log-level", "ERROR", *(["--standalone"] if self._standalone else [])]
+
+    def is_ready(self) -> bool:
+        return self.listens()
+
+    def uri(self, database: str = "acl") -> str:
+        options = "directConnection=true" if self._standalone else "replicaSet=secantus"
+        return f"mongodb://127.0.0.1:{self.port}/{database}?{options}"
+
+
+class RedisServer(Server):
+    """Un Redis privé, qui ne garde rien : relancé, il est vide."""
+
+    name = "Redis"
+
+    def find(self) -> None:
+        self._server = find("redis-server")
+
+    def command(self) -> list[str]:
+        options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "no"}
+        return [
+            self._server,
+            *(part for name, value in options.items() for part in (f"--{name}", str(value))),
+            "--save",
+            "",
+        ]
+
+    def is_ready(self) -> bool:
+        return self.listens()
+
+    def uri(self, database: Any = 0) -> str:
+        return f"redis://127.0.0.1:{self.port}/{database}"
