@@ -126,7 +126,7 @@ class PolicyHistory:
         snapshot = await self._snapshot(up_to)
         removed = await self._discard(up_to, snapshot, actor)
         for batch_id in useless:
-            await self.store.adapter.drop(batch_id)
+            await self.store.adapter.drop(batch_id, sealed=True)
         return removed
 
     # --- rebâtir ----------------------------------------------------------------------------------------------------

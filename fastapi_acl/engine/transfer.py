@@ -127,8 +127,8 @@ class PolicyTransfer:
     async def opened(self) -> AsyncIterator[str]:
         """Ouvre un lot, et le retire si le bloc ne va pas à son terme."""
         batch_id = str(uuid4())
-        await self.store.adapter.open_batch(batch_id, "import")
         try:
+            await self.store.adapter.open_batch(batch_id, "import")
             yield batch_id
         except BaseException:
             await to_the_end(self.store.adapter.drop(batch_id))

@@ -244,3 +244,22 @@ async def test_an_abandoned_batch_is_swept_by_a_later_import(
 
     assert await batches(manager) == []
     assert await stored(adapter, "mort") == {}
+
+
+async def test_a_batch_that_the_log_names_is_not_dropped_by_a_late_cancellation(
+    manager: ACLManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = type(manager.get_policy_transfer())
+    publish = transfer.publish
+
+    async def lost(*arguments: Any) -> Any:
+        await publish(*arguments)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(transfer, "publish", lost)
+
+    with pytest.raises(asyncio.CancelledError):
+        await imported(manager, many(3))
+
+    revision = manager.get_policy_store().revision
+    assert await manager.get_policy_history().rules_at(revision) == await same(manager)

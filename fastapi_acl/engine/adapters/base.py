@@ -125,8 +125,14 @@ class PolicyAdapter(AsyncAdapter, ABC):
         """Rend les lots ouverts avant un instant et jamais rendus définitifs : leur auteur est mort en chemin."""
 
     @abstractmethod
-    async def drop(self, batch_id: str) -> None:
-        """Retire un lot et ses règles."""
+    async def drop(self, batch_id: str, *, sealed: bool = False) -> None:
+        """Retire un lot et ses règles.
+
+        Args:
+            batch_id: le lot.
+            sealed: vrai pour un lot définitif, que le journal ne nomme plus ; un tel lot reste sinon en place, même si
+                l'on vient seulement d'apprendre qu'il l'était.
+        """
 
     # --- numéros ----------------------------------------------------------------------------------------------------
 

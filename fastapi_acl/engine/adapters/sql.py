@@ -191,11 +191,14 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         async with self._session_scope() as session:
             return list(await session.scalars(query))
 
-    async def drop(self, batch_id: str) -> None:
-        """Retire un lot et ses règles."""
+    async def drop(self, batch_id: str, *, sealed: bool = False) -> None:
+        """Retire un lot et ses règles ; la ligne du lot d'abord, dont le verrou attend une validation en doute."""
+        batches = batches_table.c
+        found = delete(batches_table).where(batches.id == batch_id, batches.published.is_(sealed))
         async with self._session_scope() as session:
-            await session.execute(delete(batch_rules_table).where(batch_rules_table.c.batch_id == batch_id))
-            await session.execute(delete(batches_table).where(batches_table.c.id == batch_id))
+            result: Any = await session.execute(found)
+            if result.rowcount:
+                await session.execute(delete(batch_rules_table).where(batch_rules_table.c.batch_id == batch_id))
 
 
 async def _removed(session: AsyncSession, wanted: ColumnElement[bool]) -> int:
