@@ -42,12 +42,12 @@ demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
 	@$(BIN)/python -m uvicorn examples.demo:app --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/.dev ## Exécute toute la suite, sur de vrais serveurs, avec la couverture
-	@tests/support/install_servers.sh
+	@tests/support/install_servers.sh "$(INTERPRETER)"
 	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
 	@$(BIN)/python -m pytest -m slow
 
 test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
-	@tests/support/install_servers.sh
+	@tests/support/install_servers.sh "$(INTERPRETER)"
 	@$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/.dev ## Vérifie le style (ruff, toutes les règles)

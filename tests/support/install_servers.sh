@@ -1,23 +1,47 @@
 #!/usr/bin/env bash
 # Installe, sur une Debian et en root, les serveurs dont les essais ont besoin ; ne fait rien s'ils sont là.
-# Les essais lancent leurs propres serveurs, dans un dossier privé : le service du système n'est pas employé.
+# Les essais lancent leurs propres serveurs, dans un dossier privé : aucun service du système n'est employé ni laissé.
+# Usage : install_servers.sh INTERPRÉTEUR
 set -u
 
-has_postgresql() {
-  command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+interpreter=${1:-python3}
+stand_in=secantusdb==0.7.0b3  # compatible avec MongoDB ; sous GPL, il reste dans son propre environnement
+
+has_postgresql() { [ -n "${ACL_TEST_POSTGRESQL_URI:-}" ] || command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
+has_mariadb() { [ -n "${ACL_TEST_MYSQL_URI:-}" ] || PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null 2>&1; }
+has_redis() { command -v redis-server >/dev/null 2>&1; }
+has_mongodb() { [ -n "${ACL_TEST_MONGODB_URI:-}${ACL_TEST_MONGODB_SERVER:-}" ] || [ -x .venv-mongodb/bin/secantusd-py ]; }
+
+missing() {
+  has_postgresql || echo -n " postgresql"
+  has_mariadb || echo -n " mariadb-server"
+  has_redis || echo -n " redis-server"
 }
 
-missing=""
-[ -n "${ACL_TEST_POSTGRESQL_URI:-}" ] || has_postgresql || missing="$missing postgresql"
-[ -n "$missing" ] || exit 0
-
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-  echo "→ installation de$missing"
+# Installe des paquets Debian sans que leurs services démarrent.
+install_packages() {
+  echo "→ installation de$1"
   mkdir -p /etc/postgresql-common
   [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
-  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends -o Dpkg::Options::=--force-confold $missing
-fi
-[ -n "${ACL_TEST_POSTGRESQL_URI:-}" ] || has_postgresql && exit 0
+  local policy=/usr/sbin/policy-rc.d
+  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' > $policy; chmod +x $policy; trap "rm -f $policy" EXIT; }
+  # shellcheck disable=SC2086 - une liste de paquets
+  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+    -o Dpkg::Options::=--force-confold $1 | grep -E '^(Setting up|E:)'
+}
 
-echo "Introuvable :$missing. Installez-le, ou donnez ACL_TEST_POSTGRESQL_URI ; sans lui, ses essais sont sautés." >&2
+packages=$(missing)
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+  install_packages "$packages"
+fi
+
+if ! has_mongodb; then
+  echo "→ installation de $stand_in dans .venv-mongodb"
+  "$interpreter" -m venv --clear .venv-mongodb &&
+    .venv-mongodb/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off "$stand_in"
+fi
+
+absent=$(missing; has_mongodb || echo -n " secantusdb")
+[ -n "$absent" ] || exit 0
+echo "Introuvable :$absent. Installez-le, ou donnez ACL_TEST_POSTGRESQL_URI, ACL_TEST_MYSQL_URI, ACL_TEST_MONGODB_URI ; sans lui, ses essais sont sautés." >&2
 [ "${ACL_TEST_REQUIRE_SERVICES:-}" != 1 ]

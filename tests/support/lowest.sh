@@ -11,5 +11,5 @@ echo "→ résolution des versions les plus anciennes"
 # Le TestClient de la plus ancienne Starlette admise ne connaît pas httpx 0.28.
 "$venv/bin/pip" install -q --disable-pip-version-check -r "$venv.txt" "httpx<0.28" asgi-lifespan pytest pytest-asyncio hypothesis import-linter uvicorn
 "$venv/bin/pip" install -q --disable-pip-version-check --no-deps -e .
-tests/support/install_servers.sh
+tests/support/install_servers.sh "$1"
 "$venv/bin/python" -m pytest -m "not slow" -W default -q
