@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from sqlalchemy import func, insert, select, text
 
 from fastapi_acl.shared.database import mysql
 from fastapi_acl.shared.database.mysql import MIGRATION_LOCK, MySQLDatabase
 from fastapi_acl.shared.database.tables import batch_rules_table, metadata
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from tests.conftest import launched
+from tests.support.servers import MariaDBServer
 
 TWO_LOOPS = """
 import asyncio, gc, sys
@@ -34,6 +45,33 @@ gc.collect()
 asyncio.run(again())
 gc.collect()
 """
+
+
+class TLSServer(MariaDBServer):
+    """Un MariaDB qui offre TLS, sous un certificat qu'il se donne lui-même."""
+
+    @property
+    def certificate(self) -> Path:
+        return self._folder / "certificate.pem"
+
+    def prepare(self) -> None:
+        super().prepare()
+        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "essai")])
+        address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+        built = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(1))
+        signed = built.add_extension(address, critical=False).sign(key, SHA256())
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+        (self._folder / "key.pem").write_bytes(private)
+
+    def command(self) -> list[str]:
+        return [*super().command(), f"--ssl-cert={self.certificate}", f"--ssl-key={self._folder / 'key.pem'}"]
+
+
+@pytest.fixture
+def tls_server(request: pytest.FixtureRequest) -> Iterator[TLSServer]:
+    yield from launched(request.config, TLSServer)
 
 
 @pytest.fixture
@@ -184,6 +222,43 @@ async def test_tls_that_cannot_be_proved_is_refused(mysql_uri: str) -> None:
         await ask(database, "SELECT 1")
 
     assert "TLS" in str(refused.value.__cause__) or "SSL" in str(refused.value.__cause__)
+    await database.close()
+
+
+async def test_tls_is_served_under_a_certificate_that_is_known_and_no_other(tls_server: TLSServer) -> None:
+    question = "SHOW STATUS LIKE 'Ssl_version'"
+    known = MySQLDatabase(f"{tls_server.uri()}?ssl_ca={tls_server.certificate}")
+    unknown = MySQLDatabase(f"{tls_server.uri()}?ssl=true")
+
+    async with known.session() as session:
+        assert (await session.execute(text(question))).one()[1].startswith("TLSv1")
+    with pytest.raises(DatabaseUnavailableError) as refused:
+        await ask(unknown, question)
+
+    assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.__cause__)
+    await known.close()
+    await unknown.close()
+
+
+async def test_a_server_stopped_or_frozen_is_unavailable_and_serves_again_once_back(
+    own_mysql: MariaDBServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 1)
+    database = MySQLDatabase(own_mysql.uri())
+    served = [await asyncio.gather(*(ask(database, "SELECT 1") for _ in range(5)))]
+
+    own_mysql.freeze()
+    frozen = await asyncio.gather(*(seconds(ask(database, "SELECT 1")) for _ in range(5)))
+    own_mysql.thaw()
+    served.append(await asyncio.gather(*(ask(database, "SELECT 1") for _ in range(5))))
+    own_mysql.stop(signal.SIGKILL)
+    stopped = await seconds(ask(database, "SELECT 1"))
+    own_mysql.start()
+    served.append(await asyncio.gather(*(ask(database, "SELECT 1") for _ in range(5))))
+
+    assert served == [[1] * 5] * 3
+    assert max(frozen) < 4
+    assert stopped < 1
     await database.close()
 
 
