@@ -12,7 +12,7 @@ from fastapi_acl.auth.infrastructure.repositories.auth_repository import (
 )
 from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.factory import create_database, create_mongo_database
 from fastapi_acl.shared.sync.sql_changes import SQLChangeLog
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ def create_storage(config: ACLConfig) -> Storage:
     Raises:
         ConfigurationError: le pilote manque, ou l'adresse ne se lit pas.
     """
+    return _mongodb(config) if config.database_type == "mongodb" else _sql(config)
+
+
+def _sql(config: ACLConfig) -> Storage:
+    """Fait le stockage d'une base SQL."""
     database = create_database(config)
     return Storage(
         database=database,
@@ -61,4 +66,25 @@ def create_storage(config: ACLConfig) -> Storage:
         adapter=SQLPolicyAdapter(database),
         users=_REPOSITORIES[config.database_type](database),
         sessions=SQLSessionRepository(database),
+    )
+
+
+def _mongodb(config: ACLConfig) -> Storage:
+    """Fait le stockage de MongoDB, dont le pilote est facultatif."""
+    database = create_mongo_database(config)
+    from fastapi_acl.auth.infrastructure.repositories.mongodb_auth_repository import (  # noqa: PLC0415 - le pilote y est
+        MongoDBAuthRepository,
+    )
+    from fastapi_acl.auth.infrastructure.repositories.mongodb_session_repository import (  # noqa: PLC0415 - idem
+        MongoDBSessionRepository,
+    )
+    from fastapi_acl.engine.adapters.mongodb import MongoPolicyAdapter  # noqa: PLC0415 - idem
+    from fastapi_acl.shared.sync.mongodb_changes import MongoChangeLog  # noqa: PLC0415 - idem
+
+    return Storage(
+        database=database,
+        log=MongoChangeLog(database),
+        adapter=MongoPolicyAdapter(database),
+        users=MongoDBAuthRepository(database),
+        sessions=MongoDBSessionRepository(database),
     )

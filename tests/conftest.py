@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -164,6 +165,13 @@ def database_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {"database_type": kind, f"{kind}_uri": request.getfixturevalue(f"{kind}_uri")}
 
 
+def is_ours(thread: threading.Thread) -> bool:
+    """Écarte les fils de service de Python et de motor, qui n'en a qu'une réserve, pour tout le processus."""
+    motor = sys.modules.get("motor.frameworks.asyncio")
+    shared = motor._EXECUTOR._threads if motor is not None else ()
+    return not (thread.daemon or thread in shared or thread.name.startswith("asyncio_"))
+
+
 @pytest.fixture(autouse=True)
 async def nothing_left_behind() -> AsyncIterator[None]:
     """Échoue si un essai laisse une tâche ou un fil d'exécution derrière lui."""
@@ -173,6 +181,6 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     ours = [task for task in left if task.get_name().startswith("fastapi_acl")]
     assert not ours, ours
     deadline = asyncio.get_running_loop().time() + 2
-    while threads := [thread for thread in set(threading.enumerate()) - before if not thread.daemon]:
+    while threads := [thread for thread in set(threading.enumerate()) - before if is_ours(thread)]:
         assert asyncio.get_running_loop().time() < deadline, threads
         await asyncio.sleep(0.01)

@@ -6,7 +6,7 @@ venv=$2
 
 [ -x "$venv-uv/bin/uv" ] || { "$interpreter" -m venv "$venv-uv"; "$venv-uv/bin/pip" install -q uv; }
 echo "→ résolution des versions les plus anciennes"
-"$venv-uv/bin/uv" pip compile -q --resolution lowest-direct --python "$interpreter" --extra postgresql pyproject.toml -o "$venv.txt"
+"$venv-uv/bin/uv" pip compile -q --resolution lowest-direct --python "$interpreter" --extra all pyproject.toml -o "$venv.txt"
 "$interpreter" -m venv --clear "$venv"
 # Le TestClient de la plus ancienne Starlette admise ne connaît pas httpx 0.28.
 "$venv/bin/pip" install -q --disable-pip-version-check -r "$venv.txt" "httpx<0.28" asgi-lifespan pytest pytest-asyncio hypothesis import-linter uvicorn

@@ -192,6 +192,17 @@ class AmbientDatabase(Database, ABC):
         found = self._ambient.get()
         return found if found is not None and found.owner is asyncio.current_task() else None
 
+    def joined(self) -> Transaction | None:
+        """Rend la transaction ambiante, après avoir vérifié qu'elle est à cette tâche.
+
+        Raises:
+            TransactionNotOwnedError: elle est à une autre.
+        """
+        ambient = self._ambient.get()
+        if ambient is not None:
+            ambient.check_owner()
+        return ambient
+
     @asynccontextmanager
     async def transaction(self, *, log: bool = False) -> AsyncIterator[Transaction]:
         """Ouvre une transaction ou se joint à l'ambiante ; voir `Transactions.transaction`."""
@@ -209,9 +220,8 @@ class AmbientDatabase(Database, ABC):
     @asynccontextmanager
     async def _joined_or(self, mode: Mode) -> AsyncIterator[Transaction]:
         """Se joint à la transaction ambiante, ou en ouvre une à laquelle les dépôts se joignent d'eux-mêmes."""
-        ambient = self._ambient.get()
+        ambient = self.joined()
         if ambient is not None:
-            ambient.check_owner()
             yield ambient
             return
         async with self.begin(mode) as opened:

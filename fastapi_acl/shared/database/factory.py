@@ -11,14 +11,15 @@ from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from fastapi_acl.shared.config import ACLConfig
+    from fastapi_acl.shared.database.mongodb import MongoDatabase
     from fastapi_acl.shared.database.sql import SQLDatabase
 
 
 def create_database(config: ACLConfig) -> SQLDatabase:
-    """Fait la base que `database_type` nomme ; son pilote n'est importé que si elle est choisie.
+    """Fait la base SQL que `database_type` nomme ; son pilote n'est importé que si elle est choisie.
 
     Raises:
-        ConfigurationError: le pilote manque, ou cette version ne sert pas encore cette base.
+        ConfigurationError: le pilote manque, ou l'adresse ne se lit pas.
     """
     _check_uri(config)
     if config.database_type == "sqlite":
@@ -35,10 +36,20 @@ def create_database(config: ACLConfig) -> SQLDatabase:
         from fastapi_acl.shared.database.mysql import MySQLDatabase  # noqa: PLC0415 - idem
 
         return MySQLDatabase(config.database_uri, auto_migrate=config.auto_migrate)
-    message = (
-        f"database_type « {config.database_type} » n’est pas encore servi : choisissez sqlite, postgresql ou mysql."
-    )
+    message = f"database_type « {config.database_type} » n’est pas une base SQL."
     raise ConfigurationError(message)
+
+
+def create_mongo_database(config: ACLConfig) -> MongoDatabase:
+    """Fait la base MongoDB ; son pilote n'est importé que si elle est choisie.
+
+    Raises:
+        ConfigurationError: le pilote manque, ou l'adresse ne se lit pas.
+    """
+    _need("pymongo", extra="mongodb")
+    from fastapi_acl.shared.database.mongodb import MongoDatabase  # noqa: PLC0415 - idem
+
+    return MongoDatabase(config.database_uri, auto_migrate=config.auto_migrate)
 
 
 def _check_uri(config: ACLConfig) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -15,7 +13,8 @@ from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
 from fastapi_acl.auth.infrastructure.mappers.auth_mappers import AuthUserMapper
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel
-from fastapi_acl.shared.exceptions import InvalidRequestError, UserAlreadyExistsError, UserNotFoundError
+from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, is_storable, make_cursor, read_cursor
+from fastapi_acl.shared.exceptions import UserAlreadyExistsError, UserNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from fastapi_acl.shared.database.sql import SQLDatabase
-
-MAX_PAGE: Final = 200
-"""Comptes par page, au plus."""
 
 UNSYNCHRONIZED: Final = {"synchronize_session": False, "populate_existing": True}
 """Rien n'est gardé en mémoire d'une session à l'autre : ce qui a été lu avant une mise à jour est relu."""
@@ -60,7 +56,7 @@ class SQLAuthRepository(IAuthRepository):
         """Cherche un compte par son nom replié ; aucun ne finit par une espace, que MySQL oublierait de comparer."""
         key = canonical(username)
         named = SQLAuthUserModel.username_key == key
-        return await self._find(named) if _is_storable(key) and not key.endswith(" ") else None
+        return await self._find(named) if is_storable(key) and not key.endswith(" ") else None
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
@@ -71,7 +67,7 @@ class SQLAuthRepository(IAuthRepository):
         statement = select(SQLAuthUserModel).where(*wanted).order_by(SQLAuthUserModel.username_key).limit(limit + 1)
         async with self._database.snapshot() as reading:
             rows = (await reading.connection.scalars(statement)).all()
-        following = _cursor(rows[limit - 1].username_key) if len(rows) > limit else None
+        following = make_cursor(rows[limit - 1].username_key) if len(rows) > limit else None
         return UserPage(items=[AuthUserMapper.to_entity(row) for row in rows[:limit]], next_cursor=following)
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -162,7 +158,7 @@ def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None
     """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
     found: list[ColumnElement[bool]] = []
     if cursor is not None:
-        found.append(SQLAuthUserModel.username_key > _read_cursor(cursor))
+        found.append(SQLAuthUserModel.username_key > read_cursor(cursor))
     if query is not None:
         found.append(_contains(canonical(query)))
     if is_active is not None:
@@ -174,30 +170,4 @@ def _contains(text: str) -> ColumnElement[bool]:
     """Cherche un texte, à la lettre, dans le nom et l'adresse."""
     columns = (SQLAuthUserModel.username_key, SQLAuthUserModel.email_key)
     found = or_(*(column.contains(text, autoescape=True) for column in columns))
-    return found if _is_storable(text) else false()
-
-
-def _is_storable(text: str) -> bool:
-    """Dit si une base peut garder ce texte ; PostgreSQL refuse U+0000, et aucun pilote n'écrit un demi-codet."""
-    return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text)
-
-
-def _cursor(key: str) -> str:
-    """Fait un curseur opaque de la clé de la dernière ligne."""
-    return base64.urlsafe_b64encode(key.encode()).decode()
-
-
-def _read_cursor(cursor: str) -> str:
-    """Relit un curseur.
-
-    Raises:
-        InvalidRequestError: il n'est pas un des nôtres.
-    """
-    try:
-        key = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as error:
-        message = "Le curseur n’est pas un de ceux que rend « next_cursor »."
-        raise InvalidRequestError(message) from error
-    if not _is_storable(key):
-        raise InvalidRequestError
-    return key
+    return found if is_storable(text) else false()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
@@ -13,13 +12,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select
 
 from fastapi_acl.shared.database.tables import VERSION_TABLE, revision_table
+from fastapi_acl.shared.database.versions import check_runs_ahead, schema_behind
 from fastapi_acl.shared.exceptions import ConfigurationError
-from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
-
-logger = get_logger("database")
 
 RULES_TABLE: Final = "casbin_rule"
 """Nom que tous les adaptateurs de Casbin donnent à leur table."""
@@ -42,27 +39,11 @@ def migrate_connection(connection: Connection, *, upgrade: bool) -> None:
     if current == scripts.get_current_head():
         return
     if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
-        _check_runs_ahead(connection, current)
+        check_runs_ahead(current, connection.scalar(select(revision_table.c.min_code_version)) or "0")
         return
     _check_rules_table(connection)
-    _check_may_upgrade(upgrade=upgrade)
+    schema_behind(upgrade=upgrade)
     command.upgrade(config, "head")
-
-
-def _check_runs_ahead(connection: Connection, current: str) -> None:
-    """Admet un schéma plus récent que le paquet, tant qu'il ne demande pas une version plus récente.
-
-    Raises:
-        ConfigurationError: il en demande une ; le message la nomme.
-    """
-    needed = connection.scalar(select(revision_table.c.min_code_version)) or "0"
-    if _numbers(needed) > _numbers(version("fastapi-acl")):
-        message = (
-            f"le schéma de la base (version « {current} ») demande fastapi-acl {needed} ou plus récent : "
-            f"« pip install 'fastapi-acl>={needed}' »."
-        )
-        raise ConfigurationError(message)
-    logger.warning("schema_ahead: la base est à la version « %s », plus récente que ce paquet", current)
 
 
 def _check_rules_table(connection: Connection) -> None:
@@ -78,25 +59,6 @@ def _check_rules_table(connection: Connection) -> None:
             f"(par exemple en « {RULES_TABLE}_avant »), démarrez, puis importez ses règles."
         )
         raise ConfigurationError(message)
-
-
-def _check_may_upgrade(*, upgrade: bool) -> None:
-    """Refuse un schéma en retard qu'on n'a pas le droit de migrer.
-
-    Raises:
-        ConfigurationError: `auto_migrate` est coupé.
-    """
-    if not upgrade:
-        message = (
-            "le schéma de la base est en retard et ACL_AUTO_MIGRATE est coupé : lancez « fastapi-acl migrate » "
-            "avant de démarrer."
-        )
-        raise ConfigurationError(message)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Rend les nombres d'une version, pour les comparer ; ce qui n'en est pas un ne compte pas."""
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _config(connection: Connection) -> Config:

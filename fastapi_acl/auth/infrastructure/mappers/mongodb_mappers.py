@@ -1,0 +1,76 @@
+"""Passage des entités aux documents, et retour."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
+from fastapi_acl.auth.domain.entities.session import Session
+from fastapi_acl.shared.database.mongodb import as_instant, as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi_acl.auth.infrastructure.models.mongodb_models import MongoAuthUserModel, MongoSessionModel
+
+INSTANTS = frozenset({"created_at", "updated_at", "rotated_at", "last_used_at", "expires_at", "revoked_at"})
+
+
+class MongoAuthUserMapper:
+    """Compte <-> `acl_users`."""
+
+    @staticmethod
+    def to_document(user: AuthUser) -> MongoAuthUserModel:
+        """Rend le document d'un compte, clés repliées comprises."""
+        keys = {
+            "username_key": canonical(user.username),
+            "email_key": canonical(user.email) if user.email is not None else None,
+        }
+        return cast("MongoAuthUserModel", _written(asdict(user)) | keys)
+
+    @staticmethod
+    def to_entity(found: MongoAuthUserModel) -> AuthUser:
+        """Refait un compte de son document."""
+        fields = _read(cast("Mapping[str, Any]", found))
+        return AuthUser(**{name: fields[name] for name in AuthUser.__dataclass_fields__})
+
+
+class MongoSessionMapper:
+    """Session <-> `acl_sessions`."""
+
+    @staticmethod
+    def to_document(session: Session) -> MongoSessionModel:
+        """Rend le document d'une session."""
+        return cast("MongoSessionModel", _written(asdict(session)))
+
+    @staticmethod
+    def to_entity(found: MongoSessionModel) -> Session:
+        """Refait une session de son document."""
+        fields = _read(cast("Mapping[str, Any]", found))
+        return Session(**{name: fields[name] for name in Session.__dataclass_fields__})
+
+
+def _written(fields: dict[str, Any]) -> dict[str, Any]:
+    """Écrit les identifiants et les instants en textes ; `id` est la clé du document."""
+    written = {name: _text(value) for name, value in fields.items()}
+    written["_id"] = written.pop("id")
+    return written
+
+
+def _text(value: Any) -> Any:  # noqa: ANN401 - valeur d'un champ
+    """Écrit un identifiant ou un instant ; le reste va tel quel."""
+    if isinstance(value, datetime):
+        return as_text(value)
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _read(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Relit les identifiants et les instants."""
+    read: dict[str, Any] = {name: as_instant(value) if name in INSTANTS else value for name, value in found.items()}
+    read["id"] = UUID(read.pop("_id"))
+    if "user_id" in read:
+        read["user_id"] = UUID(read["user_id"])
+    return read

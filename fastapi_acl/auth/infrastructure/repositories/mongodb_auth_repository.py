@@ -1,0 +1,144 @@
+"""Dépôt des comptes dans MongoDB."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, final
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
+from fastapi_acl.auth.infrastructure.mappers.mongodb_mappers import MongoAuthUserMapper
+from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, is_storable, make_cursor, read_cursor
+from fastapi_acl.shared.database.mongodb import as_text
+from fastapi_acl.shared.exceptions import UserAlreadyExistsError, UserNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from fastapi_acl.shared.database.mongodb import MongoDatabase
+
+
+@final
+class MongoDBAuthRepository(IAuthRepository):
+    """Comptes dans MongoDB ; chaque méthode est atomique et se joint à la transaction ambiante."""
+
+    def __init__(self, database: MongoDatabase) -> None:
+        """Retient la base.
+
+        Args:
+            database: base où les comptes sont gardés.
+        """
+        self._database = database
+
+    @property
+    def _users(self) -> Any:  # noqa: ANN401 - du pilote
+        return self._database.collection("acl_users")
+
+    async def create_user(self, user: AuthUser) -> None:
+        """Enregistre un compte ; l'unicité est jugée par la base."""
+        try:
+            async with self._database.session() as session:
+                await self._users.insert_one(MongoAuthUserMapper.to_document(user), session=session)
+        except DuplicateKeyError as error:
+            raise UserAlreadyExistsError from error
+
+    async def get_by_id(self, user_id: UUID) -> AuthUser:
+        """Rend un compte."""
+        return _required(await self._find({"_id": str(user_id)}))
+
+    async def find_by_username(self, username: str) -> AuthUser | None:
+        """Cherche un compte par son nom replié."""
+        key = canonical(username)
+        return await self._find({"username_key": key}) if is_storable(key) else None
+
+    async def list_users(
+        self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
+    ) -> UserPage:
+        """Lit une page de comptes, dans l'ordre de leurs noms repliés."""
+        limit = min(max(limit, 1), MAX_PAGE)
+        wanted = _conditions(cursor, query, is_active=is_active)
+        if query is not None and not is_storable(canonical(query)):
+            return UserPage(items=[], next_cursor=None)
+        async with self._database.session() as session:
+            found = self._users.find(wanted, session=session).sort("username_key", 1).limit(limit + 1)
+            documents = await found.to_list(limit + 1)
+        following = make_cursor(documents[limit - 1]["username_key"]) if len(documents) > limit else None
+        return UserPage(items=[MongoAuthUserMapper.to_entity(one) for one in documents[:limit]], next_cursor=following)
+
+    async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
+        """Remplace un haché, sauf si un autre mot de passe a pris sa place entre-temps."""
+        wanted = {"_id": str(user_id), "hashed_password": replaced}
+        async with self._database.session() as session:
+            await self._users.update_one(wanted, {"$set": {"hashed_password": hashed_password}}, session=session)
+
+    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
+        """Active ou désactive un compte."""
+        retired = {} if active else {"$inc": {"session_version": 1}}
+        return await self._update(user_id, {"is_active": active}, retired)
+
+    async def advance_session_version(self, user_id: UUID) -> int:
+        """Avance la version de session."""
+        return (await self._update(user_id, {}, {"$inc": {"session_version": 1}})).session_version
+
+    async def delete_user(self, user_id: UUID) -> None:
+        """Supprime un compte et ses sessions, en une transaction."""
+        async with self._database.transaction() as transaction:
+            session = transaction.connection
+            found = await self._users.delete_one({"_id": str(user_id)}, session=session)
+            if not found.deleted_count:
+                raise UserNotFoundError
+            await self._database.collection("acl_sessions").delete_many({"user_id": str(user_id)}, session=session)
+
+    async def active_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+        return await self._ids({"_id": {"$in": list(ids)}, "is_active": True})
+
+    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        return await self._ids({"_id": {"$in": list(ids)}})
+
+    async def _ids(self, wanted: Mapping[str, Any]) -> set[str]:
+        """Rend les identifiants des comptes qui remplissent une condition."""
+        async with self._database.session() as session:
+            return {one["_id"] async for one in self._users.find(wanted, {"_id": 1}, session=session)}
+
+    async def _find(self, wanted: Mapping[str, Any]) -> AuthUser | None:
+        """Cherche un compte."""
+        async with self._database.session() as session:
+            found = await self._users.find_one(wanted, session=session)
+        return MongoAuthUserMapper.to_entity(found) if found is not None else None
+
+    async def _update(self, user_id: UUID, fields: Mapping[str, Any], more: Mapping[str, Any]) -> AuthUser:
+        """Change des champs d'un compte et le rend tel qu'il est devenu."""
+        change = {"$set": {**fields, "updated_at": as_text(datetime.now(timezone.utc))}, **more}
+        async with self._database.session() as session:
+            found = await self._users.find_one_and_update(
+                {"_id": str(user_id)}, change, return_document=ReturnDocument.AFTER, session=session
+            )
+        return _required(MongoAuthUserMapper.to_entity(found) if found is not None else None)
+
+
+def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> dict[str, Any]:
+    """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
+    found: dict[str, Any] = {}
+    if cursor is not None:
+        found["username_key"] = {"$gt": read_cursor(cursor)}
+    if query is not None:
+        literal = {"$regex": re.escape(canonical(query))}
+        found["$or"] = [{"username_key": literal}, {"email_key": literal}]
+    if is_active is not None:
+        found["is_active"] = is_active
+    return found
+
+
+def _required(user: AuthUser | None) -> AuthUser:
+    """Rend le compte, ou dit qu'il n'existe pas."""
+    if user is None:
+        raise UserNotFoundError
+    return user

@@ -1,0 +1,242 @@
+"""Règles dans MongoDB : un document par règle, dont la clé est le numéro."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, final
+
+from pymongo.errors import PyMongoError
+
+from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
+from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.shared.database.mongodb import as_text
+from fastapi_acl.shared.exceptions import (
+    DatabaseUnavailableError,
+    InvalidRuleError,
+    RuleAlreadyExistsError,
+    RuleNotFoundError,
+)
+from fastapi_acl.shared.policy import PolicyRule
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from fastapi_acl.shared.database.mongodb import MongoDatabase
+
+_CONTENT: Final = ("ptype", *COLUMNS)
+_ORDER: Final = {True: "_id", False: "number"}
+
+
+@final
+class MongoPolicyAdapter(PolicyAdapter):
+    """Adaptateur Casbin sur `MongoDatabase` : il se joint à la transaction ambiante."""
+
+    _database: MongoDatabase
+
+    def __init__(self, database: MongoDatabase) -> None:
+        """Retient la base.
+
+        Args:
+            database: base où les règles sont gardées.
+        """
+        self._database = database
+
+    async def lines(self, batch_id: str | None = None) -> AsyncIterator[Sequence[Any]]:
+        """Lit toutes les lignes, dans l'ordre, par paquets."""
+        number = _ORDER[batch_id is None]
+        source = self._rules if batch_id is None else self._batch_rules
+        wanted = {} if batch_id is None else {"batch_id": batch_id}
+        async with self._database.snapshot() as reading:
+            found = source.find(wanted, session=reading.connection, batch_size=PACKET).sort(number, 1)
+            while packet := await found.to_list(PACKET):
+                yield [_line(document, number) for document in packet]
+
+    async def page(self, filters: Mapping[str, str], *, after: int, limit: int) -> list[tuple[int, PolicyRule]]:
+        """Lit, après un numéro donné, les règles dont les champs ont exactement ces valeurs."""
+        wanted = {name: {"$eq": _text(value)} for name, value in filters.items()}
+        async with self._database.snapshot() as reading:
+            found = self._rules.find({**wanted, "_id": {"$gt": after}}, session=reading.connection)
+            documents = await found.sort("_id", 1).limit(limit).to_list(limit)
+        return [(one["_id"], _rule(one)) for one in documents]
+
+    async def last_id(self) -> int:
+        """Rend le plus grand numéro de règle présent, ou 0."""
+        async with self._database.session() as session:
+            found = await self._rules.find_one({}, {"_id": 1}, sort=[("_id", -1)], session=session)
+        return int(found["_id"]) if found is not None else 0
+
+    async def insert_numbered(self, rules: Sequence[PolicyRule], ids: Sequence[int]) -> None:
+        """Ajoute des règles sous ces numéros."""
+        documents = [{"_id": number, **_fields(rule)} for number, rule in zip(ids, rules, strict=True)]
+        try:
+            async with self._database.transaction() as transaction:
+                for part in _parts(documents):
+                    await self._rules.insert_many(part, session=transaction.connection)
+        except PyMongoError as error:
+            if "digest" not in str(error):
+                raise DatabaseUnavailableError from error  # un numéro pris à la main entre-temps : à réessayer
+            raise RuleAlreadyExistsError from error
+
+    async def delete(self, rules: Sequence[PolicyRule], *, by_value: bool = False) -> None:
+        """Retire exactement ces règles ; une empreinte refaite à la main renvoie aux valeurs."""
+        async with self._database.transaction() as transaction:
+            for part in _parts(rules):
+                session = transaction.connection
+                found = await self._removed({"digest": {"$in": [digest(rule) for rule in part]}}, session)
+                if by_value or found != len(part):
+                    found += sum([await self._removed(_values_of(rule), session) for rule in part])
+                if found < len(part):
+                    raise RuleNotFoundError
+
+    async def clear_policy(self) -> bool:
+        """Retire toutes les règles."""
+        async with self._database.session() as session:
+            await self._removed({}, session)
+        return True
+
+    async def take(self, row_id: int) -> Mapping[str, Any]:
+        """Retire une ligne par son numéro et la rend ; ce qui n'est pas un texte y est montré comme tel."""
+        async with self._database.session() as session:
+            found = await self._rules.find_one_and_delete({"_id": row_id}, session=session)
+        if found is None:
+            raise RuleNotFoundError(id=row_id)
+        return {"id": row_id} | {name: _shown(found.get(name)) for name in _CONTENT}
+
+    async def open_batch(self, batch_id: str, kind: str) -> None:
+        """Ouvre un lot."""
+        opened = {"_id": batch_id, "kind": kind, "created_at": as_text(datetime.now(timezone.utc)), "published": False}
+        async with self._database.session() as session:
+            await self._batches.insert_one(opened, session=session)
+
+    async def stage(self, batch_id: str, rules: Sequence[tuple[int, PolicyRule]]) -> None:
+        """Range des règles dans un lot."""
+        documents = [{"batch_id": batch_id, "number": number, **_fields(rule)} for number, rule in rules]
+        async with self._database.session() as session:
+            for part in _parts(documents):
+                await self._batch_rules.insert_many(part, session=session)
+
+    async def prune(self, batch_id: str, *, replaces: bool) -> None:
+        """Retire d'un lot les règles qui s'y répètent, et celles qui sont déjà en vigueur."""
+        seen: set[bytes] = set()
+        async with self._database.session() as session:
+            staged = self._batch_rules.find({"batch_id": batch_id}, {"digest": 1}, session=session, batch_size=PACKET)
+            ordered = staged.sort("number", 1)
+            while packet := await ordered.to_list(PACKET):
+                known = set() if replaces else await self._known([one["digest"] for one in packet], session)
+                useless = [one["_id"] for one in packet if one["digest"] in known or _is_again(one["digest"], seen)]
+                if useless:
+                    await self._batch_rules.delete_many({"_id": {"$in": useless}}, session=session)
+
+    async def publish(self, batch_id: str, after: int) -> int:
+        """Met en vigueur les règles d'un lot."""
+        added = 0
+        async with self._database.transaction() as transaction:
+            session = transaction.connection
+            staged = self._batch_rules.find({"batch_id": batch_id}, {"_id": 0, "batch_id": 0}, session=session)
+            ordered = staged.sort("number", 1)
+            while packet := await ordered.to_list(PACKET):
+                documents = [{"_id": one.pop("number") + after, **one} for one in packet]
+                added += len((await self._rules.insert_many(documents, session=session)).inserted_ids)
+        return added
+
+    async def seal(self, batch_id: str) -> None:
+        """Marque un lot comme définitif."""
+        async with self._database.session() as session:
+            await self._batches.update_one({"_id": batch_id}, {"$set": {"published": True}}, session=session)
+
+    async def abandoned(self, before: datetime) -> list[str]:
+        """Rend les lots ouverts avant un instant et jamais rendus définitifs."""
+        wanted = {"created_at": {"$lt": as_text(before)}, "published": False}
+        async with self._database.session() as session:
+            return [one["_id"] async for one in self._batches.find(wanted, {"_id": 1}, session=session)]
+
+    async def drop(self, batch_id: str, *, sealed: bool = False) -> None:
+        """Retire un lot et ses règles ; le lot d'abord, qu'une validation en doute tient peut-être."""
+        async with self._database.session() as session:
+            found = await self._batches.delete_one({"_id": batch_id, "published": sealed}, session=session)
+            if found.deleted_count:
+                await self._batch_rules.delete_many({"batch_id": batch_id}, session=session)
+
+    @property
+    def _rules(self) -> Any:  # noqa: ANN401 - du pilote
+        return self._database.collection("casbin_rule")
+
+    @property
+    def _batches(self) -> Any:  # noqa: ANN401 - du pilote
+        return self._database.collection("acl_batches")
+
+    @property
+    def _batch_rules(self) -> Any:  # noqa: ANN401 - du pilote
+        return self._database.collection("acl_batch_rules")
+
+    async def _removed(self, wanted: Mapping[str, Any], session: Any) -> int:  # noqa: ANN401 - du pilote
+        """Retire les règles qui remplissent une condition, et rend leur nombre."""
+        return int((await self._rules.delete_many(wanted, session=session)).deleted_count)
+
+    async def _known(self, digests: Sequence[str], session: Any) -> set[str]:  # noqa: ANN401 - du pilote
+        """Rend, parmi des empreintes, celles de règles en vigueur."""
+        found = self._rules.find({"digest": {"$in": digests}}, {"digest": 1}, session=session)
+        return {one["digest"] async for one in found}
+
+
+def _fields(rule: PolicyRule) -> dict[str, Any]:
+    """Range une règle dans son document.
+
+    Raises:
+        InvalidRuleError: une valeur n'est pas un texte, et la base y lirait un opérateur.
+    """
+    for value in (rule.ptype, *rule.values):
+        _ = _text(value)
+    return columns(rule)
+
+
+def _text(value: object) -> str:
+    """Rend une valeur, qui ne peut être qu'un texte.
+
+    Raises:
+        InvalidRuleError: elle n'en est pas un.
+    """
+    if type(value) is not str:
+        message = "Règle refusée : une valeur n’est pas un texte ; rien n’a été changé."
+        raise InvalidRuleError(message)
+    return value
+
+
+def _values_of(rule: PolicyRule) -> dict[str, Any]:
+    """Retient les documents qui ont exactement les valeurs d'une règle, quelle que soit leur empreinte."""
+    return {name: {"$eq": value} for name, value in _fields(rule).items() if name != "digest"}
+
+
+def _rule(document: Mapping[str, Any]) -> PolicyRule:
+    """Refait une règle de son document."""
+    values = [_shown(document.get(name)) for name in COLUMNS]
+    return PolicyRule(_shown(document.get("ptype")) or "", without_tail(values))
+
+
+def _line(document: Mapping[str, Any], number: str) -> tuple[Any, ...]:
+    """Rend une ligne : numéro, type, colonnes ; ce qu'on y a mis à la main est rendu tel quel, pour être refusé."""
+    return (document[number], *(_hashable(document.get(name)) for name in _CONTENT))
+
+
+def _hashable(value: Any) -> Any:  # noqa: ANN401 - ce qu'un document contient
+    """Rend une valeur qu'un dictionnaire admet."""
+    return value if value is None or type(value) is str else repr(type(value)).encode()
+
+
+def _shown(value: Any) -> str | None:  # noqa: ANN401 - idem
+    """Rend une valeur sous une forme que le journal garde."""
+    return value if value is None or type(value) is str else repr(value)[:250]
+
+
+def _is_again(found: str, seen: set[bytes]) -> bool:
+    """Dit si une empreinte a déjà été vue, et la retient."""
+    key = bytes.fromhex(found)
+    if key in seen:
+        return True
+    seen.add(key)
+    return False
+
+
+def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Coupe une longue suite en paquets."""
+    return (items[start : start + PACKET] for start in range(0, len(items), PACKET))

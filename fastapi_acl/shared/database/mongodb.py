@@ -1,0 +1,331 @@
+"""MongoDB par motor, ou par l'AsyncMongoClient de PyMongo : un jeu de répliques, pour ses transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import time
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, final
+from uuid import uuid4
+
+from pymongo import ASCENDING, IndexModel, ReadPreference
+from pymongo.errors import CollectionInvalid, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from fastapi_acl.shared.database.base import AmbientDatabase, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.versions import check_runs_ahead, schema_behind
+from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError
+from fastapi_acl.shared.logging import get_logger, one_line
+from fastapi_acl.shared.sync.changes import Head
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+logger = get_logger("database")
+
+SCHEMA: Final = 1
+"""Version des collections et de leurs index."""
+
+OLDEST_VERSION: Final = "0.1.0"
+"""Plus ancienne version du paquet que ces collections admettent."""
+
+LOCK_TIMEOUT_SECONDS: Final = 2.0
+"""Temps pendant lequel un écrivain attend que la tête du journal soit rendue."""
+
+COMMIT_TRIES: Final = 3
+"""Essais d'une validation dont la réponse se perd : la redemander ne la fait pas deux fois."""
+
+OPTIONS: Final = {
+    "serverSelectionTimeoutMS": 1_000,
+    "connectTimeoutMS": 1_000,
+    "socketTimeoutMS": 10_000,
+    "retryWrites": True,
+    "w": "majority",
+}
+"""Délais et garanties ; l'adresse peut en donner d'autres."""
+
+CONFLICT: Final = "TransientTransactionError"
+UNKNOWN: Final = "UnknownTransactionCommitResult"
+DUPLICATE: Final = 11_000
+NAMESPACE_EXISTS: Final = 48
+
+STANDALONE: Final = (
+    "ce serveur MongoDB est isolé, et un serveur isolé n’a pas de transactions : faites-en un jeu de répliques d’un "
+    "nœud. Lancez « mongod --replSet rs0 », puis, une fois, « mongosh --eval 'rs.initiate()' », et ajoutez "
+    "« ?replicaSet=rs0 » à ACL_MONGODB_URI."
+)
+
+_TEXT: Final = {"$type": "string"}
+
+INDEXES: Final[Mapping[str, list[IndexModel]]] = {
+    "casbin_rule": [IndexModel("digest", unique=True)],
+    "acl_changes": [
+        IndexModel(
+            [("actor", ASCENDING), ("idempotency_key", ASCENDING)],
+            unique=True,
+            partialFilterExpression={"idempotency_key": _TEXT},
+        ),
+        IndexModel("kind"),
+        IndexModel("live_until"),
+    ],
+    "acl_users": [
+        IndexModel("username_key", unique=True),
+        IndexModel("email_key", unique=True, partialFilterExpression={"email_key": _TEXT}),
+    ],
+    "acl_sessions": [IndexModel("user_id")],
+    "acl_batches": [IndexModel("created_at")],
+    "acl_batch_rules": [IndexModel([("batch_id", ASCENDING), ("number", ASCENDING)], unique=True)],
+    "acl_revision": [],
+}
+"""Les collections, et leurs index au-delà de `_id`."""
+
+
+@final
+class MongoDatabase(AmbientDatabase):
+    """MongoDB : sessions, transactions, collections et index.
+
+    Une méthode de dépôt passe `session=` à chaque opération : `database.session()` la donne, celle de la transaction
+    ambiante ou None, et une opération sans session vaut à elle seule.
+
+    Source: https://www.mongodb.com/docs/manual/core/transactions/
+    """
+
+    def __init__(self, uri: str, *, auto_migrate: bool = True, client: Callable[..., Any] | None = None) -> None:
+        """Retient l'adresse ; aucune connexion n'est ouverte avant le premier usage.
+
+        Args:
+            uri: adresse, telle que la configuration la donne ; sans nom de base, `fastapi_acl`.
+            auto_migrate: fait les collections au démarrage ; sinon leur absence refuse de démarrer.
+            client: classe du client ; motor s'il est installé, sinon l'AsyncMongoClient de PyMongo.
+        """
+        super().__init__()
+        self._uri = uri
+        self._auto_migrate = auto_migrate
+        self._make_client = client or _installed_client()
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
+        """Le client, fait au premier usage."""
+        if self._client is None:
+            try:
+                self._client = self._make_client(self._uri, **_options(self._uri))
+            except InvalidURI as error:
+                message = "l’adresse de la base (ACL_MONGODB_URI) ne se lit pas."
+                raise ConfigurationError(message) from error
+        return self._client
+
+    def collection(self, name: str) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
+        """Rend une collection."""
+        return self.client.get_default_database("fastapi_acl")[name]
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        """Donne la session de la transaction ambiante, ou None : l'opération vaut alors à elle seule."""
+        async with self._translated():
+            ambient = self.joined()
+            yield ambient.connection if ambient is not None else None
+
+    @asynccontextmanager
+    async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:
+        """Ouvre une session et sa transaction, annulée à la sortie si elle n'a pas été validée."""
+        async with self._translated():
+            session = await settled(self.client.start_session())
+            try:
+                transaction = Transaction(connection=session)
+                if mode is Mode.LOG:
+                    transaction.head = await self._take_lock(session)
+                else:
+                    await self._start(session, "snapshot")
+                yield transaction
+            finally:
+                await to_the_end(_end(session))
+
+    async def commit(self, transaction: Transaction) -> None:
+        """Valide ; une réponse perdue se redemande, ce qui ne valide pas deux fois."""
+        async with self._translated():
+            for left in reversed(range(COMMIT_TRIES)):
+                try:
+                    await transaction.connection.commit_transaction()
+                except PyMongoError as error:  # noqa: PERF203 - c'est l'essai qui se répète
+                    if not left or not error.has_error_label(UNKNOWN):
+                        raise
+                else:
+                    return
+
+    async def read_head(self, transaction: Transaction) -> Head:
+        """Rend la tête du journal."""
+        found = await self.collection("acl_revision").find_one({"_id": 1}, session=transaction.connection)
+        return _head(found)
+
+    async def write_head(self, transaction: Transaction, head: Head) -> None:
+        """Écrit la tête du journal, dont le document est tenu."""
+        change = {"$set": asdict(head)}
+        await self.collection("acl_revision").update_one({"_id": 1}, change, session=transaction.connection)
+
+    async def migrate(self, *, force: bool = False) -> None:
+        """Fait les collections, leurs index et la tête du journal ; plusieurs processus peuvent le faire à la fois."""
+        async with self._translated():
+            await self._check_replica_set()
+            found = await self.collection("acl_revision").find_one({"_id": 1})
+            if found is not None and found.get("schema", 0) > SCHEMA:
+                check_runs_ahead(str(found["schema"]), found.get("min_code_version", "0"))
+            elif found is None or found.get("schema", 0) < SCHEMA:
+                schema_behind(upgrade=self._auto_migrate or force)
+                await self._create()
+
+    async def close(self) -> None:
+        """Ferme le client ; le prochain usage en ouvrirait un autre."""
+        client, self._client = self._client, None
+        if client is not None:
+            await settled(client.close())
+
+    def abandon(self) -> None:
+        """Oublie le client d'une boucle qui n'existe plus."""
+        self._client = None
+
+    async def _take_lock(self, session: Any) -> Head:  # noqa: ANN401 - du pilote
+        """Écrit d'abord dans la tête du journal : toute autre écriture y est un conflit, et attend son tour.
+
+        Raises:
+            PyMongoError: le tour n'est pas venu à temps.
+        """
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+        while True:
+            await self._start(session, "snapshot")
+            try:
+                found = await self.collection("acl_revision").find_one_and_update(
+                    {"_id": 1}, {"$inc": {"turn": 1}}, session=session
+                )
+            except PyMongoError as error:
+                await _abort(session)
+                if not error.has_error_label(CONFLICT) or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - pour ne pas revenir ensemble
+            else:
+                return _head(found)
+
+    @staticmethod
+    async def _start(session: Any, level: str) -> None:  # noqa: ANN401 - du pilote
+        """Commence une transaction."""
+        concern = ReadConcern(level), WriteConcern("majority"), ReadPreference.PRIMARY
+        await settled(session.start_transaction(*concern))
+
+    async def _check_replica_set(self) -> None:
+        """Refuse un serveur isolé, en donnant la commande qui le change.
+
+        Raises:
+            ConfigurationError: il n'appartient à aucun jeu de répliques.
+        """
+        hello = await self.client.admin.command("hello")
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            raise ConfigurationError(STANDALONE)
+
+    async def _create(self) -> None:
+        """Fait ce qui manque ; une transaction ne sait pas, sur d'anciens serveurs, créer une collection."""
+        database = self.client.get_default_database("fastapi_acl")
+        for name, indexes in INDEXES.items():
+            try:
+                await database.create_collection(name)
+            except CollectionInvalid:
+                logger.debug("collection_exists: %s", name)
+            except OperationFailure as error:
+                if error.code != NAMESPACE_EXISTS:
+                    raise
+            if indexes:
+                await database[name].create_indexes(indexes)
+        await self._create_head()
+
+    async def _create_head(self) -> None:
+        """Fait la tête du journal, si elle n'y est pas."""
+        head = Head(log_id=str(uuid4()), revision=0, policy_revision=0)
+        first = {**asdict(head), "schema": SCHEMA, "min_code_version": OLDEST_VERSION}
+        try:
+            await self.collection("acl_revision").update_one({"_id": 1}, {"$setOnInsert": first}, upsert=True)
+        except DuplicateKeyError:
+            logger.debug("head_exists")
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        """Traduit les pannes en `DatabaseUnavailableError` ; un doublon passe tel quel, un dépôt l'attend."""
+        try:
+            yield
+        except (PyMongoError, OSError) as error:
+            if is_duplicate(error):
+                raise
+            logger.warning("database_unavailable: %s", one_line(type(error).__name__))
+            raise DatabaseUnavailableError from error
+
+
+async def settled(value: Any) -> Any:  # noqa: ANN401 - du pilote
+    """Attend ce qui s'attend : motor et PyMongo ne diffèrent, d'une méthode à l'autre, que par là."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def is_duplicate(error: BaseException) -> bool:
+    """Dit si une erreur est un doublon, seul ou dans une écriture groupée."""
+    details = getattr(error, "details", None) or {}
+    codes = {getattr(error, "code", None), *(one.get("code") for one in details.get("writeErrors", ()))}
+    return isinstance(error, PyMongoError) and DUPLICATE in codes
+
+
+def as_text(instant: datetime | None) -> str | None:
+    """Écrit un instant en UTC, à la microseconde, de sorte que l'ordre des textes soit celui des instants.
+
+    Les dates de BSON s'arrêtent à la milliseconde.
+    """
+    return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f+00:00") if instant is not None else None
+
+
+def as_instant(text: str | None) -> datetime | None:
+    """Relit un instant."""
+    return datetime.fromisoformat(text) if text is not None else None
+
+
+def _installed_client() -> Callable[..., Any]:
+    """Rend la classe de client : motor s'il est installé, sinon celle de PyMongo."""
+    try:
+        from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - motor est facultatif
+    except ImportError:
+        from pymongo import AsyncMongoClient  # noqa: PLC0415 - depuis PyMongo 4.9
+
+        return AsyncMongoClient
+    return AsyncIOMotorClient
+
+
+def _options(uri: str) -> dict[str, Any]:
+    """Rend les options que l'adresse ne donne pas déjà."""
+    given = uri.partition("?")[2].lower()
+    return {name: value for name, value in OPTIONS.items() if f"{name.lower()}=" not in given}
+
+
+def _head(found: Mapping[str, Any] | None) -> Head:
+    """Refait la tête du journal de son document.
+
+    Raises:
+        PyMongoError: il n'y est pas : les collections ne sont pas faites.
+    """
+    if found is None:
+        raise PyMongoError
+    return Head(**{name: found[name] for name in Head.__dataclass_fields__})
+
+
+async def _abort(session: Any) -> None:  # noqa: ANN401 - du pilote
+    """Annule une transaction, si elle court encore ; déjà annulée par le serveur, il n'y a rien à dire."""
+    if not session.in_transaction:
+        return
+    try:
+        await session.abort_transaction()
+    except PyMongoError:
+        logger.debug("abort_failed")
+
+
+async def _end(session: Any) -> None:  # noqa: ANN401 - du pilote
+    """Annule ce qui court encore et rend la session."""
+    await _abort(session)
+    await session.end_session()

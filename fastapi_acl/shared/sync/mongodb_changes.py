@@ -1,0 +1,108 @@
+"""Le journal ordonné dans MongoDB."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, cast, final
+
+from fastapi_acl.shared.database.mongodb import as_instant, as_text
+from fastapi_acl.shared.sync.changes import LASTING_KINDS, Change, ChangeLog, IdempotencyKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi_acl.shared.database.base import Transaction
+    from fastapi_acl.shared.database.mongodb import MongoDatabase
+
+FORWARD, BACKWARD = 1, -1
+
+
+@final
+class MongoChangeLog(ChangeLog):
+    """La collection `acl_changes` ; la révision est la clé du document."""
+
+    _database: MongoDatabase
+
+    async def since(self, transaction: Transaction, revision: int, *, limit: int) -> Sequence[Change]:
+        """Rend les entrées d'après une révision."""
+        return await self._select(transaction, {"_id": {"$gt": revision}}, limit=limit)
+
+    async def live(self, transaction: Transaction) -> Sequence[Change]:
+        """Rend les entrées qui concernent encore des jetons vivants."""
+        return await self._select(transaction, {"live_until": {"$gt": _now()}})
+
+    async def last(self, transaction: Transaction, kind: str) -> Change | None:
+        """Rend la dernière entrée de cette nature."""
+        return next(iter(await self._select(transaction, {"kind": kind}, limit=1, order=BACKWARD)), None)
+
+    async def find(self, transaction: Transaction, actor: str, key: str) -> Change | None:
+        """Rend l'entrée d'une clé."""
+        return next(iter(await self._select(transaction, {"actor": actor, "idempotency_key": key}, limit=1)), None)
+
+    async def holds(self, transaction: Transaction, change: Change) -> bool:
+        """Cherche une entrée par sa révision et son témoin."""
+        return bool(await self._select(transaction, {"_id": change.revision, "change_id": change.change_id}))
+
+    async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
+        """Rend la dernière révision écrite avant un instant, ou 0."""
+        found = await self._select(transaction, {"at": {"$lt": as_text(instant)}}, limit=1, order=BACKWARD)
+        return found[0].revision if found else 0
+
+    async def discard(self, transaction: Transaction, up_to: int) -> int:
+        """Retire les entrées jusqu'à une révision."""
+        useless = {
+            "_id": {"$lte": up_to},
+            "kind": {"$nin": sorted(LASTING_KINDS)},
+            "$or": [{"live_until": None}, {"live_until": {"$lte": _now()}}],
+        }
+        changes = self._database.collection("acl_changes")
+        return int((await changes.delete_many(useless, session=transaction.connection)).deleted_count)
+
+    async def _write(self, transaction: Transaction, change: Change) -> None:
+        """Écrit une entrée."""
+        changes = self._database.collection("acl_changes")
+        await changes.insert_one(_document(change), session=transaction.connection)
+
+    async def _select(
+        self, transaction: Transaction, wanted: Mapping[str, Any], *, limit: int = 0, order: int = FORWARD
+    ) -> list[Change]:
+        """Exécute une lecture et refait les entrées."""
+        changes = self._database.collection("acl_changes")
+        found = changes.find(wanted, session=transaction.connection).sort("_id", order).limit(limit)
+        return [_change(document) async for document in found]
+
+
+def _now() -> str | None:
+    """Rend l'instant présent, tel qu'il s'écrit."""
+    return as_text(datetime.now(timezone.utc))
+
+
+def _document(change: Change) -> dict[str, Any]:
+    """Range une entrée dans son document ; le contenu reste un texte JSON, dont aucune clé ne surprend la base."""
+    return {
+        "_id": change.revision,
+        "at": as_text(change.at),
+        "actor": change.actor,
+        "kind": change.kind,
+        "payload": json.dumps(change.payload, separators=(",", ":")),
+        "live_until": as_text(change.live_until),
+        "change_id": change.change_id,
+        "idempotency_key": change.key.value if change.key else None,
+        "request_digest": change.key.digest if change.key else None,
+    }
+
+
+def _change(found: Mapping[str, Any]) -> Change:
+    """Refait une entrée de son document."""
+    given = found["idempotency_key"]
+    return Change(
+        revision=found["_id"],
+        at=cast("datetime", as_instant(found["at"])),
+        actor=found["actor"],
+        kind=found["kind"],
+        payload=json.loads(found["payload"]),
+        live_until=as_instant(found["live_until"]),
+        change_id=found["change_id"],
+        key=IdempotencyKey(given, found["request_digest"]) if given is not None else None,
+    )
