@@ -155,13 +155,23 @@ def sqlite_uri(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'acl.db'}"
 
 
-DATABASES = ("sqlite", "postgresql", "mysql")
+SQL_DATABASES = ("sqlite", "postgresql", "mysql")
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=[*SQL_DATABASES, "mongodb"])
 def database_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Réglages d'une base vide, sur chacune des bases servies."""
-    kind: str = request.param
+    return settings_of(request, request.param)
+
+
+@pytest.fixture(params=SQL_DATABASES)
+def sql_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Réglages d'une base SQL vide, sur chacune de celles qui sont servies."""
+    return settings_of(request, request.param)
+
+
+def settings_of(request: pytest.FixtureRequest, kind: str) -> dict[str, Any]:
+    """Rend les réglages d'une base vide."""
     return {"database_type": kind, f"{kind}_uri": request.getfixturevalue(f"{kind}_uri")}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import aclosing, contextmanager, nullcontext
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
@@ -42,7 +42,7 @@ from fastapi_acl.shared.logging import CASBIN_LOGGERS, get_logger
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from casbin.model import FunctionMap, Model
@@ -690,7 +690,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             _redo(prepared.model.rows(ptype), row, number, arrives=arrives)
         self.install(prepared)
 
-    async def read(self, *sources: AsyncIterator[Sequence[RawLine]]) -> Prepared:
+    async def read(self, *sources: AsyncGenerator[Sequence[RawLine]]) -> Prepared:
         """Lit des lignes et construit la politique à côté, hors de la boucle d'événements, sans la mettre en service.
 
         Args:
@@ -703,9 +703,10 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         count = 0
         with gc_paused():
             for source in sources or (self.adapter.lines(),):
-                async for lines in source:
-                    count += len(lines)
-                    await aside(partial(reader.feed, lines), is_short=count < SHORT_POLICY)
+                async with aclosing(source) as packets:  # interrompue, la lecture rend sa connexion aussitôt
+                    async for lines in packets:
+                        count += len(lines)
+                        await aside(partial(reader.feed, lines), is_short=count < SHORT_POLICY)
             return await aside(partial(self._finished, reader), is_short=count < SHORT_POLICY)
 
     def _finished(self, reader: PolicyReader) -> Prepared:

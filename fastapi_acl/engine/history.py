@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -155,8 +156,9 @@ class PolicyHistory:
     async def _batch(self, batch_id: str, after: int) -> Numbered:
         """Lit les règles d'un lot ; la première de chacune l'emporte."""
         rules: Numbered = {}
-        async for packet in self.store.adapter.lines(batch_id):
-            await aside(partial(_feed, rules, packet, after), is_short=False)
+        async with aclosing(self.store.adapter.lines(batch_id)) as packets:
+            async for packet in packets:
+                await aside(partial(_feed, rules, packet, after), is_short=False)
         return rules
 
     # --- revenir ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ sous le verrou du journal. Tué avant, un import n'a rien fait ; son lot est bal
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -26,7 +26,7 @@ from fastapi_acl.shared.policy import PolicyRule
 from fastapi_acl.shared.sync.changes import POLICY_IMPORTED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
     from typing import TextIO
 
     from fastapi_acl.engine.enforcer import Prepared
@@ -134,16 +134,17 @@ class PolicyTransfer:
             await to_the_end(self.store.adapter.drop(batch_id))
             raise
 
-    async def export_rules(self, form: RuleFormat) -> AsyncIterator[str]:
+    async def export_rules(self, form: RuleFormat) -> AsyncGenerator[str]:
         """Écrit toutes les règles en vigueur, morceau par morceau, à un seul instant.
 
         Args:
             form: `csv` ou `json`.
         """
         first = True
-        async for packet in self.store.adapter.lines():
-            yield write_rules((PolicyRule(row[1], without_tail(row[2:])) for row in packet), form, first=first)
-            first = False
+        async with aclosing(self.store.adapter.lines()) as packets:
+            async for packet in packets:
+                yield write_rules((PolicyRule(row[1], without_tail(row[2:])) for row in packet), form, first=first)
+                first = False
         yield (write_rules((), form) if first else "") + closing(form)
 
     async def sweep(self) -> None:
@@ -262,7 +263,8 @@ class PolicyTransfer:
         return revision, added
 
 
-async def _shifted(lines: AsyncIterator[Sequence[Any]], after: int) -> AsyncIterator[Sequence[Any]]:
+async def _shifted(lines: AsyncGenerator[Sequence[Any]], after: int) -> AsyncGenerator[Sequence[Any]]:
     """Donne aux lignes d'un lot le numéro qu'elles auront une fois publiées."""
-    async for packet in lines:
-        yield [(row[0] + after, *row[1:]) for row in packet]
+    async with aclosing(lines) as packets:
+        async for packet in packets:
+            yield [(row[0] + after, *row[1:]) for row in packet]

@@ -31,6 +31,7 @@ ACLException
 ├── PayloadTooLargeError
 ├── UnavailableError              réessayez : rien n'a été fait
 │   ├── DatabaseUnavailableError
+│   │   └── TransactionConflictError
 │   ├── PolicyUnavailableError
 │   ├── PolicyUnreadableError
 │   ├── DecisionFailedError
@@ -279,6 +280,10 @@ class DatabaseUnavailableError(UnavailableError):
 
     code = "database_unavailable"
     default_detail = "La base de données ne répond pas ; réessayez dans un instant."
+
+
+class TransactionConflictError(DatabaseUnavailableError):
+    """La base a annulé la transaction, qu'une autre a croisée ; la refaire peut réussir."""
 
 
 class PolicyUnavailableError(UnavailableError):

@@ -11,12 +11,12 @@ from uuid import UUID
 import pytest
 
 from fastapi_acl import ACLManager
+from fastapi_acl.auth.application.interface.auth_repository import ISessionRepository
 from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, LogoutUseCase, RefreshTokenUseCase
 from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
-from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptSHA256
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import PASSWORD, config
@@ -38,8 +38,8 @@ class AuthApi:
         return self.manager.get_auth_repository()
 
     @property
-    def sessions(self) -> SQLSessionRepository:
-        return SQLSessionRepository(self.manager._parts.database)
+    def sessions(self) -> ISessionRepository:
+        return self.manager._parts.storage.sessions
 
     async def register(self, username: str = "ada", password: str = PASSWORD) -> AuthUser:
         email = f"u{username.encode().hex()}@example.com"[-60:]

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
 from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime
@@ -395,10 +394,18 @@ async def test_a_read_does_not_wait_for_a_writer(database: AmbientDatabase, user
     ada = account()
     await users.create_user(ada)
 
-    async with database.engine.connect() as connection:
-        writer = await connection.execution_options(**database.write_options())
-        async with writer.begin():
-            await writer.execute(text("UPDATE acl_users SET is_verified = NOT is_verified"))
-            found = await asyncio.wait_for(users.get_by_id(ada.id), 1)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        async with database.transaction():
+            await users.set_active(ada.id, active=False)
+            entered.set()
+            await leave.wait()
+
+    writing = asyncio.create_task(write())
+    await entered.wait()
+    found = await asyncio.wait_for(users.get_by_id(ada.id), 1)
+    leave.set()
+    await writing
 
     assert found == ada

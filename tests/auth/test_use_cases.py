@@ -9,15 +9,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from jose import jwt
-from sqlalchemy import text
 
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, RefreshTokenUseCase, SessionPolicy
 from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
-from fastapi_acl.auth.infrastructure.models.auth_models import SQLSessionModel
 from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher
+from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.exceptions import (
     ACLException,
     HashingSaturatedError,
@@ -36,17 +35,12 @@ from fastapi_acl.shared.identity import SYSTEM, Principal
 from fastapi_acl.shared.policy import PolicyRule
 from tests.auth.conftest import AuthApi, process
 from tests.support.app import ADMIN, PASSWORD, SECRET
-
-
-async def execute(auth: AuthApi, statement: str, **values: Any) -> None:
-    async with auth.manager._parts.database.transaction() as transaction:
-        await transaction.connection.execute(text(statement), values)
+from tests.support.byhand import age_sessions, all_of
 
 
 async def journal(auth: AuthApi) -> list[str]:
-    async with auth.manager._parts.database.snapshot() as transaction:
-        query = text("SELECT kind FROM acl_changes WHERE kind LIKE '%revoked' ORDER BY revision")
-        return list((await transaction.connection.scalars(query)).all())
+    entries = await auth.manager.get_policy_history().changes(limit=1_000)
+    return [entry.kind for entry in entries if entry.kind.endswith("revoked")]
 
 
 async def claims(auth: AuthApi, tokens: TokenDTO) -> Any:
@@ -168,12 +162,11 @@ async def test_only_a_digest_of_the_refresh_identifier_is_stored(auth: AuthApi) 
 
     tokens = await auth.login()
     identifier = (await claims(auth, tokens)).token_id
-    async with auth.manager._parts.database.snapshot() as transaction:
-        rows = (await transaction.connection.execute(text("SELECT * FROM acl_sessions"))).all()
+    rows = await all_of(auth.manager._parts.storage, "acl_sessions")
 
     assert len(identifier) >= 43, "256 bits en base64"
     assert len(rows) == 1
-    assert all(identifier not in str(column) and tokens.refresh_token != column for column in rows[0])
+    assert all(identifier not in str(column) and tokens.refresh_token != column for column in rows[0].values())
 
 
 async def test_an_old_cost_is_brought_up_at_login_and_the_password_still_works(auth: AuthApi) -> None:
@@ -236,7 +229,8 @@ async def test_no_connection_is_held_while_hashing(auth: AuthApi, monkeypatch: p
     database = auth.manager._parts.database
 
     async def watched(self: BcryptPasswordHasher, password: str, hashed: str | None) -> bool:
-        held.extend([database._ambient.get(), getattr(database.engine.pool, "checkedout", int)()])
+        pool = database.engine.pool if isinstance(database, SQLDatabase) else None
+        held.extend([database._ambient.get(), getattr(pool, "checkedout", int)()])
         return await verify(self, password, hashed)
 
     monkeypatch.setattr(BcryptPasswordHasher, "verify", watched)
@@ -329,11 +323,7 @@ async def test_the_grace_ends(database_settings: dict[str, Any]) -> None:
         first = await auth.login()
         await auth.refresh(first.refresh_token)
         past = datetime.now(timezone.utc) - timedelta(seconds=6)
-        session_id = (await claims(auth, first)).session_id
-        async with auth.manager._parts.database.transaction() as transaction:
-            row = await transaction.connection.get(SQLSessionModel, str(session_id))
-            row.rotated_at = past
-            await transaction.connection.flush()
+        await age_sessions(auth.manager._parts.storage, rotated_at=past)
 
         assert await outcome(auth.refresh(first.refresh_token)) == "token_reused"
 
@@ -363,10 +353,7 @@ async def test_an_ended_session_is_refused_but_not_taken_for_theft(auth: AuthApi
     await auth.register("ada")
     tokens = await auth.login()
     past = datetime.now(timezone.utc) - timedelta(days=400)
-    value = (
-        past.replace(tzinfo=None).isoformat(" ") if "sqlite" in str(auth.manager._parts.database.engine.url) else past
-    )
-    await execute(auth, f"UPDATE acl_sessions SET {column} = :past", past=value)  # noqa: S608
+    await age_sessions(auth.manager._parts.storage, **{column: past})
 
     assert await outcome(auth.refresh(tokens.refresh_token)) == "invalid_token"
     assert await journal(auth) == []

@@ -11,13 +11,13 @@ import httpx
 import pytest
 from asgi_lifespan import LifespanManager
 from fastapi import Depends, FastAPI
-from sqlalchemy import insert, text
 
 from fastapi_acl import ACLManager, ConfigurationError, require
-from fastapi_acl.engine.adapters.sql import CasbinRuleModel, digest
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.engine.adapters.base import digest
 from fastapi_acl.shared.policy import PolicyRule
+from fastapi_acl.storage import create_storage
 from tests.support.app import PASSWORD, Client, config, documents, protected, serve
+from tests.support.byhand import advance_revision, lose_head, write_row
 
 RULES = "/api/v1/admin/permissions/rules"
 DENIED = UUID("12345678-1234-5678-1234-56781234abcd")
@@ -148,12 +148,11 @@ async def test_a_chain_written_by_hand_does_not_lose_its_deny(database_settings:
         )
         chain = [PolicyRule("g", (f"user:{ada.id}", "role:r1"))]
         chain += [PolicyRule("g", (f"role:r{step}", f"role:r{step + 1}")) for step in range(1, 12)]
-        rows = [{"ptype": "g", "v0": r.values[0], "v1": r.values[1], "digest": digest(r)} for r in chain]
-        database = create_database(config(**database_settings))
-        async with database.session() as session:
-            await session.execute(insert(CasbinRuleModel), rows)
-            await session.execute(text("UPDATE acl_revision SET revision = revision + 1"))
-        await database.close()
+        storage = create_storage(config(**database_settings))
+        for rule in chain:
+            await write_row(storage, rule.ptype, rule.values, digest(rule))
+        await advance_revision(storage)
+        await storage.database.close()
         refused = await admin.add_rules(("p", "role:x", "y", "read", "allow"))
 
     assert (refused.status_code, refused.json()["code"]) == (503, "policy_unreadable")
@@ -246,10 +245,9 @@ async def test_a_login_during_its_accounts_deletion_is_refused_and_not_an_error(
 async def test_a_lost_table_is_an_outage_and_not_an_internal_error(database_settings: dict[str, Any]) -> None:
     async with protected(**database_settings) as visitor:
         admin = await visitor.admin()
-        database = create_database(config(**database_settings))
-        async with database.session() as session:
-            await session.execute(text("ALTER TABLE acl_revision RENAME TO lost"))
-        await database.close()
+        storage = create_storage(config(**database_settings))
+        await lose_head(storage)
+        await storage.database.close()
 
         write, logout = (
             await admin.add_rules(("p", "role:a", "b", "c", "allow")),

@@ -10,10 +10,9 @@ import pytest
 from casbin.model import Model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, text
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
-from fastapi_acl.engine.adapters.sql import CasbinRuleModel, SQLPolicyAdapter, digest
+from fastapi_acl.engine.adapters.base import digest
 from fastapi_acl.engine.matching import acl_match, covers, is_pattern, overlaps
 from fastapi_acl.engine.schema import PolicySchema, packaged_model_text
 from fastapi_acl.shared.exceptions import (
@@ -25,6 +24,7 @@ from fastapi_acl.shared.exceptions import (
     RuleNotFoundError,
 )
 from tests.support.app import config
+from tests.support.byhand import advance_revision, write_row
 from tests.support.rules import stored as in_database
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
@@ -53,7 +53,7 @@ async def manager(database_settings: dict[str, Any]) -> AsyncIterator[ACLManager
 
 
 async def stored(manager: ACLManager) -> set[PolicyRule]:
-    return set(await in_database(SQLPolicyAdapter(manager._parts.database)))
+    return set(await in_database(manager._parts.storage.adapter))
 
 
 # --- décider ---------------------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ VALUES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max
 
 
 async def test_any_string_comes_back_verbatim_or_is_refused(manager: ACLManager) -> None:
-    adapter = SQLPolicyAdapter(manager._parts.database)
+    adapter = manager._parts.storage.adapter
     hostile = [
         "mallory, admin",
         "a,b",
@@ -404,7 +404,7 @@ async def test_removing_one_rule_leaves_its_look_alikes(manager: ACLManager) -> 
 
 
 async def test_the_adapter_serves_a_bare_enforcer(manager: ACLManager) -> None:
-    adapter = SQLPolicyAdapter(manager._parts.database)
+    adapter = manager._parts.storage.adapter
     enforcer = PolicyEnforcer(model(), adapter)
 
     await enforcer.add_policies([["a", "x, y", "read", "allow"], ["b", "x", "read", "allow"]])
@@ -438,10 +438,8 @@ async def test_a_bad_row_written_by_hand_opens_nothing(
     manager: ACLManager, ptype: str, values: list[str], *, could_deny: bool
 ) -> None:
     await manager.get_policy_store().change(PolicyChange(added=(READ, ADA)))
-    columns = {f"v{index}": value for index, value in enumerate(values)}
-    async with manager._parts.database.session() as session:
-        await session.execute(insert(CasbinRuleModel).values(ptype=ptype, digest="x" * 64, **columns))
-        await session.execute(text("UPDATE acl_revision SET revision = revision + 1"))
+    await write_row(manager._parts.storage, ptype, values)
+    await advance_revision(manager._parts.storage)
 
     if could_deny:
         with pytest.raises(PolicyUnreadableError):

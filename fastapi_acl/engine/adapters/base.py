@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from fastapi_acl.shared.exceptions import RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from casbin.model import Model
@@ -39,8 +40,10 @@ class PolicyAdapter(AsyncAdapter, ABC):
     # --- ce que chaque base fait à sa façon ---------------------------------------------------------------------------
 
     @abstractmethod
-    def lines(self, batch_id: str | None = None) -> AsyncIterator[Sequence[Any]]:
+    def lines(self, batch_id: str | None = None) -> AsyncGenerator[Sequence[Any]]:
         """Lit toutes les lignes, dans l'ordre, par paquets : numéro, type, puis les six colonnes de valeurs.
+
+        La lecture tient une connexion : on la referme (`contextlib.aclosing`) si l'on s'arrête en chemin.
 
         Args:
             batch_id: lot à lire ; les règles en vigueur par défaut.
@@ -162,18 +165,20 @@ class PolicyAdapter(AsyncAdapter, ABC):
 
     async def load_policy(self, model: Model) -> None:
         """Charge toutes les règles dans un modèle Casbin, comme listes."""
-        async for packet in self.lines():
-            for _, ptype, *values in packet:
-                model[ptype[:1]][ptype].policy.append(list(without_tail(values)))
+        async with aclosing(self.lines()) as packets:
+            async for packet in packets:
+                for _, ptype, *values in packet:
+                    model[ptype[:1]][ptype].policy.append(list(without_tail(values)))
 
     async def load_filtered_policy(self, model: Model, filter: Any) -> None:  # noqa: A002, ANN401 - signature amont
         """Charge les règles qu'un filtre retient (listes de valeurs admises par colonne)."""
         asked = {place: getattr(filter, name) for place, name in enumerate(("ptype", *COLUMNS))}
         wanted = [(place, values) for place, values in asked.items() if values]
-        async for packet in self.lines():
-            for _, *row in packet:
-                if all(row[place] in values for place, values in wanted):
-                    model[row[0][:1]][row[0]].policy.append(list(without_tail(row[1:])))
+        async with aclosing(self.lines()) as packets:
+            async for packet in packets:
+                for _, *row in packet:
+                    if all(row[place] in values for place, values in wanted):
+                        model[row[0][:1]][row[0]].policy.append(list(without_tail(row[1:])))
         self._filtered = True
 
     def is_filtered(self) -> bool:

@@ -19,7 +19,7 @@ from fastapi_acl.shared.exceptions import (
 from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     from fastapi_acl.shared.database.mongodb import MongoDatabase
 
@@ -41,7 +41,7 @@ class MongoPolicyAdapter(PolicyAdapter):
         """
         self._database = database
 
-    async def lines(self, batch_id: str | None = None) -> AsyncIterator[Sequence[Any]]:
+    async def lines(self, batch_id: str | None = None) -> AsyncGenerator[Sequence[Any]]:
         """Lit toutes les lignes, dans l'ordre, par paquets."""
         number = _ORDER[batch_id is None]
         source = self._rules if batch_id is None else self._batch_rules

@@ -20,7 +20,7 @@ from fastapi_acl.shared.exceptions import DatabaseUnavailableError, RuleAlreadyE
 from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import ColumnElement, Table
@@ -80,7 +80,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         """Donne la session ambiante, ou une transaction à elle seule."""
         return self._database.session()
 
-    async def lines(self, batch_id: str | None = None) -> AsyncIterator[Sequence[Any]]:
+    async def lines(self, batch_id: str | None = None) -> AsyncGenerator[Sequence[Any]]:
         """Lit toutes les lignes, dans l'ordre, par paquets."""
         query = _QUERY if batch_id is None else _BATCH_QUERY.where(batch_rules_table.c.batch_id == batch_id)
         async with self._database.snapshot() as reading:
@@ -133,7 +133,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
 
     async def clear_policy(self) -> bool:
         """Retire toutes les règles."""
-        async with self._session_scope() as session:
+        async with self._database.patiently() as session:
             await session.execute(delete(_RULES))
         return True
 
@@ -165,7 +165,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         firsts = select(func.min(batch.number).label("number")).where(inside).group_by(batch.digest).subquery()
         useless = [batch.number.not_in(select(firsts.c.number))]  # en sous-requête : MySQL n'y relirait pas la table
         useless += [] if replaces else [batch.digest.in_(select(_RULES.c.digest))]
-        async with self._session_scope() as session:
+        async with self._database.patiently() as session:
             for condition in useless:
                 await session.execute(delete(batch_rules_table).where(inside, condition))
 
@@ -195,7 +195,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         """Retire un lot et ses règles ; la ligne du lot d'abord, dont le verrou attend une validation en doute."""
         batches = batches_table.c
         found = delete(batches_table).where(batches.id == batch_id, batches.published.is_(sealed))
-        async with self._session_scope() as session:
+        async with self._database.patiently() as session:
             result: Any = await session.execute(found)
             if result.rowcount:
                 await session.execute(delete(batch_rules_table).where(batch_rules_table.c.batch_id == batch_id))

@@ -8,16 +8,19 @@ variable de contexte, et la mémoire ne change qu'après la validation.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,
     TransactionCondemnedError,
+    TransactionConflictError,
     TransactionNotOrderedError,
     TransactionNotOwnedError,
 )
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from fastapi_acl.shared.sync.changes import Head
+
+
+Result = TypeVar("Result")
+
+RETRY_SECONDS: Final = 2.0
+"""Temps pendant lequel un travail croisé par un autre se refait."""
 
 
 class Mode(Enum):
@@ -124,6 +133,13 @@ class Transactions(Protocol):
             TransactionNotOrderedError: on demande `log` dans une transaction ouverte sans.
         """
 
+    async def retried(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Mène un travail, et le refait si la base annule sa transaction parce qu'une autre l'a croisée.
+
+        Args:
+            work: le travail, qui ouvre lui-même sa transaction et n'a pas d'autre effet.
+        """
+
 
 class Database(Transactions, Protocol):
     """Une base choisie par la configuration."""
@@ -210,6 +226,17 @@ class AmbientDatabase(Database, ABC):
             if log:
                 _ = opened.check_ordered()
             yield opened
+
+    async def retried(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Mène un travail, et le refait tant qu'il est croisé, sauf dans une transaction ambiante, déjà annulée."""
+        deadline = time.monotonic() + RETRY_SECONDS
+        while True:
+            try:
+                return await work()
+            except TransactionConflictError:  # noqa: PERF203 - c'est le travail qui se répète
+                if self.ambient is not None or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - pour ne pas se croiser encore
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:

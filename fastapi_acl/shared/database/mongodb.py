@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import random
 import time
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from pymongo.write_concern import WriteConcern
 
 from fastapi_acl.shared.database.base import AmbientDatabase, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.versions import check_runs_ahead, schema_behind
-from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError
+from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError, TransactionConflictError
 from fastapi_acl.shared.logging import get_logger, one_line
 from fastapi_acl.shared.sync.changes import Head
 
@@ -113,6 +114,7 @@ class MongoDatabase(AmbientDatabase):
     def client(self) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
         """Le client, fait au premier usage."""
         if self._client is None:
+            _quiet_driver()
             try:
                 self._client = self._make_client(self._uri, **_options(self._uri))
             except InvalidURI as error:
@@ -258,6 +260,8 @@ class MongoDatabase(AmbientDatabase):
         except (PyMongoError, OSError) as error:
             if is_duplicate(error):
                 raise
+            if isinstance(error, PyMongoError) and error.has_error_label(CONFLICT):
+                raise TransactionConflictError from error
             logger.warning("database_unavailable: %s", one_line(type(error).__name__))
             raise DatabaseUnavailableError from error
 
@@ -296,6 +300,13 @@ def _installed_client() -> Callable[..., Any]:
 
         return AsyncMongoClient
     return AsyncIOMotorClient
+
+
+def _quiet_driver() -> None:
+    """Tait le journal du pilote, qui écrit chaque document en DEBUG, hachés compris ; un niveau déjà choisi reste."""
+    driver = logging.getLogger("pymongo")
+    if driver.level == logging.NOTSET:
+        driver.setLevel(logging.INFO)
 
 
 def _options(uri: str) -> dict[str, Any]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomysql import connection as driver  # type: ignore[import-untyped]
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS, SQLDatabase
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from sqlalchemy import Select, Table
     from sqlalchemy.engine import URL, Connection
@@ -90,14 +91,22 @@ class MySQLDatabase(SQLDatabase):
         connection.execute(text(f"SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
         _be_patient(connection, COMMAND_TIMEOUT_SECONDS)
 
+    @asynccontextmanager
+    async def patiently(self) -> AsyncIterator[AsyncSession]:
+        """Donne la session et, le temps du bloc, la patience qu'il faut à un travail en masse."""
+        async with self.session() as session:
+            opened: Any = await (await session.connection()).get_raw_connection()
+            driver = opened.driver_connection
+            driver.be_patient(BULK_TIMEOUT_SECONDS)
+            try:
+                yield session
+            finally:
+                driver.be_patient(COMMAND_TIMEOUT_SECONDS)
+
     async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
         """Copie en masse, avec la patience qu'il y faut."""
-        opened = await (await transaction.connection.connection()).get_raw_connection()
-        opened.driver_connection.be_patient(BULK_TIMEOUT_SECONDS)
-        try:
+        async with self.patiently():
             return await super().bulk_copy(transaction, table, names, source)
-        finally:
-            opened.driver_connection.be_patient(COMMAND_TIMEOUT_SECONDS)
 
     def snapshot_options(self) -> Mapping[str, Any]:
         """Demande un instant unique pour toute la lecture."""

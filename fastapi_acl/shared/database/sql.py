@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from fastapi_acl.shared.database.base import AmbientDatabase, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.migrations.runner import migrate_connection
 from fastapi_acl.shared.database.tables import revision_table
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionConflictError
 from fastapi_acl.shared.logging import get_logger, one_line
 from fastapi_acl.shared.sync.changes import Head
 
@@ -35,6 +35,9 @@ LOCK_TIMEOUT_SECONDS: Final = 2
 
 QUERY_FAULTS: Final = (IntegrityError, DataError, NotSupportedError)
 """Erreurs qui tiennent à la requête, et non à l'état de la base : les dépôts les traitent, ou c'est un défaut."""
+
+CONFLICTS: Final = frozenset({"40001", "40P01", "1213"})
+"""Codes d'une transaction que la base a annulée parce qu'une autre l'a croisée (PostgreSQL, MySQL)."""
 
 _HEAD: Final = select(*(revision_table.c[name] for name in Head.__dataclass_fields__))
 
@@ -93,6 +96,12 @@ class SQLDatabase(AmbientDatabase):
         """Donne la session de la transaction ambiante, ou en ouvre une qui se valide à la sortie."""
         async with self.transaction() as opened:
             yield opened.connection
+
+    @asynccontextmanager
+    async def patiently(self) -> AsyncIterator[AsyncSession]:
+        """Donne la session, comme `session()`, à un travail qui porte sur beaucoup de lignes et prend son temps."""
+        async with self.session() as session:
+            yield session
 
     @asynccontextmanager
     async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:
@@ -179,9 +188,17 @@ class SQLDatabase(AmbientDatabase):
         except QUERY_FAULTS:
             raise
         except self._outages() as error:
+            if str(_code(error)) in CONFLICTS:
+                raise TransactionConflictError from error
             logger.warning("database_unavailable: %s", one_line(getattr(error, "orig", None) or error))
             raise DatabaseUnavailableError from error
 
     def _outages(self) -> tuple[type[Exception], ...]:
         """Rend les erreurs qui tiennent à l'état de la base."""
         return (DBAPIError, PoolTimeoutError, OSError, asyncio.TimeoutError, *self.connect_errors())
+
+
+def _code(error: Exception) -> object:
+    """Rend le code que le serveur a donné à une erreur, ou rien."""
+    cause = getattr(error, "orig", None) or error
+    return getattr(cause, "sqlstate", None) or next(iter(cause.args), None)

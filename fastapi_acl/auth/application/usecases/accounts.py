@@ -34,6 +34,10 @@ class SetUserActiveUseCase:
             LastAdministratorError: ce compte est le dernier administrateur actif.
             EscalationRefusedError: ce compte est administrateur, et pas l'auteur.
         """
+        return await self.transactions.retried(lambda: self._change(user_id, active=active, actor=actor))
+
+    async def _change(self, user_id: UUID, *, active: bool, actor: Principal) -> AuthUser:
+        """Change l'état du compte, en une transaction."""
         async with self.transactions.transaction(log=True):
             await self.administrators.require_authority(str(user_id), actor)
             user = await self.users.get_by_id(user_id)
@@ -66,6 +70,10 @@ class DeleteUserUseCase:
             LastAdministratorError: ce compte est le dernier administrateur actif.
             EscalationRefusedError: ce compte est administrateur, et pas l'auteur.
         """
+        await self.transactions.retried(lambda: self._delete(user_id, actor))
+
+    async def _delete(self, user_id: UUID, actor: Principal) -> None:
+        """Supprime le compte, ses sessions et ses règles, en une transaction."""
         async with self.transactions.transaction(log=True):
             await self.administrators.require_authority(str(user_id), actor)
             session_version = await self.users.advance_session_version(user_id)

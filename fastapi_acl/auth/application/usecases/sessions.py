@@ -202,6 +202,10 @@ class LogoutUseCase:
         Raises:
             InvalidTokenError: l'identité ne vient pas d'un de nos jetons, et n'a donc pas de session ici.
         """
+        await self.transactions.retried(lambda: self._close(principal, everywhere=everywhere))
+
+    async def _close(self, principal: Principal, *, everywhere: bool) -> None:
+        """Ferme une session, ou toutes, en une transaction."""
         async with self.transactions.transaction(log=True):
             if everywhere:
                 await self._close_all(principal)

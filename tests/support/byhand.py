@@ -1,0 +1,71 @@
+"""Ce qu'une main étrangère fait dans la base, quelle qu'elle soit : sans la bibliothèque, sans le journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, text, update
+
+from fastapi_acl.auth.infrastructure.models.auth_models import SQLSessionModel
+from fastapi_acl.engine.adapters.base import COLUMNS
+from fastapi_acl.engine.adapters.sql import CasbinRuleModel
+from fastapi_acl.shared.database.mongodb import MongoDatabase, as_text
+from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.storage import Storage
+
+
+async def write_row(storage: Storage, ptype: Any, values: Sequence[Any], digest: str = "x" * 64) -> int:
+    """Écrit une ligne de règle, et rend son numéro."""
+    row = {"ptype": ptype, "digest": digest, **dict(zip(COLUMNS, values, strict=False))}
+    if isinstance(storage.database, MongoDatabase):
+        number = await storage.adapter.last_id() + 1
+        await storage.database.collection("casbin_rule").insert_one({"_id": number, **row})
+        return number
+    assert isinstance(storage.database, SQLDatabase)
+    async with storage.database.session() as session:
+        await session.execute(insert(CasbinRuleModel).values(**row))
+    return await storage.adapter.last_id()
+
+
+async def advance_revision(storage: Storage) -> None:
+    """Avance la révision sans rien journaliser : qui la regarde relit tout."""
+    if isinstance(storage.database, MongoDatabase):
+        await storage.database.collection("acl_revision").update_one({"_id": 1}, {"$inc": {"revision": 1}})
+        return
+    await _execute(storage, "UPDATE acl_revision SET revision = revision + 1")
+
+
+async def lose_head(storage: Storage) -> None:
+    """Fait disparaître la tête du journal."""
+    if isinstance(storage.database, MongoDatabase):
+        await storage.database.collection("acl_revision").drop()
+        return
+    await _execute(storage, "ALTER TABLE acl_revision RENAME TO lost")
+
+
+async def age_sessions(storage: Storage, **instants: datetime) -> None:
+    """Change des instants de toutes les sessions."""
+    if isinstance(storage.database, MongoDatabase):
+        change = {"$set": {name: as_text(instant) for name, instant in instants.items()}}
+        await storage.database.collection("acl_sessions").update_many({}, change)
+        return
+    assert isinstance(storage.database, SQLDatabase)
+    async with storage.database.session() as session:
+        await session.execute(update(SQLSessionModel).values(**instants))
+
+
+async def all_of(storage: Storage, name: str) -> list[dict[str, Any]]:
+    """Rend tout ce qu'une table, ou une collection, contient."""
+    if isinstance(storage.database, MongoDatabase):
+        return [dict(one) async for one in storage.database.collection(name).find({})]
+    async with storage.database.snapshot() as reading:
+        rows = await reading.connection.execute(select(text("*")).select_from(text(name)))
+        return [dict(row._mapping) for row in rows]
+
+
+async def _execute(storage: Storage, statement: str) -> None:
+    assert isinstance(storage.database, SQLDatabase)
+    async with storage.database.session() as session:
+        await session.execute(text(statement))
