@@ -121,6 +121,9 @@ class PolicyWriter(Protocol):
     def together(self) -> AbstractAsyncContextManager[object]:
         """Réunit plusieurs écritures en une transaction."""
 
+    async def reload(self) -> None:
+        """Relit toutes les règles, dans l'ordre du journal."""
+
     async def write(self, build: Callable[[], PolicyChange]) -> None:
         """Fait un changement, construit sous le verrou du journal, mémoires à jour ; vide, il n'en fait aucun."""
 
@@ -625,7 +628,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         return model, managers
 
     @contextmanager
-    def _as_written(self) -> Iterator[None]:
+    def as_written(self) -> Iterator[None]:
         """Montre, le temps d'un bloc, ce que la transaction ambiante a écrit ; les décisions, elles, l'ignorent."""
         pending = self._writer.pending if self._writer is not None else None
         with self.trial(pending) if pending else nullcontext():
@@ -633,32 +636,32 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def get_named_policy(self, ptype: str) -> list[list[str]]:
         """Rend les règles d'un type, comme une liste neuve."""
-        with self._as_written():
+        with self.as_written():
             return list(super().get_named_policy(ptype))
 
     def get_filtered_named_policy(self, ptype: str, field_index: int, *field_values: str) -> list[list[str]]:
         """Rend les règles d'un type qu'un filtre retient."""
-        with self._as_written():
+        with self.as_written():
             return list(super().get_filtered_named_policy(ptype, field_index, *field_values))
 
     def has_named_policy(self, ptype: str, *params: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
         """Dit si une règle existe."""
-        with self._as_written():
+        with self.as_written():
             return bool(super().has_named_policy(ptype, *params))
 
     def get_named_grouping_policy(self, ptype: str) -> list[list[str]]:
         """Rend les liens d'un type, comme une liste neuve."""
-        with self._as_written():
+        with self.as_written():
             return list(super().get_named_grouping_policy(ptype))
 
     def get_filtered_named_grouping_policy(self, ptype: str, field_index: int, *field_values: str) -> list[list[str]]:
         """Rend les liens d'un type qu'un filtre retient."""
-        with self._as_written():
+        with self.as_written():
             return list(super().get_filtered_named_grouping_policy(ptype, field_index, *field_values))
 
     def has_named_grouping_policy(self, ptype: str, *params: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
         """Dit si un lien existe."""
-        with self._as_written():
+        with self.as_written():
             return bool(super().has_named_grouping_policy(ptype, *params))
 
     async def load_policy(self) -> None:
@@ -670,6 +673,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """
         if not self._strict:
             await self._load_as_casbin()
+        elif self._writer is not None:
+            await self._writer.reload()
         elif self.adapter is None:
             self.install(())
         elif not hasattr(self.adapter, "lines"):
@@ -841,7 +846,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def _matching(self, sec: str, ptype: str, index: int, values: Sequence[str]) -> tuple[PolicyRule, ...]:
         """Rend les règles qu'un filtre retient."""
-        with self._as_written():
+        with self.as_written():
             return _rules(ptype, self.model.get_filtered_policy(sec, ptype, index, *values))
 
     async def delete_user(self, user: str) -> bool:

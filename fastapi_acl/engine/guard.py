@@ -229,15 +229,21 @@ class AdministratorGuard:
             message = "Ce compte est administrateur ; il faut l’être aussi pour y toucher."
             raise EscalationRefusedError(message)
 
-    async def require_another_than(self, user_id: str, enforcer: PolicyEnforcer) -> None:
+    async def require_another_than(self, user_id: str, pending: PolicyChange, enforcer: PolicyEnforcer) -> None:
         """Refuse d'écarter ce compte s'il est le dernier administrateur actif.
+
+        Args:
+            user_id: le compte.
+            pending: ce que la transaction a déjà écrit.
+            enforcer: politique en service.
 
         Raises:
             LastAdministratorError: il l'est.
         """
-        if not self._is_administrator(user_id):
-            return
-        others = [account for account in self._administrators(user_id, enforcer) if account != user_id]
+        with enforcer.trial(pending):
+            if not self._is_administrator(user_id):
+                return
+            others = [account for account in self._administrators(user_id, enforcer) if account != user_id]
         if not await self._any_active(others):
             raise LastAdministratorError
 

@@ -21,7 +21,7 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import LOG_COMPACTED, POLICY_CHANGED, POLICY_IMPORTED, ROW_QUARANTINED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from typing import Any
 
     from fastapi_acl.engine.store import PolicyStore
@@ -91,14 +91,15 @@ class PolicyHistory:
             InvalidRuleError: le modèle n'admet plus une des règles.
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
         """
+        self.store.replica.require_alone()
         target = await self.rules_at(to_revision)
         async with self.store.replica.writing() as transaction:
             known = await self.store.known(transaction, actor, key)
             if known is not None:
-                return known
+                return known.revision
             self.store.actors.check(actor, *ADMINISTRATION)
             change = await self._way_to(target)
-            if not change:
+            if not change and key is None:
                 return transaction.check_ordered().revision
             if len(change.added) + len(change.removed) <= PACKET:
                 self.store.enforcer.check(change)
@@ -118,6 +119,7 @@ class PolicyHistory:
         Returns:
             Le nombre d'entrées retirées.
         """
+        self.store.replica.require_alone()
         async with self.store.replica.reading() as reading:
             head = await self.store.log.head(reading)
             up_to = await self.store.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
@@ -125,7 +127,10 @@ class PolicyHistory:
             return 0
         useless = await self._useless_batches(head, up_to)
         snapshot = await self._snapshot(up_to)
-        removed = await self._discard(up_to, snapshot, actor)
+        removed = await self._discard(head, up_to, snapshot, actor)
+        if removed is None:  # une autre réplique a compacté entre-temps
+            await self.store.adapter.drop(snapshot)
+            return 0
         for batch_id in useless:
             await self.store.adapter.drop(batch_id, sealed=True)
         return removed
@@ -137,9 +142,14 @@ class PolicyHistory:
         while after < up_to:
             page = await self.store.log.since(reading, after, limit=min(PAGE, up_to - after))
             for change in page:
-                if change.revision <= up_to:
-                    yield change
-            after = page[-1].revision if page else up_to
+                if change.revision != after + 1:
+                    break
+                after = change.revision
+                yield change
+            else:
+                if page:
+                    continue
+            raise RevisionCompactedError
 
     async def _replay(self, rules: Numbered, change: Change) -> None:
         """Refait une entrée sur des règles."""
@@ -151,7 +161,9 @@ class PolicyHistory:
             for rule, number in (await self._batch(change.payload["batch"], change.payload["after"])).items():
                 rules.setdefault(rule, number)
         elif change.kind == ROW_QUARANTINED:
-            rules.pop(_row_rule(change.payload["row"]), None)
+            row = change.payload["row"]
+            if rules.get(_row_rule(row)) == row["id"]:
+                del rules[_row_rule(row)]
 
     async def _batch(self, batch_id: str, after: int) -> Numbered:
         """Lit les règles d'un lot ; la première de chacune l'emporte."""
@@ -167,8 +179,8 @@ class PolicyHistory:
         self, to_revision: int, target: Numbered, actor: Principal, key: IdempotencyKey | None
     ) -> int:
         """Revient en remplaçant toutes les règles, par un lot."""
-        gone = await self._deleted({value for rule in target for value in rule.values})
-        rules = iter([(number, rule) for rule, number in target.items() if gone.isdisjoint(rule.values)])
+        gone = await self._of_deleted(target)
+        rules = iter([(number, rule) for rule, number in target.items() if rule not in gone])
         count = 0
         async with self.transfer.opened() as batch_id:
             while packet := list(islice(rules, PACKET)):
@@ -184,25 +196,28 @@ class PolicyHistory:
         rules = self.store.enforcer.rules
         current = dict(zip(rules, self.store.enforcer.numbers(rules), strict=True))
         missing = {rule: number for rule, number in target.items() if current.get(rule) != number}
-        gone = await self._deleted({value for rule in missing for value in rule.values})
-        wanted = {rule: number for rule, number in missing.items() if gone.isdisjoint(rule.values)}
+        gone = await self._of_deleted(missing)
+        wanted = {rule: number for rule, number in missing.items() if rule not in gone}
         return PolicyChange(
             added=tuple(wanted),
             removed=tuple(rule for rule, number in current.items() if target.get(rule) != number),
             ids=tuple(wanted.values()),
         )
 
-    async def _deleted(self, values: set[str]) -> set[str]:
-        """Rend, parmi ces valeurs, les sujets de comptes qui n'existent plus."""
-        accounts = self.store.administrators.accounts
-        subjects = sorted(value for value in values if value.startswith(USER_PREFIX))
-        if accounts is None or not subjects:
-            return set()
-        ids = [subject[len(USER_PREFIX) :] for subject in subjects]
-        known: set[str] = set()
+    async def _of_deleted(self, rules: Iterable[PolicyRule]) -> set[PolicyRule]:
+        """Rend, parmi des règles, celles dont le sujet est un compte qui n'existe plus."""
+        accounts, schema = self.store.administrators.accounts, self.store.enforcer.schema
+        named = {rule: schema.subject_of(rule) for rule in rules} if accounts is not None else {}
+        held = {rule: subject[len(USER_PREFIX) :] for rule, subject in named.items() if subject.startswith(USER_PREFIX)}
+        known = await self._existing(sorted(set(held.values())))
+        return {rule for rule, account in held.items() if account not in known}
+
+    async def _existing(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        accounts, known = self.store.administrators.accounts, set[str]()
         for start in range(0, len(ids), PAGE):
-            known |= await accounts.existing_ids(ids[start : start + PAGE])
-        return {subject for subject, account in zip(subjects, ids, strict=True) if account not in known}
+            known |= await accounts.existing_ids(ids[start : start + PAGE]) if accounts is not None else set()
+        return known
 
     # --- compacter --------------------------------------------------------------------------------------------------
 
@@ -224,9 +239,12 @@ class PolicyHistory:
             await self.store.adapter.stage(batch_id, packet)
         return batch_id
 
-    async def _discard(self, up_to: int, snapshot: str, actor: Principal) -> int:
-        """Retire les entrées, et note où les règles qu'elles faisaient se trouvent désormais."""
+    async def _discard(self, seen: Head, up_to: int, snapshot: str, actor: Principal) -> int | None:
+        """Retire les entrées, et note où se trouvent les règles qu'elles faisaient ; None si c'est déjà fait."""
         async with self.store.replica.writing() as transaction:
+            head = transaction.check_ordered()
+            if (head.compacted, head.snapshot) != (seen.compacted, seen.snapshot):
+                return None
             removed = await self.store.log.discard(transaction, up_to)
             await self.store.adapter.seal(snapshot)
             transaction.compact(up_to, snapshot)

@@ -32,7 +32,10 @@ MAX_OBJECT: Final = 65_536
 CHUNK: Final = 65_536
 """Caractères lus à la fois."""
 
-_SEPARATORS: Final = " \t\r\n,"
+BYTE_ORDER_MARK: Final = "\ufeff"
+"""Ce que certains tableurs mettent au début d'un fichier."""
+
+_SEPARATORS: Final = f" \t\r\n,{BYTE_ORDER_MARK}"
 
 
 def read_rules(file: TextIO, form: RuleFormat) -> Iterator[NumberedRule]:
@@ -86,8 +89,8 @@ class _Lines:
 
     def __iter__(self) -> Iterator[str]:
         for line in self._file:
-            self.current = line
-            yield line
+            self.current = line.removeprefix(BYTE_ORDER_MARK)
+            yield self.current
 
 
 def _read_csv(file: TextIO) -> Iterator[NumberedRule]:
@@ -141,7 +144,7 @@ class _Scanner:
         """Lit un objet, quitte à lire la suite du fichier."""
         try:
             item, end = self._decode(self._text, self._at)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             if len(self._text) - self._at > MAX_OBJECT or not self._more():
                 raise _unreadable(self.line, f"ce n’est pas du JSON ({error})") from error
             return self._object()

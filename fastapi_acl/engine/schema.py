@@ -202,6 +202,11 @@ class PolicySchema:
             return f"« {name} » n’est pas un motif {function} qui se compare en temps linéaire"
         return ""
 
+    def subject_of(self, rule: PolicyRule) -> str:
+        """Rend le sujet d'une règle `p`, ou le membre d'un lien ; rien si le type n'en a pas."""
+        place = 0 if rule.ptype in self.links else self.position(rule.ptype, SUBJECT_NAMES)
+        return rule.values[place] if place is not None and place < len(rule.values) else ""
+
     def position(self, ptype: str, names: frozenset[str]) -> int | None:
         """Rend la place, dans une règle, du premier champ qui porte un de ces noms."""
         places = (index for index, name in enumerate(self.fields[ptype]) if name in names)

@@ -122,10 +122,10 @@ class PolicyStore:
         """
         async with self.replica.writing() as transaction:
             known = await self.known(transaction, actor, key)
-            return known if known is not None else await self._make(transaction, change, actor, key)
+            return known.revision if known is not None else await self._make(transaction, change, actor, key)
 
-    async def known(self, transaction: Transaction, actor: Principal, key: IdempotencyKey | None) -> int | None:
-        """Rend la révision d'une demande déjà faite sous cette clé, ou None.
+    async def known(self, transaction: Transaction, actor: Principal, key: IdempotencyKey | None) -> Change | None:
+        """Rend l'entrée d'une demande déjà faite sous cette clé, ou None.
 
         Raises:
             IdempotencyKeyReusedError: la clé a servi à une autre demande.
@@ -135,7 +135,7 @@ class PolicyStore:
             return None
         if done.key is None or not hmac.compare_digest(done.key.digest, key.digest):
             raise IdempotencyKeyReusedError
-        return done.revision
+        return done
 
     async def put(
         self,
@@ -162,12 +162,14 @@ class PolicyStore:
             payload = replace(change, ids=ids).as_json() | evidence
             revision = await self.replica.record(transaction, POLICY_CHANGED, payload, actor=actor, key=key)
         transaction.pending = transaction.pending.then(change)
+        transaction.touched.update(change)
         return revision
 
     async def remove_subject(self, user_id: str, actor: Principal) -> None:
         """Retire toutes les règles qui nomment un compte, dans la transaction ambiante s'il y en a une."""
         async with self.replica.writing() as transaction:
-            change = PolicyChange(removed=self.enforcer.rules_naming(f"{USER_PREFIX}{user_id}"))
+            with self.enforcer.as_written():
+                change = PolicyChange(removed=self.enforcer.rules_naming(f"{USER_PREFIX}{user_id}"))
             if change:
                 _ = await self.put(transaction, change, actor)
 
@@ -187,11 +189,16 @@ class PolicyStore:
             RuleNotFoundError: aucune ligne n'a ce numéro.
             PolicyUnreadableError: une autre ligne empêche encore de charger la politique.
         """
+        self.replica.require_alone()
         async with self.replica.recording() as transaction:
             row = await self.adapter.take(row_id)
             _ = await self.replica.record(transaction, ROW_QUARANTINED, {"row": row}, actor=actor)
         await self.replica.reload()
         return row
+
+    async def reload(self) -> None:
+        """Relit toutes les règles, même si la révision n'a pas changé."""
+        await self.replica.reload()
 
     async def require_authority(self, user_id: str, actor: Principal) -> None:
         """Vérifie que l'auteur peut encore toucher à ce compte.
@@ -211,8 +218,8 @@ class PolicyStore:
         Raises:
             LastAdministratorError: il l'est.
         """
-        async with self.replica.writing():
-            await self.administrators.require_another_than(user_id, self.enforcer)
+        async with self.replica.writing() as transaction:
+            await self.administrators.require_another_than(user_id, transaction.pending, self.enforcer)
 
     async def _make(
         self, transaction: Transaction, change: PolicyChange, actor: Principal, key: IdempotencyKey | None
@@ -225,7 +232,8 @@ class PolicyStore:
         """Rend les numéros des règles qui arrivent : donnés, ou ceux de celles qu'elles remplacent, ou à la suite."""
         if change.ids:
             return change.ids
-        if change.in_place and all(map(self.enforcer.holds, change.removed)):
+        settled = transaction.touched.isdisjoint(change.removed)
+        if change.in_place and settled and all(map(self.enforcer.holds, change.removed)):
             return self.enforcer.numbers(change.removed)
         return await self.adapter.reserve(transaction, len(change.added)) if change.added else ()
 

@@ -117,6 +117,7 @@ class PolicyTransfer:
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
             DatabaseUnavailableError: la base ne répond pas ; rien n'est changé.
         """
+        self.store.replica.require_alone()
         await self.sweep()
         async with self.opened() as batch_id:
             count = await self._stage(batch_id, file, form, progress)
@@ -186,14 +187,14 @@ class PolicyTransfer:
         return _Checked(await self._prepared(batch, after), head.policy_revision, after)
 
     async def _prepared(self, batch: Batch, after: int) -> Prepared:
-        """Construit la politique qu'un lot ferait, et retire du lot ce qui s'y répète ou est déjà en vigueur.
+        """Construit la politique qu'un lot ferait, et retire du lot ce qui s'y répète.
 
         Raises:
             InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
         """
         prepared = await self._read(batch, after)
         if prepared.loaded.twins:
-            await self.store.adapter.prune(batch.id, replaces=batch.replaces)
+            await self.store.adapter.prune(batch.id)
         repeated = frozenset[PolicyRule]() if batch.replaces else self.store.enforcer.repeated
         return prepared._replace(loaded=prepared.loaded._replace(twins=repeated))
 
@@ -223,7 +224,7 @@ class PolicyTransfer:
             known = await self.store.known(transaction, actor, key)
             if known is not None:
                 await self.store.adapter.drop(batch.id)
-                return known, 0
+                return known.revision, int(known.payload.get("added", 0))
             self.store.actors.check(actor, *ADMINISTRATION)
             current = await self._current(transaction, batch, checked)
             await self.store.administrators.check_whole(current.prepared, actor, self.store.enforcer)
@@ -249,17 +250,23 @@ class PolicyTransfer:
         """Écrit les règles du lot et son entrée du journal."""
         after, prepared = current.after, current.prepared
         with transaction.unfinished():
+            await self.store.adapter.seal(batch.id)
             if batch.replaces:
                 await self.store.adapter.clear_policy()
             added = await self.store.adapter.publish(batch.id, after)
-            if not added and not batch.replaces:
-                await self.store.adapter.drop(batch.id)
+            if not added and not batch.replaces and key is None:
+                await self.store.adapter.drop(batch.id, sealed=True)
                 return transaction.check_ordered().revision, 0
-            await self.store.adapter.seal(batch.id)
             payload = {"batch": batch.id, "after": after, "replaces": batch.replaces, "added": added}
             payload |= {"rollback_to": batch.rollback_to} if batch.rollback_to is not None else {}
-            transaction.after_commit(lambda: self.store.enforcer.install(prepared))
-            revision = await self.store.replica.record(transaction, POLICY_IMPORTED, payload, actor=actor, key=key)
+            revision = await self.store.replica.record(
+                transaction,
+                POLICY_IMPORTED,
+                payload,
+                actor=actor,
+                key=key,
+                install=lambda: self.store.enforcer.install(prepared),
+            )
         return revision, added
 
 

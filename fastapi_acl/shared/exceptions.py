@@ -40,6 +40,7 @@ ACLException
 └── TransactionError              faute de programmation dans l'usage des transactions
 ├── TransactionNotOwnedError
 ├── TransactionNotOrderedError
+├── TransactionNestedError
 └── TransactionCondemnedError
 """
 
@@ -346,6 +347,13 @@ class TransactionNotOrderedError(TransactionError):
 
     code = "transaction_not_ordered"
     default_detail = "Pour journaliser, ouvrez la transaction extérieure avec « transaction(log=True) »."
+
+
+class TransactionNestedError(TransactionError):
+    """On demande, dans une transaction, ce qui ne peut être qu'une transaction à soi seul."""
+
+    code = "transaction_nested"
+    default_detail = "Relire, importer, revenir en arrière ou compacter ne se fait pas dans une transaction ouverte."
 
 
 class TransactionCondemnedError(TransactionError):

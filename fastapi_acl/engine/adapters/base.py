@@ -99,17 +99,12 @@ class PolicyAdapter(AsyncAdapter, ABC):
         """Range des règles dans un lot, chacune sous son numéro d'ordre."""
 
     @abstractmethod
-    async def prune(self, batch_id: str, *, replaces: bool) -> None:
-        """Retire d'un lot les règles qui s'y répètent, sauf la première, et celles qui sont déjà en vigueur.
-
-        Args:
-            batch_id: le lot.
-            replaces: vrai si le lot prend la place des règles en vigueur, qui n'y comptent donc pas.
-        """
+    async def prune(self, batch_id: str) -> None:
+        """Retire d'un lot les règles qui s'y répètent, sauf la première."""
 
     @abstractmethod
     async def publish(self, batch_id: str, after: int) -> int:
-        """Met en vigueur les règles d'un lot que `prune` a mis au net.
+        """Met en vigueur les règles d'un lot que `prune` a mis au net ; celles qui y sont déjà restent telles quelles.
 
         Args:
             batch_id: le lot.
@@ -121,7 +116,11 @@ class PolicyAdapter(AsyncAdapter, ABC):
 
     @abstractmethod
     async def seal(self, batch_id: str) -> None:
-        """Marque un lot comme définitif : le journal s'y réfère désormais."""
+        """Marque un lot comme définitif : le journal s'y réfère désormais.
+
+        Raises:
+            DatabaseUnavailableError: il a été balayé entre-temps ; rien n'est publié, il faut recommencer.
+        """
 
     @abstractmethod
     async def abandoned(self, before: datetime) -> list[str]:

@@ -46,7 +46,7 @@ class MongoPolicyAdapter(PolicyAdapter):
         number = _ORDER[batch_id is None]
         source = self._rules if batch_id is None else self._batch_rules
         wanted = {} if batch_id is None else {"batch_id": batch_id}
-        async with self._database.snapshot() as reading:
+        async with self._database.reading() as reading:
             found = source.find(wanted, session=reading.connection, batch_size=PACKET).sort(number, 1)
             while packet := await found.to_list(PACKET):
                 yield [_line(document, number) for document in packet]
@@ -70,8 +70,9 @@ class MongoPolicyAdapter(PolicyAdapter):
         documents = [{"_id": number, **_fields(rule)} for number, rule in zip(ids, rules, strict=True)]
         try:
             async with self._database.transaction() as transaction:
-                for part in _parts(documents):
-                    await self._rules.insert_many(part, session=transaction.connection)
+                with transaction.unfinished():
+                    for part in _parts(documents):
+                        await self._rules.insert_many(part, session=transaction.connection)
         except PyMongoError as error:
             if "digest" not in str(error):
                 raise DatabaseUnavailableError from error  # un numéro pris à la main entre-temps : à réessayer
@@ -80,13 +81,12 @@ class MongoPolicyAdapter(PolicyAdapter):
     async def delete(self, rules: Sequence[PolicyRule], *, by_value: bool = False) -> None:
         """Retire exactement ces règles ; une empreinte refaite à la main renvoie aux valeurs."""
         async with self._database.transaction() as transaction:
-            for part in _parts(rules):
-                session = transaction.connection
-                found = await self._removed({"digest": {"$in": [digest(rule) for rule in part]}}, session)
-                if by_value or found != len(part):
-                    found += sum([await self._removed(_values_of(rule), session) for rule in part])
-                if found < len(part):
-                    raise RuleNotFoundError
+            with transaction.unfinished():
+                for part in _parts(rules):
+                    for rule in part if by_value else await self._left(part, transaction.connection):
+                        wanted = {"$or": [{"digest": digest(rule)}, _values_of(rule)]}
+                        if not await self._removed(wanted, transaction.connection):
+                            raise RuleNotFoundError(rule=rule.as_json())
 
     async def clear_policy(self) -> bool:
         """Retire toutes les règles."""
@@ -115,15 +115,14 @@ class MongoPolicyAdapter(PolicyAdapter):
             for part in _parts(documents):
                 await self._batch_rules.insert_many(part, session=session)
 
-    async def prune(self, batch_id: str, *, replaces: bool) -> None:
-        """Retire d'un lot les règles qui s'y répètent, et celles qui sont déjà en vigueur."""
+    async def prune(self, batch_id: str) -> None:
+        """Retire d'un lot les règles qui s'y répètent."""
         seen: set[bytes] = set()
         async with self._database.session() as session:
             staged = self._batch_rules.find({"batch_id": batch_id}, {"digest": 1}, session=session, batch_size=PACKET)
             ordered = staged.sort("number", 1)
             while packet := await ordered.to_list(PACKET):
-                known = set() if replaces else await self._known([one["digest"] for one in packet], session)
-                useless = [one["_id"] for one in packet if one["digest"] in known or _is_again(one["digest"], seen)]
+                useless = [one["_id"] for one in packet if _is_again(one["digest"], seen)]
                 if useless:
                     await self._batch_rules.delete_many({"_id": {"$in": useless}}, session=session)
 
@@ -135,14 +134,19 @@ class MongoPolicyAdapter(PolicyAdapter):
             staged = self._batch_rules.find({"batch_id": batch_id}, {"_id": 0, "batch_id": 0}, session=session)
             ordered = staged.sort("number", 1)
             while packet := await ordered.to_list(PACKET):
-                documents = [{"_id": one.pop("number") + after, **one} for one in packet]
-                added += len((await self._rules.insert_many(documents, session=session)).inserted_ids)
+                known = await self._known([one["digest"] for one in packet], session)
+                fresh = [one for one in packet if one["digest"] not in known]
+                if fresh:
+                    documents = [{"_id": one.pop("number") + after, **one} for one in fresh]
+                    added += len((await self._rules.insert_many(documents, session=session)).inserted_ids)
         return added
 
     async def seal(self, batch_id: str) -> None:
         """Marque un lot comme définitif."""
         async with self._database.session() as session:
-            await self._batches.update_one({"_id": batch_id}, {"$set": {"published": True}}, session=session)
+            found = await self._batches.update_one({"_id": batch_id}, {"$set": {"published": True}}, session=session)
+        if not found.matched_count:
+            raise DatabaseUnavailableError
 
     async def abandoned(self, before: datetime) -> list[str]:
         """Rend les lots ouverts avant un instant et jamais rendus définitifs."""
@@ -168,6 +172,13 @@ class MongoPolicyAdapter(PolicyAdapter):
     @property
     def _batch_rules(self) -> Any:  # noqa: ANN401 - du pilote
         return self._database.collection("acl_batch_rules")
+
+    async def _left(self, rules: Sequence[PolicyRule], session: Any) -> Sequence[PolicyRule]:  # noqa: ANN401 - du pilote
+        """Retire des règles par leurs empreintes, et rend celles qui ne l'ont pas été."""
+        digests = {digest(rule): rule for rule in rules}
+        known = await self._known(list(digests), session)
+        _ = await self._removed({"digest": {"$in": sorted(known)}}, session)
+        return [rule for one, rule in digests.items() if one not in known]
 
     async def _removed(self, wanted: Mapping[str, Any], session: Any) -> int:  # noqa: ANN401 - du pilote
         """Retire les règles qui remplissent une condition, et rend leur nombre."""

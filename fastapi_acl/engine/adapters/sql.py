@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from casbin_async_sqlalchemy_adapter import Adapter
-from sqlalchemy import BigInteger, Integer, String, and_, delete, func, insert, literal, select, update
+from sqlalchemy import BigInteger, Integer, String, and_, delete, exists, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -83,7 +83,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
     async def lines(self, batch_id: str | None = None) -> AsyncGenerator[Sequence[Any]]:
         """Lit toutes les lignes, dans l'ordre, par paquets."""
         query = _QUERY if batch_id is None else _BATCH_QUERY.where(batch_rules_table.c.batch_id == batch_id)
-        async with self._database.snapshot() as reading:
+        async with self._database.reading() as reading:
             result = await reading.connection.stream(query, execution_options={"yield_per": PACKET})
             async for packet in result.partitions():
                 yield packet
@@ -113,9 +113,9 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         """Ajoute des règles sous ces numéros."""
         rows = [{"id": number, **columns(rule)} for number, rule in zip(ids, rules, strict=True)]
         try:
-            async with self._database.transaction() as transaction:
+            async with self._session_scope() as session:
                 for part in _parts(rows, PACKET):
-                    await self._database.bulk_insert(transaction, _RULES, part)
+                    await session.execute(insert(_RULES), part)
         except IntegrityError as error:
             if "digest" not in str(error.orig):
                 raise DatabaseUnavailableError from error  # un numéro pris à la main entre-temps : à réessayer
@@ -125,11 +125,9 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         """Retire exactement ces règles ; une empreinte refaite à la main renvoie aux valeurs."""
         async with self._session_scope() as session:
             for part in _parts(rules, BATCH):
-                found = await _removed(session, _RULES.c.digest.in_([digest(rule) for rule in part]))
-                if by_value or found != len(part):
-                    found += sum([await _removed(session, _has_values_of(rule)) for rule in part])
-                if found < len(part):
-                    raise RuleNotFoundError
+                for rule in part if by_value else await _left(session, part):
+                    if not await _removed(session, (_RULES.c.digest == digest(rule)) | _has_values_of(rule)):
+                        raise RuleNotFoundError(rule=rule.as_json())
 
     async def clear_policy(self) -> bool:
         """Retire toutes les règles."""
@@ -158,31 +156,32 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         async with self._database.transaction() as transaction:
             await self._database.bulk_insert(transaction, batch_rules_table, rows)
 
-    async def prune(self, batch_id: str, *, replaces: bool) -> None:
-        """Retire d'un lot les règles qui s'y répètent, et celles qui sont déjà en vigueur."""
+    async def prune(self, batch_id: str) -> None:
+        """Retire d'un lot les règles qui s'y répètent."""
         batch = batch_rules_table.c
         inside = batch.batch_id == batch_id
         firsts = select(func.min(batch.number).label("number")).where(inside).group_by(batch.digest).subquery()
-        useless = [batch.number.not_in(select(firsts.c.number))]  # en sous-requête : MySQL n'y relirait pas la table
-        useless += [] if replaces else [batch.digest.in_(select(_RULES.c.digest))]
+        repeated = batch.number.not_in(select(firsts.c.number))  # en sous-requête : MySQL n'y relirait pas la table
         async with self._database.patiently() as session:
-            for condition in useless:
-                await session.execute(delete(batch_rules_table).where(inside, condition))
+            await session.execute(delete(batch_rules_table).where(inside, repeated))
 
     async def publish(self, batch_id: str, after: int) -> int:
         """Met les règles d'un lot en vigueur."""
         batch = batch_rules_table.c
         content = [batch[name] for name in (*_CONTENT, "digest")]
-        source = (
-            select(batch.number + literal(after), *content).where(batch.batch_id == batch_id).order_by(batch.number)
-        )
+        absent = ~exists().where(_RULES.c.digest == batch.digest)
+        fresh = select(batch.number + literal(after), *content).where(batch.batch_id == batch_id, absent)
+        source = fresh.order_by(batch.number)
         async with self._database.transaction() as transaction:
             return await self._database.bulk_copy(transaction, _RULES, ["id", *_CONTENT, "digest"], source)
 
     async def seal(self, batch_id: str) -> None:
         """Marque un lot comme définitif."""
+        sealed = update(batches_table).where(batches_table.c.id == batch_id).values(published=True)
         async with self._session_scope() as session:
-            await session.execute(update(batches_table).where(batches_table.c.id == batch_id).values(published=True))
+            result: Any = await session.execute(sealed)
+            if not result.rowcount:
+                raise DatabaseUnavailableError
 
     async def abandoned(self, before: datetime) -> list[str]:
         """Rend les lots ouverts avant un instant et jamais rendus définitifs."""
@@ -199,6 +198,16 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
             result: Any = await session.execute(found)
             if result.rowcount:
                 await session.execute(delete(batch_rules_table).where(batch_rules_table.c.batch_id == batch_id))
+
+
+async def _left(session: AsyncSession, rules: Sequence[PolicyRule]) -> Sequence[PolicyRule]:
+    """Retire des règles par leurs empreintes, et rend celles qui ne l'ont pas été."""
+    digests = {digest(rule): rule for rule in rules}
+    known = list(digests)
+    if len(known) > 1:
+        known = list(await session.scalars(select(_RULES.c.digest).where(_RULES.c.digest.in_(known))))
+    found = await _removed(session, _RULES.c.digest.in_(known)) if known else 0
+    return [] if found == len(rules) else [rule for one, rule in digests.items() if one not in known or not found]
 
 
 async def _removed(session: AsyncSession, wanted: ColumnElement[bool]) -> int:

@@ -21,10 +21,11 @@ from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,
     TransactionCondemnedError,
     TransactionConflictError,
+    TransactionNestedError,
     TransactionNotOrderedError,
     TransactionNotOwnedError,
 )
-from fastapi_acl.shared.policy import PolicyChange
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -64,6 +65,7 @@ class Transaction:
         recorded: nombre d'entrées journalisées jusqu'ici dans cette transaction.
         is_condemned: vrai si une écriture s'y est arrêtée en chemin ; elle ne sera pas validée.
         pending: effet net, sur les règles, de ce qui y a été écrit jusqu'ici.
+        touched: règles qui y ont été écrites ou retirées, même si l'effet net n'en garde rien.
         proof: dit, sur une autre connexion, si cette transaction a été validée ; None si rien n'en témoigne.
     """
 
@@ -73,6 +75,7 @@ class Transaction:
     recorded: int = 0
     is_condemned: bool = False
     pending: PolicyChange = field(default_factory=PolicyChange)
+    touched: set[PolicyRule] = field(default_factory=set)
     proof: Callable[[Transaction], Awaitable[bool]] | None = None
     _callbacks: list[Callable[[], None]] = field(default_factory=list)
 
@@ -245,6 +248,28 @@ class AmbientDatabase(Database, ABC):
             yield opened
 
     @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Transaction]:
+        """Ouvre une lecture cohérente à laquelle rien ne se joint, ou lit dans la transaction ambiante.
+
+        C'est ce qu'emploie un générateur : l'ambiante qu'il ouvrirait serait celle de qui le lit, entre deux morceaux.
+        """
+        ambient = self.joined()
+        if ambient is not None:
+            yield ambient
+            return
+        async with self.begin(Mode.READ) as opened:
+            yield opened
+
+    def require_alone(self) -> None:
+        """Refuse ce qui change toute la mémoire, ou publie en plusieurs fois, dans une transaction ambiante.
+
+        Raises:
+            TransactionNestedError: cette tâche en a ouvert une.
+        """
+        if self.joined() is not None:
+            raise TransactionNestedError
+
+    @asynccontextmanager
     async def _joined_or(self, mode: Mode) -> AsyncIterator[Transaction]:
         """Se joint à la transaction ambiante, ou en ouvre une à laquelle les dépôts se joignent d'eux-mêmes."""
         ambient = self.joined()
@@ -285,12 +310,16 @@ class AmbientDatabase(Database, ABC):
 
 
 async def to_the_end(work: Coroutine[Any, Any, object]) -> None:
-    """Mène un travail jusqu'au bout, même si l'appelant est annulé ; l'annulation attend."""
+    """Mène un travail jusqu'au bout, autant de fois que l'appelant soit annulé ; l'annulation attend."""
     task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            _ = task.exception()  # lue, pour qu'elle ne passe pas pour oubliée
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:  # noqa: PERF203 - chaque annulation attend
+            cancelled = error
+    if cancelled is None:
+        _ = task.result()
+        return
+    _ = task.cancelled() or task.exception()  # lue, pour qu'elle ne passe pas pour oubliée
+    raise cancelled

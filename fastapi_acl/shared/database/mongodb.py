@@ -7,7 +7,7 @@ import inspect
 import logging
 import random
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
@@ -129,9 +129,10 @@ class MongoDatabase(AmbientDatabase):
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Any]:
         """Donne la session de la transaction ambiante, ou None : l'opération vaut alors à elle seule."""
+        ambient = self.joined()
         async with self._translated():
-            ambient = self.joined()
-            yield ambient.connection if ambient is not None else None
+            with ambient.unfinished() if ambient is not None else nullcontext():
+                yield ambient.connection if ambient is not None else None
 
     @asynccontextmanager
     async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:

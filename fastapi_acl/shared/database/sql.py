@@ -95,7 +95,8 @@ class SQLDatabase(AmbientDatabase):
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Donne la session de la transaction ambiante, ou en ouvre une qui se valide à la sortie."""
         async with self.transaction() as opened:
-            yield opened.connection
+            with opened.unfinished():  # après une erreur, PostgreSQL ne valide plus rien, et ne le dit pas
+                yield opened.connection
 
     @asynccontextmanager
     async def patiently(self) -> AsyncIterator[AsyncSession]:

@@ -11,11 +11,11 @@ from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.changes import BULK_KINDS, POLICY_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from fastapi_acl.shared.database.base import Database, Transaction
+    from fastapi_acl.shared.database.base import AmbientDatabase, Transaction
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.sync.changes import Change, ChangeLog, Head, IdempotencyKey
 
@@ -52,7 +52,7 @@ class _News(NamedTuple):
 class Replica:
     """Applique le journal aux mémoires du processus, dans l'ordre et seulement vers l'avant."""
 
-    def __init__(self, database: Database, log: ChangeLog, memories: Sequence[Memory]) -> None:
+    def __init__(self, database: AmbientDatabase, log: ChangeLog, memories: Sequence[Memory]) -> None:
         """Retient les mémoires à tenir ; rien n'est chargé avant `refresh`.
 
         Args:
@@ -111,6 +111,7 @@ class Replica:
         Raises:
             DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
         """
+        self._database.require_alone()
         started = time.monotonic()
         async with self._database.snapshot() as transaction:
             news = await self._read(transaction)
@@ -124,9 +125,14 @@ class Replica:
             DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
             PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; l'ancienne politique reste.
         """
+        self._database.require_alone()
         async with self._database.snapshot() as transaction:
             news = await self._read_all(transaction, await self._log.head(transaction))
         self._install(news)
+
+    def require_alone(self) -> None:
+        """Refuse ce qui ne peut être qu'une transaction à soi seul ; voir `AmbientDatabase.require_alone`."""
+        self._database.require_alone()
 
     def reading(self) -> AbstractAsyncContextManager[Transaction]:
         """Ouvre une lecture cohérente de la base."""
@@ -141,8 +147,21 @@ class Replica:
         """Ouvre une transaction ordonnée, mémoires à jour, ou se joint à celle qui est ouverte."""
         async with self._database.transaction(log=True) as transaction:
             if not transaction.recorded:
-                self._install(await self._read(transaction))
+                await self._catch_up(transaction)
             yield transaction
+
+    async def _catch_up(self, transaction: Transaction) -> None:
+        """Met les mémoires à la tête du journal, qui est tenue ; les gardes ne jugent pas sur moins.
+
+        Raises:
+            PolicyUnavailableError: elles n'ont pu y être mises.
+        """
+        head = transaction.check_ordered()
+        self._install(await self._read(transaction))
+        if self._revision != head.revision:
+            self._install(await self._read_all(transaction, head))
+        if self._revision != head.revision:
+            raise PolicyUnavailableError
 
     async def record(  # noqa: PLR0913 - ce qu'est une entrée
         self,
@@ -153,14 +172,24 @@ class Replica:
         actor: Principal,
         live_until: datetime | None = None,
         key: IdempotencyKey | None = None,
+        install: Callable[[], None] | None = None,
     ) -> int:
         """Journalise un changement ; les mémoires le verront à la validation.
+
+        Args:
+            transaction: transaction ordonnée.
+            kind: nature de l'entrée.
+            payload: son contenu, en JSON.
+            actor: son auteur.
+            live_until: instant après lequel elle ne concerne plus aucun jeton vivant.
+            key: clé du client.
+            install: met en service un changement de masse que son auteur a déjà construit ; sans quoi il se relit.
 
         Returns:
             La révision du changement.
         """
         change = await self._log.append(transaction, kind, payload, actor=actor.name, live_until=live_until, key=key)
-        transaction.after_commit(lambda: self._advance([change]))
+        transaction.after_commit(lambda: self._advance([change], install))
         return change.revision
 
     async def _read(self, transaction: Transaction) -> _News:
@@ -194,17 +223,20 @@ class Replica:
             self._seen_at = time.monotonic()
             logger.info("replica_loaded: revision=%d", news.head.revision)
 
-    def _advance(self, changes: Sequence[Change]) -> None:
-        """Applique les entrées validées qui suivent la nôtre ; un trou attend le prochain `refresh`."""
+    def _advance(self, changes: Sequence[Change], install: Callable[[], None] | None = None) -> None:
+        """Applique les entrées validées qui suivent la nôtre ; un trou, ou ce qui se relit, attend `refresh`."""
         for change in changes:
-            if change.revision == self._revision + 1 and not self._apply(change):
+            is_next = change.revision == self._revision + 1
+            if is_next and ((change.kind in BULK_KINDS and install is None) or not self._apply(change, install)):
                 return
 
-    def _apply(self, change: Change) -> bool:
+    def _apply(self, change: Change, install: Callable[[], None] | None) -> bool:
         """Applique l'entrée suivante ; si elle ne s'applique pas, plus rien ne se décide avant de tout relire."""
         try:
             for memory in self._memories:
                 memory.apply(change)
+            if install is not None:
+                install()
         except Exception:
             logger.exception("replica_apply_failed: revision=%d", change.revision)
             self._revision = UNLOADED
