@@ -169,13 +169,13 @@ def compact_log(
 
 @policy.command("quarantine")
 def quarantine_row(
-    row: Annotated[int, typer.Argument(help="Numéro de la ligne, que le journal nomme.", min=0)],
+    row: Annotated[str, typer.Argument(help="Numéro de la ligne, que le journal nomme.")],
 ) -> None:
     """Écarte une ligne de la base, par exemple celle qui empêche de charger la politique ; le journal la garde."""
 
     async def run(manager: ACLManager) -> str:
         await manager.migrate()
-        found = await manager.get_policy_store().quarantine(row)
+        found = await manager.get_policy_store().quarantine(int(row) if row.isdecimal() else row)
         return f"Ligne écartée, gardée dans le journal : {json.dumps(dict(found), ensure_ascii=False)}"
 
     _run(run)

@@ -25,9 +25,10 @@ from fastapi_acl.shared.policy import PolicyChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.enforcer import PolicyEnforcer, Prepared
+    from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.engine.matcher import Key
     from fastapi_acl.engine.schema import PolicySchema
     from fastapi_acl.shared.identity import Principal
@@ -192,17 +193,20 @@ class AdministratorGuard:
         if not await self._any_active(administrators):
             raise LastAdministratorError
 
-    async def check_whole(self, prepared: Prepared, actor: Principal, enforcer: PolicyEnforcer) -> None:
-        """Refuse une politique entière sous laquelle plus aucun compte actif ne serait administrateur.
+    async def check_whole(self, after: AbstractContextManager[object], enforcer: PolicyEnforcer) -> None:
+        """Refuse, même au système, une politique sous laquelle il n'y aurait plus d'administrateur actif.
+
+        Args:
+            after: essai de cette politique, le temps d'un bloc.
+            enforcer: politique en service.
 
         Raises:
-            LastAdministratorError: il n'y en aurait aucun.
+            LastAdministratorError: il y en avait un, et il n'y en aurait plus.
         """
-        if actor is SYSTEM:
-            return
-        with enforcer.trial_of(prepared):
-            administrators = self._administrators(actor.id, enforcer)
-        if not await self._any_active(administrators):
+        before = self._administrators("", enforcer)
+        with after:
+            left = self._administrators("", enforcer)
+        if await self._any_active(before) and not await self._any_active(left):
             raise LastAdministratorError
 
     async def _stays(self, actor: Principal, change: PolicyChange, enforcer: PolicyEnforcer) -> bool:

@@ -103,7 +103,7 @@ class PolicyHistory:
                 return transaction.check_ordered().revision
             if len(change.added) + len(change.removed) <= PACKET:
                 self.store.enforcer.check(change)
-                await self.store.administrators.check(change, actor, self.store.enforcer)
+                await self.store.administrators.check_whole(self.store.enforcer.trial(change), self.store.enforcer)
                 return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
         return await self._replace_all(to_revision, target, actor, key)
 
@@ -193,8 +193,7 @@ class PolicyHistory:
 
     async def _way_to(self, target: Numbered) -> PolicyChange:
         """Rend ce qui mène des règles en vigueur à d'autres, à leur place, sans celles des comptes supprimés."""
-        rules = self.store.enforcer.rules
-        current = dict(zip(rules, self.store.enforcer.numbers(rules), strict=True))
+        current = await aside(self._current, is_short=False)
         missing = {rule: number for rule, number in target.items() if current.get(rule) != number}
         gone = await self._of_deleted(missing)
         wanted = {rule: number for rule, number in missing.items() if rule not in gone}
@@ -203,6 +202,12 @@ class PolicyHistory:
             removed=tuple(rule for rule, number in current.items() if target.get(rule) != number),
             ids=tuple(wanted.values()),
         )
+
+    def _current(self) -> Numbered:
+        """Rend les règles en vigueur et leurs numéros."""
+        with self.store.enforcer.lock:
+            rules = self.store.enforcer.rules
+            return dict(zip(rules, self.store.enforcer.numbers(rules), strict=True))
 
     async def _of_deleted(self, rules: Iterable[PolicyRule]) -> set[PolicyRule]:
         """Rend, parmi des règles, celles dont le sujet est un compte qui n'existe plus."""

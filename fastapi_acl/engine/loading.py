@@ -84,7 +84,7 @@ class PolicyReader:
             PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas.
         """
         for row_id, ptype, *values in lines:
-            columns = self._columns.get(ptype)
+            columns = self._columns.get(ptype) if isinstance(row_id, int) else None
             try:
                 row = self._row(columns, values)
             except _UnreadableError:

@@ -173,13 +173,13 @@ class PolicyStore:
             if change:
                 _ = await self.put(transaction, change, actor)
 
-    async def quarantine(self, row_id: int, actor: Principal = SYSTEM) -> Mapping[str, Any]:
+    async def quarantine(self, row_id: int | str, actor: Principal = SYSTEM) -> Mapping[str, Any]:
         """Écarte une ligne de la base, illisible ou non ; le journal la garde, colonne par colonne, puis tout se relit.
 
         C'est le remède quand une ligne écrite à la main empêche de charger la politique.
 
         Args:
-            row_id: numéro de la ligne, que le journal d'événements nomme.
+            row_id: numéro de la ligne, que le journal d'événements nomme ; sur MongoDB, sa clé peut être un texte.
             actor: son auteur.
 
         Returns:

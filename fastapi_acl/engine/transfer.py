@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.sync.changes import IdempotencyKey
 
-STAGED: Final = 5 * PACKET
+STAGED: Final = PACKET
 """Règles lues, vérifiées et rangées à la fois."""
 
 ABANDONED_AFTER: Final = timedelta(days=1)
@@ -227,7 +227,8 @@ class PolicyTransfer:
                 return known.revision, int(known.payload.get("added", 0))
             self.store.actors.check(actor, *ADMINISTRATION)
             current = await self._current(transaction, batch, checked)
-            await self.store.administrators.check_whole(current.prepared, actor, self.store.enforcer)
+            trial = self.store.enforcer.trial_of(current.prepared)
+            await self.store.administrators.check_whole(trial, self.store.enforcer)
             return await self._write(transaction, batch, current, actor, key)
 
     async def _current(self, transaction: Transaction, batch: Batch, checked: _Checked) -> _Checked:

@@ -83,7 +83,7 @@ class PolicyAdapter(AsyncAdapter, ABC):
         """Retire toutes les règles."""
 
     @abstractmethod
-    async def take(self, row_id: int) -> Mapping[str, Any]:
+    async def take(self, row_id: int | str) -> Mapping[str, Any]:
         """Retire une ligne par son numéro, quoi qu'elle contienne, et la rend colonne par colonne.
 
         Raises:

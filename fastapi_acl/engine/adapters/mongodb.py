@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 
+from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
@@ -62,7 +63,8 @@ class MongoPolicyAdapter(PolicyAdapter):
     async def last_id(self) -> int:
         """Rend le plus grand numéro de règle présent, ou 0."""
         async with self._database.session() as session:
-            found = await self._rules.find_one({}, {"_id": 1}, sort=[("_id", -1)], session=session)
+            numbered = {"_id": {"$type": ["int", "long"]}}  # un document mis à la main peut avoir une autre clé
+            found = await self._rules.find_one(numbered, {"_id": 1}, sort=[("_id", -1)], session=session)
         return int(found["_id"]) if found is not None else 0
 
     async def insert_numbered(self, rules: Sequence[PolicyRule], ids: Sequence[int]) -> None:
@@ -94,10 +96,11 @@ class MongoPolicyAdapter(PolicyAdapter):
             await self._removed({}, session)
         return True
 
-    async def take(self, row_id: int) -> Mapping[str, Any]:
-        """Retire une ligne par son numéro et la rend ; ce qui n'est pas un texte y est montré comme tel."""
+    async def take(self, row_id: int | str) -> Mapping[str, Any]:
+        """Retire une ligne par sa clé et la rend ; ce qui n'est pas un texte y est montré comme tel."""
+        keys = [row_id, *([ObjectId(row_id)] if isinstance(row_id, str) and ObjectId.is_valid(row_id) else [])]
         async with self._database.session() as session:
-            found = await self._rules.find_one_and_delete({"_id": row_id}, session=session)
+            found = await self._rules.find_one_and_delete({"_id": {"$in": keys}}, session=session)
         if found is None:
             raise RuleNotFoundError(id=row_id)
         return {"id": row_id} | {name: _shown(found.get(name)) for name in _CONTENT}
@@ -226,7 +229,8 @@ def _rule(document: Mapping[str, Any]) -> PolicyRule:
 
 def _line(document: Mapping[str, Any], number: str) -> tuple[Any, ...]:
     """Rend une ligne : numéro, type, colonnes ; ce qu'on y a mis à la main est rendu tel quel, pour être refusé."""
-    return (document[number], *(_hashable(document.get(name)) for name in _CONTENT))
+    key = document[number]
+    return (int(key) if isinstance(key, int) else key, *(_hashable(document.get(name)) for name in _CONTENT))
 
 
 def _hashable(value: Any) -> Any:  # noqa: ANN401 - ce qu'un document contient

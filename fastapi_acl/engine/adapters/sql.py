@@ -131,12 +131,14 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
 
     async def clear_policy(self) -> bool:
         """Retire toutes les règles."""
-        async with self._database.patiently() as session:
-            await session.execute(delete(_RULES))
+        async with self._database.transaction() as transaction:
+            await self._database.bulk_execute(transaction, delete(_RULES))
         return True
 
-    async def take(self, row_id: int) -> Mapping[str, Any]:
+    async def take(self, row_id: int | str) -> Mapping[str, Any]:
         """Retire une ligne par son numéro et la rend."""
+        if not isinstance(row_id, int):
+            raise RuleNotFoundError(id=row_id)
         async with self._session_scope() as session:
             row = (await session.execute(_QUERY.where(_RULES.c.id == row_id))).one_or_none()
             if row is None:
@@ -160,10 +162,12 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         """Retire d'un lot les règles qui s'y répètent."""
         batch = batch_rules_table.c
         inside = batch.batch_id == batch_id
-        firsts = select(func.min(batch.number).label("number")).where(inside).group_by(batch.digest).subquery()
-        repeated = batch.number.not_in(select(firsts.c.number))  # en sous-requête : MySQL n'y relirait pas la table
-        async with self._database.patiently() as session:
-            await session.execute(delete(batch_rules_table).where(inside, repeated))
+        place = func.row_number().over(partition_by=batch.digest, order_by=batch.number).label("place")
+        placed = select(batch.number, place).where(inside).subquery()
+        repeated = select(placed.c.number).where(placed.c.place > 1)
+        async with self._database.transaction() as transaction:
+            useless = delete(batch_rules_table).where(inside, batch.number.in_(repeated))
+            await self._database.bulk_execute(transaction, useless)
 
     async def publish(self, batch_id: str, after: int) -> int:
         """Met les règles d'un lot en vigueur."""
@@ -194,10 +198,10 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         """Retire un lot et ses règles ; la ligne du lot d'abord, dont le verrou attend une validation en doute."""
         batches = batches_table.c
         found = delete(batches_table).where(batches.id == batch_id, batches.published.is_(sealed))
-        async with self._database.patiently() as session:
-            result: Any = await session.execute(found)
-            if result.rowcount:
-                await session.execute(delete(batch_rules_table).where(batch_rules_table.c.batch_id == batch_id))
+        content = delete(batch_rules_table).where(batch_rules_table.c.batch_id == batch_id)
+        async with self._database.transaction() as transaction:
+            if await self._database.bulk_execute(transaction, found):
+                await self._database.bulk_execute(transaction, content)
 
 
 async def _left(session: AsyncSession, rules: Sequence[PolicyRule]) -> Sequence[PolicyRule]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomysql import connection as driver  # type: ignore[import-untyped]
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS, SQLDatabase
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from sqlalchemy import Select, Table
+    from sqlalchemy import Executable
     from sqlalchemy.engine import URL, Connection
 
     from fastapi_acl.shared.database.base import Transaction
@@ -91,22 +90,15 @@ class MySQLDatabase(SQLDatabase):
         connection.execute(text(f"SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
         _be_patient(connection, COMMAND_TIMEOUT_SECONDS)
 
-    @asynccontextmanager
-    async def patiently(self) -> AsyncIterator[AsyncSession]:
-        """Donne la session et, le temps du bloc, la patience qu'il faut à un travail en masse."""
-        async with self.session() as session:
-            opened: Any = await (await session.connection()).get_raw_connection()
-            driver = opened.driver_connection
-            driver.be_patient(BULK_TIMEOUT_SECONDS)
-            try:
-                yield session
-            finally:
-                driver.be_patient(COMMAND_TIMEOUT_SECONDS)
-
-    async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
-        """Copie en masse, avec la patience qu'il y faut."""
-        async with self.patiently():
-            return await super().bulk_copy(transaction, table, names, source)
+    async def bulk_execute(self, transaction: Transaction, statement: Executable) -> int:
+        """Exécute une instruction en masse, avec la patience qu'il y faut."""
+        opened: Any = await (await transaction.connection.connection()).get_raw_connection()
+        connection = opened.driver_connection
+        connection.be_patient(BULK_TIMEOUT_SECONDS)
+        try:
+            return await super().bulk_execute(transaction, statement)
+        finally:
+            connection.be_patient(COMMAND_TIMEOUT_SECONDS)
 
     def snapshot_options(self) -> Mapping[str, Any]:
         """Demande un instant unique pour toute la lecture."""

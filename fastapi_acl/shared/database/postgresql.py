@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, final
 
 import asyncpg
-from sqlalchemy import UniqueConstraint, func, insert, select, text
+from sqlalchemy import UniqueConstraint, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -15,7 +15,7 @@ from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, LOCK_TIMEOU
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ClauseElement, Select, Table
+    from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection
 
     from fastapi_acl.shared.database.base import Transaction
@@ -36,6 +36,11 @@ MIGRATION_LOCK: Final = 0x61636C6D
 """Clé du verrou consultatif de migration (« aclm » en ASCII)."""
 
 
+_BEGUN: Final = text("SELECT 1")
+"""SQLAlchemy ne commence la transaction qu'à sa première instruction ; le pilote seul validerait les siennes."""
+
+_OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(quote_ident($1))"
+
 _ADVANCE: Final = text(
     "SELECT setval(sequence, greatest(nextval(sequence), :last))"
     " FROM (SELECT pg_get_serial_sequence(:table, 'id')::regclass AS sequence) AS known"
@@ -43,19 +48,22 @@ _ADVANCE: Final = text(
 
 
 async def _driver(transaction: Transaction) -> asyncpg.Connection:
-    """Rend la connexion du pilote, pour ce que SQLAlchemy ne sait pas demander."""
+    """Rend la connexion du pilote, transaction commencée, pour ce que SQLAlchemy ne sait pas demander."""
+    await transaction.connection.execute(_BEGUN)
     connection = await (await transaction.connection.connection()).get_raw_connection()
     return connection.driver_connection
 
 
-def _compiled(statement: ClauseElement) -> list[Any]:
+def _compiled(statement: Any) -> list[Any]:  # noqa: ANN401 - une instruction SQLAlchemy
     """Rend le texte d'une instruction et ses paramètres, tels que le pilote les veut."""
     compiled: Any = statement.compile(dialect=postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
     return [str(compiled), *(compiled.params[name] for name in compiled.positiontup or ())]
 
 
-async def _locked(driver: asyncpg.Connection, table: Table) -> bool:
-    """Réserve une table jusqu'à la fin de la transaction, si personne ne s'en sert à l'instant."""
+async def _may_rebuild(driver: asyncpg.Connection, table: Table) -> bool:
+    """Réserve une table jusqu'à la fin de la transaction, si elle est à nous et que personne ne s'en sert."""
+    if not await driver.fetchval(_OWNED, table.name):
+        return False
     try:
         async with driver.transaction():  # un point de reprise : l'échec n'annule que lui
             await driver.execute(f'LOCK TABLE "{table.name}" IN ACCESS EXCLUSIVE MODE NOWAIT')
@@ -105,14 +113,19 @@ class PostgreSQLDatabase(SQLDatabase):
         Un lecteur de la table l'interdit, et tout se fait sinon par l'insertion ordinaire.
         """
         driver = await _driver(transaction)
-        statement = _compiled(insert(table).from_select(names, source))
         unique = await self._unique_to_rebuild(driver, table, source)
         for name in unique:
             await driver.execute(f'ALTER TABLE "{table.name}" DROP CONSTRAINT "{name}"')
-        done: str = await driver.execute(*statement, timeout=BULK_TIMEOUT_SECONDS)
+        added = await super().bulk_copy(transaction, table, names, source)
         for name, columns in unique.items():
             rebuilt = f'ALTER TABLE "{table.name}" ADD CONSTRAINT "{name}" UNIQUE ({columns})'
             await driver.execute(rebuilt, timeout=BULK_TIMEOUT_SECONDS)
+        return added
+
+    async def bulk_execute(self, transaction: Transaction, statement: Executable) -> int:
+        """Exécute une instruction en masse par le pilote, qui seul sait lui laisser plus de temps."""
+        driver = await _driver(transaction)
+        done: str = await driver.execute(*_compiled(statement), timeout=BULK_TIMEOUT_SECONDS)
         return int(done.rpartition(" ")[2])
 
     @staticmethod
@@ -120,7 +133,7 @@ class PostgreSQLDatabase(SQLDatabase):
         """Rend les contraintes d'unicité à refaire : aucune pour peu de lignes, ou si la table est lue."""
         size = await driver.fetchval(*_compiled(select(func.count()).select_from(source.order_by(None).subquery())))
         present = await driver.fetchval(f'SELECT count(*) FROM "{table.name}"')  # noqa: S608 - un nom à nous
-        if size < max(REBUILD_FROM, present) or not await _locked(driver, table):
+        if size < max(REBUILD_FROM, present) or not await _may_rebuild(driver, table):
             return {}
         uniques = (found for found in table.constraints if isinstance(found, UniqueConstraint))
         return {str(found.name): ", ".join(column.name for column in found.columns) for found in uniques}

@@ -22,7 +22,7 @@ from fastapi_acl.shared.sync.changes import Head
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from sqlalchemy import Select, Table
+    from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection
 
 logger = get_logger("database")
@@ -99,12 +99,6 @@ class SQLDatabase(AmbientDatabase):
                 yield opened.connection
 
     @asynccontextmanager
-    async def patiently(self) -> AsyncIterator[AsyncSession]:
-        """Donne la session, comme `session()`, à un travail qui porte sur beaucoup de lignes et prend son temps."""
-        async with self.session() as session:
-            yield session
-
-    @asynccontextmanager
     async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:
         """Ouvre une session et sa transaction, annulée à la sortie si elle n'a pas été validée."""
         options = self.snapshot_options() if mode is Mode.READ else self.write_options()
@@ -176,10 +170,14 @@ class SQLDatabase(AmbientDatabase):
         """Insère beaucoup de lignes, qui ont toutes les mêmes colonnes."""
         await transaction.connection.execute(insert(table), rows)
 
+    async def bulk_execute(self, transaction: Transaction, statement: Executable) -> int:
+        """Exécute une instruction qui porte sur beaucoup de lignes, le temps qu'il y faut, et rend leur nombre."""
+        result: Any = await transaction.connection.execute(statement)
+        return int(result.rowcount)
+
     async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
         """Copie le résultat d'une lecture dans une table, et rend le nombre de lignes."""
-        result: Any = await transaction.connection.execute(insert(table).from_select(names, source))
-        return int(result.rowcount)
+        return await self.bulk_execute(transaction, insert(table).from_select(names, source))
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:

@@ -107,7 +107,7 @@ changes_table: Final = Table(
     metadata,
     Column("revision", BigInteger, primary_key=True, autoincrement=False),
     Column("at", UTCDateTime(), nullable=False),
-    Column("actor", String(190), nullable=False),
+    Column("actor", String(255), nullable=False),
     Column("kind", String(64), nullable=False),
     Column("payload", LongText, nullable=False),
     Column("live_until", UTCDateTime(), nullable=True),

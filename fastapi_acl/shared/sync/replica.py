@@ -47,6 +47,7 @@ class _News(NamedTuple):
     head: Head
     changes: Sequence[Change] = ()
     states: Sequence[Any] | None = None
+    went_back: bool = False
 
 
 class Replica:
@@ -112,9 +113,9 @@ class Replica:
             DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
         """
         self._database.require_alone()
-        started = time.monotonic()
+        started, known = time.monotonic(), self._revision
         async with self._database.snapshot() as transaction:
-            news = await self._read(transaction)
+            news = await self._read(transaction, known)
         self._install(news)
         self._seen_at = started
 
@@ -157,7 +158,7 @@ class Replica:
             PolicyUnavailableError: elles n'ont pu y être mises.
         """
         head = transaction.check_ordered()
-        self._install(await self._read(transaction))
+        self._install(await self._read(transaction, self._revision))
         if self._revision != head.revision:
             self._install(await self._read_all(transaction, head))
         if self._revision != head.revision:
@@ -192,9 +193,16 @@ class Replica:
         transaction.after_commit(lambda: self._advance([change], install))
         return change.revision
 
-    async def _read(self, transaction: Transaction) -> _News:
-        """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène."""
+    async def _read(self, transaction: Transaction, known: int) -> _News:
+        """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène.
+
+        Une base en deçà de ce que l'on savait avant de la lire est revenue en arrière (sauvegarde, bascule) : on la
+        suit.
+        """
         head = transaction.head or await self._log.head(transaction)
+        if self._is_ours(head) and head.revision < known:
+            logger.error("database_went_back: revision=%d known=%d", head.revision, known)
+            return (await self._read_all(transaction, head))._replace(went_back=True)
         missing = max(head.revision - self._revision, 0)
         if not self._is_ours(head) or missing > MAX_CATCH_UP:
             return await self._read_all(transaction, head)
@@ -215,7 +223,7 @@ class Replica:
         """Met en service ce qui a été lu, sauf si la mémoire a avancé pendant la lecture."""
         if news.states is None:
             self._advance(news.changes)
-        elif not self._is_ours(news.head) or news.head.revision >= self._revision:
+        elif news.went_back or not self._is_ours(news.head) or news.head.revision >= self._revision:
             for memory, state in zip(self._memories, news.states, strict=True):
                 memory.install(state)
             self._head, self._revision = news.head, news.head.revision

@@ -95,7 +95,7 @@ def _create_log() -> None:
         "acl_changes",
         sa.Column("revision", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("at", UTCDateTime(), nullable=False),
-        sa.Column("actor", sa.String(190), nullable=False),
+        sa.Column("actor", sa.String(255), nullable=False),
         sa.Column("kind", sa.String(64), nullable=False),
         sa.Column("payload", LongText, nullable=False),
         sa.Column("live_until", UTCDateTime(), nullable=True),
