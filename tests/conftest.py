@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"BASES ÉPROUVÉES : {', '.join(DATABASES)}")
     for service, reason in config.stash[missing_services].items():
         terminalreporter.write_line(f"SERVICE ABSENT : {service} — {reason}", yellow=True)
 
@@ -155,16 +156,17 @@ def sqlite_uri(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'acl.db'}"
 
 
-SQL_DATABASES = ("sqlite", "postgresql", "mysql")
+DATABASES = (os.environ.get("ACL_TEST_DATABASES") or "sqlite,postgresql,mysql,mongodb").split(",")
+"""Bases sur lesquelles passe la suite commune."""
 
 
-@pytest.fixture(params=[*SQL_DATABASES, "mongodb"])
+@pytest.fixture(params=DATABASES)
 def database_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Réglages d'une base vide, sur chacune des bases servies."""
     return settings_of(request, request.param)
 
 
-@pytest.fixture(params=SQL_DATABASES)
+@pytest.fixture(params=[name for name in DATABASES if name != "mongodb"])
 def sql_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Réglages d'une base SQL vide, sur chacune de celles qui sont servies."""
     return settings_of(request, request.param)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
 from fastapi_acl.engine.adapters.base import PACKET
 from fastapi_acl.engine.guard import ADMINISTRATION
@@ -123,16 +122,19 @@ class PolicyHistory:
         async with self.store.replica.reading() as reading:
             head = await self.store.log.head(reading)
             up_to = await self.store.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
-        if up_to <= head.compacted:
-            return 0
+        await self.transfer.sweep()
+        with suppress(RevisionCompactedError):  # une autre réplique a compacté entre-temps
+            return await self._compact(head, up_to, actor) if up_to > head.compacted else 0
+        return 0
+
+    async def _compact(self, head: Head, up_to: int, actor: Principal) -> int:
+        """Range les règles d'une révision, retire ce qui l'a faite, puis les lots que plus rien ne nomme."""
         useless = await self._useless_batches(head, up_to)
-        snapshot = await self._snapshot(up_to)
-        removed = await self._discard(head, up_to, snapshot, actor)
-        if removed is None:  # une autre réplique a compacté entre-temps
-            await self.store.adapter.drop(snapshot)
-            return 0
+        async with self.transfer.opened("snapshot") as snapshot:
+            await self._snapshot(snapshot, up_to)
+            removed = await self._discard(head, up_to, snapshot, useless, actor)
         for batch_id in useless:
-            await self.store.adapter.drop(batch_id, sealed=True)
+            await self.store.adapter.drop(batch_id)
         return removed
 
     # --- rebâtir ----------------------------------------------------------------------------------------------------
@@ -236,22 +238,25 @@ class PolicyHistory:
             ]
         return imports + ([head.snapshot] if head.snapshot is not None else [])
 
-    async def _snapshot(self, revision: int) -> str:
+    async def _snapshot(self, batch_id: str, revision: int) -> None:
         """Range dans un lot les règles d'une révision, sous leurs numéros."""
-        batch_id, rules = str(uuid4()), iter((await self.rules_at(revision)).items())
-        await self.store.adapter.open_batch(batch_id, "snapshot")
+        rules = iter((await self.rules_at(revision)).items())
         while packet := [(number, rule) for rule, number in islice(rules, PACKET)]:
             await self.store.adapter.stage(batch_id, packet)
-        return batch_id
 
-    async def _discard(self, seen: Head, up_to: int, snapshot: str, actor: Principal) -> int | None:
-        """Retire les entrées, et note où se trouvent les règles qu'elles faisaient ; None si c'est déjà fait."""
+    async def _discard(self, seen: Head, up_to: int, snapshot: str, useless: Sequence[str], actor: Principal) -> int:
+        """Retire les entrées, et note où se trouvent les règles qu'elles faisaient.
+
+        Raises:
+            RevisionCompactedError: une autre compaction l'a fait entre-temps.
+        """
         async with self.store.replica.writing() as transaction:
             head = transaction.check_ordered()
             if (head.compacted, head.snapshot) != (seen.compacted, seen.snapshot):
-                return None
+                raise RevisionCompactedError
             removed = await self.store.log.discard(transaction, up_to)
             await self.store.adapter.seal(snapshot)
+            await self.store.adapter.release(useless)
             transaction.compact(up_to, snapshot)
             payload = {"up_to": up_to, "snapshot": snapshot, "removed": removed}
             _ = await self.store.replica.record(transaction, LOG_COMPACTED, payload, actor=actor)

@@ -74,11 +74,26 @@ class Batch(NamedTuple):
 
 
 class _Checked(NamedTuple):
-    """La politique qu'un lot ferait, et l'état de la base sur lequel elle a été construite."""
+    """La politique qu'un lot ferait, et l'état de la base sur lequel elle a été construite.
+
+    Attributes:
+        prepared: la politique.
+        present: nombre de lignes déjà en vigueur qui y restent.
+        policy_revision: révision des règles sur laquelle elle a été construite.
+        after: numéro auquel s'ajoutent les numéros d'ordre du lot.
+    """
 
     prepared: Prepared
+    present: int
     policy_revision: int
     after: int
+
+    def is_made_by(self, added: int) -> bool:
+        """Dit si la base, une fois ces lignes ajoutées, a bien une ligne par règle de la politique.
+
+        Sinon, une main a écrit ou changé des lignes, et il faut tout relire.
+        """
+        return len(self.prepared.model) + self.prepared.loaded.skipped == self.present + added
 
 
 def _silent(_: int) -> None:
@@ -122,14 +137,15 @@ class PolicyTransfer:
         async with self.opened() as batch_id:
             count = await self._stage(batch_id, file, form, progress)
             revision, added = await self.publish(Batch(batch_id, count, replaces), actor, key)
+        await self.store.replica.refresh()  # ce qu'une main a changé entre-temps se relit
         return Imported(revision, count, added)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[str]:
+    async def opened(self, kind: str = "import") -> AsyncIterator[str]:
         """Ouvre un lot, et le retire si le bloc ne va pas à son terme."""
         batch_id = str(uuid4())
         try:
-            await self.store.adapter.open_batch(batch_id, "import")
+            await self.store.adapter.open_batch(batch_id, kind)
             yield batch_id
         except BaseException:
             await to_the_end(self.store.adapter.drop(batch_id))
@@ -184,28 +200,33 @@ class PolicyTransfer:
         async with self.store.replica.reading() as reading:
             head = await self.store.log.head(reading)
             after = 0 if batch.rollback_to is not None else max(head.rule_id, await self.store.adapter.last_id())
-        return _Checked(await self._prepared(batch, after), head.policy_revision, after)
+        return await self._prepared(batch, head.policy_revision, after)
 
-    async def _prepared(self, batch: Batch, after: int) -> Prepared:
+    async def _prepared(self, batch: Batch, policy_revision: int, after: int) -> _Checked:
         """Construit la politique qu'un lot ferait, et retire du lot ce qui s'y répète.
 
         Raises:
             InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
         """
-        prepared = await self._read(batch, after)
+        present: list[int] = []
+        prepared = await self._read(batch, after, present)
+        if batch.rollback_to is not None and prepared.loaded.skipped:
+            message = "Le modèle n’admet plus une des règles de cette révision ; rien n’a été changé."
+            raise InvalidRuleError(message)
         if prepared.loaded.twins:
             await self.store.adapter.prune(batch.id)
         repeated = frozenset[PolicyRule]() if batch.replaces else self.store.enforcer.repeated
-        return prepared._replace(loaded=prepared.loaded._replace(twins=repeated))
+        made = prepared._replace(loaded=prepared.loaded._replace(twins=repeated))
+        return _Checked(made, sum(present), policy_revision, after)
 
-    async def _read(self, batch: Batch, after: int) -> Prepared:
+    async def _read(self, batch: Batch, after: int, present: list[int]) -> Prepared:
         """Lit les règles en vigueur, si elles restent, puis celles du lot.
 
         Raises:
             InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
         """
         staged = _shifted(self.store.adapter.lines(batch.id), after)
-        sources = (staged,) if batch.replaces else (self.store.adapter.lines(), staged)
+        sources = (staged,) if batch.replaces else (_counted(self.store.adapter.lines(), present), staged)
         try:
             return await self.store.enforcer.read(*sources)
         except PolicyUnreadableError as error:
@@ -219,6 +240,7 @@ class PolicyTransfer:
         Returns:
             La révision et le nombre de règles ajoutées.
         """
+        await self.store.replica.refresh()  # un long rattrapage ne se fait pas verrou tenu
         checked = await self._checked(batch)
         async with self.store.replica.writing() as transaction:
             known = await self.store.known(transaction, actor, key)
@@ -238,7 +260,7 @@ class PolicyTransfer:
             after = (await self.store.adapter.reserve(transaction, batch.size + 1))[0] - 1
         if (policy_revision, after) == (checked.policy_revision, checked.after):
             return checked
-        return _Checked(await self._prepared(batch, after), policy_revision, after)
+        return await self._prepared(batch, policy_revision, after)
 
     async def _write(
         self,
@@ -249,14 +271,15 @@ class PolicyTransfer:
         key: IdempotencyKey | None,
     ) -> tuple[int, int]:
         """Écrit les règles du lot et son entrée du journal."""
-        after, prepared = current.after, current.prepared
+        after = current.after
         with transaction.unfinished():
             await self.store.adapter.seal(batch.id)
             if batch.replaces:
                 await self.store.adapter.clear_policy()
             added = await self.store.adapter.publish(batch.id, after)
             if not added and not batch.replaces and key is None:
-                await self.store.adapter.drop(batch.id, sealed=True)
+                await self.store.adapter.release([batch.id])
+                await self.store.adapter.drop(batch.id)
                 return transaction.check_ordered().revision, 0
             payload = {"batch": batch.id, "after": after, "replaces": batch.replaces, "added": added}
             payload |= {"rollback_to": batch.rollback_to} if batch.rollback_to is not None else {}
@@ -266,9 +289,17 @@ class PolicyTransfer:
                 payload,
                 actor=actor,
                 key=key,
-                install=lambda: self.store.enforcer.install(prepared),
+                install=partial(self.store.enforcer.install, current.prepared) if current.is_made_by(added) else None,
             )
         return revision, added
+
+
+async def _counted(lines: AsyncGenerator[Sequence[Any]], counts: list[int]) -> AsyncGenerator[Sequence[Any]]:
+    """Compte les lignes qui passent."""
+    async with aclosing(lines) as packets:
+        async for packet in packets:
+            counts.append(len(packet))
+            yield packet
 
 
 async def _shifted(lines: AsyncGenerator[Sequence[Any]], after: int) -> AsyncGenerator[Sequence[Any]]:

@@ -127,14 +127,12 @@ class PolicyAdapter(AsyncAdapter, ABC):
         """Rend les lots ouverts avant un instant et jamais rendus définitifs : leur auteur est mort en chemin."""
 
     @abstractmethod
-    async def drop(self, batch_id: str, *, sealed: bool = False) -> None:
-        """Retire un lot et ses règles.
+    async def release(self, batch_ids: Sequence[str]) -> None:
+        """Défait `seal` : le journal ne nomme plus ces lots, qu'il reste à retirer, ou qu'un balayage retirera."""
 
-        Args:
-            batch_id: le lot.
-            sealed: vrai pour un lot définitif, que le journal ne nomme plus ; un tel lot reste sinon en place, même si
-                l'on vient seulement d'apprendre qu'il l'était.
-        """
+    @abstractmethod
+    async def drop(self, batch_id: str) -> None:
+        """Retire un lot et ses règles ; définitif, il reste en place, même si l'on vient seulement de l'apprendre."""
 
     # --- numéros ----------------------------------------------------------------------------------------------------
 

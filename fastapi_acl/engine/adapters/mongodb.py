@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.database.mongodb import MongoDatabase
 
 _CONTENT: Final = ("ptype", *COLUMNS)
+CONDEMNED: Final = "condemned"
+"""Nature d'un lot qui part."""
+
 _ORDER: Final = {True: "_id", False: "number"}
 
 
@@ -147,7 +150,8 @@ class MongoPolicyAdapter(PolicyAdapter):
     async def seal(self, batch_id: str) -> None:
         """Marque un lot comme définitif."""
         async with self._database.session() as session:
-            found = await self._batches.update_one({"_id": batch_id}, {"$set": {"published": True}}, session=session)
+            wanted = {"_id": batch_id, "kind": {"$ne": CONDEMNED}}
+            found = await self._batches.update_one(wanted, {"$set": {"published": True}}, session=session)
         if not found.matched_count:
             raise DatabaseUnavailableError
 
@@ -157,12 +161,21 @@ class MongoPolicyAdapter(PolicyAdapter):
         async with self._database.session() as session:
             return [one["_id"] async for one in self._batches.find(wanted, {"_id": 1}, session=session)]
 
-    async def drop(self, batch_id: str, *, sealed: bool = False) -> None:
-        """Retire un lot et ses règles ; le lot d'abord, qu'une validation en doute tient peut-être."""
+    async def release(self, batch_ids: Sequence[str]) -> None:
+        """Défait `seal`."""
         async with self._database.session() as session:
-            found = await self._batches.delete_one({"_id": batch_id, "published": sealed}, session=session)
-            if found.deleted_count:
+            await self._batches.update_many(
+                {"_id": {"$in": batch_ids}}, {"$set": {"published": False}}, session=session
+            )
+
+    async def drop(self, batch_id: str) -> None:
+        """Retire un lot et ses règles : condamné d'abord, retiré en dernier, de sorte qu'un balayage puisse finir."""
+        condemned = {"$set": {"kind": CONDEMNED}}
+        async with self._database.session() as session:
+            found = await self._batches.update_one({"_id": batch_id, "published": False}, condemned, session=session)
+            if found.matched_count:
                 await self._batch_rules.delete_many({"batch_id": batch_id}, session=session)
+                await self._batches.delete_one({"_id": batch_id}, session=session)
 
     @property
     def _rules(self) -> Any:  # noqa: ANN401 - du pilote

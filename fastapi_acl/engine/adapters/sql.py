@@ -194,10 +194,16 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         async with self._session_scope() as session:
             return list(await session.scalars(query))
 
-    async def drop(self, batch_id: str, *, sealed: bool = False) -> None:
+    async def release(self, batch_ids: Sequence[str]) -> None:
+        """Défait `seal`."""
+        released = update(batches_table).where(batches_table.c.id.in_(batch_ids)).values(published=False)
+        async with self._session_scope() as session:
+            await session.execute(released)
+
+    async def drop(self, batch_id: str) -> None:
         """Retire un lot et ses règles ; la ligne du lot d'abord, dont le verrou attend une validation en doute."""
         batches = batches_table.c
-        found = delete(batches_table).where(batches.id == batch_id, batches.published.is_(sealed))
+        found = delete(batches_table).where(batches.id == batch_id, batches.published.is_(False))
         content = delete(batch_rules_table).where(batch_rules_table.c.batch_id == batch_id)
         async with self._database.transaction() as transaction:
             if await self._database.bulk_execute(transaction, found):

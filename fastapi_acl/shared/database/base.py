@@ -18,6 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from fastapi_acl.shared.exceptions import (
+    ACLException,
     DatabaseUnavailableError,
     TransactionCondemnedError,
     TransactionConflictError,
@@ -63,6 +64,7 @@ class Transaction:
         head: la tête du journal, lue sous son verrou et avancée à chaque entrée ; None si l'on ne peut journaliser.
         owner: la tâche qui a ouvert la transaction ; aucune autre ne s'en sert.
         recorded: nombre d'entrées journalisées jusqu'ici dans cette transaction.
+        is_over: vrai une fois sortie ; une tâche née dedans en garde le contexte, et doit l'ignorer.
         is_condemned: vrai si une écriture s'y est arrêtée en chemin ; elle ne sera pas validée.
         pending: effet net, sur les règles, de ce qui y a été écrit jusqu'ici.
         touched: règles qui y ont été écrites ou retirées, même si l'effet net n'en garde rien.
@@ -74,6 +76,7 @@ class Transaction:
     owner: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
     recorded: int = 0
     is_condemned: bool = False
+    is_over: bool = False
     pending: PolicyChange = field(default_factory=PolicyChange)
     touched: set[PolicyRule] = field(default_factory=set)
     proof: Callable[[Transaction], Awaitable[bool]] | None = None
@@ -107,6 +110,20 @@ class Transaction:
         """Condamne la transaction si le bloc s'arrête en chemin : la moitié d'une écriture ne se valide pas."""
         try:
             yield
+        except BaseException:
+            self.is_condemned = True
+            raise
+
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Condamne la transaction si la base y lève une erreur : PostgreSQL n'y valide plus rien, et ne le dit pas.
+
+        Une erreur du domaine, elle, n'a rien abîmé : qui la rattrape peut continuer.
+        """
+        try:
+            yield
+        except ACLException:
+            raise
         except BaseException:
             self.is_condemned = True
             raise
@@ -209,7 +226,8 @@ class AmbientDatabase(Database, ABC):
     def ambient(self) -> Transaction | None:
         """La transaction ouverte par cette tâche, s'il y en a une ; celle d'une autre tâche ne se voit pas."""
         found = self._ambient.get()
-        return found if found is not None and found.owner is asyncio.current_task() else None
+        is_mine = found is not None and not found.is_over and found.owner is asyncio.current_task()
+        return found if is_mine else None
 
     def joined(self) -> Transaction | None:
         """Rend la transaction ambiante, après avoir vérifié qu'elle est à cette tâche.
@@ -218,8 +236,9 @@ class AmbientDatabase(Database, ABC):
             TransactionNotOwnedError: elle est à une autre.
         """
         ambient = self._ambient.get()
-        if ambient is not None:
-            ambient.check_owner()
+        if ambient is None or ambient.is_over:
+            return None
+        ambient.check_owner()
         return ambient
 
     @asynccontextmanager
@@ -255,7 +274,8 @@ class AmbientDatabase(Database, ABC):
         """
         ambient = self.joined()
         if ambient is not None:
-            yield ambient
+            with ambient.unbroken():
+                yield ambient
             return
         async with self.begin(Mode.READ) as opened:
             yield opened
@@ -274,13 +294,15 @@ class AmbientDatabase(Database, ABC):
         """Se joint à la transaction ambiante, ou en ouvre une à laquelle les dépôts se joignent d'eux-mêmes."""
         ambient = self.joined()
         if ambient is not None:
-            yield ambient
+            with ambient.unbroken():
+                yield ambient
             return
         async with self.begin(mode) as opened:
             token = self._ambient.set(opened)
             try:
                 yield opened
             finally:
+                opened.is_over = True
                 self._ambient.reset(token)
             await to_the_end(self._finish(opened, mode))
 

@@ -152,7 +152,10 @@ class ChangeLog(ABC):
 
     @abstractmethod
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
-        """Rend la dernière révision écrite avant un instant, ou 0."""
+        """Rend la dernière révision d'avant la première entrée écrite depuis un instant ; la tête s'il n'y en a pas.
+
+        Une entrée qu'une horloge en retard a datée d'avant ne compte donc pas parmi les anciennes.
+        """
 
     @abstractmethod
     async def discard(self, transaction: Transaction, up_to: int) -> int:

@@ -45,9 +45,9 @@ class MongoChangeLog(ChangeLog):
         return bool(await self._select(transaction, {"_id": change.revision, "change_id": change.change_id}))
 
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
-        """Rend la dernière révision écrite avant un instant, ou 0."""
-        found = await self._select(transaction, {"at": {"$lt": as_text(instant)}}, limit=1, order=BACKWARD)
-        return found[0].revision if found else 0
+        """Rend la dernière révision d'avant la première entrée écrite depuis un instant."""
+        found = await self._select(transaction, {"at": {"$gte": as_text(instant)}}, limit=1)
+        return found[0].revision - 1 if found else (await self.head(transaction)).revision
 
     async def discard(self, transaction: Transaction, up_to: int) -> int:
         """Retire les entrées jusqu'à une révision."""

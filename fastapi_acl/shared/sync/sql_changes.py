@@ -47,9 +47,10 @@ class SQLChangeLog(ChangeLog):
         return bool(await self._select(transaction, known))
 
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
-        """Rend la dernière révision écrite avant un instant, ou 0."""
-        query = select(func.max(changes_table.c.revision)).where(changes_table.c.at < instant)
-        return int(await transaction.connection.scalar(query) or 0)
+        """Rend la dernière révision d'avant la première entrée écrite depuis un instant."""
+        query = select(func.min(changes_table.c.revision)).where(changes_table.c.at >= instant)
+        first = await transaction.connection.scalar(query)
+        return int(first) - 1 if first is not None else (await self.head(transaction)).revision
 
     async def discard(self, transaction: Transaction, up_to: int) -> int:
         """Retire les entrées jusqu'à une révision."""
