@@ -1,0 +1,127 @@
+"""Ce que les essais du stockage ont en commun : chaque base, et des processus entiers sur elle."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fastapi_acl.composition import Composition, compose
+from fastapi_acl.shared.config import ACLConfig
+from fastapi_acl.shared.policy import PolicyRule
+from fastapi_acl.storage import Storage, create_storage
+from tests.conftest import settings_of
+from tests.support import byhand
+from tests.support.app import config
+from tests.support.memory import MemoryDatabase, Server, memory_storage, write_line
+from tests.support.rules import stored
+
+SERVERS = ("postgresql", "mysql", "mongodb")
+KINDS = ("memory", "sqlite", *SERVERS)
+
+
+@dataclass
+class Base:
+    """Une base, où plusieurs processus peuvent s'ouvrir.
+
+    Attributes:
+        kind: sa sorte.
+        settings: réglages qui la désignent ; aucun en mémoire.
+        server: l'état partagé, en mémoire.
+    """
+
+    kind: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    server: Server = field(default_factory=Server)
+    _opened: list[Storage] = field(default_factory=list)
+    _processes: list[Composition] = field(default_factory=list)
+
+    def storage(self) -> Storage:
+        """Ouvre un stockage de plus, que la fixture fermera."""
+        if self.kind == "memory":
+            opened = memory_storage(self.server)
+        else:
+            opened = create_storage(ACLConfig(_env_file=None, **self.settings))
+        self._opened.append(opened)
+        return opened
+
+    async def process(self, **settings: Any) -> Composition:
+        """Démarre un processus de plus, politique chargée."""
+        chosen = config(create_default_admin=False, **self.settings, **settings)
+        process = compose(chosen, storage=self.storage())
+        self._processes.append(process)
+        await process.database.migrate()
+        await process.replica.refresh()
+        return process
+
+    async def close(self) -> None:
+        for process in self._processes:
+            process.hasher.close()
+        for opened in self._opened:
+            await opened.database.close()
+
+
+@asynccontextmanager
+async def base_of(request: pytest.FixtureRequest, kind: str) -> AsyncIterator[Base]:
+    """Donne une base vide."""
+    base = Base(kind, {} if kind == "memory" else settings_of(request, kind))
+    try:
+        yield base
+    finally:
+        await base.close()
+
+
+@pytest.fixture(params=KINDS)
+async def base(request: pytest.FixtureRequest) -> AsyncIterator[Base]:
+    """Une base vide, de chacune des sortes."""
+    async with base_of(request, request.param) as base:
+        yield base
+
+
+@pytest.fixture
+async def storage(base: Base) -> Storage:
+    """Le stockage de cette base, schéma fait."""
+    opened = base.storage()
+    await opened.database.migrate()
+    return opened
+
+
+@pytest.fixture
+async def process(base: Base) -> Composition:
+    """Un processus sur cette base."""
+    return await base.process()
+
+
+@pytest.fixture
+async def twin(process: Composition, base: Base) -> Composition:
+    """Un second processus sur la même base."""
+    return await base.process()
+
+
+async def write_row(storage: Storage, ptype: Any, values: Sequence[Any], digest: str = "x" * 64) -> int:
+    """Écrit une ligne comme une main étrangère le ferait, et rend son numéro."""
+    if isinstance(storage.database, MemoryDatabase):
+        return write_line(storage.database.server, ptype, values, digest)
+    return await byhand.write_row(storage, ptype, values, digest)
+
+
+def rule(*values: str, ptype: str = "p") -> PolicyRule:
+    return PolicyRule(ptype, values)
+
+
+def numbered(process: Composition) -> dict[PolicyRule, int]:
+    """Rend les règles en mémoire et leurs numéros, dans l'ordre de ceux-ci."""
+    rules = process.enforcer.rules
+    return dict(sorted(zip(rules, process.enforcer.numbers(rules), strict=True), key=lambda one: one[1]))
+
+
+async def agreed(*processes: Composition) -> dict[PolicyRule, int]:
+    """Vérifie que ces processus, une fois à jour, ont en mémoire ce que la base garde, et le rend."""
+    kept = await stored(processes[0].storage.adapter)
+    for process in processes:
+        await process.replica.refresh()
+        assert list(numbered(process).items()) == list(kept.items())
+    return kept
