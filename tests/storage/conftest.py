@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,21 +63,22 @@ class Base:
             await opened.database.close()
 
 
-@asynccontextmanager
-async def base_of(request: pytest.FixtureRequest, kind: str) -> AsyncIterator[Base]:
-    """Donne une base vide."""
-    base = Base(kind, {} if kind == "memory" else settings_of(request, kind))
-    try:
-        yield base
-    finally:
-        await base.close()
+def base_of(request: pytest.FixtureRequest, kind: str) -> Base:
+    """Désigne une base vide."""
+    return Base(kind, {} if kind == "memory" else settings_of(request, kind))
 
 
 @pytest.fixture(params=KINDS)
-async def base(request: pytest.FixtureRequest) -> AsyncIterator[Base]:
+def designated(request: pytest.FixtureRequest) -> Base:
     """Une base vide, de chacune des sortes."""
-    async with base_of(request, request.param) as base:
-        yield base
+    return base_of(request, request.param)
+
+
+@pytest.fixture
+async def base(designated: Base) -> AsyncIterator[Base]:
+    """Cette base, dont tout ce qu'on y ouvre se ferme."""
+    yield designated
+    await designated.close()
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ async def process(base: Base) -> Composition:
 
 
 @pytest.fixture
-async def twin(process: Composition, base: Base) -> Composition:
+async def twin(base: Base) -> Composition:
     """Un second processus sur la même base."""
     return await base.process()
 
