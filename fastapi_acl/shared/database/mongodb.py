@@ -38,6 +38,9 @@ OLDEST_VERSION: Final = "0.1.0"
 LOCK_TIMEOUT_SECONDS: Final = 2.0
 """Temps pendant lequel un écrivain attend que la tête du journal soit rendue."""
 
+TURN_SECONDS: Final = 5.0
+"""Temps pendant lequel une tâche attend que les autres du même processus aient pris la tête du journal."""
+
 COMMIT_TRIES: Final = 3
 """Essais d'une validation dont la réponse se perd : la redemander ne la fait pas deux fois."""
 
@@ -109,6 +112,7 @@ class MongoDatabase(AmbientDatabase):
         self._auto_migrate = auto_migrate
         self._make_client = client or _installed_client()
         self._client: Any = None
+        self._is_taking = False
 
     @property
     def client(self) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
@@ -190,13 +194,38 @@ class MongoDatabase(AmbientDatabase):
 
     def abandon(self) -> None:
         """Oublie le client d'une boucle qui n'existe plus."""
-        self._client = None
+        self._client, self._is_taking = None, False
 
     async def _take_lock(self, session: Any) -> Head:  # noqa: ANN401 - du pilote
         """Écrit d'abord dans la tête du journal : toute autre écriture y est un conflit, et attend son tour.
 
         Raises:
             PyMongoError: le tour n'est pas venu à temps.
+        """
+        await self._wait_turn()
+        self._is_taking = True
+        try:
+            return await self._contend(session)
+        finally:
+            self._is_taking = False
+
+    async def _wait_turn(self) -> None:
+        """Attend qu'aucune autre tâche de ce processus ne dispute la tête : une seule à la fois y suffit.
+
+        Raises:
+            DatabaseUnavailableError: le tour n'est pas venu à temps.
+        """
+        deadline = time.monotonic() + TURN_SECONDS
+        while self._is_taking:
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailableError
+            await asyncio.sleep(random.uniform(0.001, 0.005))  # noqa: S311 - pour ne pas revenir ensemble
+
+    async def _contend(self, session: Any) -> Head:  # noqa: ANN401 - du pilote
+        """Dispute la tête du journal aux autres processus.
+
+        Raises:
+            PyMongoError: un autre l'a tenue trop longtemps.
         """
         deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while True:
