@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +13,15 @@ from fastapi_acl.composition import Composition, compose
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.policy import PolicyRule
 from fastapi_acl.storage import Storage, create_storage
-from tests.conftest import settings_of
+from tests.conftest import DATABASES, settings_of
 from tests.support import byhand
 from tests.support.app import config
 from tests.support.memory import MemoryDatabase, Server, memory_storage, write_line
 from tests.support.rules import stored
 
-SERVERS = ("postgresql", "mysql", "mongodb")
-KINDS = ("memory", "sqlite", *SERVERS)
+SERVERS = tuple(kind for kind in DATABASES if kind != "sqlite")
+KINDS = ("memory", *DATABASES)
+FULL = os.environ.get("ACL_TEST_FULL") == "1"
 
 
 @dataclass
