@@ -849,15 +849,15 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         with self.as_written():
             return _rules(ptype, self.model.get_filtered_policy(sec, ptype, index, *values))
 
-    async def delete_user(self, user: str) -> bool:
+    async def delete_user(self, user: str) -> Any:  # noqa: ANN401 - ce que rend pycasbin
         """Retire les liens et les règles d'un sujet, d'un seul tenant."""
         async with self._together():
-            return bool(await super().delete_user(user))
+            return await super().delete_user(user)
 
-    async def delete_role(self, role: str) -> bool:
+    async def delete_role(self, role: str) -> Any:  # noqa: ANN401 - ce que rend pycasbin
         """Retire les liens et les règles d'un rôle, d'un seul tenant."""
         async with self._together():
-            return bool(await super().delete_role(role))
+            return await super().delete_role(role)
 
     def _together(self) -> AbstractAsyncContextManager[object]:
         """Réunit, en mode strict, plusieurs écritures en une transaction."""
