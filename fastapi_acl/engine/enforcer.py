@@ -852,12 +852,14 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     async def delete_user(self, user: str) -> Any:  # noqa: ANN401 - ce que rend pycasbin
         """Retire les liens et les règles d'un sujet, d'un seul tenant."""
         async with self._together():
-            return await super().delete_user(user)
+            found = await super().delete_user(user)
+            return bool(found) if self._strict else found
 
     async def delete_role(self, role: str) -> Any:  # noqa: ANN401 - ce que rend pycasbin
         """Retire les liens et les règles d'un rôle, d'un seul tenant."""
         async with self._together():
-            return await super().delete_role(role)
+            found = await super().delete_role(role)
+            return bool(found) if self._strict else found
 
     def _together(self) -> AbstractAsyncContextManager[object]:
         """Réunit, en mode strict, plusieurs écritures en une transaction."""

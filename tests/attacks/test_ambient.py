@@ -146,7 +146,7 @@ async def test_an_account_made_after_an_export_left_unfinished_is_kept(manager: 
 
     await users.create_user(account("ada"))
 
-    assert await asyncio.create_task(users.find_by_username("ada"), context=Context()) is not None
+    assert await Context().run(asyncio.ensure_future, users.find_by_username("ada")) is not None
 
 
 async def test_a_task_born_in_a_transaction_works_once_it_is_over(manager: ACLManager) -> None:

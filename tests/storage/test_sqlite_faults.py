@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from fastapi_acl.composition import Composition, compose
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
@@ -43,7 +44,7 @@ def failing(process: Composition, at: int, *, after: bool) -> Iterator[list[str]
     def fail(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
         seen.append(statement)
         if len(seen) == at:
-            raise sqlite3.OperationalError
+            raise OperationalError(statement, None, sqlite3.OperationalError())
 
     engine: Any = process.database
     name = "after_cursor_execute" if after else "before_cursor_execute"
@@ -78,8 +79,10 @@ async def test_a_write_whose_statement_fails_changes_nothing_and_a_retry_ends_ri
 
 async def test_a_full_disk_is_an_outage_that_changes_nothing(process: Composition) -> None:
     def shrink(connection: Any, _record: object) -> None:
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA page_count")
+        cursor.execute(f"PRAGMA max_page_count = {cursor.fetchone()[0] + 2}")
+        cursor.close()
 
     await start_over(process)
     engine: Any = process.database
