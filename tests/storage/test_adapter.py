@@ -345,7 +345,7 @@ async def test_a_reading_left_in_the_middle_holds_nothing(
     storage: Storage, base: Base, request: pytest.FixtureRequest
 ) -> None:
     if base.kind == "mysql":
-        request.applymarker(pytest.mark.xfail(strict=False, reason="aiomysql se plaint d’une lecture laissée en chemin"))
+        request.applymarker(pytest.mark.xfail(strict=False, reason="aiomysql se plaint d’une lecture interrompue"))
     await storage.adapter.insert([*map(plain, range(PACKET + 1))])
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")
