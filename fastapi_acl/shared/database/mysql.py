@@ -132,6 +132,13 @@ class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pa
         else:
             super().close()
 
+    async def ensure_closed(self) -> None:
+        """Dit adieu au serveur, puis ferme, qu'il soit encore là ou non."""
+        try:
+            await super().ensure_closed()
+        finally:
+            self.close()
+
     async def _request_authentication(self) -> None:
         """S'authentifie, sauf si le serveur n'offre pas le chiffrement demandé, dont aiomysql se passerait.
 
