@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import aiomysql
@@ -32,6 +35,7 @@ missing_services = pytest.StashKey[dict[str, str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[missing_services] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # interrompue, la session arrête ses serveurs
     for name in [name for name in os.environ if name.startswith("ACL_") and not name.startswith("ACL_TEST_")]:
         del os.environ[name]
 
@@ -47,7 +51,7 @@ Launched = TypeVar("Launched", bound=Server)
 
 def launched(config: pytest.Config, make: Callable[[], Launched]) -> Iterator[Launched]:
     """Lance un serveur le temps d'une fixture ; absent, ses essais sont sautés et le résumé le nomme."""
-    name = getattr(make, "name", "MongoDB isolé")
+    name = getattr(make, "name", MongoDBServer.name)
     try:
         server = make()
         server.start()
@@ -78,6 +82,12 @@ def mongodb_server(request: pytest.FixtureRequest) -> Iterator[MongoDBServer]:
     yield from launched(request.config, MongoDBServer)
 
 
+@pytest.fixture(scope="session")
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """Un Redis pour toute la session."""
+    yield from launched(request.config, RedisServer)
+
+
 @pytest.fixture
 def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQLServer]:
     """Un PostgreSQL à cet essai seul, qui peut l'arrêter et le relancer."""
@@ -92,8 +102,8 @@ def own_mysql(request: pytest.FixtureRequest) -> Iterator[MariaDBServer]:
 
 @pytest.fixture
 def own_mongodb(request: pytest.FixtureRequest) -> Iterator[MongoDBServer]:
-    """Un serveur compatible avec MongoDB à cet essai seul."""
-    yield from launched(request.config, MongoDBServer)
+    """Un serveur compatible avec MongoDB à cet essai seul, dont une validation survit à une panne."""
+    yield from launched(request.config, lambda: MongoDBServer(durable=True))
 
 
 @pytest.fixture
@@ -109,46 +119,94 @@ def standalone_mongodb_uri(request: pytest.FixtureRequest) -> Iterator[str]:
         yield server.uri()
 
 
-@pytest.fixture
-async def postgresql_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Une base PostgreSQL vide, à cet essai seul."""
-    admin = os.environ.get("ACL_TEST_POSTGRESQL_URI") or request.getfixturevalue("postgresql_server").uri()
-    name = f"acl_{uuid4().hex}"
+def admin_uri(request: pytest.FixtureRequest, kind: str) -> str:
+    """Rend l'adresse du serveur où les essais font leurs bases : celui qui est donné, ou le nôtre."""
+    given = os.environ.get(f"ACL_TEST_{kind.upper()}_URI")
+    return given or str(request.getfixturevalue(f"{kind}_server").uri())
+
+
+@asynccontextmanager
+async def empty_base(kind: str, admin: str) -> AsyncIterator[str]:
+    """Fait une base vide, et la retire."""
+    async with EMPTY_BASES[kind](admin, f"acl_{uuid4().hex}") as uri:
+        yield uri
+
+
+@asynccontextmanager
+async def _empty_sqlite(_admin: str, name: str) -> AsyncIterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"sqlite:///{folder}/{name}.db"
+
+
+@asynccontextmanager
+async def _empty_postgresql(admin: str, name: str) -> AsyncIterator[str]:
     connection = await asyncpg.connect(admin)
     try:
         await connection.execute(f'CREATE DATABASE "{name}"')
-        yield f"{admin.rpartition('/')[0]}/{name}"
+        yield addressed(admin, name)
         await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     finally:
         await connection.close()
 
 
-@pytest.fixture
-async def mysql_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Une base MariaDB vide, à cet essai seul."""
-    admin = os.environ.get("ACL_TEST_MYSQL_URI") or request.getfixturevalue("mysql_server").uri()
-    name, url = f"acl_{uuid4().hex}", urlsplit(admin)
+@asynccontextmanager
+async def _empty_mysql(admin: str, name: str) -> AsyncIterator[str]:
+    url = urlsplit(admin)
     connection = await aiomysql.connect(
-        host=url.hostname, port=url.port or 3306, user=url.username, password=url.password or "", autocommit=True
+        host=url.hostname,
+        port=url.port or 3306,
+        user=url.username,
+        password=unquote(url.password or ""),
+        autocommit=True,
     )
     try:
         cursor = await connection.cursor()
         await cursor.execute(f"CREATE DATABASE `{name}`")
-        yield f"{admin.rpartition('/')[0]}/{name}"
+        yield addressed(admin, name)
         await cursor.execute(f"DROP DATABASE `{name}`")
     finally:
         connection.close()
 
 
+@asynccontextmanager
+async def _empty_mongodb(admin: str, name: str) -> AsyncIterator[str]:
+    yield addressed(admin, name)
+    async with AsyncMongoClient(admin) as client:
+        await client.drop_database(name)
+
+
+EMPTY_BASES = {
+    "sqlite": _empty_sqlite,
+    "postgresql": _empty_postgresql,
+    "mysql": _empty_mysql,
+    "mongodb": _empty_mongodb,
+}
+
+
+def addressed(admin: str, name: str) -> str:
+    """Rend l'adresse d'une autre base du même serveur, options comprises."""
+    return urlunsplit(urlsplit(admin)._replace(path=f"/{name}"))
+
+
+@pytest.fixture
+async def postgresql_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Une base PostgreSQL vide, à cet essai seul."""
+    async with empty_base("postgresql", admin_uri(request, "postgresql")) as uri:
+        yield uri
+
+
+@pytest.fixture
+async def mysql_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Une base MariaDB vide, à cet essai seul."""
+    async with empty_base("mysql", admin_uri(request, "mysql")) as uri:
+        yield uri
+
+
 @pytest.fixture
 async def mongodb_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """Une base MongoDB vide, à cet essai seul."""
-    admin = os.environ.get("ACL_TEST_MONGODB_URI") or request.getfixturevalue("mongodb_server").uri()
-    name, url = f"acl_{uuid4().hex}", urlsplit(admin)
-    uri = urlunsplit(url._replace(path=f"/{name}"))
-    yield uri
-    async with AsyncMongoClient(uri) as client:
-        await client.drop_database(name)
+    async with empty_base("mongodb", admin_uri(request, "mongodb")) as uri:
+        yield uri
 
 
 @pytest.fixture

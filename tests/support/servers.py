@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Final
 
 POSTGRES_HOMES: Final = "/usr/lib/postgresql"
 MONGODB_STAND_IN: Final = Path(__file__).parents[2] / ".venv-mongodb/bin/secantusd-py"
+PORTS: Final = range(20_000, 32_000)
 START_SECONDS: Final = 30
 STOP_SECONDS: Final = 10
 
@@ -25,10 +27,12 @@ class ServerUnavailableError(RuntimeError):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Rend un port libre, hors de ceux que le système prête aux connexions sortantes : il le reste pendant un arrêt."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def find_postgresql() -> Path:
@@ -63,6 +67,8 @@ def find(name: str, *others: str) -> str:
 
 class Server(ABC):
     """Un serveur privé, qui peut être arrêté et relancé sur le même port.
+
+    Sous Linux, il meurt avec le fil d'exécution qui l'a lancé, même tué : une session interrompue ne laisse rien.
 
     Attributes:
         name: ce que le résumé en dit.
@@ -124,7 +130,7 @@ class Server(ABC):
         # Une session à part : le Ctrl-C du terminal n'atteint que pytest, qui arrête ensuite le serveur.
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, cwd=self._folder, start_new_session=True
+                [*self._as_user(), *self.command()], stdout=log, stderr=log, cwd=self._folder, start_new_session=True
             )
         try:
             self._wait(self._process)
@@ -138,17 +144,14 @@ class Server(ABC):
             return
         process, self._process = self._process, None
         try:
-            self.signal(process, self.polite if how is None else how)
+            os.killpg(process.pid, self.polite if how is None else how)
+            os.killpg(process.pid, signal.SIGCONT)  # figé, il ne mourrait pas
             process.wait(timeout=STOP_SECONDS)
-        except (FileNotFoundError, ProcessLookupError, IndexError, subprocess.TimeoutExpired):
-            # Déjà mort, pas encore né, ou sourd : il ne doit rien en rester.
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            # Déjà mort, ou sourd : il ne doit rien en rester.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=START_SECONDS)
-
-    def signal(self, process: subprocess.Popen[bytes], how: signal.Signals) -> None:
-        """Envoie un signal au serveur."""
-        os.killpg(process.pid, how)
 
     def close(self) -> None:
         self.stop(self.brutal)
@@ -156,13 +159,28 @@ class Server(ABC):
 
     def freeze(self) -> None:
         """Fige le serveur, connexions ouvertes : il ne répond plus, sans rien refuser."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Relance un serveur figé."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """Rend ses processus : PostgreSQL en a un par connexion."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
+        pid = self._process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    def _as_user(self) -> list[str]:
+        """Rend ce qui lance une commande sous le compte du serveur, et la lie à la vie de qui la lance."""
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            return []
+        account = [f"--reuid={self.user}", f"--regid={self.user}", "--init-groups"]
+        demoted = account if self.user is not None and os.geteuid() == 0 else []
+        return [setpriv, *demoted, "--pdeathsig", self.brutal.name.removeprefix("SIG"), "--"]
 
     def _own(self) -> None:
         """Donne le dossier au compte du serveur, quand root le lance."""
@@ -183,12 +201,13 @@ class Server(ABC):
         raise ServerUnavailableError((self._folder / "log").read_text(errors="replace"))
 
     def run(self, *command: str) -> str:
-        """Exécute une commande de préparation.
+        """Exécute une commande de préparation, sous le compte du serveur.
 
         Raises:
             ServerUnavailableError: elle a échoué.
         """
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self._folder, check=False)
+        whole = [*self._as_user(), *command]
+        done = subprocess.run(whole, capture_output=True, text=True, cwd=self._folder, check=False)
         if done.returncode != 0:
             raise ServerUnavailableError(done.stderr or done.stdout)
         return done.stdout
@@ -213,7 +232,7 @@ class PostgreSQLServer(Server):
 
     def prepare(self) -> None:
         options = ("-U", "acl", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
-        self.run(*self._as_user(), str(self._bin / "initdb"), "-D", str(self.data), *options)
+        self.run(str(self._bin / "initdb"), "-D", str(self.data), *options)
 
     def command(self) -> list[str]:
         settings = {
@@ -225,7 +244,7 @@ class PostgreSQLServer(Server):
             "max_connections": 200,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [*self._as_user(), str(self._bin / "postgres"), "-D", str(self.data), *options]
+        return [str(self._bin / "postgres"), "-D", str(self.data), *options]
 
     def is_ready(self) -> bool:
         probe = [str(self._bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
@@ -233,14 +252,6 @@ class PostgreSQLServer(Server):
 
     def uri(self, database: str = "postgres") -> str:
         return f"postgresql://acl@127.0.0.1:{self.port}/{database}"
-
-    def signal(self, process: subprocess.Popen[bytes], how: signal.Signals) -> None:  # noqa: ARG002 - runuser est entre les deux
-        os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), how)
-
-    @staticmethod
-    def _as_user() -> list[str]:
-        """PostgreSQL refuse de tourner en root."""
-        return ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
 
 class MariaDBServer(Server):
@@ -255,10 +266,11 @@ class MariaDBServer(Server):
         self._client = find("mariadb", "mysql")
 
     def prepare(self) -> None:
-        options = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *self._as_user())
+        options = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db")
         self.run(self._install, *options, f"--datadir={self.data}")
-        statements = "CREATE USER acl@'127.0.0.1'; GRANT ALL ON *.* TO acl@'127.0.0.1' WITH GRANT OPTION;"
-        (self._folder / "init.sql").write_text(statements.replace("; ", ";\n") + "\n")
+        account = "CREATE USER IF NOT EXISTS acl@'127.0.0.1';\nGRANT ALL ON *.* TO acl@'127.0.0.1' WITH GRANT OPTION;\n"
+        account += "CREATE DATABASE IF NOT EXISTS acl;\n"
+        (self._folder / "init.sql").write_text(account)
         (self._folder / "init.sql").chmod(0o644)
 
     def command(self) -> list[str]:
@@ -275,12 +287,7 @@ class MariaDBServer(Server):
             "max-connections": 200,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        return [self._server, "--no-defaults", *self._as_user(), *options, "--skip-log-bin", "--skip-name-resolve"]
-
-    def start(self) -> None:
-        super().start()
-        # Le compte ne se fait qu'une fois.
-        (self._folder / "init.sql").write_text("SELECT 1;\n")
+        return [self._server, "--no-defaults", *options, "--skip-log-bin", "--skip-name-resolve"]
 
     def is_ready(self) -> bool:
         probe = [self._client, "--no-defaults", "-h", "127.0.0.1", "-P", str(self.port), "-u", "acl", "-e", "SELECT 1"]
@@ -289,19 +296,16 @@ class MariaDBServer(Server):
     def uri(self, database: str = "mysql") -> str:
         return f"mysql://acl@127.0.0.1:{self.port}/{database}"
 
-    @staticmethod
-    def _as_user() -> list[str]:
-        """MariaDB quitte de lui-même le compte de root."""
-        return ["--user=mysql"] if os.geteuid() == 0 else []
-
 
 class MongoDBServer(Server):
     """Le serveur compatible avec MongoDB, dans son propre environnement ; il n'est lié à rien de la bibliothèque."""
 
     name = "MongoDB (SecantusDB)"
 
-    def __init__(self, *, standalone: bool = False) -> None:
+    def __init__(self, *, standalone: bool = False, durable: bool = False) -> None:
+        """Prépare un serveur ; durable, il écrit chaque validation sur le disque, comme MongoDB le fait."""
         self._standalone = standalone
+        self._durable = durable
         super().__init__()
 
     def find(self) -> None:
@@ -312,7 +316,8 @@ class MongoDBServer(Server):
 
     def command(self) -> list[str]:
         address = ["--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self.data)]
-        return [self._server, *address, "--log-level", "ERROR", *(["--standalone"] if self._standalone else [])]
+        options = [*(["--standalone"] if self._standalone else []), *(["--sync-on-commit"] if self._durable else [])]
+        return [self._server, *address, "--log-level", "ERROR", *options]
 
     def is_ready(self) -> bool:
         return self.listens()
@@ -331,13 +336,8 @@ class RedisServer(Server):
         self._server = find("redis-server")
 
     def command(self) -> list[str]:
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "no"}
-        return [
-            self._server,
-            *(part for name, value in options.items() for part in (f"--{name}", str(value))),
-            "--save",
-            "",
-        ]
+        options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "no", "save": ""}
+        return [self._server, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
 
     def is_ready(self) -> bool:
         return self.listens()
