@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import asyncpg
 import pytest
 
 from fastapi_acl import ACLManager
@@ -270,3 +271,24 @@ async def test_a_batch_that_the_log_names_is_not_dropped_by_a_late_cancellation(
 
     revision = manager.get_policy_store().revision
     assert await manager.get_policy_history().rules_at(revision) == await same(manager)
+
+
+async def test_an_import_into_a_table_just_emptied_and_vacuumed_does_not_read_it_for_each_rule(
+    postgresql_uri: str,
+) -> None:
+    manager = ACLManager(config(database_type="postgresql", postgresql_uri=postgresql_uri, create_default_admin=False))
+    await manager.load()
+    store, transfer, size = manager.get_policy_store(), manager.get_policy_transfer(), 5_000
+    connection = await asyncpg.connect(postgresql_uri)
+    for name in ("first", "second"):
+        await store.write(lambda: PolicyChange(removed=manager.get_enforcer().rules))
+        await connection.execute("VACUUM ANALYZE")
+        text = "".join(f"p, role:{name}{number}, document, read, allow\n" for number in range(size))
+        await transfer.import_rules(io.StringIO(text), "csv")
+    await manager.close()
+
+    query = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'casbin_rule'"
+    while not (scans := await connection.fetchval(query)):
+        await asyncio.sleep(0.05)
+    await connection.close()
+    assert scans < size / 10

@@ -113,6 +113,8 @@ class PostgreSQLDatabase(SQLDatabase):
         Un lecteur de la table l'interdit, et tout se fait sinon par l'insertion ordinaire.
         """
         driver = await _driver(transaction)
+        # Le planificateur qui croit la table vide la relirait pour chaque ligne qu'il y met.
+        await driver.execute("SET LOCAL enable_nestloop = off")
         unique = await self._unique_to_rebuild(driver, table, source)
         for name in unique:
             await driver.execute(f'ALTER TABLE "{table.name}" DROP CONSTRAINT "{name}"')
@@ -120,6 +122,7 @@ class PostgreSQLDatabase(SQLDatabase):
         for name, columns in unique.items():
             rebuilt = f'ALTER TABLE "{table.name}" ADD CONSTRAINT "{name}" UNIQUE ({columns})'
             await driver.execute(rebuilt, timeout=BULK_TIMEOUT_SECONDS)
+        await driver.execute("SET LOCAL enable_nestloop = on")
         return added
 
     async def bulk_execute(self, transaction: Transaction, statement: Executable) -> int:
