@@ -195,15 +195,12 @@ class PolicyHistory:
 
     async def _way_to(self, target: Numbered) -> PolicyChange:
         """Rend ce qui mène des règles en vigueur à d'autres, à leur place, sans celles des comptes supprimés."""
-        current = await aside(self._current, is_short=False)
-        missing = {rule: number for rule, number in target.items() if current.get(rule) != number}
+        current = await aside(self._current)
+        missing = await aside(partial(_difference, target, current))
+        removed = await aside(partial(_difference, current, target))
         gone = await self._of_deleted(missing)
         wanted = {rule: number for rule, number in missing.items() if rule not in gone}
-        return PolicyChange(
-            added=tuple(wanted),
-            removed=tuple(rule for rule, number in current.items() if target.get(rule) != number),
-            ids=tuple(wanted.values()),
-        )
+        return PolicyChange(added=tuple(wanted), removed=tuple(removed), ids=tuple(wanted.values()))
 
     def _current(self) -> Numbered:
         """Rend les règles en vigueur et leurs numéros."""
@@ -270,6 +267,11 @@ def _check_known(revision: int, head: Head) -> None:
         raise InvalidRequestError(message)
     if revision < head.compacted:
         raise RevisionCompactedError(oldest=head.compacted)
+
+
+def _difference(rules: Numbered, others: Numbered) -> Numbered:
+    """Rend les règles que d'autres n'ont pas, ou pas sous le même numéro."""
+    return {rule: number for rule, number in rules.items() if others.get(rule) != number}
 
 
 def _replay(rules: Numbered, change: PolicyChange) -> None:

@@ -281,10 +281,8 @@ async def test_a_number_taken_by_hand_is_stepped_over(storage: Storage) -> None:
 
 
 async def test_an_explicit_number_that_is_taken_is_refused(
-    storage: Storage, base: Base, request: pytest.FixtureRequest
+    storage: Storage,
 ) -> None:
-    if base.kind == "mongodb":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="MongoDB y voit une règle qui existe déjà"))
     await storage.adapter.insert([plain(1)])
 
     with pytest.raises(DatabaseUnavailableError):
@@ -341,11 +339,7 @@ async def _with(packets: Any, once: Callable[[], Awaitable[Any]]) -> Any:
         first = False
 
 
-async def test_a_reading_left_in_the_middle_holds_nothing(
-    storage: Storage, base: Base, request: pytest.FixtureRequest
-) -> None:
-    if base.kind == "mysql":
-        request.applymarker(pytest.mark.xfail(strict=False, reason="aiomysql se plaint d’une lecture interrompue"))
+async def test_a_reading_left_in_the_middle_holds_nothing(storage: Storage, base: Base) -> None:
     await storage.adapter.insert([*map(plain, range(PACKET + 1))])
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")

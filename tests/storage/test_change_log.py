@@ -168,10 +168,8 @@ async def test_an_entry_is_found_by_the_key_of_its_author(storage: Storage) -> N
 
 
 async def test_an_author_is_not_one_whose_name_ends_with_a_space(
-    storage: Storage, base: Base, request: pytest.FixtureRequest
+    storage: Storage,
 ) -> None:
-    if base.kind == "mysql":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="MySQL oublie les espaces de fin d’un auteur"))
     await append(storage, actor="user:ada", key=IdempotencyKey("k", "1"))
 
     async with storage.database.snapshot() as reading:

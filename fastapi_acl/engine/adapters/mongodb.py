@@ -79,7 +79,7 @@ class MongoPolicyAdapter(PolicyAdapter):
                     for part in _parts(documents):
                         await self._rules.insert_many(part, session=transaction.connection)
         except PyMongoError as error:
-            if "digest" not in str(error):
+            if not _names_digest(error):
                 raise DatabaseUnavailableError from error  # un numéro pris à la main entre-temps : à réessayer
             raise RuleAlreadyExistsError from error
 
@@ -268,3 +268,9 @@ def _is_again(found: str, seen: set[bytes]) -> bool:
 def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Coupe une longue suite en paquets."""
     return (items[start : start + PACKET] for start in range(0, len(items), PACKET))
+
+
+def _names_digest(error: PyMongoError) -> bool:
+    """Dit si un doublon est celui d'une empreinte ; le texte de l'erreur, lui, cite le document entier."""
+    details: Mapping[str, Any] = getattr(error, "details", None) or {}
+    return any("digest" in one.get("errmsg", "") for one in (details, *details.get("writeErrors", ())))

@@ -85,8 +85,11 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         query = _QUERY if batch_id is None else _BATCH_QUERY.where(batch_rules_table.c.batch_id == batch_id)
         async with self._database.reading() as reading:
             result = await reading.connection.stream(query, execution_options={"yield_per": PACKET})
-            async for packet in result.partitions():
-                yield packet
+            try:
+                async for packet in result.partitions():
+                    yield packet
+            finally:
+                await result.close()
 
     async def page(self, filters: Mapping[str, str], *, after: int, limit: int) -> list[tuple[int, PolicyRule]]:
         """Lit, après un numéro donné, les règles dont les colonnes ont exactement ces valeurs."""
