@@ -174,5 +174,6 @@ class Lifecycle:
             return
         if self._loop is not None:
             self._database.abandon()
+            self._replica.abandon()
             self._started, self._keeper = False, None
         self._loop, self._lock = loop, asyncio.Lock()

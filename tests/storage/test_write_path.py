@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 from collections.abc import Awaitable, Callable
-from itertools import product
+from itertools import count, product
 from typing import Any, NamedTuple
 
 import pytest
@@ -362,6 +363,42 @@ async def test_a_writer_decides_on_what_the_other_process_wrote(process: Composi
         await twin.enforcer.add_grouping_policy("role:b", "role:a")
 
     assert list(await agreed(process, twin)) == [g("role:a", "role:b")]
+
+
+async def test_a_writer_that_must_read_everything_lets_the_others_write_meanwhile(
+    process: Composition, twin: Composition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await process.transfer.import_rules(io.StringIO("p, role:r, doc, read, allow\n"), "csv")
+    others = iter(p(f"role:r{number}", "doc", "read", "allow") for number in count())
+    written, read = [p("role:r", "doc", "read", "allow")], twin.enforcer.read
+
+    async def read_slowly() -> Any:
+        written.append(next(others))
+        await process.store.change(PolicyChange(added=(written[-1],)))
+        return await read()
+
+    monkeypatch.setattr(twin.enforcer, "read", read_slowly)
+    assert await twin.enforcer.add_policy("role:s", "doc", "read", "allow")
+
+    assert list(await agreed(process, twin)) == [*written, p("role:s", "doc", "read", "allow")]
+    assert len(written) == 2
+
+
+async def test_many_writers_that_must_read_everything_read_it_once(
+    process: Composition, twin: Composition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await process.transfer.import_rules(io.StringIO("p, role:r, doc, read, allow\n"), "csv")
+    readings, read = list[int](), twin.enforcer.read
+
+    async def counted() -> Any:
+        readings.append(1)
+        return await read()
+
+    monkeypatch.setattr(twin.enforcer, "read", counted)
+    await asyncio.gather(*(twin.enforcer.add_policy(f"role:r{n}", "doc", "read", "allow") for n in range(8)))
+
+    assert len(await agreed(process, twin)) == 9
+    assert len(readings) == 1
 
 
 async def test_of_many_that_write_the_same_rule_one_succeeds(process: Composition, twin: Composition) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -26,6 +27,10 @@ UNLOADED: Final = -1
 
 MAX_CATCH_UP: Final = 1_000
 """Retard, en entrées, au-delà duquel tout relire coûte moins que rattraper."""
+
+
+LOADS_WITHOUT_LOCK: Final = 2
+"""Fois qu'un écrivain rend le verrou du journal pour tout relire ; ensuite, il le garde."""
 
 
 class Memory(Protocol):
@@ -68,6 +73,7 @@ class Replica:
         self._revision = UNLOADED
         self._policy_revision = UNLOADED
         self._seen_at = float("-inf")
+        self._refreshing = asyncio.Lock()
 
     @property
     def revision(self) -> int:
@@ -106,6 +112,10 @@ class Replica:
         if not self.is_loaded or self.age_seconds > max_staleness:
             raise PolicyUnavailableError
 
+    def abandon(self) -> None:
+        """Oublie les lectures commencées dans une boucle d'événements qui n'existe plus."""
+        self._refreshing = asyncio.Lock()
+
     async def refresh(self) -> None:
         """Regarde la révision de la base et rattrape ce qui a changé.
 
@@ -113,11 +123,12 @@ class Replica:
             DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
         """
         self._database.require_alone()
-        started, known = time.monotonic(), self._revision
-        async with self._database.snapshot() as transaction:
-            news = await self._read(transaction, known)
-        self._install(news)
-        self._seen_at = started
+        async with self._refreshing:  # deux lectures de tout n'apprendraient rien de plus qu'une
+            started, known = time.monotonic(), self._revision
+            async with self._database.snapshot() as transaction:
+                news = await self._read(transaction, known)
+            self._install(news)
+            self._seen_at = started
 
     async def reload(self) -> None:
         """Relit tout, même si la révision n'a pas changé : ce qu'on a écrit à la main dans la base se voit alors.
@@ -145,24 +156,43 @@ class Replica:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Transaction]:
-        """Ouvre une transaction ordonnée, mémoires à jour, ou se joint à celle qui est ouverte."""
-        async with self._database.transaction(log=True) as transaction:
-            if not transaction.recorded:
-                await self._catch_up(transaction)
-            yield transaction
+        """Ouvre une transaction ordonnée, mémoires à jour, ou se joint à celle qui est ouverte.
 
-    async def _catch_up(self, transaction: Transaction) -> None:
+        Tout relire peut être long : on rend d'abord le verrou, pour que les autres écrivent pendant ce temps.
+        """
+        chances = LOADS_WITHOUT_LOCK if self.ambient is None else 0
+        while True:
+            async with self._database.transaction(log=True) as transaction:
+                if transaction.recorded or await self._catch_up(transaction, may_leave=chances > 0):
+                    yield transaction
+                    return
+            chances -= 1
+            await self.refresh()
+
+    async def _catch_up(self, transaction: Transaction, *, may_leave: bool) -> bool:
         """Met les mémoires à la tête du journal, qui est tenue ; les gardes ne jugent pas sur moins.
+
+        Args:
+            transaction: transaction ordonnée.
+            may_leave: vrai pour renoncer s'il faut tout relire.
+
+        Returns:
+            Faux si elle y a renoncé.
 
         Raises:
             PolicyUnavailableError: elles n'ont pu y être mises.
         """
         head = transaction.check_ordered()
-        self._install(await self._read(transaction, self._revision))
+        went_back = head.revision < self._revision
+        changes = None if went_back else await self._missing(transaction, head)
+        if changes is None and may_leave:
+            return False
+        self._advance(changes or ())
         if self._revision != head.revision:
-            self._install(await self._read_all(transaction, head))
+            self._install((await self._read_all(transaction, head))._replace(went_back=True))
         if self._revision != head.revision:
             raise PolicyUnavailableError
+        return True
 
     async def record(  # noqa: PLR0913 - ce qu'est une entrée
         self,
@@ -203,13 +233,17 @@ class Replica:
         if self._is_ours(head) and head.revision < known:
             logger.error("database_went_back: revision=%d known=%d", head.revision, known)
             return (await self._read_all(transaction, head))._replace(went_back=True)
+        changes = await self._missing(transaction, head)
+        return await self._read_all(transaction, head) if changes is None else _News(head, changes)
+
+    async def _missing(self, transaction: Transaction, head: Head) -> Sequence[Change] | None:
+        """Lit les entrées qui mènent de la nôtre à la tête ; None s'il faut tout relire."""
         missing = max(head.revision - self._revision, 0)
         if not self._is_ours(head) or missing > MAX_CATCH_UP:
-            return await self._read_all(transaction, head)
+            return None
         changes = await self._log.since(transaction, self._revision, limit=missing) if missing else ()
-        if len(changes) != missing or any(change.kind in BULK_KINDS for change in changes):
-            return await self._read_all(transaction, head)
-        return _News(head, changes)
+        is_whole = len(changes) == missing and not any(change.kind in BULK_KINDS for change in changes)
+        return changes if is_whole else None
 
     async def _read_all(self, transaction: Transaction, head: Head) -> _News:
         """Lit l'état entier de chaque mémoire."""
