@@ -5,6 +5,7 @@ L'amont joint les colonnes par « , » pour les relire : un compte nommé `mallo
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -83,13 +84,10 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
     async def lines(self, batch_id: str | None = None) -> AsyncGenerator[Sequence[Any]]:
         """Lit toutes les lignes, dans l'ordre, par paquets."""
         query = _QUERY if batch_id is None else _BATCH_QUERY.where(batch_rules_table.c.batch_id == batch_id)
-        async with self._database.reading() as reading:
-            result = await reading.connection.stream(query, execution_options={"yield_per": PACKET})
-            try:
-                async for packet in result.partitions():
-                    yield packet
-            finally:
-                await result.close()
+        reading = self._database.reading()
+        async with reading as opened, aclosing(self._database.packets(opened, query, PACKET)) as packets:
+            async for packet in packets:
+                yield packet
 
     async def page(self, filters: Mapping[str, str], *, after: int, limit: int) -> list[tuple[int, PolicyRule]]:
         """Lit, après un numéro donné, les règles dont les colonnes ont exactement ces valeurs."""

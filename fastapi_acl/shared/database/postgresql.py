@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS, SQLDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection
@@ -96,6 +96,12 @@ class PostgreSQLDatabase(SQLDatabase):
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
         """Avance la séquence de la colonne `id`, que les numéros donnés par nous n'avancent pas."""
         await transaction.connection.execute(_ADVANCE, {"table": table.name, "last": last})
+
+    async def packets(self, transaction: Transaction, query: Select[Any], size: int) -> AsyncGenerator[Sequence[Any]]:
+        """Lit par un curseur du pilote, dont les lignes coûtent le tiers de celles de SQLAlchemy."""
+        cursor = await (await _driver(transaction)).cursor(*_compiled(query))
+        while packet := await cursor.fetch(size, timeout=COMMAND_TIMEOUT_SECONDS):
+            yield packet
 
     async def bulk_insert(self, transaction: Transaction, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insère par COPY, le plus rapide de PostgreSQL, dès qu'il y a de quoi."""

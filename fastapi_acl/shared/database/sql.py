@@ -20,7 +20,7 @@ from fastapi_acl.shared.logging import get_logger, one_line
 from fastapi_acl.shared.sync.changes import Head
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection
@@ -178,6 +178,15 @@ class SQLDatabase(AmbientDatabase):
     async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
         """Copie le résultat d'une lecture dans une table, et rend le nombre de lignes."""
         return await self.bulk_execute(transaction, insert(table).from_select(names, source))
+
+    async def packets(self, transaction: Transaction, query: Select[Any], size: int) -> AsyncGenerator[Sequence[Any]]:
+        """Lit le résultat d'une question, quelques lignes à la fois ; interrompue, la lecture ne tient plus rien."""
+        result = await transaction.connection.stream(query, execution_options={"yield_per": size})
+        try:
+            async for packet in result.partitions():
+                yield packet
+        finally:
+            await result.close()
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
