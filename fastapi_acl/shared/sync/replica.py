@@ -46,13 +46,27 @@ class Memory(Protocol):
         """Applique une entrée, si elle concerne cette mémoire."""
 
 
-class _News(NamedTuple):
-    """Ce qui a été lu de la base : sa tête, et ce qui y mène, entrée par entrée ou d'un bloc."""
+class Position(NamedTuple):
+    """Où en sont les mémoires.
 
-    head: Head
+    Attributes:
+        log_id: identité du journal qu'elles suivent.
+        revision: révision de la dernière entrée appliquée.
+        change_id: témoin de cette entrée ; une base revenue en arrière, puis avancée, en a une autre à ce rang.
+    """
+
+    log_id: str
+    revision: int
+    change_id: str
+
+
+class _News(NamedTuple):
+    """Ce qui a été lu de la base, entrée par entrée ou d'un bloc."""
+
     changes: Sequence[Change] = ()
-    states: Sequence[Any] | None = None
-    went_back: bool = False
+    states: Sequence[Any] = ()
+    position: Position | None = None
+    policy_revision: int = UNLOADED
 
 
 class Replica:
@@ -69,8 +83,8 @@ class Replica:
         self._database = database
         self._log = log
         self._memories = memories
-        self._head: Head | None = None
-        self._revision = UNLOADED
+        self._at: Position | None = None
+        self._is_lost = False
         self._policy_revision = UNLOADED
         self._seen_at = float("-inf")
         self._refreshing = asyncio.Lock()
@@ -78,7 +92,7 @@ class Replica:
     @property
     def revision(self) -> int:
         """Dernière révision appliquée, ou -1."""
-        return self._revision
+        return self._at.revision if self._at is not None else UNLOADED
 
     @property
     def policy_revision(self) -> int:
@@ -87,8 +101,8 @@ class Replica:
 
     @property
     def is_loaded(self) -> bool:
-        """Vrai si les mémoires sont en service."""
-        return self._revision != UNLOADED
+        """Vrai si les mémoires sont en service, et que la base est toujours celle qu'elles suivent."""
+        return self._at is not None and not self._is_lost
 
     @property
     def age_seconds(self) -> float:
@@ -124,7 +138,7 @@ class Replica:
         """
         self._database.require_alone()
         async with self._refreshing:  # deux lectures de tout n'apprendraient rien de plus qu'une
-            started, known = time.monotonic(), self._revision
+            started, known = time.monotonic(), self._at
             async with self._database.snapshot() as transaction:
                 news = await self._read(transaction, known)
             self._install(news)
@@ -183,14 +197,13 @@ class Replica:
             PolicyUnavailableError: elles n'ont pu y être mises.
         """
         head = transaction.check_ordered()
-        went_back = head.revision < self._revision
-        changes = None if went_back else await self._missing(transaction, head)
+        changes = await self._missing(transaction, head, self._at)
         if changes is None and may_leave:
             return False
         self._advance(changes or ())
-        if self._revision != head.revision:
-            self._install((await self._read_all(transaction, head))._replace(went_back=True))
-        if self._revision != head.revision:
+        if changes is None or self.revision != head.revision:
+            self._install(await self._read_all(transaction, head))
+        if self.revision != head.revision:
             raise PolicyUnavailableError
         return True
 
@@ -223,56 +236,65 @@ class Replica:
         transaction.after_commit(lambda: self._advance([change], install))
         return change.revision
 
-    async def _read(self, transaction: Transaction, known: int) -> _News:
-        """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène.
-
-        Une base en deçà de ce que l'on savait avant de la lire est revenue en arrière (sauvegarde, bascule) : on la
-        suit.
-        """
+    async def _read(self, transaction: Transaction, known: Position | None) -> _News:
+        """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène."""
         head = transaction.head or await self._log.head(transaction)
-        if self._is_ours(head) and head.revision < known:
-            logger.error("database_went_back: revision=%d known=%d", head.revision, known)
-            return (await self._read_all(transaction, head))._replace(went_back=True)
-        changes = await self._missing(transaction, head)
-        return await self._read_all(transaction, head) if changes is None else _News(head, changes)
+        changes = await self._missing(transaction, head, known)
+        return await self._read_all(transaction, head) if changes is None else _News(changes)
 
-    async def _missing(self, transaction: Transaction, head: Head) -> Sequence[Change] | None:
-        """Lit les entrées qui mènent de la nôtre à la tête ; None s'il faut tout relire."""
-        missing = max(head.revision - self._revision, 0)
-        if not self._is_ours(head) or missing > MAX_CATCH_UP:
+    async def _missing(self, transaction: Transaction, head: Head, known: Position | None) -> Sequence[Change] | None:
+        """Lit les entrées qui mènent de ce que l'on savait à la tête ; None s'il faut tout relire.
+
+        Une base qui a un autre journal, qui est en deçà, ou dont l'entrée de ce rang n'est plus la nôtre est revenue en
+        arrière (sauvegarde restaurée, bascule) : on la suit, et rien ne se décide avant de l'avoir relue.
+        """
+        if known is None:
             return None
-        changes = await self._log.since(transaction, self._revision, limit=missing) if missing else ()
-        is_whole = len(changes) == missing and not any(change.kind in BULK_KINDS for change in changes)
-        return changes if is_whole else None
+        missing = head.revision - known.revision
+        if head.log_id != known.log_id or missing < 0:
+            self._lose(head, known)
+            return None
+        limit = missing + 1 if missing <= MAX_CATCH_UP else 1
+        entries = list(await self._log.since(transaction, known.revision - 1, limit=limit))
+        mine = entries.pop(0) if entries and entries[0].revision == known.revision else None
+        if mine is not None and mine.change_id != known.change_id:
+            self._lose(head, known)
+            return None
+        is_whole = len(entries) == missing and (mine is not None or not known.revision)
+        return entries if is_whole and not any(change.kind in BULK_KINDS for change in entries) else None
+
+    def _lose(self, head: Head, known: Position) -> None:
+        """Note que la base n'est plus celle que l'on suivait."""
+        logger.error("database_went_back: revision=%d known=%d", head.revision, known.revision)
+        self._is_lost = True
 
     async def _read_all(self, transaction: Transaction, head: Head) -> _News:
         """Lit l'état entier de chaque mémoire."""
-        return _News(head, states=[await memory.read(transaction) for memory in self._memories])
-
-    def _is_ours(self, head: Head) -> bool:
-        """Dit si les mémoires sont en service et suivent ce journal."""
-        return self.is_loaded and self._head is not None and head.log_id == self._head.log_id
+        last = await self._log.since(transaction, head.revision - 1, limit=1)
+        position = Position(head.log_id, head.revision, last[0].change_id if last else "")
+        states = [await memory.read(transaction) for memory in self._memories]
+        return _News(states=states, position=position, policy_revision=head.policy_revision)
 
     def _install(self, news: _News) -> None:
         """Met en service ce qui a été lu, sauf si la mémoire a avancé pendant la lecture."""
-        if news.states is None:
+        if news.position is None:
             self._advance(news.changes)
-        elif news.went_back or not self._is_ours(news.head) or news.head.revision >= self._revision:
+        elif self._is_lost or self._at is None or news.position.revision >= self._at.revision:
             for memory, state in zip(self._memories, news.states, strict=True):
                 memory.install(state)
-            self._head, self._revision = news.head, news.head.revision
-            self._policy_revision = news.head.policy_revision
+            self._at, self._policy_revision, self._is_lost = news.position, news.policy_revision, False
             self._seen_at = time.monotonic()
-            logger.info("replica_loaded: revision=%d", news.head.revision)
+            logger.info("replica_loaded: revision=%d", news.position.revision)
 
     def _advance(self, changes: Sequence[Change], install: Callable[[], None] | None = None) -> None:
         """Applique les entrées validées qui suivent la nôtre ; un trou, ou ce qui se relit, attend `refresh`."""
         for change in changes:
-            is_next = change.revision == self._revision + 1
-            if is_next and ((change.kind in BULK_KINDS and install is None) or not self._apply(change, install)):
+            is_bulk = change.kind in BULK_KINDS and install is None
+            is_next = change.revision == self.revision + 1
+            if self._at is not None and is_next and (is_bulk or not self._apply(change, self._at, install)):
                 return
 
-    def _apply(self, change: Change, install: Callable[[], None] | None) -> bool:
+    def _apply(self, change: Change, at: Position, install: Callable[[], None] | None) -> bool:
         """Applique l'entrée suivante ; si elle ne s'applique pas, plus rien ne se décide avant de tout relire."""
         try:
             for memory in self._memories:
@@ -281,9 +303,9 @@ class Replica:
                 install()
         except Exception:
             logger.exception("replica_apply_failed: revision=%d", change.revision)
-            self._revision = UNLOADED
+            self._at = None
             return False
-        self._revision = change.revision
+        self._at = Position(at.log_id, change.revision, change.change_id)
         if change.kind in POLICY_KINDS:
             self._policy_revision = change.revision
         return True

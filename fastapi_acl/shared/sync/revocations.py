@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,9 @@ class _Revoked:
         if change.kind == SESSION_REVOKED:
             self.sessions[change.payload["session_id"]] = change.live_until
         elif change.kind == ACCOUNT_REVOKED:
-            self.versions[change.payload["user_id"]] = (change.payload["session_version"], change.live_until)
+            known, until = self.versions.get(change.payload["user_id"], (0, change.live_until))
+            version = max(known, change.payload["session_version"])
+            self.versions[change.payload["user_id"]] = (version, max(until, change.live_until))
 
     def purge(self) -> None:
         """Oublie ce qui ne concerne plus aucun jeton vivant."""
@@ -60,8 +62,9 @@ class Revocations:
         return await self._log.live(transaction)
 
     def install(self, state: Iterable[Change]) -> None:
-        """Remplace la mémoire par ce qui a été lu."""
-        revoked = _Revoked()
+        """Joint ce qui a été lu à ce que l'on savait : une base revenue en arrière ne rend pas cours à un jeton."""
+        revoked = replace(self._revoked)
+        revoked.purge()
         for change in state:
             revoked.add(change)
         self._revoked = revoked

@@ -1,0 +1,126 @@
+"""Une base revenue en arrière (sauvegarde restaurée, bascule) : on la suit, sans rien rouvrir au passage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from fastapi_acl.composition import Composition
+from fastapi_acl.shared.exceptions import PolicyUnavailableError
+from fastapi_acl.shared.identity import SYSTEM
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from fastapi_acl.shared.sync.changes import SESSION_REVOKED
+from tests.storage.conftest import Base, agreed, rule
+from tests.support.memory import MemoryDatabase, State
+
+
+def server_of(process: Composition) -> Any:
+    database: Any = process.database
+    assert isinstance(database, MemoryDatabase)
+    return database.server
+
+
+@pytest.fixture
+def designated() -> Base:
+    """La base en mémoire : son état entier se garde et se remet d'un geste, comme une sauvegarde."""
+    return Base("memory")
+
+
+async def add(process: Composition, *rules: PolicyRule) -> None:
+    await process.store.change(PolicyChange(added=rules))
+
+
+async def test_one_that_went_back_then_advanced_to_the_same_revision_is_seen(
+    process: Composition, twin: Composition
+) -> None:
+    kept: State = server_of(process).state
+    await add(process, rule("role:lost", "doc", "read", "allow"))
+    await twin.replica.refresh()
+    server_of(process).state = kept
+    other = await advanced(process, twin, "role:other")
+
+    assert list(await agreed(twin)) == [other]
+    assert not twin.enforcer.enforce("role:lost", "doc", "read")
+
+
+async def advanced(process: Composition, twin: Composition, name: str) -> PolicyRule:
+    """Fait avancer la base revenue, par un processus qui vient d'y démarrer."""
+    await process.replica.refresh()
+    one = rule(name, "doc", "read", "allow")
+    await add(process, one)
+    assert process.replica.revision >= twin.replica.revision
+    return one
+
+
+async def test_one_that_went_back_then_advanced_beyond_is_seen(process: Composition, twin: Composition) -> None:
+    kept: State = server_of(process).state
+    await add(process, rule("role:lost", "doc", "read", "allow"))
+    await twin.replica.refresh()
+    server_of(process).state = kept
+    others = [await advanced(process, twin, f"role:other{n}") for n in range(3)]
+
+    assert list(await agreed(twin)) == others
+
+
+async def test_a_writer_sees_it_under_the_lock(process: Composition, twin: Composition) -> None:
+    kept: State = server_of(process).state
+    await add(process, rule("role:lost", "doc", "read", "allow"))
+    await twin.replica.refresh()
+    server_of(process).state = kept
+    other = await advanced(process, twin, "role:other")
+
+    await add(twin, rule("role:new", "doc", "read", "allow"))
+
+    assert list(await agreed(process, twin)) == [other, rule("role:new", "doc", "read", "allow")]
+
+
+async def test_another_log_is_followed(process: Composition) -> None:
+    await add(process, rule("role:r", "doc", "read", "allow"))
+    server = server_of(process)
+    server.state = replace(server.state, head=replace(server.state.head, log_id=str(uuid4())))
+
+    await agreed(process)
+    await add(process, rule("role:s", "doc", "read", "allow"))
+
+    assert len(await agreed(process)) == 2
+
+
+async def test_nothing_is_decided_until_all_is_read_again(
+    process: Composition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: State = server_of(process).state
+    await add(process, rule("role:r", "doc", "read", "allow"))
+    server_of(process).state = kept
+
+    async def unreadable(*_: Any) -> None:
+        process.replica.require_fresh(60)
+
+    monkeypatch.setattr(process.enforcer, "read", unreadable)
+    with pytest.raises(PolicyUnavailableError):
+        await process.replica.refresh()
+    with pytest.raises(PolicyUnavailableError):
+        process.replica.require_fresh(60)
+
+    monkeypatch.undo()
+    await process.replica.refresh()
+    process.replica.require_fresh(60)
+
+
+async def test_a_session_revoked_since_the_backup_stays_revoked(process: Composition) -> None:
+    await process.replica.refresh()
+    kept: State = server_of(process).state
+    until = datetime.now(timezone.utc) + timedelta(minutes=5)
+    async with process.replica.writing() as transaction:
+        payload = {"session_id": "s"}
+        await process.replica.record(transaction, SESSION_REVOKED, payload, actor=SYSTEM, live_until=until)
+    server_of(process).state = kept
+
+    await process.replica.refresh()
+
+    assert process.replica.revision == 0
+    revocations: Any = process.replica._memories[1]
+    assert revocations.refuses(user_id="u", session_id="s", session_version=1)
