@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 
 from fastapi_acl.auth.application.interface.services import IAccessRevoker
+from fastapi_acl.auth.infrastructure.services.token_service import MAX_TOKEN_LENGTH
+from fastapi_acl.auth.infrastructure.services.verified_tokens import VerifiedToken, VerifiedTokens, fingerprint_of
 from fastapi_acl.shared.exceptions import InvalidTokenError
 from fastapi_acl.shared.identity import Authenticator, Principal
 from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, SESSION_REVOKED
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-    from fastapi_acl.auth.application.interface.services import ITokenService
+    from fastapi_acl.auth.infrastructure.services.token_service import AccessClaims, JWTTokenService
     from fastapi_acl.shared.sync.replica import Replica
     from fastapi_acl.shared.sync.revocations import Revocations
 
@@ -26,18 +29,44 @@ SIGNING_MARGIN: Final = timedelta(minutes=1)
 @final
 @dataclass(frozen=True, slots=True)
 class JWTAuthenticator(Authenticator):
-    """Fait d'un jeton d'accès une identité : signature, durée, révocation, tout en mémoire."""
+    """Fait d'un jeton d'accès une identité : signature, durée, révocation, tout en mémoire.
 
-    tokens: ITokenService
+    La signature ne se vérifie qu'à la première présentation ; l'échéance et la révocation, à chaque fois. La mémoire
+    est à ce manager seul : elle ne survit donc pas au retrait d'une clé, qui demande d'en refaire un.
+    """
+
+    tokens: JWTTokenService
     revocations: Revocations
+    known: VerifiedTokens = field(default_factory=VerifiedTokens)
 
     async def authenticate(self, token: str) -> Principal:
         """Vérifie un jeton d'accès."""
-        claims = self.tokens.read_access(token)
-        user_id, session_id = str(claims.user_id), str(claims.session_id)
-        if self.revocations.refuses(user_id=user_id, session_id=session_id, session_version=claims.session_version):
+        if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidTokenError
-        return Principal(id=user_id, session_id=session_id, session_version=claims.session_version)
+        fingerprint = fingerprint_of(token)
+        known = self.known.find(fingerprint)
+        verified = _verified(self.tokens.read_access(token)) if known is None else known
+        if not verified.is_current(time.time()) or self._is_revoked(verified.principal):
+            raise InvalidTokenError
+        if known is None:
+            self.known.add(fingerprint, verified)
+        return verified.principal
+
+    def _is_revoked(self, principal: Principal) -> bool:
+        """Dit si le jeton d'où vient cette identité a été révoqué depuis."""
+        return self.revocations.refuses(
+            user_id=principal.id,
+            session_id=principal.session_id or "",
+            session_version=principal.session_version,
+        )
+
+
+def _verified(claims: AccessClaims) -> VerifiedToken:
+    """Fait, de revendications vérifiées, ce qui se retient."""
+    principal = Principal(
+        id=str(claims.user_id), session_id=str(claims.session_id), session_version=claims.session_version
+    )
+    return VerifiedToken(principal, claims.not_before, claims.not_after)
 
 
 @final

@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 from uuid import UUID
 
 from jose import jws
@@ -19,8 +19,10 @@ from fastapi_acl.auth.domain.dtos.auth_dtos import TokenClaims
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidTokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+
+Claims = TypeVar("Claims", bound=TokenClaims)
 
 ACCESS_TYPE: Final = "at+jwt"
 """Type d'un jeton d'accès (RFC 9068, 2.1)."""
@@ -45,6 +47,19 @@ class TokenSettings:
     access_lifetime: int
     refresh_lifetime: int
     leeway: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessClaims(TokenClaims):
+    """Ce qu'un jeton d'accès vérifié affirme, et le temps où il a cours, tolérance comprise.
+
+    Attributes:
+        not_before: premier instant, en secondes depuis l'époque.
+        not_after: premier instant où il n'a plus cours.
+    """
+
+    not_before: int
+    not_after: int
 
 
 @final
@@ -103,13 +118,13 @@ class JWTTokenService(ITokenService):
         expires = min(now + self._settings.refresh_lifetime, int(not_after.timestamp()))
         return self._sign(REFRESH_TYPE, claims, now, expires)
 
-    def read_access(self, token: str) -> TokenClaims:
+    def read_access(self, token: str) -> AccessClaims:
         """Vérifie un jeton d'accès."""
-        return self._read(token, ACCESS_TYPE)
+        return self._read(token, ACCESS_TYPE, self._access_claims)
 
     def read_refresh(self, token: str) -> TokenClaims:
         """Vérifie un jeton de renouvellement."""
-        return self._read(token, REFRESH_TYPE)
+        return self._read(token, REFRESH_TYPE, lambda payload: TokenClaims(**_identifiers(payload)))
 
     def _sign(self, kind: str, claims: TokenClaims, issued_at: int, expires_at: int) -> str:
         """Signe un jeton."""
@@ -126,27 +141,28 @@ class JWTTokenService(ITokenService):
         headers = {"typ": kind, "kid": self._kid}
         return str(jws.sign(payload, self._settings.secret, headers=headers, algorithm=self._settings.algorithm))
 
-    def _read(self, token: str, kind: str) -> TokenClaims:
+    def _read(self, token: str, kind: str, make: Callable[[Mapping[str, Any]], Claims]) -> Claims:
         """Vérifie un jeton ; quoi qu'il arrive, un jeton qui n'est pas bon est un jeton refusé."""
         try:
-            return self._verified(token, kind)
+            return make(self._verified(token, kind))
         except Exception as error:
             raise InvalidTokenError from error
 
-    def _verified(self, token: str, kind: str) -> TokenClaims:
-        """Vérifie la forme, l'en-tête, la signature, puis chaque revendication."""
+    def _verified(self, token: str, kind: str) -> Mapping[str, Any]:
+        """Vérifie la forme, l'en-tête, la signature, puis chaque revendication commune."""
         _require(len(token) <= MAX_TOKEN_LENGTH and token.isascii() and token.count(".") == 2)  # noqa: PLR2004 - RFC 7515, 7.1
         _require(_is_canonical(token.rpartition(".")[2]))
         key = self._keys[self._checked_header(token, kind)]
         payload = json.loads(jws.verify(token, key, [self._settings.algorithm]))
         _require(isinstance(payload, dict))
         self._check_claims(payload)
-        return TokenClaims(
-            user_id=_uuid(payload["sub"]),
-            session_id=_uuid(payload["sid"]),
-            session_version=_integer(payload["sv"]),
-            token_id=_text(payload["jti"]),
-        )
+        return cast("Mapping[str, Any]", payload)
+
+    def _access_claims(self, payload: Mapping[str, Any]) -> AccessClaims:
+        """Lit les revendications d'un jeton d'accès, et le temps où il a cours."""
+        leeway = self._settings.leeway
+        window = {"not_before": payload["iat"] - leeway, "not_after": payload["exp"] + leeway}
+        return AccessClaims(**_identifiers(payload), **window)
 
     def _checked_header(self, token: str, kind: str) -> str:
         """Rend l'identifiant de la clé ; rien de l'en-tête ne choisit l'algorithme."""
@@ -176,6 +192,16 @@ def _is_canonical(segment: str) -> bool:
     Le décodeur de Python saute les caractères étrangers et les derniers bits : un jeton aurait plusieurs écritures.
     """
     return base64url_encode(base64url_decode(segment.encode())).decode() == segment
+
+
+def _identifiers(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Lit qui, quelle session et quel jeton."""
+    return {
+        "user_id": _uuid(payload["sub"]),
+        "session_id": _uuid(payload["sid"]),
+        "session_version": _integer(payload["sv"]),
+        "token_id": _text(payload["jti"]),
+    }
 
 
 def _require(condition: object) -> None:
