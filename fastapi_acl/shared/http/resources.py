@@ -27,6 +27,16 @@ _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _UNSAFE: Final = re.compile(r"[%:*\x00-\x1f\x7f-\x9f]")
 
 
+def expanded(template: str, connection: HTTPConnection) -> str:
+    """Rend un gabarit rempli par la requête ; sans paramètre, c'est lui-même.
+
+    Raises:
+        DecisionFailedError: le gabarit nomme un paramètre que la route n'a pas.
+        NotFoundError: un paramètre n'est pas sous sa forme canonique.
+    """
+    return expand(template, canonical_parameters(connection, template)) if "{" in template else template
+
+
 def expand(template: str, parameters: Mapping[str, Any]) -> str:
     """Met les paramètres de chemin dans un gabarit ; une valeur n'y forme ni segment, ni motif.
 

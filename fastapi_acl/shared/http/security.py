@@ -7,8 +7,8 @@ un problème 401 ou 403. Rien sur ce chemin ne lit de base ni de réseau.
 import inspect
 import ipaddress
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from fastapi import Depends
 from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
@@ -21,10 +21,11 @@ from fastapi_acl.shared.exceptions import (
     ConfigurationError,
     PermissionDeniedError,
 )
+from fastapi_acl.shared.http.overrides import is_overridden, solved
 from fastapi_acl.shared.http.problems import ProblemException
-from fastapi_acl.shared.http.resources import canonical_parameters, expand, route_template, with_attributes
+from fastapi_acl.shared.http.resources import expanded, route_template, with_attributes
 from fastapi_acl.shared.http.scope import AccessControl, access_control
-from fastapi_acl.shared.identity import AttributedName, Principal
+from fastapi_acl.shared.identity import AttributedName, Authorizer, Principal
 
 Component = TypeVar("Component")
 Dependency = Callable[..., Any]
@@ -32,21 +33,36 @@ Dependency = Callable[..., Any]
 SCHEME_NAME: Final = "fastapi-acl"
 
 
-class BearerToken(SecurityBase):
-    """Lit le jeton porteur de l'en-tête `Authorization` (RFC 6750, 2.1), jamais de l'adresse ni du corps."""
-
-    def __init__(self) -> None:
-        """Déclare le schéma à OpenAPI ; le manager y met l'adresse du formulaire de connexion."""
-        self.model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="token", scopes={})))
-        self.scheme_name = SCHEME_NAME
-
-    async def __call__(self, connection: HTTPConnection) -> str | None:
-        """Rend le jeton, ou None s'il n'y en a pas."""
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        return token.strip() or None if scheme.lower() == "bearer" else None
+PRINCIPAL_KEY: Final = "fastapi_acl.principal"
+"""L'identité déjà établie, et le manager qui l'a fait : une requête ne s'identifie qu'une fois."""
 
 
-bearer_token: Final = BearerToken()
+class BearerGuard(SecurityBase):
+    """Dépendance qui demande un jeton porteur, et que FastAPI déclare d'elle-même dans OpenAPI.
+
+    Elle ne demande que la requête : chaque sous-dépendance que FastAPI résout coûte plus que la décision.
+    """
+
+    model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="token", scopes={})))
+    scheme_name = SCHEME_NAME
+
+
+class CurrentUser(BearerGuard):
+    """Dépendance qui rend l'identité de l'appelant, sans lire la base."""
+
+    async def __call__(self, connection: HTTPConnection) -> Principal:
+        """Rend l'identité de l'appelant.
+
+        Raises:
+            ProblemException: 401 sans jeton ou sur un jeton refusé, 503 si le service n'est pas prêt.
+        """
+        try:
+            return await _identify(await ready_access_control(connection), connection)
+        except ACLException as error:
+            raise ProblemException(error) from error
+
+
+current_user: Final = CurrentUser()
 
 
 async def ready_access_control(connection: HTTPConnection) -> AccessControl:
@@ -59,30 +75,37 @@ async def ready_access_control(connection: HTTPConnection) -> AccessControl:
     return manager
 
 
-async def current_user(
-    connection: HTTPConnection,
-    manager: Annotated[AccessControl, Depends(ready_access_control)],
-    token: Annotated[str | None, Depends(bearer_token)],
-) -> Principal:
-    """Rend l'identité de l'appelant, sans lire la base.
-
-    Raises:
-        ProblemException: 401 sans jeton ou sur un jeton refusé, 503 si le service n'est pas prêt.
-    """
-    try:
-        return await _identify(manager, token, connection)
-    except ACLException as error:
-        raise ProblemException(error) from error
+async def _caller(manager: AccessControl, connection: HTTPConnection) -> Principal:
+    """Rend ce que `current_user` rendrait, remplacement compris."""
+    if is_overridden(connection, current_user):
+        return cast("Principal", await solved(connection, current_user))
+    return await _identify(manager, connection)
 
 
-async def _identify(manager: AccessControl, token: str | None, connection: HTTPConnection) -> Principal:
-    """Vérifie le jeton ; sans jeton, seul le mode de développement rend une identité."""
-    if token is not None:
-        return await manager.authenticator.authenticate(token)
+async def _identify(manager: AccessControl, connection: HTTPConnection) -> Principal:
+    """Identifie l'appelant, une fois par requête et par manager."""
+    identifier, principal = connection.scope.get(PRINCIPAL_KEY, (None, None))
+    if identifier is not manager:
+        token = bearer_token(connection)
+        principal = (
+            _developer(manager, connection) if token is None else await manager.authenticator.authenticate(token)
+        )
+        connection.scope[PRINCIPAL_KEY] = manager, principal
+    return cast("Principal", principal)
+
+
+def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:
+    """Rend l'identité d'une requête sans jeton, que seul le mode de développement admet."""
     principal = manager.development_principal() if is_local(connection) else None
     if principal is None:
         raise AuthenticationRequiredError
     return principal
+
+
+def bearer_token(connection: HTTPConnection) -> str | None:
+    """Lit le jeton porteur de l'en-tête `Authorization` (RFC 6750, 2.1), jamais de l'adresse ni du corps."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def is_local(connection: HTTPConnection) -> bool:
@@ -132,7 +155,7 @@ def provided(kind: type[Component]) -> Callable[..., Awaitable[Component]]:
 
 
 @dataclass(frozen=True)
-class Require:
+class Require(BearerGuard):
     """Dépendance qui n'ouvre la route que si la politique l'accorde ; deux demandes égales sont interchangeables.
 
     L'égalité de valeur fait marcher `app.dependency_overrides[require("document:read")]`.
@@ -148,23 +171,34 @@ class Require:
     mode: Literal["all", "any"] = "all"
     resource: Dependency | None = None
     domain: str | Dependency | None = None
+    _demands: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Vérifie les permissions et montre à FastAPI les dépendances qu'il doit résoudre."""
+        """Coupe les permissions et montre à FastAPI les dépendances qu'il doit résoudre ; rien n'en reste à faire.
+
+        Raises:
+            ConfigurationError: il n'y a pas de permission, ou l'une n'a pas la forme voulue.
+        """
         if not self.permissions:
             message = "nommez au moins une permission"
             raise ConfigurationError(message)
-        for permission in self.permissions:
-            split_permission(permission)
+        object.__setattr__(self, "_demands", tuple(split_permission(permission) for permission in self.permissions))
+        object.__setattr__(self, "_hash", hash((self.permissions, self.mode, self.resource, self.domain)))
         object.__setattr__(self, "__signature__", self._signature())
 
+    def __hash__(self) -> int:
+        """Rend le hachage, que FastAPI demande plusieurs fois par requête."""
+        return self._hash
+
     def _signature(self) -> inspect.Signature:
-        """Fait la signature que FastAPI lit : l'identité, et ce que `resource` et `domain` demandent."""
-        wanted: dict[str, Any] = {
-            "connection": HTTPConnection,
-            "manager": Annotated[AccessControl, Depends(ready_access_control)],
-            "principal": CurrentPrincipal,
-        }
+        """Fait la signature que FastAPI lit : la requête, et ce que `resource` et `domain` demandent.
+
+        Ces deux-là ne se résolvent qu'une fois l'appelant connu : à qui n'a pas de jeton, rien ne se charge.
+        """
+        wanted: dict[str, Any] = {"connection": HTTPConnection}
+        if self.resource is not None or callable(self.domain):
+            wanted["principal"] = CurrentPrincipal
         if self.resource is not None:
             wanted["loaded"] = Annotated[Any, Depends(self.resource)]
         if callable(self.domain):
@@ -176,72 +210,66 @@ class Require:
         self,
         *,
         connection: HTTPConnection,
-        manager: AccessControl,
-        principal: Principal,
+        principal: Principal | None = None,
         loaded: object = None,
         domain: str | None = None,
     ) -> Principal:
         """Rend l'identité si l'accès est permis.
 
         Raises:
-            ProblemException: 403 si la politique refuse, 503 si elle ne peut pas répondre.
+            ProblemException: 401 sans jeton ou sur un jeton refusé, 403 si la politique refuse, 503 si elle ne peut
+                pas répondre.
         """
         try:
-            place = (
-                expand(self.domain, canonical_parameters(connection, self.domain))
-                if isinstance(self.domain, str)
-                else domain
-            )
+            manager = await ready_access_control(connection)
+            caller = await _caller(manager, connection) if principal is None else principal
+            place = expanded(self.domain, connection) if isinstance(self.domain, str) else domain
             answers = (
-                self._decide(permission, connection, manager, principal, loaded, place)
-                for permission in self.permissions
+                self._decide(template, action, connection, manager.authorizer, caller, loaded, place)
+                for template, action in self._demands
             )
             if not (all(answers) if self.mode == "all" else any(answers)):
                 raise PermissionDeniedError
         except ACLException as error:
             raise ProblemException(error) from error
-        return principal
+        return caller
 
     def _decide(  # noqa: PLR0913, PLR0917 - tout ce dont une décision dépend
         self,
-        permission: str,
+        template: str,
+        action: str,
         connection: HTTPConnection,
-        manager: AccessControl,
+        authorizer: Authorizer,
         principal: Principal,
         loaded: object,
         domain: str | None,
     ) -> bool:
         """Décide d'une permission ; sous un modèle de routes, le gabarit et la méthode en tiennent lieu."""
-        template, action = split_permission(permission)
-        resource = expand(template, canonical_parameters(connection, template))
-        if manager.authorizer.decides_on_routes:
+        resource = expanded(template, connection)
+        if authorizer.decides_on_routes:
             resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
         value = resource if loaded is None else AttributedName(resource, with_attributes(loaded))
-        return manager.authorizer.decide(principal, value, action, domain)
+        return authorizer.decide(principal, value, action, domain)
 
 
 @dataclass(frozen=True)
-class RequireRole:
+class RequireRole(BearerGuard):
     """Dépendance qui n'ouvre la route qu'à qui tient le rôle, directement ou par héritage."""
 
     role: str
     domain: str | None = None
 
-    async def __call__(
-        self,
-        connection: HTTPConnection,
-        manager: Annotated[AccessControl, Depends(ready_access_control)],
-        principal: CurrentPrincipal,
-    ) -> Principal:
+    async def __call__(self, connection: HTTPConnection) -> Principal:
         """Rend l'identité si l'appelant tient le rôle.
 
         Raises:
-            ProblemException: 403 s'il ne le tient pas.
+            ProblemException: 401 sans jeton ou sur un jeton refusé, 403 s'il ne le tient pas, 503 si la politique ne
+                peut pas répondre.
         """
         try:
-            place = (
-                expand(self.domain, canonical_parameters(connection, self.domain)) if self.domain is not None else None
-            )
+            manager = await ready_access_control(connection)
+            principal = await _caller(manager, connection)
+            place = expanded(self.domain, connection) if self.domain is not None else None
             if not manager.authorizer.holds_role(principal, self.role, place):
                 raise PermissionDeniedError
         except ACLException as error:
