@@ -30,7 +30,9 @@ from fastapi_acl.engine.store import PolicyMemory, PolicyStore
 from fastapi_acl.engine.transfer import PolicyTransfer
 from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
 from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
+from fastapi_acl.shared.sync.factory import create_watcher
 from fastapi_acl.shared.sync.replica import Replica
+from fastapi_acl.shared.sync.revision_gate import RevisionGate
 from fastapi_acl.shared.sync.revocations import Revocations
 from fastapi_acl.storage import create_storage
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import AmbientDatabase
     from fastapi_acl.shared.identity import Authenticator
+    from fastapi_acl.shared.sync.watcher import Watcher
     from fastapi_acl.storage import Storage
 
 
@@ -56,6 +59,8 @@ class Composition:
     database: AmbientDatabase
     storage: Storage
     replica: Replica
+    watcher: Watcher | None
+    gate: RevisionGate
     enforcer: PolicyEnforcer
     authorizer: PolicyAuthorizer
     store: PolicyStore
@@ -114,6 +119,8 @@ def compose(
         database=database,
         storage=stored,
         replica=replica,
+        watcher=create_watcher(config, replica),
+        gate=RevisionGate(replica, config.revision_wait_ms / 1_000),
         enforcer=enforcer,
         authorizer=authorizer,
         store=store,

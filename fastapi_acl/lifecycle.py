@@ -13,6 +13,7 @@ from fastapi_acl.shared.exceptions import (
     PolicyUnavailableError,
 )
 from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.tasks import ended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import Database
     from fastapi_acl.shared.sync.replica import Replica
+    from fastapi_acl.shared.sync.watcher import Watcher
 
 logger = get_logger("lifecycle")
 
@@ -28,6 +30,9 @@ READY_TIMEOUT_SECONDS: Final = 1.0
 
 RETRY_SECONDS: Final = 0.5
 """Temps entre deux essais de démarrage quand la base ne répond pas."""
+
+EARLY_LOOK_SECONDS: Final = 0.05
+"""Temps entre deux regards sur la base, aussi pressé qu'on soit."""
 
 
 class Lifecycle:
@@ -38,7 +43,12 @@ class Lifecycle:
     """
 
     def __init__(
-        self, config: ACLConfig, database: Database, replica: Replica, start: Callable[[], Awaitable[None]]
+        self,
+        config: ACLConfig,
+        database: Database,
+        replica: Replica,
+        watcher: Watcher | None,
+        start: Callable[[], Awaitable[None]],
     ) -> None:
         """Retient ce qu'il faut démarrer.
 
@@ -46,11 +56,13 @@ class Lifecycle:
             config: réglages.
             database: base à fermer, ou à abandonner si la boucle change.
             replica: ce que le processus sait du journal.
+            watcher: ce qui annonce les changements aux autres processus, s'il y en a un.
             start: démarrage proprement dit (schéma, premier démarrage, chargement).
         """
         self._config = config
         self._database = database
         self._replica = replica
+        self._watcher = watcher
         self._start = start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
@@ -78,15 +90,17 @@ class Lifecycle:
             await self._attempt()
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep(), name="fastapi_acl-keeper")
+            if self._watcher is not None:
+                self._watcher.start()
 
     async def close(self) -> None:
         """Arrête la veille et ferme la base ; sans effet si c'est fait."""
         self._bind_loop()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+            await ended(keeper)
+        if self._watcher is not None:
+            await self._watcher.stop()
         self._started = False
         await self._database.close()
 
@@ -144,8 +158,16 @@ class Lifecycle:
     async def _keep(self) -> None:
         """Réessaie jusqu'au démarrage, puis suit la révision de la base, sans fin."""
         while True:
-            await asyncio.sleep(self._config.policy_poll_seconds if self._started else RETRY_SECONDS)
+            await self._pause()
             await self._watch_once()
+
+    async def _pause(self) -> None:
+        """Attend le prochain tour, ou qu'on le demande plus tôt ; jamais plus de vingt par seconde."""
+        seconds = self._config.policy_poll_seconds if self._started else RETRY_SECONDS
+        await asyncio.sleep(EARLY_LOOK_SECONDS)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._replica.woken.wait(), max(seconds - EARLY_LOOK_SECONDS, 0))
+        self._replica.woken.clear()
 
     async def _watch_once(self) -> None:
         """Fait un pas de veille ; elle survit à tout, la fraîcheur dira ce qu'il en est."""
@@ -175,5 +197,7 @@ class Lifecycle:
         if self._loop is not None:
             self._database.abandon()
             self._replica.abandon()
+            if self._watcher is not None:
+                self._watcher.abandon()
             self._started, self._keeper = False, None
         self._loop, self._lock = loop, asyncio.Lock()

@@ -5,8 +5,9 @@ Rien ne vit au niveau d'un module : deux managers d'un même processus ne se voi
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -21,6 +22,8 @@ from fastapi_acl.permissions.interface.admin.api import router as permissions_ad
 from fastapi_acl.permissions.interface.api import router as permissions_router
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
+from fastapi_acl.shared.http.health import Health
+from fastapi_acl.shared.http.health import router as health_router
 from fastapi_acl.shared.http.problems import ProblemException, handle_problem
 from fastapi_acl.shared.http.scope import ACLMiddleware
 from fastapi_acl.shared.http.security import SCHEME_NAME
@@ -45,6 +48,10 @@ if TYPE_CHECKING:
 logger = get_logger("manager")
 
 Component = TypeVar("Component")
+
+LATE_LOOKS: Final = 2
+LATE_SECONDS: Final = 1.0
+"""Retard d'un regard sur la base, en tours puis en secondes, au-delà duquel la santé s'en plaint."""
 
 
 class ACLManager:
@@ -88,7 +95,8 @@ class ACLManager:
         check_distributions()
         warn_about(self.config)
         self._parts = compose(self.config, authenticator, request_builder)
-        self._lifecycle = Lifecycle(self.config, self._parts.database, self._parts.replica, self._start)
+        parts = self._parts
+        self._lifecycle = Lifecycle(self.config, parts.database, parts.replica, parts.watcher, self._start)
         self._developer: Principal | None = None
         if app is not None:
             self.install(app)
@@ -119,6 +127,7 @@ class ACLManager:
         config = self.config
         if not config.enable_api_routes:
             return
+        yield health_router
         if config.enable_auth_feature:
             yield from (auth_router, auth_admin_router)
             if config.token_form_enabled:
@@ -255,6 +264,37 @@ class ACLManager:
     def authorizer(self) -> Authorizer:
         """Ce qui décide."""
         return self._parts.authorizer
+
+    @property
+    def revision(self) -> int:
+        """Dernière révision que ce processus a appliquée, ou -1."""
+        return self._parts.replica.revision
+
+    async def reach(self, revision: int, account: str) -> None:
+        """Attend qu'une révision soit appliquée ici ; voir `RevisionGate.reach`."""
+        await self._parts.gate.reach(revision, account)
+
+    def health(self) -> Health:
+        """Dit l'état de ce processus, sans rien lire."""
+        parts, age = self._parts, self._parts.replica.age_seconds
+        watcher, rows = parts.watcher.status if parts.watcher is not None else "none", parts.enforcer.skipped_rows
+        return Health(
+            status=self._status(is_whole=watcher in {"connected", "none"} and not rows),
+            revision=parts.replica.revision,
+            database_revision=parts.replica.database_revision,
+            lag_seconds=round(age, 3) if math.isfinite(age) else None,
+            watcher=watcher,
+            cache="none",
+            quarantined_rows=rows,
+        )
+
+    def _status(self, *, is_whole: bool) -> Literal["ok", "degraded", "unavailable"]:
+        """Résume l'état : ce processus décide-t-il, et en pleine possession de ses moyens ?"""
+        replica, config = self._parts.replica, self.config
+        if not self.is_ready or replica.age_seconds > config.max_staleness_seconds:
+            return "unavailable"
+        is_late = replica.age_seconds > LATE_LOOKS * config.policy_poll_seconds + LATE_SECONDS
+        return "ok" if is_whole and not is_late and replica.database_revision == replica.revision else "degraded"
 
     def development_principal(self) -> Principal | None:
         """Rend l'identité d'une requête locale sans jeton ; None hors de `disable_auth_for_dev`."""

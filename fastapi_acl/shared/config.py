@@ -29,13 +29,20 @@ SCHEMES: Final[dict[str, tuple[str, ...]]] = {
     "postgresql_uri": ("postgresql", "postgres", "postgresql+asyncpg"),
     "mysql_uri": ("mysql", "mariadb", "mysql+aiomysql"),
     "mongodb_uri": ("mongodb", "mongodb+srv"),
-    "redis_url": ("redis", "rediss", "unix"),
+    "redis_url": (
+        "redis",
+        "rediss",
+        "unix",
+        "redis+sentinel",
+        "rediss+sentinel",
+        "redis+cluster",
+        "rediss+cluster",
+    ),
 }
 
 NOT_YET_EFFECTIVE: Final = frozenset(
     {
         "enable_cache",
-        "redis_url",
         "cache_ttl",
         "cache_backend",
         "enable_roles_feature",
@@ -44,7 +51,6 @@ NOT_YET_EFFECTIVE: Final = frozenset(
         "rate_limit_default",
         "rate_limit_login",
         "trusted_proxies",
-        "revision_wait_ms",
         "require_guarded_routes",
     }
 )
@@ -182,6 +188,8 @@ class ACLConfig(BaseSettings):
     """`prefixed` exige `user:` et `role:` ; `raw` les laisse libres, pour votre propre Authenticator."""
     policy_poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 0.5
     """Temps entre deux regards sur la révision de la base, en secondes."""
+    watcher: Literal["auto", "redis", "postgresql", "none"] = "auto"
+    """Ce qui annonce un changement aux autres processus : Redis s'il est donné, sinon PostgreSQL s'il sert de base."""
     max_staleness_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
     """Au-delà de cet âge, en secondes, la politique n'est plus crue : 503."""
     revision_wait_ms: Annotated[int, Field(ge=0, le=10_000)] = 1000
@@ -289,6 +297,26 @@ class ACLConfig(BaseSettings):
             message = "cache_backend vaut « redis » : donnez l’adresse du serveur dans ACL_REDIS_URL"
             raise ValueError(message)
         return self
+
+    @model_validator(mode="after")
+    def _check_watcher(self) -> Self:
+        """Exige ce par quoi le guetteur passe."""
+        if self.watcher == "redis" and self.redis_url is None:
+            message = "watcher vaut « redis » : donnez l’adresse du serveur dans ACL_REDIS_URL"
+            raise ValueError(message)
+        if self.watcher == "postgresql" and self.database_type != "postgresql":
+            message = "watcher vaut « postgresql » : il faut que ACL_DATABASE_TYPE le soit aussi"
+            raise ValueError(message)
+        return self
+
+    @property
+    def chosen_watcher(self) -> Literal["redis", "postgresql", "none"]:
+        """Le guetteur, choisi ou déduit."""
+        if self.watcher != "auto":
+            return self.watcher
+        if self.redis_url is not None:
+            return "redis"
+        return "postgresql" if self.database_type == "postgresql" else "none"
 
     @property
     def is_production(self) -> bool:

@@ -18,6 +18,8 @@ ACLException
 │   ├── UserAlreadyExistsError
 │   ├── RuleAlreadyExistsError
 │   └── LastAdministratorError
+├── BadRequestError               un en-tête ne se lit pas
+│   └── InvalidMinRevisionError
 ├── InvalidInputError             la demande elle-même est fautive
 │   ├── InvalidRequestError
 │   ├── InvalidUsernameError
@@ -34,6 +36,7 @@ ACLException
 │   │   └── TransactionConflictError
 │   ├── PolicyUnavailableError
 │   ├── PolicyUnreadableError
+│   ├── RevisionNotReachedError
 │   ├── DecisionFailedError
 │   ├── HashingSaturatedError
 │   └── ManagerMissingError
@@ -199,6 +202,20 @@ class InvalidInputError(ACLException):
     default_detail = "La demande est incorrecte."
 
 
+class BadRequestError(ACLException):
+    """Un en-tête de la demande n'a pas la forme attendue."""
+
+    code = "bad_request"
+    default_detail = "Un en-tête de la demande n’a pas la forme attendue."
+
+
+class InvalidMinRevisionError(BadRequestError):
+    """`X-ACL-Min-Revision` n'est pas un nombre de 1 à 15 chiffres."""
+
+    code = "invalid_min_revision"
+    default_detail = "X-ACL-Min-Revision est une révision : de 1 à 15 chiffres."
+
+
 class InvalidRequestError(InvalidInputError):
     """Le corps, le chemin ou les paramètres n'ont pas la forme attendue."""
 
@@ -292,6 +309,13 @@ class PolicyUnavailableError(UnavailableError):
 
     code = "policy_unavailable"
     default_detail = "La politique n’est pas chargée ; réessayez dans un instant."
+
+
+class RevisionNotReachedError(UnavailableError):
+    """Ce processus n'a pas encore appliqué la révision que la requête exige ; la même, renvoyée, peut aboutir."""
+
+    code = "revision_not_reached"
+    default_detail = "La révision demandée n’est pas encore appliquée ici ; réessayez dans un instant."
 
 
 class PolicyUnreadableError(UnavailableError):

@@ -17,18 +17,22 @@ from fastapi_acl.shared.exceptions import (
     AuthenticationError,
     AuthenticationRequiredError,
     AuthorizationError,
+    BadRequestError,
     ConflictError,
     GoneError,
     InvalidCredentialsError,
     InvalidInputError,
+    InvalidMinRevisionError,
     InvalidRequestError,
     InvalidTokenError,
     NotFoundError,
     PayloadTooLargeError,
     PermissionDeniedError,
     PolicyUnavailableError,
+    RevisionNotReachedError,
     UnavailableError,
 )
+from fastapi_acl.shared.http.scope import access_control
 from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
@@ -40,12 +44,15 @@ logger = get_logger("http")
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
+REVISION_HEADER: Final = "X-ACL-Revision"
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY_VIOLATION: Final = 1008
 """Code de fermeture d'un WebSocket refusé (RFC 6455, 7.4.1)."""
 
 STATUSES: Final[Mapping[type[ACLException], int]] = {
     AuthenticationError: HTTPStatus.UNAUTHORIZED,
     AuthorizationError: HTTPStatus.FORBIDDEN,
+    BadRequestError: HTTPStatus.BAD_REQUEST,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
     GoneError: HTTPStatus.GONE,
@@ -59,8 +66,10 @@ GUARDED: Final = (
     AuthenticationRequiredError,
     InvalidTokenError,
     PermissionDeniedError,
+    InvalidMinRevisionError,
     InvalidRequestError,
     PolicyUnavailableError,
+    RevisionNotReachedError,
 )
 """Erreurs que toute route gardée par `require` peut rendre."""
 
@@ -117,6 +126,13 @@ class ProblemException(HTTPException):
         self.error = error
 
 
+def _dated(request: Request, response: Response) -> Response:
+    """Dit, après une écriture, la révision qu'il faut exiger ailleurs pour la voir."""
+    if request.method not in SAFE_METHODS:
+        response.headers[REVISION_HEADER] = str(access_control(request).revision)
+    return response
+
+
 class ProblemRoute(APIRoute):
     """Route dont toutes les erreurs, validation comprise, deviennent des problèmes."""
 
@@ -126,7 +142,7 @@ class ProblemRoute(APIRoute):
 
         async def handle_with_problems(request: Request) -> Response:
             try:
-                return await handle(request)
+                return _dated(request, await handle(request))
             except RequestValidationError as error:
                 return problem_response(InvalidRequestError(errors=describe(error.errors())))
             except ProblemException as error:

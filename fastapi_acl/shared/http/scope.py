@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from fastapi_acl.shared.http.health import Health
     from fastapi_acl.shared.identity import Authenticator, Authorizer, Principal
 
 SCOPE_KEY: Final = "fastapi_acl"
@@ -32,6 +33,20 @@ class AccessControl(Protocol):
     @property
     def authorizer(self) -> Authorizer:
         """Ce qui décide."""
+
+    @property
+    def revision(self) -> int:
+        """Dernière révision que ce processus a appliquée."""
+
+    def health(self) -> Health:
+        """Dit l'état de ce processus, sans rien lire."""
+
+    async def reach(self, revision: int, account: str) -> None:
+        """Attend qu'une révision soit appliquée ici ; voir `RevisionGate.reach`.
+
+        Raises:
+            RevisionNotReachedError: elle ne l'a pas été à temps.
+        """
 
     async def ready(self) -> None:
         """Attend que le manager soit prêt, peu de temps.

@@ -19,6 +19,7 @@ from fastapi_acl.shared.exceptions import (
     ACLException,
     AuthenticationRequiredError,
     ConfigurationError,
+    InvalidMinRevisionError,
     PermissionDeniedError,
 )
 from fastapi_acl.shared.http.overrides import is_overridden, solved
@@ -32,6 +33,8 @@ Dependency = Callable[..., Any]
 
 SCHEME_NAME: Final = "fastapi-acl"
 
+MIN_REVISION_HEADER: Final = "x-acl-min-revision"
+MAX_DIGITS: Final = 15
 
 PRINCIPAL_KEY: Final = "fastapi_acl.principal"
 """L'identité déjà établie, et le manager qui l'a fait : une requête ne s'identifie qu'une fois."""
@@ -86,12 +89,30 @@ async def _identify(manager: AccessControl, connection: HTTPConnection) -> Princ
     """Identifie l'appelant, une fois par requête et par manager."""
     identifier, principal = connection.scope.get(PRINCIPAL_KEY, (None, None))
     if identifier is not manager:
-        token = bearer_token(connection)
-        principal = (
-            _developer(manager, connection) if token is None else await manager.authenticator.authenticate(token)
-        )
+        principal = await _authenticated(manager, connection)
+        wanted = connection.headers.get(MIN_REVISION_HEADER)
+        if wanted is not None:
+            await manager.reach(_revision(wanted), principal.id)
+            principal = await _authenticated(manager, connection)  # cette révision a pu révoquer l'appelant
         connection.scope[PRINCIPAL_KEY] = manager, principal
     return cast("Principal", principal)
+
+
+async def _authenticated(manager: AccessControl, connection: HTTPConnection) -> Principal:
+    """Fait du jeton une identité."""
+    token = bearer_token(connection)
+    return _developer(manager, connection) if token is None else await manager.authenticator.authenticate(token)
+
+
+def _revision(text: str) -> int:
+    """Lit la révision qu'une requête exige.
+
+    Raises:
+        InvalidMinRevisionError: ce n'est pas un nombre de 1 à 15 chiffres.
+    """
+    if len(text) > MAX_DIGITS or not (text.isascii() and text.isdigit()):
+        raise InvalidMinRevisionError
+    return int(text)
 
 
 def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:

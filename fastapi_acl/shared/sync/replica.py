@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -12,7 +13,7 @@ from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.changes import BULK_KINDS, POLICY_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -60,6 +61,10 @@ class Position(NamedTuple):
     change_id: str
 
 
+Listener = Callable[[Position, "Change"], None]
+"""Apprend qu'une entrée de ce processus est validée, et après quelle position elle vient."""
+
+
 class _News(NamedTuple):
     """Ce qui a été lu de la base, entrée par entrée ou d'un bloc."""
 
@@ -87,7 +92,11 @@ class Replica:
         self._is_lost = False
         self._policy_revision = UNLOADED
         self._seen_at = float("-inf")
+        self._seen_revision = UNLOADED
         self._refreshing = asyncio.Lock()
+        self._listeners: list[Listener] = []
+        self._awaiting: set[asyncio.Future[None]] = set()
+        self.woken = asyncio.Event()
 
     @property
     def revision(self) -> int:
@@ -98,6 +107,11 @@ class Replica:
     def policy_revision(self) -> int:
         """Dernière révision appliquée qui a changé les règles, ou -1."""
         return self._policy_revision
+
+    @property
+    def database_revision(self) -> int:
+        """Dernière révision vue dans la base, ou -1."""
+        return max(self._seen_revision, self.revision)
 
     @property
     def is_loaded(self) -> bool:
@@ -127,8 +141,9 @@ class Replica:
             raise PolicyUnavailableError
 
     def abandon(self) -> None:
-        """Oublie les lectures commencées dans une boucle d'événements qui n'existe plus."""
+        """Oublie ce qui a commencé dans une boucle d'événements qui n'existe plus."""
         self._refreshing = asyncio.Lock()
+        self._awaiting, self.woken = set(), asyncio.Event()
 
     async def refresh(self) -> None:
         """Regarde la révision de la base et rattrape ce qui a changé.
@@ -233,12 +248,63 @@ class Replica:
             La révision du changement.
         """
         change = await self._log.append(transaction, kind, payload, actor=actor.name, live_until=live_until, key=key)
-        transaction.after_commit(lambda: self._advance([change], install))
+        transaction.after_commit(lambda: self._committed(change, install))
         return change.revision
+
+    # --- ce qui passe d'un processus à l'autre ---------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        """Fait connaître chaque entrée que ce processus valide, une fois appliquée ici."""
+        self._listeners.append(listener)
+
+    def offer(self, before: Position, change: Change) -> bool:
+        """Applique une entrée qu'un autre processus annonce, si elle suit exactement la nôtre.
+
+        Args:
+            before: position après laquelle elle vient.
+            change: l'entrée ; son annonce a été authentifiée.
+
+        Returns:
+            Vrai si elle est appliquée, ou l'était déjà ; faux s'il faut regarder la base.
+        """
+        at = self._at
+        if at is None or self._is_lost or before.log_id != at.log_id:
+            return False
+        if change.revision <= at.revision:
+            return True
+        return before == at and change.kind not in BULK_KINDS and self._apply(change, at, None)
+
+    def wake(self) -> None:
+        """Demande de regarder la base sans attendre le prochain tour."""
+        self.woken.set()
+
+    async def moved(self) -> None:
+        """Attend que les mémoires avancent."""
+        future = asyncio.get_running_loop().create_future()
+        self._awaiting.add(future)
+        try:
+            await future
+        finally:
+            self._awaiting.discard(future)
+
+    def _committed(self, change: Change, install: Callable[[], None] | None) -> None:
+        """Applique une entrée que ce processus vient de valider, et l'annonce."""
+        before = self._at
+        self._advance([change], install)
+        if before is not None and self._at is not None and self._at.change_id == change.change_id:
+            for listener in self._listeners:
+                listener(before, change)
+
+    def _tell(self) -> None:
+        """Réveille qui attend une révision."""
+        for future in self._awaiting:
+            if not future.done():
+                future.set_result(None)
 
     async def _read(self, transaction: Transaction, known: Position | None) -> _News:
         """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène."""
         head = transaction.head or await self._log.head(transaction)
+        self._seen_revision = head.revision
         changes = await self._missing(transaction, head, known)
         return await self._read_all(transaction, head) if changes is None else _News(changes)
 
@@ -284,6 +350,7 @@ class Replica:
                 memory.install(state)
             self._at, self._policy_revision, self._is_lost = news.position, news.policy_revision, False
             self._seen_at = time.monotonic()
+            self._tell()
             logger.info("replica_loaded: revision=%d", news.position.revision)
 
     def _advance(self, changes: Sequence[Change], install: Callable[[], None] | None = None) -> None:
@@ -308,4 +375,5 @@ class Replica:
         self._at = Position(at.log_id, change.revision, change.change_id)
         if change.kind in POLICY_KINDS:
             self._policy_revision = change.revision
+        self._tell()
         return True

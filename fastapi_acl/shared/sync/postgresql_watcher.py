@@ -1,0 +1,102 @@
+"""Annonces par LISTEN et NOTIFY de PostgreSQL : pour qui n'a pas de Redis, par la base qu'il a déjà.
+
+Deux connexions par processus, hors de la réserve. Un guetteur ne traverse pas un PgBouncer en mode « transaction », où
+LISTEN se perd : les processus ne se suivent alors que par leurs regards sur la base.
+
+Source : https://www.postgresql.org/docs/current/sql-notify.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, final
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from fastapi_acl.shared.sync.watcher import CHANNEL, HEARTBEAT_SECONDS, WatcherError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CONNECT_TIMEOUT_SECONDS: Final = 1.0
+PUBLISH_TIMEOUT_SECONDS: Final = 0.3
+MAX_BYTES: Final = 7_900
+"""PostgreSQL refuse un message de 8 000 octets."""
+
+_FAULTS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncio.TimeoutError)
+
+
+@final
+class PostgreSQLTransport:
+    """Porte les annonces par LISTEN et NOTIFY."""
+
+    name = "postgresql"
+    max_bytes = MAX_BYTES
+
+    def __init__(self, uri: str) -> None:
+        """Retient l'adresse ; aucune connexion n'est ouverte avant le premier usage.
+
+        Args:
+            uri: adresse de la base, telle que la configuration la donne.
+        """
+        self._uri = make_url(uri).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._publisher: asyncpg.Connection | None = None
+
+    async def publish(self, message: bytes) -> None:
+        """Envoie un message, par une connexion gardée."""
+        try:
+            if self._publisher is None or self._publisher.is_closed():
+                self._publisher = await self._connect()
+            notify = "SELECT pg_notify($1, $2)"
+            await self._publisher.execute(notify, CHANNEL, message.decode(), timeout=PUBLISH_TIMEOUT_SECONDS)
+        except _FAULTS as error:
+            await self.close()
+            raise WatcherError(type(error).__name__) from error
+
+    @asynccontextmanager
+    async def subscribed(self) -> AsyncIterator[AsyncIterator[bytes]]:
+        """S'abonne par une connexion à elle seule."""
+        arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        try:
+            connection = await self._connect()
+        except _FAULTS as error:
+            raise WatcherError(type(error).__name__) from error
+        try:
+            await connection.add_listener(CHANNEL, lambda *said: arrived.put_nowait(said[3].encode()))
+            yield _messages(connection, arrived)
+        except _FAULTS as error:
+            raise WatcherError(type(error).__name__) from error
+        finally:
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Lâche la connexion qui sert à envoyer."""
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            publisher.terminate()
+
+    async def _connect(self) -> Any:  # noqa: ANN401 - asyncpg n'est pas typé
+        """Ouvre une connexion."""
+        return await asyncpg.connect(
+            self._uri, timeout=CONNECT_TIMEOUT_SECONDS, server_settings={"application_name": "fastapi_acl watcher"}
+        )
+
+
+async def _messages(connection: Any, arrived: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:  # noqa: ANN401 - idem
+    """Rend les messages qui arrivent ; dans le silence, s'assure que la connexion vit."""
+    while True:
+        message = await _next(arrived)
+        if message is not None:
+            yield message
+        else:
+            await connection.execute("SELECT 1", timeout=HEARTBEAT_SECONDS)
+
+
+async def _next(arrived: asyncio.Queue[bytes]) -> bytes | None:
+    """Rend le message suivant ; None dans le silence."""
+    try:
+        return await asyncio.wait_for(arrived.get(), HEARTBEAT_SECONDS)
+    except asyncio.TimeoutError:
+        return None

@@ -1,0 +1,149 @@
+"""La santé d'un processus, et la révision que ses écritures annoncent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_acl.shared.sync.revocations import Revocations
+from tests.support import byhand
+from tests.support.app import Client, protected
+from tests.support.servers import free_port
+
+HEALTH = "/api/v1/acl/health"
+
+
+async def test_a_healthy_process_says_where_it_is(tmp_path: Path) -> None:
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db") as client:
+        answer = await client.get(HEALTH)
+
+        body = answer.json()
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        assert body.pop("lag_seconds") < 5
+        assert body == {
+            "status": "ok",
+            "revision": client.manager.revision,
+            "database_revision": client.manager.revision,
+            "watcher": "none",
+            "cache": "none",
+            "quarantined_rows": 0,
+        }
+
+
+async def test_a_process_without_its_base_is_unavailable_and_says_no_address() -> None:
+    uri = f"postgresql://acl:tres-secret@127.0.0.1:{free_port()}/acl"
+    async with protected(database_type="postgresql", postgresql_uri=uri) as client:
+        answer = await client.get(HEALTH)
+
+        assert answer.status_code == 503
+        assert answer.json()["status"] == "unavailable"
+        assert (answer.json()["revision"], answer.json()["lag_seconds"]) == (-1, None)
+        assert "secret" not in answer.text
+        assert "127.0.0.1" not in answer.text
+
+
+async def test_a_row_that_cannot_be_read_is_counted_and_not_shown(tmp_path: Path) -> None:
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db") as client:
+        await byhand.write_row(client.manager._parts.storage, "p", ["sans préfixe", "secret", "read", "allow"])
+        await client.manager.get_policy_store().reload()
+
+        answer = await client.get(HEALTH)
+
+        assert (answer.status_code, answer.json()["status"], answer.json()["quarantined_rows"]) == (200, "degraded", 1)
+        assert "secret" not in answer.text
+
+
+async def test_a_process_that_waits_for_its_watcher_is_degraded(tmp_path: Path) -> None:
+    uri = f"redis://127.0.0.1:{free_port()}/0"
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", redis_url=uri) as client:
+        answer = await client.get(HEALTH)
+
+        assert (answer.status_code, answer.json()["status"], answer.json()["watcher"]) == (
+            200,
+            "degraded",
+            "connecting",
+        )
+
+
+async def test_every_write_says_the_revision_it_made(tmp_path: Path) -> None:
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db") as client:
+        admin, someone = await client.admin(), await client.newcomer("ada")
+        manager: Any = client.manager
+
+        added = await admin.add_rules(("p", "role:r", "document", "read", "allow"))
+        assert int(added.headers["x-acl-revision"]) == added.json()["revision"] == manager.revision
+
+        gone = await admin.put(f"/api/v1/admin/auth/users/{someone.id}/deactivate")
+        assert gone.status_code < 300
+        assert int(gone.headers["x-acl-revision"]) == added.json()["revision"] + 1
+        revocations: Revocations = manager._parts.replica._memories[1]
+        assert revocations.refuses(user_id=someone.id, session_id="", session_version=0)
+        assert "x-acl-revision" not in (await admin.get("/api/v1/admin/permissions/rules")).headers
+
+
+@asynccontextmanager
+async def two_replicas(tmp_path: Path) -> AsyncIterator[tuple[Client, Client]]:
+    """Deux répliques d'une application, qui ne regardent pas d'elles-mêmes la base."""
+    settings: dict[str, Any] = {"sqlite_uri": f"sqlite:///{tmp_path}/a.db", "policy_poll_seconds": 60}
+    async with protected(**settings) as first, protected(**settings) as second:
+        yield first, second
+
+
+def exigent(revision: object) -> dict[str, dict[str, str]]:
+    return {"headers": {"X-ACL-Min-Revision": str(revision)}}
+
+
+async def test_a_replica_answers_only_once_it_has_the_revision_asked_for(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path) as (first, second):
+        admin, ada = await first.admin(), await first.newcomer("ada")
+        there = Client(second.http, second.manager, ada.token)
+        await admin.add_rules(("p", f"user:{ada.id}", "document", "read", "allow"))
+        written = (await admin.add_rules(("p", "role:r", "document", "read", "allow"))).headers["x-acl-revision"]
+
+        assert (await there.get("/documents")).status_code == 403
+        assert (await there.get("/documents", **exigent(written))).status_code == 200
+        assert (await there.get("/documents")).status_code == 200
+
+        gone = await admin.remove_rules(("p", f"user:{ada.id}", "document", "read", "allow"))
+        answer = await there.get("/documents", **exigent(gone.headers["x-acl-revision"]))
+        assert answer.status_code == 403
+
+
+async def test_a_caller_revoked_by_that_revision_is_refused(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path) as (first, second):
+        admin, ada = await first.admin(), await first.newcomer("ada")
+        there = Client(second.http, second.manager, ada.token)
+        assert (await there.get("/api/v1/auth/me")).status_code == 200
+        gone = await admin.put(f"/api/v1/admin/auth/users/{ada.id}/deactivate")
+
+        answer = await there.get("/documents", **exigent(gone.headers["x-acl-revision"]))
+
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+
+
+async def test_a_revision_that_does_not_come_is_refused_in_time(tmp_path: Path) -> None:
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", revision_wait_ms=100) as client:
+        admin = await client.admin()
+
+        answer = await admin.get("/api/v1/admin/permissions/rules", **exigent(10**15 - 1))
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "revision_not_reached")
+        assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "0x10", " ", "1" * 16, "\u0661", "un"])
+async def test_a_revision_that_is_no_number_is_named(tmp_path: Path, text: str) -> None:
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db") as client:
+        admin = await client.admin()
+        headers = {"X-ACL-Min-Revision": text.encode()}
+
+        answer = await admin.get("/api/v1/admin/permissions/rules", headers=headers)
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_min_revision")
+        stranger = await client.get("/documents", headers=headers)
+        assert stranger.status_code == 401
