@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from tests.bench import changes, decisions, models, page, processes, storage
+from tests.bench import changes, decisions, guarded, models, page, processes, storage
 from tests.bench.timing import QUICK, Row, Scale
 
 
@@ -75,6 +75,14 @@ GROUPS = {
         "service ; un changement va de l'appel à la mémoire, transaction et journal compris. pycasbin écrit dans sa\n"
         "propre table, sans transaction, sans journal et sans vérifier ; il charge la nôtre.",
         storage.postgresql,
+    ),
+    "guarded": Group(
+        "Une route gardée",
+        "`Depends(require(…))` sur le modèle par défaut, à côté d'une route libre, chacune dans une application\n"
+        "protégée ; à tour de rôle, d'abord sans réseau, puis par huit connexions à un uvicorn d'un seul processus.\n"
+        "Chaque pair est mesuré de même, sur ses propres routes. Un jeton n'a sa signature vérifiée qu'à sa première\n"
+        "présentation ; son échéance et sa révocation, à chaque requête.",
+        guarded.routes,
     ),
     "loop": Group(
         "Ce que le chargement retient de la boucle d'événements",

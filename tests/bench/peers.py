@@ -184,7 +184,7 @@ def _why(name: str) -> str:
 def versions() -> dict[str, str]:
     """Rend les versions de ce qui est mesuré et de ce dont cela dépend."""
     names = ("fastapi-acl", "pycasbin", "simpleeval", "casbin-async-sqlalchemy-adapter", "sqlalchemy", "aiosqlite")
-    return {name: _version(name) for name in (*names, "oso", "cedarpy")}
+    return {name: _version(name) for name in (*names, "fastapi", "uvicorn", "oso", "cedarpy")}
 
 
 def _version(name: str) -> str:
