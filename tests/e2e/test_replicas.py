@@ -1,0 +1,228 @@
+"""Quatre vrais processus, un vrai PostgreSQL, un vrai Redis, et des pannes : ce qui est retiré l'est partout.
+
+Un retrait dit sa révision : qui l'exige n'est jamais servi par un processus en retard, et sans rien exiger, chacun le
+sait en une seconde, que Redis soit là ou non. Le témoin, sans regards ni guetteur, montre que l'essai voit un retard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.storage.conftest import FULL
+from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD
+from tests.support.proxy import FaultProxy, before
+from tests.support.replicas import ServedReplica, replicas
+from tests.support.servers import PostgreSQLServer, RedisServer
+
+pytestmark = pytest.mark.slow
+
+PROCESSES = 4
+REVOKES = 1_000 if FULL else 25
+API = "/api/v1"
+BOUND_SECONDS = 1.0
+"""Temps au bout duquel un retrait tient partout, Redis absent."""
+
+MARGIN_SECONDS = 1.0
+"""Ce qu'une machine d'essai chargée peut y ajouter."""
+
+
+@dataclass
+class Stage:
+    """Des processus, un administrateur, et un compte à qui l'on donne et retire.
+
+    Attributes:
+        delays: secondes qu'il a fallu à chaque retrait pour tenir partout.
+    """
+
+    replicas: list[ServedReplica]
+    admin: dict[str, str] = field(default_factory=dict)
+    ada: dict[str, str] = field(default_factory=dict)
+    rule: dict[str, Any] = field(default_factory=dict)
+    delays: list[float] = field(default_factory=list)
+
+    async def open(self) -> None:
+        """Ouvre les sessions."""
+        http = self.replicas[0].http
+        body = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
+        assert (await http.post(f"{API}/auth/register", json=body)).status_code == 201
+        self.admin = await self._session(ADMIN, ADMIN_PASSWORD)
+        self.ada = await self._session("ada", PASSWORD)
+        me = (await http.get(f"{API}/auth/me", headers=self.ada)).json()["id"]
+        self.rule = {"rules": [{"ptype": "p", "values": [f"user:{me}", "document", "read", "allow"]}]}
+
+    async def _session(self, username: str, password: str) -> dict[str, str]:
+        body = {"username": username, "password": password}
+        answer = await self.replicas[0].http.post(f"{API}/auth/login", json=body)
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+    async def change(self, one: ServedReplica, method: str) -> str:
+        """Donne ou retire la permission par un processus, et rend la révision ; refait tant que la base est absente."""
+        path = f"{API}/admin/permissions/rules"
+        while True:
+            answer = await one.http.request(method, path, json=self.rule, headers=self.admin)
+            if answer.status_code in {200, 201}:
+                return answer.headers["x-acl-revision"]
+            if answer.status_code in {404, 409}:  # fait, mais la réponse s'est perdue
+                health = await one.http.get(f"{API}/acl/health")
+                return str(health.json()["revision"])
+            assert answer.status_code == 503, answer.text
+            await asyncio.sleep(0.05)
+
+    async def allows(self, one: ServedReplica, revision: str | None = None) -> bool | None:
+        """Dit ce qu'un processus répond ; None s'il ne se prononce pas."""
+        headers = self.ada | ({"X-ACL-Min-Revision": revision} if revision is not None else {})
+        status = (await one.http.get("/documents", headers=headers)).status_code
+        assert status in {200, 403, 503}, status
+        return None if status == 503 else status == 200
+
+    async def grant(self, one: ServedReplica) -> None:
+        """Donne, et attend que tous le sachent."""
+        await self.change(one, "POST")
+        for other in self.replicas:
+            await until(lambda other=other: self.allows(other), 10)  # type: ignore[misc]
+
+    async def revoke(self, one: ServedReplica) -> None:
+        """Retire ; qui exige la révision n'est jamais servi à tort, et tous le savent bientôt."""
+        revision = await self.change(one, "DELETE")
+        started = time.monotonic()
+        assert await self.allows(one) is not True
+        answers = await asyncio.gather(*(self.allows(other, revision) for other in self.replicas))
+        assert True not in answers
+        for other in self.replicas:
+            await until(lambda other=other: self.refuses(other), BOUND_SECONDS + MARGIN_SECONDS)  # type: ignore[misc]
+        self.delays.append(time.monotonic() - started)
+
+    async def refuses(self, one: ServedReplica) -> bool:
+        return await self.allows(one) is not True
+
+    async def many(self, count: int) -> None:
+        """Donne et retire, chaque fois par un autre processus."""
+        rng = random.Random(count)
+        for _ in range(count):
+            await self.grant(rng.choice(self.replicas))
+            await self.revoke(rng.choice(self.replicas))
+
+
+async def until(condition: Callable[[], Awaitable[bool | None]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+def settings(uri: str, redis: str | None, **others: Any) -> dict[str, Any]:
+    chosen = {"database_type": "postgresql", "postgresql_uri": uri, **others}
+    return chosen | ({"redis_url": redis} if redis is not None else {"watcher": "none"})
+
+
+@pytest.fixture
+async def stage(postgresql_uri: str, own_redis: RedisServer) -> AsyncIterator[Stage]:
+    async with replicas(*[settings(postgresql_uri, own_redis.uri())] * PROCESSES) as started:
+        made = Stage(started)
+        await made.open()
+        yield made
+
+
+async def test_a_revoke_holds_everywhere_at_once_while_redis_is_there(stage: Stage) -> None:
+    await stage.many(REVOKES)
+
+    assert sorted(stage.delays)[len(stage.delays) // 2] < 0.2
+
+
+async def test_a_revoke_holds_everywhere_whatever_happens_to_redis(stage: Stage, own_redis: RedisServer) -> None:
+    await asyncio.to_thread(own_redis.stop, signal.SIGKILL)
+    await stage.many(REVOKES // 4)
+
+    for _ in range(20 if FULL else 2):
+        await asyncio.to_thread(own_redis.start)
+        await stage.many(1)
+        await asyncio.to_thread(own_redis.stop, signal.SIGKILL)
+        await stage.many(1)
+
+    await asyncio.to_thread(own_redis.start)
+    for one in stage.replicas:
+        await asyncio.wait_for(one.ready(), 15)
+    await stage.many(2)
+
+
+async def test_a_frozen_redis_holds_nothing_back(stage: Stage, own_redis: RedisServer) -> None:
+    own_redis.freeze()
+    try:
+        await stage.many(REVOKES // 4)
+    finally:
+        own_redis.thaw()
+    await stage.many(2)
+
+
+async def test_a_process_cut_from_redis_without_a_word_keeps_up(postgresql_uri: str, own_redis: RedisServer) -> None:
+    async with before(own_redis.uri()) as (uri, proxy):
+        chosen = [settings(postgresql_uri, own_redis.uri())] * 3 + [settings(postgresql_uri, uri)]
+        async with replicas(*chosen) as started:
+            stage = Stage(started)
+            await stage.open()
+            proxy.stalls = True
+            await stage.many(REVOKES // 4)
+            await heal(proxy)
+            await asyncio.wait_for(started[-1].ready(), 20)
+            await stage.many(2)
+
+
+async def heal(proxy: FaultProxy) -> None:
+    proxy.heal()
+    proxy.reset()
+
+
+@pytest.mark.parametrize("watcher", ["redis", "none"])
+async def test_a_base_restarted_under_load_rouses_no_wrong_answer(
+    own_postgresql: PostgreSQLServer, own_redis: RedisServer, watcher: str
+) -> None:
+    redis = own_redis.uri() if watcher == "redis" else None
+    async with replicas(*[settings(own_postgresql.uri(), redis)] * PROCESSES) as started:
+        stage = Stage(started)
+        await stage.open()
+        for _ in range(5 if FULL else 1):
+            writing = asyncio.create_task(stage.many(4))
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(own_postgresql.stop, signal.SIGQUIT)
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(own_postgresql.start)
+            await writing
+
+
+async def test_without_looks_or_watcher_the_delay_is_seen(postgresql_uri: str) -> None:
+    async with replicas(*[settings(postgresql_uri, None, policy_poll_seconds=60)] * 2) as started:
+        stage = Stage(started)
+        await stage.open()
+        await stage.change(started[0], "POST")
+
+        await asyncio.sleep(BOUND_SECONDS + MARGIN_SECONDS)
+
+        assert await stage.allows(started[0]) is True
+        assert await stage.allows(started[1]) is False
+
+
+async def test_a_process_told_to_stop_leaves_nothing_behind(postgresql_uri: str, own_redis: RedisServer) -> None:
+    async with replicas(*[settings(postgresql_uri, own_redis.uri())] * 2) as started:
+        stage = Stage(started)
+        await stage.open()
+        await stage.many(2)
+
+        assert {await one.stop() for one in started} <= {0, -signal.SIGTERM}
+
+    connection = await asyncpg.connect(postgresql_uri)
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    await until(lambda: _none(connection, query), 5)
+    await connection.close()
+
+
+async def _none(connection: asyncpg.Connection, query: str) -> bool:
+    return not await connection.fetchval(query)
