@@ -33,7 +33,8 @@ Dependency = Callable[..., Any]
 
 SCHEME_NAME: Final = "fastapi-acl"
 
-MIN_REVISION_HEADER: Final = "x-acl-min-revision"
+AUTHORIZATION_HEADER: Final = b"authorization"
+MIN_REVISION_HEADER: Final = b"x-acl-min-revision"
 MAX_DIGITS: Final = 15
 
 PRINCIPAL_KEY: Final = "fastapi_acl.principal"
@@ -90,7 +91,7 @@ async def _identify(manager: AccessControl, connection: HTTPConnection) -> Princ
     identifier, principal = connection.scope.get(PRINCIPAL_KEY, (None, None))
     if identifier is not manager:
         principal = await _authenticated(manager, connection)
-        wanted = connection.headers.get(MIN_REVISION_HEADER)
+        wanted = _header(connection, MIN_REVISION_HEADER)
         if wanted is not None:
             await manager.reach(_revision(wanted), principal.id)
             principal = await _authenticated(manager, connection)  # cette révision a pu révoquer l'appelant
@@ -125,8 +126,16 @@ def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:
 
 def bearer_token(connection: HTTPConnection) -> str | None:
     """Lit le jeton porteur de l'en-tête `Authorization` (RFC 6750, 2.1), jamais de l'adresse ni du corps."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    scheme, _, token = (_header(connection, AUTHORIZATION_HEADER) or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _header(connection: HTTPConnection, name: bytes) -> str | None:
+    """Lit un en-tête sans passer par ceux de Starlette, qui en lèvent une exception quand il manque."""
+    for found, value in connection.scope["headers"]:
+        if found == name:
+            return cast("bytes", value).decode("latin-1")
+    return None
 
 
 def is_local(connection: HTTPConnection) -> bool:
