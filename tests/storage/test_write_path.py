@@ -6,10 +6,12 @@ import asyncio
 import io
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from itertools import count, product
 from typing import Any, NamedTuple
 
 import pytest
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from fastapi_acl.composition import Composition
 from fastapi_acl.engine.enforcer import PolicyEnforcer
@@ -27,7 +29,7 @@ from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.engine.reference import Meaning
-from tests.storage.conftest import FULL, Base, agreed, write_row
+from tests.storage.conftest import FULL, SERVERS, Base, agreed, write_row
 
 Call = Callable[[PolicyEnforcer], Awaitable[Any]]
 
@@ -686,3 +688,18 @@ async def test_the_calls_of_domains_change_exactly_what_they_say(base: Base) -> 
     for one in (process, twin):
         assert not one.enforcer.enforce("user:ada", "ici", "doc", "read")
         assert one.enforcer.enforce("user:ada", "là", "doc", "read")
+
+
+@pytest.mark.parametrize("designated", [kind for kind in SERVERS if kind != "mongodb"], indirect=True)
+async def test_an_exhausted_pool_does_not_stop_who_follows_the_log(base: Base) -> None:
+    process, other = await base.process(), await base.process()
+    await other.store.change(PolicyChange(added=(p("role:r", "doc", "read", "allow"),)))
+    async with AsyncExitStack() as taken:
+        database: Any = process.database
+        with suppress(SQLAlchemyTimeoutError):
+            while True:
+                await taken.enter_async_context(database.engine.connect())
+
+        await process.replica.refresh()
+
+        assert process.enforcer.enforce("role:r", "doc", "read")

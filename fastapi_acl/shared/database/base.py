@@ -280,6 +280,16 @@ class AmbientDatabase(Database, ABC):
         async with self.begin(Mode.READ) as opened:
             yield opened
 
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[Transaction]:
+        """Ouvre la lecture cohérente de qui suit le journal ; une réserve épuisée ne l'arrête pas."""
+        async with self._joined_or(Mode.READ, self.begin_look) as opened:
+            yield opened
+
+    def begin_look(self) -> AbstractAsyncContextManager[Transaction]:
+        """Ouvre cette lecture, à part s'il le faut."""
+        return self.begin(Mode.READ)
+
     def require_alone(self) -> None:
         """Refuse ce qui change toute la mémoire, ou publie en plusieurs fois, dans une transaction ambiante.
 
@@ -290,14 +300,16 @@ class AmbientDatabase(Database, ABC):
             raise TransactionNestedError
 
     @asynccontextmanager
-    async def _joined_or(self, mode: Mode) -> AsyncIterator[Transaction]:
+    async def _joined_or(
+        self, mode: Mode, begin: Callable[[], AbstractAsyncContextManager[Transaction]] | None = None
+    ) -> AsyncIterator[Transaction]:
         """Se joint à la transaction ambiante, ou en ouvre une à laquelle les dépôts se joignent d'eux-mêmes."""
         ambient = self.joined()
         if ambient is not None:
             with ambient.unbroken():
                 yield ambient
             return
-        async with self.begin(mode) as opened:
+        async with begin() if begin is not None else self.begin(mode) as opened:
             token = self._ambient.set(opened)
             try:
                 yield opened

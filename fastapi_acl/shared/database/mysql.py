@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomysql import connection as driver  # type: ignore[import-untyped]
@@ -10,7 +11,13 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS, SQLDatabase
+from fastapi_acl.shared.database.sql import (
+    CONNECT_TIMEOUT_SECONDS,
+    LOCK_TIMEOUT_SECONDS,
+    LOOK_POOL,
+    LOOK_TIMEOUT_SECONDS,
+    SQLDatabase,
+)
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -55,17 +62,19 @@ class MySQLDatabase(SQLDatabase):
     Source : https://dev.mysql.com/doc/refman/8.0/en/locking-functions.html
     """
 
-    def create_engine(self) -> AsyncEngine:
+    def create_engine(self, *, looks: bool = False) -> AsyncEngine:
         """Fait le moteur et sa réserve ; une session lit ce qui est validé, sauf à demander un instant unique."""
         url = make_url(self._uri)
         arguments = {"charset": "utf8mb4", "connect_timeout": CONNECT_TIMEOUT_SECONDS, "init_command": SESSION}
+        connect = partial(_connect, LOOK_TIMEOUT_SECONDS if looks else COMMAND_TIMEOUT_SECONDS)
         engine = create_async_engine(
             url.set(drivername="mysql+aiomysql").difference_update_query(TLS_OPTIONS),
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
             pool_timeout=CONNECT_TIMEOUT_SECONDS,
+            **(LOOK_POOL if looks else {}),
             hide_parameters=True,
-            connect_args={**arguments, "ssl": _tls(url), "async_creator_fn": _connect},
+            connect_args={**arguments, "ssl": _tls(url), "async_creator_fn": connect},
         )
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
@@ -176,7 +185,7 @@ class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pa
             self._alarm = None
 
 
-async def _connect(**parameters: Any) -> _Connection:  # noqa: ANN401 - paramètres d'aiomysql
+async def _connect(patience: float, **parameters: Any) -> _Connection:  # noqa: ANN401 - paramètres d'aiomysql
     """Ouvre une connexion ; aiomysql n'a pas d'entrée publique pour une sous-classe, et tait la cause d'un échec.
 
     Raises:
@@ -188,7 +197,7 @@ async def _connect(**parameters: Any) -> _Connection:  # noqa: ANN401 - paramèt
     except driver.OperationalError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise driver.OperationalError(error.args[0], f"{error.args[1]}{cause}") from error
-    connection.be_patient(COMMAND_TIMEOUT_SECONDS)
+    connection.be_patient(patience)
     return connection
 
 

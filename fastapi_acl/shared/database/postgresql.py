@@ -10,7 +10,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, LOCK_TIMEOUT_SECONDS, SQLDatabase
+from fastapi_acl.shared.database.sql import (
+    CONNECT_TIMEOUT_SECONDS,
+    LOCK_TIMEOUT_SECONDS,
+    LOOK_POOL,
+    LOOK_TIMEOUT_SECONDS,
+    SQLDatabase,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -79,16 +85,18 @@ class PostgreSQLDatabase(SQLDatabase):
     Source : https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
     """
 
-    def create_engine(self) -> AsyncEngine:
+    def create_engine(self, *, looks: bool = False) -> AsyncEngine:
         """Fait le moteur et sa réserve."""
         url = make_url(self._uri)
-        arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": COMMAND_TIMEOUT_SECONDS}
+        patience = LOOK_TIMEOUT_SECONDS if looks else COMMAND_TIMEOUT_SECONDS
+        arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": patience}
         if "sslmode" in url.query:  # le nom de libpq ; asyncpg l'appelle ssl
             arguments["ssl"] = url.query["sslmode"]
         return create_async_engine(
             url.set(drivername="postgresql+asyncpg").difference_update_query(["sslmode"]),
             pool_pre_ping=True,
             pool_timeout=CONNECT_TIMEOUT_SECONDS,
+            **(LOOK_POOL if looks else {}),
             hide_parameters=True,
             connect_args={**arguments, "server_settings": {"lock_timeout": str(LOCK_TIMEOUT_SECONDS * 1_000)}},
         )

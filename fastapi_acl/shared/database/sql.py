@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
@@ -21,6 +21,7 @@ from fastapi_acl.shared.sync.changes import Head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection
@@ -36,6 +37,12 @@ LOCK_TIMEOUT_SECONDS: Final = 2
 QUERY_FAULTS: Final = (IntegrityError, DataError, NotSupportedError)
 """Erreurs qui tiennent à la requête, et non à l'état de la base : les dépôts les traitent, ou c'est un défaut."""
 
+LOOK_TIMEOUT_SECONDS: Final = 1.0
+"""Temps laissé à chaque réponse à qui suit le journal."""
+
+LOOK_POOL: Final[dict[str, Any]] = {"pool_size": 1, "max_overflow": 0}
+"""Réserve de qui suit le journal."""
+
 CONFLICTS: Final = frozenset({"40001", "40P01", "1213"})
 """Codes d'une transaction que la base a annulée parce qu'une autre l'a croisée (PostgreSQL, MySQL)."""
 
@@ -49,6 +56,9 @@ class SQLDatabase(AmbientDatabase):
     une transaction à elle seule.
     """
 
+    has_look_engine: ClassVar[bool] = True
+    """Vrai si qui suit le journal a une connexion à lui ; sans réserve à épuiser, il n'en a pas besoin."""
+
     def __init__(self, uri: str, *, auto_migrate: bool = True) -> None:
         """Retient l'adresse ; aucune connexion n'est ouverte avant le premier usage.
 
@@ -60,10 +70,15 @@ class SQLDatabase(AmbientDatabase):
         self._uri = uri
         self._auto_migrate = auto_migrate
         self._engine: AsyncEngine | None = None
+        self._look_engine: AsyncEngine | None = None
 
     @abstractmethod
-    def create_engine(self) -> AsyncEngine:
-        """Fait le moteur SQLAlchemy, délais compris."""
+    def create_engine(self, *, looks: bool = False) -> AsyncEngine:
+        """Fait le moteur SQLAlchemy, délais compris.
+
+        Args:
+            looks: vrai pour qui suit le journal : une connexion à lui seul, et des délais courts.
+        """
 
     @abstractmethod
     def take_migration_lock(self, connection: Connection) -> None:
@@ -98,11 +113,21 @@ class SQLDatabase(AmbientDatabase):
             with opened.unfinished():  # après une erreur, PostgreSQL ne valide plus rien, et ne le dit pas
                 yield opened.connection
 
-    @asynccontextmanager
-    async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:
+    def begin(self, mode: Mode) -> AbstractAsyncContextManager[Transaction]:
         """Ouvre une session et sa transaction, annulée à la sortie si elle n'a pas été validée."""
+        return self._begin(mode, self.engine)
+
+    def begin_look(self) -> AbstractAsyncContextManager[Transaction]:
+        """Ouvre la lecture de qui suit le journal, sur une connexion hors de la réserve."""
+        if self._look_engine is None:
+            self._look_engine = self.create_engine(looks=True) if self.has_look_engine else self.engine
+        return self._begin(Mode.READ, self._look_engine)
+
+    @asynccontextmanager
+    async def _begin(self, mode: Mode, engine: AsyncEngine) -> AsyncIterator[Transaction]:
+        """Ouvre une session et sa transaction."""
         options = self.snapshot_options() if mode is Mode.READ else self.write_options()
-        async with self._translated(), AsyncSession(self.engine, expire_on_commit=False, autoflush=False) as session:
+        async with self._translated(), AsyncSession(engine, expire_on_commit=False, autoflush=False) as session:
             # À demi ouverte, personne ne fermerait la connexion : l'ouverture va à son terme.
             await to_the_end(session.connection(execution_options=dict(options)))
             transaction = Transaction(connection=session)
@@ -138,15 +163,19 @@ class SQLDatabase(AmbientDatabase):
 
     async def close(self) -> None:
         """Ferme la réserve ; le prochain usage en ouvrirait une autre."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
+        for engine in self._forgotten():
             await engine.dispose()
 
     def abandon(self) -> None:
         """Oublie la réserve sans fermer ses connexions, que leur boucle ne peut plus servir."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
+        for engine in self._forgotten():
             engine.sync_engine.dispose(close=False)
+
+    def _forgotten(self) -> set[AsyncEngine]:
+        """Rend les moteurs ouverts, que plus rien ne retient."""
+        engines = {engine for engine in (self._engine, self._look_engine) if engine is not None}
+        self._engine = self._look_engine = None
+        return engines
 
     async def read_head(self, transaction: Transaction) -> Head:
         """Rend la tête du journal."""

@@ -32,7 +32,9 @@ class SQLiteDatabase(SQLDatabase):
     Source : https://www.sqlite.org/lang_transaction.html
     """
 
-    def create_engine(self) -> AsyncEngine:
+    has_look_engine = False
+
+    def create_engine(self, *, looks: bool = False) -> AsyncEngine:  # noqa: ARG002 - un fichier n'a pas de réserve
         """Fait le moteur ; une connexion par session pour un fichier, une seule, partagée, en mémoire."""
         _quiet_driver()
         url = make_url(self._uri).set(drivername="sqlite+aiosqlite")

@@ -154,7 +154,7 @@ class Replica:
         self._database.require_alone()
         async with self._refreshing:  # deux lectures de tout n'apprendraient rien de plus qu'une
             started, known = time.monotonic(), self._at
-            async with self._database.snapshot() as transaction:
+            async with self._database.looking() as transaction:
                 news = await self._read(transaction, known)
             self._install(news)
             self._seen_at = started
