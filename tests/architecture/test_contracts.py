@@ -92,7 +92,7 @@ def test_each_module_that_may_not_import_a_driver_is_under_a_contract() -> None:
     tops = {path.stem for path in (ROOT / "fastapi_acl").iterdir() if path.suffix == ".py" or path.is_dir()}
     shared = {f"shared.{path.stem}" for path in (ROOT / "fastapi_acl/shared").iterdir()}
     slices = {folder.parent.name for folder in (ROOT / "fastapi_acl").glob("*/domain")}
-    may = {"engine", "shared", "shared.database", "shared.cache", "shared.sync", *slices}
+    may = {"engine", "shared", "shared.database", "shared.cache", "shared.redis", "shared.sync", *slices}
     others = {f"fastapi_acl.{name}" for name in (tops | shared) - may if not name.endswith(("__init__", "__pycache__"))}
     forbidden = (contract for contract in contracts().values() if contract["type"] == "forbidden")
 

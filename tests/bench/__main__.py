@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from tests.bench import changes, decisions, guarded, models, page, processes, storage
+from tests.bench import changes, decisions, guarded, models, page, processes, spread, storage
 from tests.bench.timing import QUICK, Row, Scale
 
 
@@ -83,6 +83,13 @@ GROUPS = {
         "Chaque pair est mesuré de même, sur ses propres routes. Un jeton n'a sa signature vérifiée qu'à sa première\n"
         "présentation ; son échéance et sa révocation, à chaque requête.",
         guarded.routes,
+    ),
+    "spread": Group(
+        "D'un processus aux autres",
+        "Seize processus suivent une base PostgreSQL ; un autre y ajoute une règle, et tous doivent l’avoir en\n"
+        "vigueur. Le temps part du retour de l'écriture. La taille de la politique ne doit rien y changer : le pair\n"
+        "est la même mesure à 1 100 règles.",
+        spread.spread,
     ),
     "loop": Group(
         "Ce que le chargement retient de la boucle d'événements",
