@@ -99,10 +99,10 @@ async def _identify(manager: AccessControl, connection: HTTPConnection) -> Princ
     return cast("Principal", principal)
 
 
-async def _authenticated(manager: AccessControl, connection: HTTPConnection) -> Principal:
+def _authenticated(manager: AccessControl, connection: HTTPConnection) -> Awaitable[Principal]:
     """Fait du jeton une identité."""
     token = bearer_token(connection)
-    return _developer(manager, connection) if token is None else await manager.authenticator.authenticate(token)
+    return _developer(manager, connection) if token is None else manager.authenticator.authenticate(token)
 
 
 def _revision(text: str) -> int:
@@ -116,7 +116,7 @@ def _revision(text: str) -> int:
     return int(text)
 
 
-def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:
+async def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:
     """Rend l'identité d'une requête sans jeton, que seul le mode de développement admet."""
     principal = manager.development_principal() if is_local(connection) else None
     if principal is None:
@@ -251,35 +251,38 @@ class Require(BearerGuard):
                 pas répondre.
         """
         try:
-            manager = await ready_access_control(connection)
+            manager = access_control(connection)
+            await manager.ready()
             caller = await _caller(manager, connection) if principal is None else principal
             place = expanded(self.domain, connection) if isinstance(self.domain, str) else domain
-            answers = (
-                self._decide(template, action, connection, manager.authorizer, caller, loaded, place)
-                for template, action in self._demands
-            )
-            if not (all(answers) if self.mode == "all" else any(answers)):
+            if not self._allows(connection, manager.authorizer, caller, loaded, place):
                 raise PermissionDeniedError
         except ACLException as error:
             raise ProblemException(error) from error
         return caller
 
-    def _decide(  # noqa: PLR0913, PLR0917 - tout ce dont une décision dépend
+    def _allows(
         self,
-        template: str,
-        action: str,
         connection: HTTPConnection,
         authorizer: Authorizer,
         principal: Principal,
         loaded: object,
         domain: str | None,
     ) -> bool:
-        """Décide d'une permission ; sous un modèle de routes, le gabarit et la méthode en tiennent lieu."""
-        resource = expanded(template, connection)
-        if authorizer.decides_on_routes:
-            resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
-        value = resource if loaded is None else AttributedName(resource, with_attributes(loaded))
-        return authorizer.decide(principal, value, action, domain)
+        """Décide des permissions, jusqu'à la réponse qui tranche : le premier accord, ou le premier refus.
+
+        Sous un modèle de routes, le gabarit et la méthode tiennent lieu de permission.
+        """
+        settling = self.mode == "any"
+        for template, declared in self._demands:
+            resource, action = expanded(template, connection), declared
+            if authorizer.decides_on_routes:
+                resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
+            if loaded is not None:
+                resource = AttributedName(resource, with_attributes(loaded))
+            if bool(authorizer.decide(principal, resource, action, domain)) == settling:
+                return settling
+        return not settling
 
 
 @dataclass(frozen=True)
@@ -297,7 +300,8 @@ class RequireRole(BearerGuard):
                 peut pas répondre.
         """
         try:
-            manager = await ready_access_control(connection)
+            manager = access_control(connection)
+            await manager.ready()
             principal = await _caller(manager, connection)
             place = expanded(self.domain, connection) if self.domain is not None else None
             if not manager.authorizer.holds_role(principal, self.role, place):
