@@ -288,6 +288,16 @@ class ACLManager:
             quarantined_rows=rows,
         )
 
+    def counters(self) -> dict[str, int]:
+        """Rend ce que ce processus a compté depuis son démarrage ; voir `fastapi_acl.metrics`."""
+        authorizer, replica = self._parts.authorizer, self._parts.replica
+        return {
+            "allowed": authorizer.allowed,
+            "denied": authorizer.denied,
+            "reloads": replica.reloads,
+            "catch_up_entries": replica.applied,
+        }
+
     def _status(self, *, is_whole: bool) -> Literal["ok", "degraded", "unavailable"]:
         """Résume l'état : ce processus décide-t-il, et en pleine possession de ses moyens ?"""
         replica, config = self._parts.replica, self.config

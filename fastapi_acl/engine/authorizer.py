@@ -67,6 +67,7 @@ class PolicyAuthorizer(Authorizer):
         self._max_staleness = max_staleness
         self._builder = request_builder
         self._schema: PolicySchema = enforcer.schema
+        self._answers = [0, 0]
         self._refuse_unknown_tokens()
 
     @property
@@ -82,7 +83,19 @@ class PolicyAuthorizer(Authorizer):
     def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Dit si l'accès est permis, d'après la politique en service."""
         self._require_fresh()
-        return self._ask(Demand(principal, resource, action, domain))
+        answer = self._ask(Demand(principal, resource, action, domain))
+        self._answers[answer] += 1
+        return answer
+
+    @property
+    def denied(self) -> int:
+        """Nombre de décisions qui ont refusé."""
+        return self._answers[False]
+
+    @property
+    def allowed(self) -> int:
+        """Nombre de décisions qui ont accordé."""
+        return self._answers[True]
 
     def holds_role(self, principal: Principal, role: str, domain: str | None = None) -> bool:
         """Dit si l'appelant tient le rôle, dans le domaine si le modèle en a."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -145,6 +146,15 @@ def create_listener(url: str) -> Redis:
     return client
 
 
+async def close_redis(client: Any) -> None:  # noqa: ANN401 - un client de l'une des trois sortes
+    """Ferme un client, et ceux des sentinelles qu'il interrogeait ; un serveur absent n'y change rien."""
+    pool = getattr(client, "connection_pool", None)
+    sentinels = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
+    for one in (client, *sentinels):
+        with suppress(*REDIS_ERRORS):
+            await one.aclose()
+
+
 def _options(command_timeout: float | None) -> dict[str, Any]:
     """Rend des délais courts, sans reprise cachée : une commande ne dure jamais plus que le sien."""
     return {
@@ -164,7 +174,7 @@ def _many(parts: SplitResult, kind: str, options: dict[str, Any]) -> Redis | Red
     options |= _account(parts) | dict(parse_qsl(parts.query)) | ({"ssl": True} if parts.scheme[:6] == "rediss" else {})
     if kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in hosts]
-        return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=1, **options)
+        return RedisCluster(startup_nodes=nodes, **options)
     service, _, database = parts.path.strip("/").partition("/")
     if kind != "sentinel" or not service:
         raise ValueError(kind)

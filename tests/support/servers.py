@@ -332,15 +332,41 @@ class RedisServer(Server):
 
     name = "Redis"
 
+    def __init__(self, *options: str) -> None:
+        """Prépare un serveur, options de plus comprises."""
+        self._options = options
+        super().__init__()
+
     def find(self) -> None:
         self._server = find("redis-server")
 
     def command(self) -> list[str]:
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "no", "save": ""}
-        return [self._server, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+        return [
+            self._server,
+            *(part for name, value in options.items() for part in (f"--{name}", str(value))),
+            *self._options,
+        ]
 
     def is_ready(self) -> bool:
         return self.listens()
 
     def uri(self, database: Any = 0) -> str:
         return f"redis://127.0.0.1:{self.port}/{database}"
+
+
+class SentinelServer(RedisServer):
+    """Une sentinelle, qui mène au serveur d'un port, sous le nom de « service »."""
+
+    name = "sentinelle de Redis"
+
+    def __init__(self, master: int) -> None:
+        self._master = master
+        super().__init__()
+
+    def prepare(self) -> None:
+        lines = (f"port {self.port}", "bind 127.0.0.1", f"sentinel monitor service 127.0.0.1 {self._master} 1")
+        (self._folder / "sentinel.conf").write_text("\n".join(lines))
+
+    def command(self) -> list[str]:
+        return [self._server, str(self._folder / "sentinel.conf"), "--sentinel"]

@@ -8,7 +8,14 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
-from fastapi_acl.shared.redis import REDIS_ERRORS, Breaker, RedisUnavailableError, create_listener, create_redis
+from fastapi_acl.shared.redis import (
+    REDIS_ERRORS,
+    Breaker,
+    RedisUnavailableError,
+    close_redis,
+    create_listener,
+    create_redis,
+)
 from fastapi_acl.shared.sync.watcher import CHANNEL, HEARTBEAT_SECONDS, WatcherError
 
 if TYPE_CHECKING:
@@ -57,15 +64,13 @@ class RedisTransport:
         finally:
             with suppress(*REDIS_ERRORS):
                 await listener.aclose()
-            with suppress(*REDIS_ERRORS):
-                await client.aclose()
+            await close_redis(client)
 
     async def close(self) -> None:
         """Ferme la connexion qui sert à envoyer."""
         client, self._client = self._client, None
         if client is not None:
-            with suppress(*REDIS_ERRORS):
-                await client.aclose()
+            await close_redis(client)
 
 
 async def _messages(listener: Any) -> AsyncIterator[bytes]:  # noqa: ANN401 - du pilote

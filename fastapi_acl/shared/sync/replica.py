@@ -75,7 +75,13 @@ class _News(NamedTuple):
 
 
 class Replica:
-    """Applique le journal aux mémoires du processus, dans l'ordre et seulement vers l'avant."""
+    """Applique le journal aux mémoires du processus, dans l'ordre et seulement vers l'avant.
+
+    Attributes:
+        woken: posé quand quelqu'un demande de regarder la base sans attendre.
+        reloads: nombre de lectures de toutes les mémoires.
+        applied: nombre d'entrées appliquées une à une.
+    """
 
     def __init__(self, database: AmbientDatabase, log: ChangeLog, memories: Sequence[Memory]) -> None:
         """Retient les mémoires à tenir ; rien n'est chargé avant `refresh`.
@@ -93,6 +99,7 @@ class Replica:
         self._policy_revision = UNLOADED
         self._seen_at = float("-inf")
         self._seen_revision = UNLOADED
+        self.reloads = self.applied = 0
         self._refreshing = asyncio.Lock()
         self._listeners: list[Listener] = []
         self._awaiting: set[asyncio.Future[None]] = set()
@@ -350,6 +357,7 @@ class Replica:
                 memory.install(state)
             self._at, self._policy_revision, self._is_lost = news.position, news.policy_revision, False
             self._seen_at = time.monotonic()
+            self.reloads += 1
             self._tell()
             logger.info("replica_loaded: revision=%d", news.position.revision)
 
@@ -373,6 +381,7 @@ class Replica:
             self._at = None
             return False
         self._at = Position(at.log_id, change.revision, change.change_id)
+        self.applied += 1
         if change.kind in POLICY_KINDS:
             self._policy_revision = change.revision
         self._tell()
