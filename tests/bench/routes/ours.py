@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from uuid import uuid4
 
@@ -31,6 +30,6 @@ def make(folder: Path) -> Routes:
         await manager.get_enforcer().add_policy("role:reader", "document", "read", "allow")
         await manager.get_enforcer().add_role_for_user(f"user:{user}", "role:reader")
         issue = manager.get_token_service().issue_access
-        return bearer(await asyncio.to_thread(issue, user_id=user, session_id=session, session_version=0))
+        return bearer(issue(user_id=user, session_id=session, session_version=0))
 
     return Routes(apps, apps["free"].router.lifespan_context(apps["free"]), headers)
