@@ -76,7 +76,7 @@ def test_an_older_secret_still_counts() -> None:
 @pytest.mark.parametrize("body", [b"", b"7", b"{}", b"[7]", b'[{"before": 3}]', b"\xff", b"[" * 100_000, b"null"])
 def test_a_sealed_message_that_cannot_be_read_is_ignored(body: bytes) -> None:
     sealer = Sealer(["secret"])
-    message = announcements._seal(sealer._keys[0], body) + body
+    message = announcements._seal(sealer._envelope._keys[0], body) + body
 
     assert not sealer.unseal(message)
 

@@ -35,8 +35,8 @@ class Announcement(NamedTuple):
     change: Change
 
 
-class Sealer:
-    """Scelle et descelle des messages (HMAC-SHA256, RFC 2104)."""
+class Envelope:
+    """Ferme et ouvre des messages scellés (HMAC-SHA256, RFC 2104)."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         """Dérive une clé de chaque secret.
@@ -45,6 +45,28 @@ class Sealer:
             secrets: le secret en cours, puis les anciens, dont le sceau vaut encore.
         """
         self._keys = [hmac.digest(secret.encode(), PURPOSE, "sha256") for secret in secrets]
+
+    def close(self, text: str) -> bytes:
+        """Scelle un texte."""
+        body = text.encode()
+        return _seal(self._keys[0], body) + body
+
+    def open(self, message: bytes) -> bytes | None:
+        """Rend le texte d'un message ; None s'il n'est pas authentique."""
+        seal, body = message[:SEAL_BYTES], message[SEAL_BYTES:]
+        return body if sum(hmac.compare_digest(seal, _seal(key, body)) for key in self._keys) else None
+
+
+class Sealer:
+    """Met des annonces en messages, et les en ressort."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        """Prépare l'enveloppe.
+
+        Args:
+            secrets: le secret en cours, puis les anciens, dont le sceau vaut encore.
+        """
+        self._envelope = Envelope(secrets)
 
     def seal(self, announcements: Sequence[Announcement], max_bytes: int) -> Iterator[bytes]:
         """Rend les messages qui portent ces annonces, aussi peu qu'il se peut.
@@ -67,18 +89,15 @@ class Sealer:
 
     def unseal(self, message: bytes) -> list[Announcement] | None:
         """Rend les annonces d'un message ; None s'il n'est pas authentique, ou ne se lit pas."""
-        seal, body = message[:SEAL_BYTES], message[SEAL_BYTES:]
-        if not sum(hmac.compare_digest(seal, _seal(key, body)) for key in self._keys):
-            return None
+        body = self._envelope.open(message)
         try:
-            return [_announcement(one) for one in json.loads(body)]
+            return None if body is None else [_announcement(one) for one in json.loads(body)]
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _sealed(self, texts: Sequence[str]) -> bytes:
         """Fait un message."""
-        body = f"[{','.join(texts)}]".encode()
-        return _seal(self._keys[0], body) + body
+        return self._envelope.close(f"[{','.join(texts)}]")
 
 
 def _seal(key: bytes, body: bytes) -> bytes:
