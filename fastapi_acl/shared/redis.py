@@ -6,6 +6,7 @@ Redis n'est ici que vitesse : ce qui échoue le dit vite, et l'on fait sans.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -129,21 +130,29 @@ def create_redis(url: str, *, command_timeout: float | None = COMMAND_TIMEOUT_SE
         raise ConfigurationError(message) from error
 
 
-def create_listener(url: str) -> Redis:
-    """Fait le client d'une écoute ; dans une grappe, tout nœud entend ce qui se publie sur un autre.
+def create_publisher(url: str, *, command_timeout: float | None = COMMAND_TIMEOUT_SECONDS) -> Redis:
+    """Fait le client d'une publication ou d'une écoute : dans une grappe, celui d'un nœud au hasard, qui parle à tous.
 
     Args:
         url: voir `create_redis`.
+        command_timeout: None pour une écoute.
+
+    Raises:
+        ConfigurationError: voir `create_redis`.
     """
-    parts = urlsplit(url)
-    if parts.scheme.endswith("+cluster"):
-        host, port = _hosts(parts, "cluster")[0]
-        scheme = parts.scheme.partition("+")[0]
-        account = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-        url = f"{scheme}://{account}{host}:{port}"
-    client = create_redis(url, command_timeout=None)
+    client = create_redis(_one_of(url), command_timeout=command_timeout)
     assert isinstance(client, Redis)  # noqa: S101 - une grappe vient d'être écartée
     return client
+
+
+def _one_of(url: str) -> str:
+    """Rend l'adresse d'un nœud d'une grappe ; toute autre reste ce qu'elle est."""
+    parts = urlsplit(url)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    if not parts.scheme.endswith("+cluster") or not hosts[0]:
+        return url
+    account = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    return f"{parts.scheme.partition('+')[0]}://{account}{random.choice(hosts)}"  # noqa: S311 - pour tous les essayer
 
 
 async def close_redis(client: Any) -> None:  # noqa: ANN401 - un client de l'une des trois sortes

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from fastapi_acl.shared.exceptions import ConfigurationError
-from fastapi_acl.shared.redis import Breaker, RedisUnavailableError, create_listener, create_redis
+from fastapi_acl.shared.redis import Breaker, RedisUnavailableError, create_publisher, create_redis
 from fastapi_acl.shared.sync.redis_watcher import RedisTransport
 from tests.support.proxy import before
 from tests.support.servers import RedisServer, SentinelServer
@@ -32,7 +32,7 @@ FORMS: dict[str, type[Any]] = {
 @pytest.mark.parametrize("url", FORMS)
 def test_each_form_of_address_makes_a_client(url: str) -> None:
     assert isinstance(create_redis(url), FORMS[url])
-    assert isinstance(create_listener(url), Redis)
+    assert isinstance(create_publisher(url), Redis)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def sentinel(own_redis: RedisServer) -> Iterator[RedisServer]:
 
 
 async def test_a_cluster_carries_messages(cluster: RedisServer) -> None:
-    node = create_listener(cluster.uri())
+    node = create_publisher(cluster.uri())
     await node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
     await node.aclose()
 

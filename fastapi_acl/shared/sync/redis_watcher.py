@@ -8,14 +8,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
-from fastapi_acl.shared.redis import (
-    REDIS_ERRORS,
-    Breaker,
-    RedisUnavailableError,
-    close_redis,
-    create_listener,
-    create_redis,
-)
+from fastapi_acl.shared.redis import REDIS_ERRORS, Breaker, RedisUnavailableError, close_redis, create_publisher
 from fastapi_acl.shared.sync.watcher import CHANNEL, HEARTBEAT_SECONDS, WatcherError
 
 if TYPE_CHECKING:
@@ -45,16 +38,17 @@ class RedisTransport:
     async def publish(self, message: bytes) -> None:
         """Envoie un message ; un Redis qui ne répond pas n'est plus essayé à chaque fois."""
         if self._client is None:
-            self._client = create_redis(self._url)
+            self._client = create_publisher(self._url)
         try:
             await self._breaker.call(lambda: self._client.publish(CHANNEL, message))
         except RedisUnavailableError as error:
+            await self.close()  # dans une grappe, l'essai suivant ira à un autre nœud
             raise WatcherError(type(error).__name__) from error
 
     @asynccontextmanager
     async def subscribed(self) -> AsyncIterator[AsyncIterator[bytes]]:
         """S'abonne par une connexion à elle seule."""
-        client = create_listener(self._url)
+        client = create_publisher(self._url, command_timeout=None)
         listener: Any = client.pubsub()
         try:
             await listener.subscribe(CHANNEL)
