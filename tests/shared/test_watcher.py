@@ -191,8 +191,9 @@ async def test_a_server_restarted_is_listened_to_again(own_postgresql: PostgreSQ
 
 @pytest.mark.slow
 async def test_a_partition_without_a_word_is_noticed(watched: dict[str, Any], start: Start) -> None:
-    async with before(watched["postgresql_uri"]) as (uri, proxy):
-        cut = await start({**watched, "postgresql_uri": uri})
+    name = f"{watched['watcher']}_{'url' if watched['watcher'] == 'redis' else 'uri'}"
+    async with before(watched[name]) as (uri, proxy):
+        cut = await start({**watched, name: uri})
         proxy.stalls = True
 
         await until(lambda: not is_connected(cut)(), 6)
