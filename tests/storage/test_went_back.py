@@ -124,3 +124,16 @@ async def test_a_session_revoked_since_the_backup_stays_revoked(process: Composi
     assert process.replica.revision == 0
     revocations: Any = process.replica._memories[1]
     assert revocations.refuses(user_id="u", session_id="s", session_version=1)
+
+
+async def test_a_log_whose_entries_were_removed_by_hand_is_not_read_again_and_again(process: Composition) -> None:
+    await add(process, rule("role:r", "doc", "read", "allow"))
+    await process.replica.refresh()
+    server_of(process).state.changes.clear()
+    reloads = process.replica.reloads
+
+    for _ in range(3):
+        await process.replica.refresh()
+
+    assert process.replica.reloads == reloads
+    assert process.enforcer.enforce("role:r", "doc", "read")

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastapi_acl.shared.sync.changes import Change
-from fastapi_acl.shared.sync.replica import Position
+from fastapi_acl.shared.sync.replica import UNKNOWN_ENTRY, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,7 +110,7 @@ def _text(announcement: Announcement, max_bytes: int) -> str:
     text = _json(announcement)
     if len(text) <= max_bytes:
         return text
-    return _json(Announcement(announcement.before._replace(change_id="-"), _emptied(announcement.change)))
+    return _json(Announcement(announcement.before._replace(change_id=UNKNOWN_ENTRY), _emptied(announcement.change)))
 
 
 def _emptied(change: Change) -> Change:

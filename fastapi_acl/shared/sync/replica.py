@@ -30,6 +30,9 @@ MAX_CATCH_UP: Final = 1_000
 """Retard, en entrées, au-delà duquel tout relire coûte moins que rattraper."""
 
 
+UNKNOWN_ENTRY: Final = "-"
+"""Témoin qu'aucune entrée n'a : qui reçoit une annonce placée après elle regarde la base."""
+
 LOADS_WITHOUT_LOCK: Final = 2
 """Fois qu'un écrivain rend le verrou du journal pour tout relire ; ensuite, il le garde."""
 
@@ -298,9 +301,10 @@ class Replica:
         """Applique une entrée que ce processus vient de valider, et l'annonce."""
         before = self._at
         self._advance([change], install)
-        if before is not None and self._at is not None and self._at.change_id == change.change_id:
+        if before is not None:
+            is_next = change.revision == before.revision + 1
             for listener in self._listeners:
-                listener(before, change)
+                listener(before if is_next else before._replace(change_id=UNKNOWN_ENTRY), change)
 
     def _tell(self) -> None:
         """Réveille qui attend une révision."""
@@ -333,7 +337,7 @@ class Replica:
         if mine is not None and mine.change_id != known.change_id:
             self._lose(head, known)
             return None
-        is_whole = len(entries) == missing and (mine is not None or not known.revision)
+        is_whole = len(entries) == missing and (mine is not None or not known.revision or not missing)
         return entries if is_whole and not any(change.kind in BULK_KINDS for change in entries) else None
 
     def _lose(self, head: Head, known: Position) -> None:
