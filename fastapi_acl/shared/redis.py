@@ -10,14 +10,15 @@ import random
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import get_logger
@@ -31,13 +32,13 @@ logger = get_logger("redis")
 T = TypeVar("T")
 
 COMMAND_TIMEOUT_SECONDS: Final = 0.3
-"""Temps laissé à une connexion, et à une commande."""
+"""Temps laissé à une connexion, à une commande, et aux deux ensemble à travers un disjoncteur."""
 
 OPEN_SECONDS: Final = 5.0
 """Temps pendant lequel un Redis qui n'a pas répondu n'est plus essayé."""
 
-REDIS_ERRORS: Final = (RedisError, OSError, asyncio.TimeoutError)
-"""Erreurs qui veulent dire que Redis ne répond pas, ou ne peut pas."""
+REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
+"""Erreurs qui veulent dire que Redis ne répond pas, ou ne peut pas ; celle d'une grappe n'est pas une RedisError."""
 
 FORMS: Final = (
     "redis://hote:6379/0, rediss://…, unix:///chemin, redis+sentinel://hote:26379,hote2:26379/service/0 "
@@ -54,18 +55,21 @@ class RedisUnavailableError(Exception):
 class Breaker:
     """Disjoncteur : au premier échec, plus rien n'est essayé pendant un moment, puis une seule commande à la fois.
 
-    Une seule suffit à l'ouvrir : elle a déjà coûté tout son délai, et l'appelant sait faire sans Redis.
+    Une seule suffit à l'ouvrir : elle a déjà coûté tout son délai, et l'appelant sait faire sans Redis. Ce délai est
+    d'un bout à l'autre : le pilote n'a que des délais par étape, et il interroge les sentinelles une à une.
 
     Source : https://learn.microsoft.com/azure/architecture/patterns/circuit-breaker
     """
 
-    def __init__(self, open_seconds: float = OPEN_SECONDS) -> None:
+    def __init__(self, open_seconds: float = OPEN_SECONDS, *, limit_seconds: float = COMMAND_TIMEOUT_SECONDS) -> None:
         """Part fermé.
 
         Args:
             open_seconds: temps pendant lequel un serveur en panne n'est plus essayé.
+            limit_seconds: temps laissé à une commande, connexion comprise.
         """
         self._open_seconds = open_seconds
+        self._limit_seconds = limit_seconds
         self._until = float("-inf")
         self._is_open = False
         self._is_trying = False
@@ -79,21 +83,28 @@ class Breaker:
         """Exécute une commande, si le disjoncteur le permet.
 
         Args:
-            command: la commande, bornée en temps par le client.
+            command: la commande ; elle est interrompue au bout du délai.
 
         Raises:
             RedisUnavailableError: elle a échoué, ou n'a pas été essayée.
         """
-        if self._is_open and (self._is_trying or time.monotonic() < self._until):
+        if not self._is_open:
+            return await self._run(command)
+        if self._is_trying or time.monotonic() < self._until:
             raise RedisUnavailableError
         self._is_trying = True
         try:
-            result = await command()
+            return await self._run(command)
+        finally:
+            self._is_trying = False
+
+    async def _run(self, command: Callable[[], Awaitable[T]]) -> T:
+        """Exécute une commande, et en retient l'issue."""
+        try:
+            result = await asyncio.wait_for(command(), self._limit_seconds)
         except REDIS_ERRORS as error:
             self._fail(type(error).__name__)
             raise RedisUnavailableError from error
-        finally:
-            self._is_trying = False
         self._succeed()
         return result
 
@@ -114,20 +125,19 @@ def create_redis(url: str, *, command_timeout: float | None = COMMAND_TIMEOUT_SE
     """Fait un client, sans ouvrir de connexion.
 
     Args:
-        url: `redis://`, `rediss://`, `unix://`, ou les mêmes suivis de `+sentinel` ou `+cluster`.
+        url: `redis://`, `rediss://` (TLS, certificat et nom vérifiés), `unix://`, ou les deux premiers suivis de
+            `+sentinel` ou `+cluster` ; les options de la requête sont celles de redis-py, comme `ssl_ca_certs`.
         command_timeout: temps laissé à une commande, en secondes ; None pour une écoute, qui attend sans fin.
 
     Raises:
-        ConfigurationError: l'adresse n'a aucune de ces formes.
+        ConfigurationError: l'adresse n'a aucune de ces formes, ou une option inconnue.
     """
-    kind = urlsplit(url).scheme.partition("+")[2]
     try:
-        if kind:
-            return _many(urlsplit(url), kind, _options(command_timeout))
-        return Redis.from_url(url, **_options(command_timeout))
-    except (ValueError, TypeError) as error:
-        message = f"l’adresse de Redis s’écrit {FORMS}."
-        raise ConfigurationError(message) from error
+        return _made(url, command_timeout)
+    except (ValueError, TypeError, RedisError):
+        # Sans la cause : celle d'un port illisible cite un morceau du mot de passe.
+        message = f"l’adresse de Redis s’écrit {FORMS}, avec les seules options que redis-py connaît."
+        raise ConfigurationError(message) from None
 
 
 def create_publisher(url: str, *, command_timeout: float | None = COMMAND_TIMEOUT_SECONDS) -> Redis:
@@ -164,6 +174,27 @@ async def close_redis(client: Any) -> None:  # noqa: ANN401 - un client de l'une
             await one.aclose()
 
 
+def _made(url: str, command_timeout: float | None) -> Redis | RedisCluster:
+    """Fait le client d'une adresse.
+
+    Raises:
+        ValueError: elle est mal formée ; TypeError et RedisError aussi le disent, selon l'option.
+    """
+    parts = urlsplit(url)
+    base, _, kind = parts.scheme.partition("+")
+    options = _options(command_timeout) | _verified(parts)
+    if kind:
+        return _many(parts, kind, options | _written(parts, base))
+    client: Redis = Redis.from_url(url, **options)
+    _check(client)
+    return client
+
+
+def _check(client: Redis) -> None:
+    """Construit une connexion sans l'ouvrir : une option fautive ne se verrait sinon qu'à la première commande."""
+    client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+
+
 def _options(command_timeout: float | None) -> dict[str, Any]:
     """Rend des délais courts, sans reprise cachée : une commande ne dure jamais plus que le sien."""
     return {
@@ -173,6 +204,21 @@ def _options(command_timeout: float | None) -> dict[str, Any]:
     }
 
 
+def _verified(parts: SplitResult) -> dict[str, bool]:
+    """Exige que le nom d'un serveur TLS soit celui de son certificat, ce que redis-py ne faisait pas avant la 6."""
+    is_waived = "ssl_cert_reqs=none" in parts.query.split("&")
+    return {"ssl_check_hostname": not is_waived} if parts.scheme[:6] == "rediss" else {}
+
+
+def _written(parts: SplitResult, base: str) -> dict[str, Any]:
+    """Rend le compte et les options que porte l'adresse de plusieurs serveurs, lus comme ceux d'un seul."""
+    account = "".join(parts.netloc.rpartition("@")[:2])
+    found = dict(parse_url(f"{base}://{account}hote?{parts.query}"))
+    del found["host"]
+    is_encrypted = found.pop("connection_class", None) is not None
+    return found | ({"ssl": True} if is_encrypted else {})
+
+
 def _many(parts: SplitResult, kind: str, options: dict[str, Any]) -> Redis | RedisCluster:
     """Fait le client de plusieurs serveurs.
 
@@ -180,32 +226,26 @@ def _many(parts: SplitResult, kind: str, options: dict[str, Any]) -> Redis | Red
         ValueError: l'adresse est mal formée.
     """
     hosts = _hosts(parts, kind)
-    options |= _account(parts) | dict(parse_qsl(parts.query)) | ({"ssl": True} if parts.scheme[:6] == "rediss" else {})
     if kind == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in hosts]
-        return RedisCluster(startup_nodes=nodes, **options)
+        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in hosts], **options)
     service, _, database = parts.path.strip("/").partition("/")
     if kind != "sentinel" or not service:
         raise ValueError(kind)
-    sentinels = Sentinel(hosts, sentinel_kwargs=_options(COMMAND_TIMEOUT_SECONDS))  # type: ignore[no-untyped-call]
-    found: Redis = sentinels.master_for(service, db=int(database or 0), **options)
+    encryption = {name: value for name, value in options.items() if name.startswith("ssl")}
+    sentinels = Sentinel(hosts, sentinel_kwargs=_options(COMMAND_TIMEOUT_SECONDS) | encryption)  # type: ignore[no-untyped-call]
+    found: Redis = sentinels.master_for(service, **{"db": int(database or 0)} | options)
+    _check(found)
     return found
 
 
 def _hosts(parts: SplitResult, kind: str) -> list[tuple[str, int]]:
-    """Rend les hôtes et leurs ports.
+    """Rend les hôtes et leurs ports ; une adresse IPv6 se met entre crochets.
 
     Raises:
         ValueError: il n'y en a pas, ou un port n'est pas un nombre.
     """
-    named = [host.partition(":") for host in parts.netloc.rpartition("@")[2].split(",") if host]
-    if not named:
+    named = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",") if host]
+    found = [(one.hostname, one.port or DEFAULT_PORTS.get(kind, 0)) for one in named if one.hostname]
+    if not found:
         raise ValueError(kind)
-    return [(name, int(port or DEFAULT_PORTS.get(kind, 0))) for name, _, port in named]
-
-
-def _account(parts: SplitResult) -> dict[str, str]:
-    """Rend le compte et le mot de passe de l'adresse."""
-    username, _, password = parts.netloc.rpartition("@")[0].partition(":")
-    found = {"username": unquote(username), "password": unquote(password)}
-    return {name: value for name, value in found.items() if value}
+    return found
