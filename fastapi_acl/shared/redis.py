@@ -10,7 +10,7 @@ import random
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -52,6 +52,10 @@ class RedisUnavailableError(Exception):
     """Redis ne répond pas, ou n'est pas essayé parce qu'il ne répondait pas."""
 
 
+class RedisRefusedError(RedisUnavailableError):
+    """Le disjoncteur est ouvert : la commande n'est pas partie, et n'a donc rien fait."""
+
+
 class Breaker:
     """Disjoncteur : au premier échec, plus rien n'est essayé pendant un moment, puis une seule commande à la fois.
 
@@ -86,12 +90,13 @@ class Breaker:
             command: la commande ; elle est interrompue au bout du délai.
 
         Raises:
-            RedisUnavailableError: elle a échoué, ou n'a pas été essayée.
+            RedisUnavailableError: elle a échoué ; sans réponse, elle a pu aboutir.
+            RedisRefusedError: elle n'a pas été essayée.
         """
         if not self._is_open:
             return await self._run(command)
         if self._is_trying or time.monotonic() < self._until:
-            raise RedisUnavailableError
+            raise RedisRefusedError
         self._is_trying = True
         try:
             return await self._run(command)
@@ -182,6 +187,8 @@ def _made(url: str, command_timeout: float | None) -> Redis | RedisCluster:
     """
     parts = urlsplit(url)
     base, _, kind = parts.scheme.partition("+")
+    if "decode_responses" in parse_qs(parts.query):
+        raise ValueError(kind)  # nos messages et nos valeurs sont des octets
     options = _options(command_timeout) | _verified(parts)
     if kind:
         return _many(parts, kind, options | _written(parts, base))

@@ -53,6 +53,7 @@ def test_each_form_of_address_makes_a_client(url: str) -> None:
         "rediss://:tres-secret@h?ssl_cert_reqs=peut-etre",
         "redis+sentinel://:tres-secret@h/service?inconnue=1",
         "redis+cluster://:tres-secret@h?inconnue=1",
+        "redis://:tres-secret@h?decode_responses=1",
     ],
 )
 def test_an_address_of_no_form_is_refused_without_being_shown(url: str) -> None:

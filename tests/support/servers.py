@@ -355,6 +355,32 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/{database}"
 
 
+class TLSRedisServer(RedisServer):
+    """Un Redis qui ne parle que TLS, sous un certificat que nul autre que nous ne connaît."""
+
+    name = "Redis (TLS)"
+
+    def find(self) -> None:
+        super().find()
+        self._openssl = find("openssl")
+
+    def prepare(self) -> None:
+        subject = ("-subj", "/CN=essai", "-addext", "subjectAltName=IP:127.0.0.1")
+        files = ("-keyout", str(self._folder / "key.pem"), "-out", str(self.certificate))
+        self.run(self._openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, *files)
+
+    @property
+    def certificate(self) -> Path:
+        return self._folder / "certificate.pem"
+
+    def command(self) -> list[str]:
+        files = ("--tls-cert-file", str(self.certificate), "--tls-key-file", str(self._folder / "key.pem"))
+        return [*super().command(), "--port", "0", "--tls-port", str(self.port), *files, "--tls-auth-clients", "no"]
+
+    def uri(self, database: Any = 0) -> str:
+        return f"rediss://127.0.0.1:{self.port}/{database}?ssl_ca_certs={self.certificate}"
+
+
 class SentinelServer(RedisServer):
     """Une sentinelle, qui mène au serveur d'un port, sous le nom de « service »."""
 

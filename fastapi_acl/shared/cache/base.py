@@ -1,0 +1,143 @@
+"""Port du cache : des clés sans collision, des valeurs JSON scellées, et rien qui décide d'un accès.
+
+Une décision n'est jamais lue d'ici : elle se prend sur la politique que le processus a en mémoire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+JsonValue: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any]"
+"""Ce qui se garde : du JSON, sauf null, qui est l'absence."""
+
+CacheStatus: TypeAlias = Literal["memory", "redis", "redis_fallback"]
+"""Ce qui sert de cache, pour la santé."""
+
+MAX_KEY_BYTES: Final = 200
+"""Au-delà, une clé n'est plus que son condensé."""
+
+MAX_VALUE_BYTES: Final = 65_536
+"""Au-delà, en octets et sceau compris, une valeur n'est pas gardée."""
+
+DEFAULT_TTL_SECONDS: Final = 300.0
+
+VERSION: Final = b"acl1"
+DIGEST_BYTES: Final = 16
+HEADER_BYTES: Final = len(VERSION) + 2 * DIGEST_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKey:
+    """Clé d'une entrée : un usage, puis ce qui l'y distingue.
+
+    Ce dont la valeur dépend est dans la clé, révision de la politique comprise ; un secret n'y entre que condensé.
+    """
+
+    namespace: str
+    parts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, namespace: str, *parts: str) -> CacheKey:
+        """Fait une clé de ses parties."""
+        return cls(namespace, parts)
+
+    def encoded(self) -> bytes:
+        """Rend des octets que nulle autre clé ne rend : chaque partie est précédée de sa longueur.
+
+        Une clé entière commence par un chiffre et un condensé par une lettre : les deux formes ne se croisent pas.
+        """
+        pieces = [piece.encode("utf-8", "surrogatepass") for piece in (self.namespace, *self.parts)]
+        whole = b"".join(b"%d:%b" % (len(piece), piece) for piece in pieces)
+        return whole if len(whole) <= MAX_KEY_BYTES else b"sha256:" + hashlib.sha256(whole).hexdigest().encode()
+
+
+class CacheBackend(Protocol):
+    """Ce que la bibliothèque demande à un cache.
+
+    Celui que rend `create_cache` n'échoue jamais parce qu'un serveur manque.
+    """
+
+    @property
+    def status(self) -> CacheStatus:
+        """Ce qui sert à cet instant."""
+
+    async def get(self, key: CacheKey) -> JsonValue | None:
+        """Rend une valeur ; None si elle est absente, périmée ou illisible."""
+
+    async def set(self, key: CacheKey, value: JsonValue, ttl: float | None = None) -> None:
+        """Garde une valeur ; trop grande, elle ne l'est pas, et l'ancienne s'en va.
+
+        Args:
+            key: sa clé.
+            value: du JSON.
+            ttl: secondes, plus que zéro ; la durée de vie réglée, par défaut.
+
+        Raises:
+            TypeError: la valeur ne s'écrit pas en JSON ; ValueError pour un nombre qui n'est pas fini.
+        """
+
+    async def delete(self, key: CacheKey) -> None:
+        """Retire une valeur ou un compteur."""
+
+    async def increment(self, key: CacheKey, amount: int, ttl: float) -> int:
+        """Ajoute à un compteur et rend son total.
+
+        Args:
+            key: sa clé ; ce qui n'était pas un compteur le devient.
+            amount: ce qui s'ajoute.
+            ttl: secondes, comptées de la création du compteur : y ajouter ne la prolonge pas.
+        """
+
+    async def take(self, key: CacheKey) -> JsonValue | None:
+        """Rend une valeur et la retire du même geste : de deux preneurs, un seul l'obtient."""
+
+    async def close(self) -> None:
+        """Ferme les connexions."""
+
+
+def seal(name: bytes, value: JsonValue) -> bytes | None:
+    """Écrit une valeur dans son enveloppe : version, condensé, JSON.
+
+    Le condensé porte aussi sur le nom : une valeur abîmée ou déplacée ne se lit plus.
+
+    Args:
+        name: clé entière.
+        value: du JSON.
+
+    Returns:
+        L'enveloppe, ou None si elle est trop grande.
+
+    Raises:
+        TypeError: la valeur ne s'écrit pas en JSON ; ValueError pour un nombre qui n'est pas fini.
+    """
+    body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    sealed = VERSION + _digest(name, body) + body
+    return sealed if len(sealed) <= MAX_VALUE_BYTES else None
+
+
+def unseal(name: bytes, sealed: bytes | None) -> JsonValue | None:
+    """Lit une enveloppe ; None pour tout ce qui n'en est pas une, entière, écrite sous ce nom."""
+    if sealed is None or len(sealed) > MAX_VALUE_BYTES or not sealed.startswith(VERSION):
+        return None
+    body = sealed[HEADER_BYTES:]
+    if sealed[len(VERSION) : HEADER_BYTES] != _digest(name, body):
+        return None
+    return _parsed(body)
+
+
+def _digest(name: bytes, body: bytes) -> bytes:
+    """Rend le condensé d'une valeur et de son nom, dont la longueur précède."""
+    content = b"%d:%b%b" % (len(name), name, body)
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest().encode()
+
+
+def _parsed(body: bytes) -> JsonValue | None:
+    """Lit du JSON : sans clé secrète, un condensé juste ne prouve pas que nous l'ayons écrit."""
+    try:
+        value: JsonValue | None = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value

@@ -1,0 +1,264 @@
+"""Cache dans Redis, et la mémoire du processus quand Redis manque.
+
+Source : https://redis.io/docs/latest/commands/eval/
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+
+from redis.exceptions import ResponseError
+
+from fastapi_acl.shared.cache.base import DEFAULT_TTL_SECONDS, MAX_VALUE_BYTES, CacheBackend, seal, unseal
+from fastapi_acl.shared.redis import RedisRefusedError, RedisUnavailableError, close_redis
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from fastapi_acl.shared.cache.base import CacheKey, CacheStatus, JsonValue
+    from fastapi_acl.shared.cache.memory_cache import MemoryCache
+    from fastapi_acl.shared.redis import Breaker
+
+T = TypeVar("T")
+
+MAX_COMMANDS: Final = 50
+"""Commandes en cours à la fois : la réserve de connexions de redis-py en refuse au-delà de cent, comme une panne."""
+
+MAX_SUSPECTS: Final = 10_000
+"""Clés dont on retient, pendant une panne, que Redis en garde peut-être une valeur périmée."""
+
+BATCH: Final = 500
+
+TAKE: Final = """
+local value = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1])
+redis.call('DEL', KEYS[1])
+return type(value) == 'string' and value or false
+"""
+"""Lit et retire ; en Lua, car GETDEL n'existe qu'à partir de Redis 6.2, et n'est pas borné."""
+
+INCREMENT: Final = """
+local total = redis.pcall('INCRBY', KEYS[1], ARGV[1])
+if type(total) == 'table' then
+  redis.call('SET', KEYS[1], ARGV[1])
+  total = tonumber(ARGV[1])
+end
+if redis.call('PTTL', KEYS[1]) < 0 then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return total
+"""
+"""Ajoute ; ce qui n'est pas un compteur est remplacé, et seul un compteur sans échéance en reçoit une."""
+
+
+@final
+class RedisCache(CacheBackend):
+    """Cache que les processus partagent.
+
+    Chaque méthode lève RedisUnavailableError quand Redis ne répond pas : voir `FallbackCache`.
+    """
+
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401 - un client de l'une des trois sortes
+        breaker: Breaker,
+        prefix: str,
+        default_ttl: float = DEFAULT_TTL_SECONDS,
+    ) -> None:
+        """Retient le client, qu'il ferme à la fin.
+
+        Args:
+            client: voir `create_redis`.
+            breaker: ce qui décide d'essayer.
+            prefix: ce qui précède chaque clé, propre à une application.
+            default_ttl: durée de vie d'une valeur, en secondes.
+        """
+        self._client = client
+        self._breaker = breaker
+        self._prefix = prefix.encode()
+        self._default_ttl = default_ttl
+        self._slots = asyncio.Semaphore(MAX_COMMANDS)
+
+    @property
+    def status(self) -> CacheStatus:
+        """Redis, ou son absence."""
+        return "redis_fallback" if self._breaker.is_open else "redis"
+
+    async def get(self, key: CacheKey) -> JsonValue | None:
+        """Rend une valeur ; d'une valeur démesurée, seul le début est lu, et ne vaut rien."""
+        name = self._name(key)
+        return unseal(name, await self._run(lambda: self._read(name)))
+
+    async def set(self, key: CacheKey, value: JsonValue, ttl: float | None = None) -> None:
+        """Garde une valeur ; trop grande, elle ne l'est pas, et l'ancienne s'en va."""
+        name = self._name(key)
+        sealed = seal(name, value)
+        if sealed is None:
+            await self.delete(key)
+            return
+        await self._run(lambda: self._client.set(name, sealed, px=_milliseconds(ttl or self._default_ttl)))
+
+    async def delete(self, key: CacheKey) -> None:
+        """Retire une valeur ou un compteur."""
+        await self.delete_all([key.encoded()])
+
+    async def delete_all(self, keys: Sequence[bytes]) -> None:
+        """Retire des valeurs et des compteurs, par leurs clés écrites."""
+        await self._run(lambda: self._client.delete(*(self._prefix + key for key in keys)))
+
+    async def increment(self, key: CacheKey, amount: int, ttl: float) -> int:
+        """Ajoute à un compteur, sans en prolonger la vie, et rend son total."""
+        return int(await self._run(lambda: self._eval(INCREMENT, key, amount, _milliseconds(ttl))))
+
+    async def take(self, key: CacheKey) -> JsonValue | None:
+        """Rend une valeur et la retire : Redis n'exécute rien d'autre entre les deux."""
+        return unseal(self._name(key), await self._run(lambda: self._eval(TAKE, key, MAX_VALUE_BYTES)))
+
+    async def close(self) -> None:
+        """Ferme les connexions."""
+        await close_redis(self._client)
+
+    def _name(self, key: CacheKey) -> bytes:
+        return self._prefix + key.encoded()
+
+    def _eval(self, script: str, key: CacheKey, *arguments: int) -> Awaitable[Any]:
+        evaluated: Awaitable[Any] = self._client.eval(script, 1, self._name(key), *arguments)
+        return evaluated
+
+    async def _read(self, name: bytes) -> bytes | None:
+        """Lit une valeur, au plus un octet de trop ; ce qui n'est pas une chaîne est absent."""
+        try:
+            found: bytes = await self._client.getrange(name, 0, MAX_VALUE_BYTES)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                return None
+            raise
+        return found
+
+    async def _run(self, command: Callable[[], Awaitable[T]]) -> T:
+        """Exécute une commande quand une place se libère.
+
+        Raises:
+            RedisUnavailableError: Redis ne répond pas.
+        """
+        async with self._slots:
+            return await self._breaker.call(lambda: self._tried(command))
+
+    async def _tried(self, command: Callable[[], Awaitable[T]]) -> T:
+        """Exécute une commande ; après une panne, par une connexion neuve : chaque ancienne coûterait un échec."""
+        pool = getattr(self._client, "connection_pool", None)  # une grappe ferme d'elle-même celles qui échouent
+        if self._breaker.is_open and pool is not None:
+            await pool.disconnect(inuse_connections=False)
+        return await command()
+
+
+@final
+class FallbackCache(CacheBackend):
+    """Cache dans Redis ; tant que Redis manque, dans la mémoire du processus.
+
+    Au retour de Redis, ce que la mémoire a gardé est oublié, et les clés qui y ont changé sont retirées de Redis
+    avant toute lecture : une valeur d'avant la panne ne reparaît pas. Au-delà de `MAX_SUSPECTS` de ces clés, les plus
+    anciennes ne sont plus bornées que par leur durée de vie.
+    """
+
+    def __init__(self, redis: RedisCache, memory: MemoryCache) -> None:
+        """Part de Redis.
+
+        Args:
+            redis: le cache partagé.
+            memory: celui du processus, à lui seul.
+        """
+        self._redis = redis
+        self._memory = memory
+        self._is_fallen = False
+        self._suspects: dict[bytes, None] = {}
+
+    @property
+    def status(self) -> CacheStatus:
+        """Redis, ou la mémoire à sa place."""
+        return "redis_fallback" if self._is_fallen else "redis"
+
+    async def get(self, key: CacheKey) -> JsonValue | None:
+        """Rend une valeur."""
+        return await self._either(lambda: self._redis.get(key), lambda: self._memory.get(key))
+
+    async def set(self, key: CacheKey, value: JsonValue, ttl: float | None = None) -> None:
+        """Garde une valeur.
+
+        Une écriture tentée et restée sans réponse a pu aboutir : la garder aussi en mémoire permettrait à deux
+        processus de la prendre. Elle est donc perdue ; seule une écriture que le disjoncteur a refusée va en mémoire.
+        """
+        try:
+            await self._through(lambda: self._redis.set(key, value, ttl))
+        except RedisRefusedError:
+            await self._memory.set(key, value, ttl)
+            self._suspect(key)
+        except RedisUnavailableError:
+            await self._memory.delete(key)
+            self._suspect(key)
+
+    async def delete(self, key: CacheKey) -> None:
+        """Retire une valeur ou un compteur."""
+        try:
+            await self._through(lambda: self._redis.delete(key))
+        except RedisUnavailableError:
+            await self._memory.delete(key)
+            self._suspect(key)
+
+    async def increment(self, key: CacheKey, amount: int, ttl: float) -> int:
+        """Ajoute à un compteur ; pendant une panne, chaque processus compte pour soi."""
+        return await self._either(
+            lambda: self._redis.increment(key, amount, ttl), lambda: self._memory.increment(key, amount, ttl)
+        )
+
+    async def take(self, key: CacheKey) -> JsonValue | None:
+        """Rend une valeur et la retire."""
+        return await self._either(lambda: self._redis.take(key), lambda: self._memory.take(key))
+
+    async def close(self) -> None:
+        """Ferme les deux."""
+        await self._memory.close()
+        await self._redis.close()
+
+    async def _either(self, through: Callable[[], Awaitable[T]], instead: Callable[[], Awaitable[T]]) -> T:
+        """Passe par Redis, ou par la mémoire."""
+        try:
+            return await self._through(through)
+        except RedisUnavailableError:
+            return await instead()
+
+    async def _through(self, command: Callable[[], Awaitable[T]]) -> T:
+        """Passe par Redis, une fois retirées les clés suspectes.
+
+        Raises:
+            RedisUnavailableError: il ne répond pas.
+        """
+        try:
+            await self._clear_suspects()
+            result = await command()
+        except RedisUnavailableError:
+            self._is_fallen = True
+            raise
+        if self._is_fallen:
+            self._is_fallen = False
+            self._memory.clear()
+        return result
+
+    async def _clear_suspects(self) -> None:
+        """Retire de Redis ce qui y est peut-être périmé ; interrompu, reprendra où il en est."""
+        while self._suspects:
+            batch = list(self._suspects)[:BATCH]
+            await self._redis.delete_all(batch)
+            for key in batch:
+                self._suspects.pop(key, None)
+
+    def _suspect(self, key: CacheKey) -> None:
+        """Retient une clé dont Redis garde peut-être une valeur périmée."""
+        self._suspects[key.encoded()] = None
+        if len(self._suspects) > MAX_SUSPECTS:
+            del self._suspects[next(iter(self._suspects))]
+
+
+def _milliseconds(seconds: float) -> int:
+    """Rend une durée de vie telle que Redis l'entend : entière, et jamais nulle."""
+    return max(1, round(seconds * 1000))
