@@ -26,7 +26,7 @@ from fastapi_acl.shared.cache.factory import create_cache
 from fastapi_acl.shared.cache.memory_cache import MemoryCache
 from fastapi_acl.shared.cache.redis_cache import MAX_COMMANDS, FallbackCache, RedisCache
 from fastapi_acl.shared.config import ACLConfig
-from fastapi_acl.shared.redis import Breaker, create_redis
+from fastapi_acl.shared.redis import COMMAND_TIMEOUT_SECONDS, Breaker, create_redis
 from tests.conftest import launched
 from tests.support.proxy import before
 from tests.support.servers import RedisServer, SentinelServer, TLSRedisServer
@@ -45,10 +45,15 @@ json_values = st.recursive(
 
 
 @asynccontextmanager
-async def opened(url: str, open_seconds: float = OPEN_SECONDS) -> AsyncIterator[FallbackCache]:
-    """Un cache dans Redis, dont le disjoncteur retente vite."""
+async def opened(
+    url: str, open_seconds: float = OPEN_SECONDS, limit_seconds: float = 10
+) -> AsyncIterator[FallbackCache]:
+    """Un cache dans Redis, dont le disjoncteur retente vite ; une machine lente n'est pas une panne de Redis."""
     async with AsyncExitStack() as stack:
-        cache = FallbackCache(RedisCache(create_redis(url), Breaker(open_seconds), PREFIX), MemoryCache())
+        client = create_redis(url, command_timeout=limit_seconds)
+        cache = FallbackCache(
+            RedisCache(client, Breaker(open_seconds, limit_seconds=limit_seconds), PREFIX), MemoryCache()
+        )
         stack.push_async_callback(cache.close)
         yield cache
 
@@ -417,7 +422,7 @@ STALLS: dict[str, Callable[[Any, RedisServer], None]] = {
 async def test_a_stalled_redis_costs_one_short_wait_then_nothing(
     own_redis: RedisServer, how: str, is_connected: bool
 ) -> None:
-    async with before(own_redis.uri()) as (url, proxy), opened(url, open_seconds=0.4) as cache:
+    async with before(own_redis.uri()) as (url, proxy), opened(url, 0.4, COMMAND_TIMEOUT_SECONDS) as cache:
         if is_connected:
             await cache.set(KEY, "avant")
         STALLS[how](proxy, own_redis)
@@ -426,9 +431,9 @@ async def test_a_stalled_redis_costs_one_short_wait_then_nothing(
         others = [await timed(cache.get(KEY)) for _ in range(200)]
         await cache.set(KEY, "pendant")
 
-        assert 0.25 < first < 0.4
+        assert 0.25 < first < 0.6
         assert statistics.median(others) < 0.005
-        assert max(others) < 0.1
+        assert max(others) < 0.25
         assert (cache.status, await cache.get(KEY)) == ("redis_fallback", "pendant")
         proxy.heal()
         own_redis.thaw()
@@ -437,18 +442,18 @@ async def test_a_stalled_redis_costs_one_short_wait_then_nothing(
 
 
 async def test_a_crowd_before_a_stalled_redis_waits_no_longer_than_one(own_redis: RedisServer) -> None:
-    async with opened(own_redis.uri()) as cache:
+    async with opened(own_redis.uri(), limit_seconds=COMMAND_TIMEOUT_SECONDS) as cache:
         await cache.set(KEY, "avant")
         own_redis.freeze()
 
         duration = await timed(asyncio.gather(*(cache.increment(KEY, 1, 30) for _ in range(500))))
 
         own_redis.thaw()
-        assert duration < 0.6
+        assert duration < 1
 
 
 async def test_while_redis_is_down_one_command_at_a_time_tries_it(own_redis: RedisServer) -> None:
-    async with before(own_redis.uri()) as (url, proxy), opened(url) as cache:
+    async with before(own_redis.uri()) as (url, proxy), opened(url, OPEN_SECONDS, COMMAND_TIMEOUT_SECONDS) as cache:
         proxy.stalls = True
         await cache.get(KEY)
         await asyncio.sleep(OPEN_SECONDS + 0.05)
