@@ -23,6 +23,7 @@ from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenServi
 from fastapi_acl.bootstrap import Bootstrap
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.enforcer import PolicyEnforcer
+from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
 from fastapi_acl.engine.history import PolicyHistory
 from fastapi_acl.engine.schema import load_model
@@ -30,6 +31,9 @@ from fastapi_acl.engine.store import PolicyMemory, PolicyStore
 from fastapi_acl.engine.transfer import PolicyTransfer
 from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
 from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
+from fastapi_acl.permissions.application.usecases.list_permissions import ListPermissionsUseCase
+from fastapi_acl.permissions.infrastructure.cached_grants import CachedGrants
+from fastapi_acl.shared.cache.factory import create_cache
 from fastapi_acl.shared.sync.factory import create_watcher
 from fastapi_acl.shared.sync.replica import Replica
 from fastapi_acl.shared.sync.revision_gate import RevisionGate
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
     from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
     from fastapi_acl.engine.authorizer import RequestBuilder
+    from fastapi_acl.shared.cache.base import CacheBackend
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import AmbientDatabase
     from fastapi_acl.shared.identity import Authenticator
@@ -61,6 +66,7 @@ class Composition:
     replica: Replica
     watcher: Watcher | None
     gate: RevisionGate
+    cache: CacheBackend
     enforcer: PolicyEnforcer
     authorizer: PolicyAuthorizer
     store: PolicyStore
@@ -91,7 +97,7 @@ def compose(
     Raises:
         ConfigurationError: le modèle, la base ou un pilote empêche de démarrer.
     """
-    stored = storage or create_storage(config)
+    stored, cache = storage or create_storage(config), create_cache(config)
     database, log, users = stored.database, stored.log, stored.users
     revocations = Revocations(log)
     enforcer = PolicyEnforcer(
@@ -112,6 +118,7 @@ def compose(
     store = PolicyStore(stored.adapter, enforcer, replica, log, escalation, administrators, actors)
     enforcer.bind(store)
     transfer = PolicyTransfer(store)
+    grants = PolicyGrants(enforcer, replica)
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
     tokens = JWTTokenService(token_settings(config))
     register = RegisterUseCase(users, hasher, SyntaxEmailValidator(), config.password_min_length)
@@ -121,6 +128,7 @@ def compose(
         replica=replica,
         watcher=create_watcher(config, replica),
         gate=RevisionGate(replica, config.revision_wait_ms / 1_000),
+        cache=cache,
         enforcer=enforcer,
         authorizer=authorizer,
         store=store,
@@ -137,6 +145,9 @@ def compose(
             **_session_use_cases(config, stored, store, hasher, tokens),
             IPolicyRules: store,
             CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, store),
+            ListPermissionsUseCase: ListPermissionsUseCase(
+                authorizer, CachedGrants(grants, cache) if config.enable_cache else grants
+            ),
         },
     )
 

@@ -18,6 +18,7 @@ from fastapi_acl.shared.tasks import ended
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from fastapi_acl.shared.cache.base import CacheBackend
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import Database
     from fastapi_acl.shared.sync.replica import Replica
@@ -42,12 +43,14 @@ class Lifecycle:
     tâche n'est lancée : la requête elle-même démarre la bibliothèque et regarde la révision quand il est temps.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - ce qu'il faut démarrer et arrêter
         self,
         config: ACLConfig,
         database: Database,
         replica: Replica,
         watcher: Watcher | None,
+        *,
+        cache: CacheBackend,
         start: Callable[[], Awaitable[None]],
     ) -> None:
         """Retient ce qu'il faut démarrer.
@@ -57,12 +60,14 @@ class Lifecycle:
             database: base à fermer, ou à abandonner si la boucle change.
             replica: ce que le processus sait du journal.
             watcher: ce qui annonce les changements aux autres processus, s'il y en a un.
+            cache: ce qui garde ce que l'on peut perdre.
             start: démarrage proprement dit (schéma, premier démarrage, chargement).
         """
         self._config = config
         self._database = database
         self._replica = replica
         self._watcher = watcher
+        self._cache = cache
         self._start = start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
@@ -102,6 +107,7 @@ class Lifecycle:
         if self._watcher is not None:
             await self._watcher.stop()
         self._started = False
+        await self._cache.close()
         await self._database.close()
 
     async def ready(self) -> None:
@@ -173,7 +179,7 @@ class Lifecycle:
         """Fait un pas de veille ; elle survit à tout, la fraîcheur dira ce qu'il en est."""
         try:
             if self._started:
-                await self._look()
+                await asyncio.gather(self._look(), self._cache.revive())
             else:
                 async with self._lock:
                     await self._attempt()
@@ -199,5 +205,6 @@ class Lifecycle:
             self._replica.abandon()
             if self._watcher is not None:
                 self._watcher.abandon()
+            self._cache.abandon()
             self._started, self._keeper = False, None
         self._loop, self._lock = loop, asyncio.Lock()

@@ -96,7 +96,9 @@ class ACLManager:
         warn_about(self.config)
         self._parts = compose(self.config, authenticator, request_builder)
         parts = self._parts
-        self._lifecycle = Lifecycle(self.config, parts.database, parts.replica, parts.watcher, self._start)
+        self._lifecycle = Lifecycle(
+            self.config, parts.database, parts.replica, parts.watcher, cache=parts.cache, start=self._start
+        )
         self._developer: Principal | None = None
         if app is not None:
             self.install(app)
@@ -278,24 +280,27 @@ class ACLManager:
         """Dit l'état de ce processus, sans rien lire."""
         parts, age = self._parts, self._parts.replica.age_seconds
         watcher, rows = parts.watcher.status if parts.watcher is not None else "none", parts.enforcer.skipped_rows
+        is_whole = watcher in {"connected", "none"} and parts.cache.status != "redis_fallback" and not rows
         return Health(
-            status=self._status(is_whole=watcher in {"connected", "none"} and not rows),
+            status=self._status(is_whole=is_whole),
             revision=parts.replica.revision,
             database_revision=parts.replica.database_revision,
             lag_seconds=round(age, 3) if math.isfinite(age) else None,
             watcher=watcher,
-            cache="none",
+            cache=parts.cache.status,
             quarantined_rows=rows,
         )
 
     def counters(self) -> dict[str, int]:
         """Rend ce que ce processus a compté depuis son démarrage ; voir `fastapi_acl.metrics`."""
-        authorizer, replica = self._parts.authorizer, self._parts.replica
+        authorizer, replica, cache = self._parts.authorizer, self._parts.replica, self._parts.cache.counts
         return {
             "allowed": authorizer.allowed,
             "denied": authorizer.denied,
             "reloads": replica.reloads,
             "catch_up_entries": replica.applied,
+            "cache_hits": cache.hits,
+            "cache_misses": cache.misses,
         }
 
     def _status(self, *, is_whole: bool) -> Literal["ok", "degraded", "unavailable"]:

@@ -31,6 +31,8 @@ PREFIX: Final = "fastapi_acl"
 COUNTERS: Final = {
     "reloads": "Lectures de toute la politique.",
     "catch_up_entries": "Entrées du journal appliquées une à une.",
+    "cache_hits": "Lectures du cache qui ont trouvé.",
+    "cache_misses": "Lectures du cache qui n’ont rien trouvé.",
 }
 
 GAUGES: Final = {
@@ -67,6 +69,8 @@ class ACLCollector(Collector):
         yield GaugeMetricFamily(f"{PREFIX}_up", "1 si ce processus décide.", value=health.status != "unavailable")
         connected = health.watcher in {"connected", "none"}
         yield GaugeMetricFamily(f"{PREFIX}_watcher_connected", "1 si le guetteur est abonné.", value=connected)
+        fallback = health.cache == "redis_fallback"
+        yield GaugeMetricFamily(f"{PREFIX}_cache_fallback", "1 si la mémoire remplace Redis.", value=fallback)
 
 
 def collect_metrics(manager: ACLManager, registry: CollectorRegistry = REGISTRY) -> ACLCollector:

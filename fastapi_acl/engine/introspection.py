@@ -116,8 +116,9 @@ class PolicyInspector:
         if place is None:
             return []
         names = self.enforcer.closure(subject, self._linked(domain))
-        rows = [row for name in names for row in self._rows(place, [name]) if self._is_in_domain(row, domain)]
-        return [Permission(PolicyRule("p", row), self.path(subject, row[place], domain)) for row in rows]
+        held = {name: [row for row in self._rows(place, [name]) if self._is_in_domain(row, domain)] for name in names}
+        paths = {name: self.path(subject, name, domain) for name, rows in held.items() if rows}
+        return [Permission(PolicyRule("p", row), paths[name]) for name, rows in held.items() for row in rows]
 
     @_steady
     def path(self, subject: str, holder: str, domain: str = "") -> tuple[str, ...]:

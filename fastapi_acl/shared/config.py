@@ -42,9 +42,6 @@ SCHEMES: Final[dict[str, tuple[str, ...]]] = {
 
 NOT_YET_EFFECTIVE: Final = frozenset(
     {
-        "enable_cache",
-        "cache_ttl",
-        "cache_backend",
         "enable_roles_feature",
         "enable_users_feature",
         "rate_limit_enabled",

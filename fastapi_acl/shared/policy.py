@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping  # noqa: TC003 - une annotation qui se lit pour valider
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,6 +90,40 @@ class PolicyChange:
             removed=tuple(PolicyRule.of(item["ptype"], item["values"]) for item in removed),
             ids=tuple(item["id"] for item in added if item.get("id") is not None),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Ce qu'une règle accorde ou refuse à un sujet.
+
+    Attributes:
+        resource: ressource de la règle, joker compris ; le gabarit de la route sous un modèle de routes.
+        action: action de la règle.
+        effect: `allow` ou `deny`.
+        via: rôles qui mènent du sujet à la règle, du plus proche au plus lointain ; vide si elle le nomme.
+        conditions: ce que la règle dit de plus (`scope`, `priority`…), par nom.
+    """
+
+    resource: str
+    action: str
+    effect: str
+    via: tuple[str, ...] = ()
+    conditions: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStamp:
+    """La politique, vue d'un sujet.
+
+    Attributes:
+        revision: dernière révision appliquée.
+        policy_revision: dernière révision qui a changé les règles.
+        digest: condensé de la politique, du modèle, du sujet et du domaine : le même veut dire les mêmes droits.
+    """
+
+    revision: int
+    policy_revision: int
+    digest: str
 
 
 def _without(rules: tuple[PolicyRule, ...], others: set[PolicyRule]) -> tuple[PolicyRule, ...]:

@@ -83,6 +83,10 @@ class Breaker:
         """Vrai depuis un échec, jusqu'au prochain succès."""
         return self._is_open
 
+    def abandon(self) -> None:
+        """Oublie l'essai d'une boucle d'événements qui n'existe plus."""
+        self._is_trying = False
+
     async def call(self, command: Callable[[], Awaitable[T]]) -> T:
         """Exécute une commande, si le disjoncteur le permet.
 

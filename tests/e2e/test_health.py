@@ -30,7 +30,7 @@ async def test_a_healthy_process_says_where_it_is(tmp_path: Path) -> None:
             "revision": client.manager.revision,
             "database_revision": client.manager.revision,
             "watcher": "none",
-            "cache": "none",
+            "cache": "memory",
             "quarantined_rows": 0,
         }
 

@@ -20,7 +20,7 @@ def decisions(registry: CollectorRegistry) -> tuple[float, float]:
 
 
 async def test_what_is_read_is_what_happened(tmp_path: Path) -> None:
-    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db") as client:
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", enable_cache=True) as client:
         registry = CollectorRegistry()
         collector = collect_metrics(client.manager, registry)
         admin, ada = await client.admin(), await client.newcomer("ada")
@@ -36,6 +36,10 @@ async def test_what_is_read_is_what_happened(tmp_path: Path) -> None:
         assert registry.get_sample_value("fastapi_acl_revision") == client.manager.revision
         assert registry.get_sample_value("fastapi_acl_up") == 1
         assert (registry.get_sample_value("fastapi_acl_reloads_total") or 0) >= 1
+        await ada.get("/api/v1/permissions/me")
+        await ada.get("/api/v1/permissions/me")
+        names = ("hits_total", "misses_total", "fallback")
+        assert [registry.get_sample_value(f"fastapi_acl_cache_{name}") for name in names] == [1, 1, 0]
         text = generate_latest(registry).decode()
         assert "ada" not in text
         assert ada.id not in text

@@ -50,10 +50,9 @@ async def opened(
 ) -> AsyncIterator[FallbackCache]:
     """Un cache dans Redis, dont le disjoncteur retente vite ; une machine lente n'est pas une panne de Redis."""
     async with AsyncExitStack() as stack:
-        client = create_redis(url, command_timeout=limit_seconds)
-        cache = FallbackCache(
-            RedisCache(client, Breaker(open_seconds, limit_seconds=limit_seconds), PREFIX), MemoryCache()
-        )
+        breaker = Breaker(open_seconds, limit_seconds=limit_seconds)
+        redis = RedisCache(lambda: create_redis(url, command_timeout=limit_seconds), breaker, PREFIX)
+        cache = FallbackCache(redis, MemoryCache())
         stack.push_async_callback(cache.close)
         yield cache
 
@@ -728,3 +727,23 @@ async def test_a_configured_redis_that_never_answered_is_replaced_by_memory() ->
 
     assert (totals, cache.status) == ([1, 2, 3], "redis_fallback")
     await cache.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_connections_of_a_loop_that_is_gone_are_left_behind(redis_server: RedisServer) -> None:
+    redis = RedisCache(lambda: create_redis(redis_server.uri()), Breaker(), PREFIX)
+    cache = FallbackCache(redis, MemoryCache())
+
+    async def crowd() -> set[Any]:
+        await cache.set(KEY, "valeur")
+        return set(await asyncio.gather(*(cache.get(KEY) for _ in range(2 * MAX_COMMANDS))))
+
+    async def crowd_to_the_end() -> set[Any]:
+        found = await crowd()
+        await cache.close()
+        return found
+
+    found = asyncio.run(crowd())
+    cache.abandon()
+
+    assert (found, asyncio.run(crowd_to_the_end()), cache.status) == ({"valeur"}, {"valeur"}, "redis")

@@ -115,4 +115,6 @@ def test_the_example_is_a_valid_env_file_once_uncommented(tmp_path: Path) -> Non
 
 
 def test_a_setting_without_effect_yet_is_named() -> None:
-    assert ACLConfig(_env_file=None, enable_cache=True, log_level="INFO").ineffective_settings() == ["enable_cache"]
+    config = ACLConfig(_env_file=None, rate_limit_enabled=True, log_level="INFO")
+
+    assert config.ineffective_settings() == ["rate_limit_enabled"]

@@ -1,9 +1,12 @@
 """Routes de chacun : poser des questions sur ses propres permissions."""
 
-from fastapi import APIRouter
+from http import HTTPStatus
+from typing import Annotated
 
-from fastapi_acl.permissions.interface.dependencies import CheckPermissionsDep
-from fastapi_acl.permissions.interface.schemas import CheckRequest, CheckResponse
+from fastapi import APIRouter, Header, Query, Response
+
+from fastapi_acl.permissions.interface.dependencies import CheckPermissionsDep, ListPermissionsDep
+from fastapi_acl.permissions.interface.schemas import CheckRequest, CheckResponse, PermissionList, Value
 from fastapi_acl.shared.exceptions import (
     AuthenticationRequiredError,
     InvalidRequestError,
@@ -12,16 +15,51 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.http.problems import ProblemRoute, problems
 from fastapi_acl.shared.http.security import CurrentPrincipal
+from fastapi_acl.shared.policy import PolicyStamp
+
+MINE = problems(AuthenticationRequiredError, InvalidTokenError, InvalidRequestError, PolicyUnavailableError)
 
 router = APIRouter(prefix="/permissions", tags=["permissions"], route_class=ProblemRoute)
 
 
-@router.post(
-    "/check",
-    responses=problems(AuthenticationRequiredError, InvalidTokenError, InvalidRequestError, PolicyUnavailableError),
-)
+@router.post("/check", responses=MINE)
 async def check_permissions(
     body: CheckRequest, principal: CurrentPrincipal, check: CheckPermissionsDep
 ) -> CheckResponse:
     """Dit, question par question, ce que l'appelant peut faire ; une application cliente y règle ses boutons."""
     return CheckResponse.of(await check.execute(principal, [item.to_dto() for item in body.checks]))
+
+
+@router.get(
+    "/me",
+    response_model=PermissionList,
+    responses={304: {"description": "Rien n'a changé depuis l'ETag que donne `If-None-Match`."}, **MINE},
+)
+async def my_permissions(
+    response: Response,
+    principal: CurrentPrincipal,
+    listing: ListPermissionsDep,
+    domain: Annotated[Value | None, Query(description="Domaine (locataire), si le modèle en a.")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> PermissionList | Response:
+    """Liste les règles qui valent pour l'appelant, refus compris : pour afficher, non pour décider."""
+    headers = _headers(listing.stamp(principal, domain))
+    if headers["ETag"] in _tags(if_none_match):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    stamp, grants = await listing.execute(principal, domain)
+    response.headers.update(_headers(stamp))
+    return PermissionList.of(stamp, grants)
+
+
+def _headers(stamp: PolicyStamp) -> dict[str, str]:
+    """Rend de quoi garder une liste, pour ce seul appelant, et demander chaque fois si elle vaut encore.
+
+    Source : RFC 9110, section 8.8.3 ; RFC 9111, section 5.2.2.
+    """
+    tag = f'"{stamp.policy_revision}-{stamp.digest}"'
+    return {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+
+
+def _tags(if_none_match: str | None) -> set[str]:
+    """Lit les étiquettes d'un client ; la comparaison est faible (RFC 9110, section 13.1.2)."""
+    return {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}

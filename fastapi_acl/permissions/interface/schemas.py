@@ -1,12 +1,13 @@
 """Corps des requêtes et des réponses de la tranche « permissions »."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Self
 
 from fastapi_acl.permissions.domain.dtos.check import CheckDTO, CheckResultDTO
-from fastapi_acl.shared.policy import PolicyRule
+from fastapi_acl.shared.policy import Grant, PolicyRule, PolicyStamp
 
 Value = Annotated[str, Field(min_length=1, max_length=250)]
 
@@ -45,6 +46,30 @@ class CheckResponse(BaseModel):
     def of(cls, result: CheckResultDTO) -> Self:
         """Fait la réponse du résultat."""
         return cls(revision=result.revision, results=result.results)
+
+
+class PermissionSchema(BaseModel):
+    """Ce qu'une règle accorde ou refuse à l'appelant."""
+
+    resource: str = Field(description="Ressource, joker compris ; le gabarit de la route sous un modèle de routes.")
+    action: str
+    effect: str = Field(description="`allow` ou `deny` : un refus l'emporte, si le modèle le veut.")
+    via: list[str] = Field(description="Rôles qui y mènent, du plus proche au plus lointain ; vide si en propre.")
+    conditions: dict[str, str] = Field(description="Ce que la règle dit de plus : domaine, portée, priorité…")
+
+
+class PermissionList(BaseModel):
+    """Les permissions de l'appelant, et la politique qui les donne."""
+
+    revision: int = Field(description="Dernière révision appliquée.")
+    policy_revision: int = Field(description="Dernière révision qui a changé les règles.")
+    permissions: list[PermissionSchema]
+
+    @classmethod
+    def of(cls, stamp: PolicyStamp, grants: Sequence[Grant]) -> Self:
+        """Fait la réponse des droits."""
+        permissions = [PermissionSchema.model_validate(grant, from_attributes=True) for grant in grants]
+        return cls(revision=stamp.revision, policy_revision=stamp.policy_revision, permissions=permissions)
 
 
 class RuleSchema(BaseModel):

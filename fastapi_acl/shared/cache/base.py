@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 JsonValue: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any]"
 """Ce qui se garde : du JSON, sauf null, qui est l'absence."""
@@ -54,11 +54,25 @@ class CacheKey:
         return whole if len(whole) <= MAX_KEY_BYTES else b"sha256:" + hashlib.sha256(whole).hexdigest().encode()
 
 
+class CacheCounts(NamedTuple):
+    """Lectures de valeurs depuis le démarrage du processus : celles qui ont trouvé, et les autres."""
+
+    hits: int = 0
+    misses: int = 0
+
+    def after(self, value: JsonValue | None) -> CacheCounts:
+        """Rend le compte d'une lecture de plus."""
+        is_hit = value is not None
+        return CacheCounts(self.hits + is_hit, self.misses + (not is_hit))
+
+
 class CacheBackend(Protocol):
     """Ce que la bibliothèque demande à un cache.
 
     Celui que rend `create_cache` n'échoue jamais parce qu'un serveur manque.
     """
+
+    counts: CacheCounts
 
     @property
     def status(self) -> CacheStatus:
@@ -94,8 +108,14 @@ class CacheBackend(Protocol):
     async def take(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur et la retire du même geste : de deux preneurs, un seul l'obtient."""
 
+    async def revive(self) -> None:
+        """Essaie de revenir au serveur, s'il manquait : sans trafic, rien d'autre n'y reviendrait."""
+
+    def abandon(self) -> None:
+        """Oublie ce qui a commencé dans une boucle d'événements qui n'existe plus."""
+
     async def close(self) -> None:
-        """Ferme les connexions."""
+        """Ferme les connexions ; un usage de plus les rouvrirait."""
 
 
 def seal(name: bytes, value: JsonValue) -> bytes | None:

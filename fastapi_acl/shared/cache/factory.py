@@ -31,8 +31,8 @@ def create_cache(config: ACLConfig) -> CacheBackend:
     from fastapi_acl.shared.cache.redis_cache import FallbackCache, RedisCache  # noqa: PLC0415 - Redis ne sert pas toujours
     from fastapi_acl.shared.redis import Breaker, create_redis  # noqa: PLC0415 - idem
 
-    client = create_redis(config.redis_url.get_secret_value())
-    return FallbackCache(RedisCache(client, Breaker(), _prefix(config), config.cache_ttl), memory)
+    url = config.redis_url.get_secret_value()
+    return FallbackCache(RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), config.cache_ttl), memory)
 
 
 def _prefix(config: ACLConfig) -> str:

@@ -6,17 +6,26 @@ Source : https://redis.io/docs/latest/commands/eval/
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from redis.exceptions import ResponseError
 
-from fastapi_acl.shared.cache.base import DEFAULT_TTL_SECONDS, MAX_VALUE_BYTES, CacheBackend, seal, unseal
+from fastapi_acl.shared.cache.base import (
+    DEFAULT_TTL_SECONDS,
+    MAX_VALUE_BYTES,
+    CacheBackend,
+    CacheCounts,
+    CacheKey,
+    seal,
+    unseal,
+)
 from fastapi_acl.shared.redis import RedisRefusedError, RedisUnavailableError, close_redis
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from fastapi_acl.shared.cache.base import CacheKey, CacheStatus, JsonValue
+    from fastapi_acl.shared.cache.base import CacheStatus, JsonValue
     from fastapi_acl.shared.cache.memory_cache import MemoryCache
     from fastapi_acl.shared.redis import Breaker
 
@@ -29,6 +38,9 @@ MAX_SUSPECTS: Final = 10_000
 """Clés dont on retient, pendant une panne, que Redis en garde peut-être une valeur périmée."""
 
 BATCH: Final = 500
+
+PROBE: Final = CacheKey.of("probe")
+"""Clé que personne n'écrit : la lire dit si Redis répond."""
 
 TAKE: Final = """
 local value = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1])
@@ -52,7 +64,7 @@ return total
 
 
 @final
-class RedisCache(CacheBackend):
+class RedisCache:
     """Cache que les processus partagent.
 
     Chaque méthode lève RedisUnavailableError quand Redis ne répond pas : voir `FallbackCache`.
@@ -60,29 +72,30 @@ class RedisCache(CacheBackend):
 
     def __init__(
         self,
-        client: Any,  # noqa: ANN401 - un client de l'une des trois sortes
+        connect: Callable[[], Any],
         breaker: Breaker,
         prefix: str,
         default_ttl: float = DEFAULT_TTL_SECONDS,
     ) -> None:
-        """Retient le client, qu'il ferme à la fin.
+        """Fait un client, qu'il ferme à la fin.
 
         Args:
-            client: voir `create_redis`.
+            connect: fait un client sans ouvrir de connexion ; voir `create_redis`.
             breaker: ce qui décide d'essayer.
             prefix: ce qui précède chaque clé, propre à une application.
             default_ttl: durée de vie d'une valeur, en secondes.
         """
-        self._client = client
+        self._connect = connect
+        self._client = connect()
         self._breaker = breaker
         self._prefix = prefix.encode()
         self._default_ttl = default_ttl
         self._slots = asyncio.Semaphore(MAX_COMMANDS)
 
-    @property
-    def status(self) -> CacheStatus:
-        """Redis, ou son absence."""
-        return "redis_fallback" if self._breaker.is_open else "redis"
+    def abandon(self) -> None:
+        """Repart d'un client neuf : les connexions de l'ancien tiennent à leur boucle."""
+        self._client, self._slots = self._connect(), asyncio.Semaphore(MAX_COMMANDS)
+        self._breaker.abandon()
 
     async def get(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur ; d'une valeur démesurée, seul le début est lu, et ne vaut rien."""
@@ -170,6 +183,7 @@ class FallbackCache(CacheBackend):
         """
         self._redis = redis
         self._memory = memory
+        self.counts = CacheCounts()
         self._is_fallen = False
         self._suspects: dict[bytes, None] = {}
 
@@ -180,7 +194,9 @@ class FallbackCache(CacheBackend):
 
     async def get(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur."""
-        return await self._either(lambda: self._redis.get(key), lambda: self._memory.get(key))
+        value = await self._either(lambda: self._redis.get(key), lambda: self._memory.get(key))
+        self.counts = self.counts.after(value)
+        return value
 
     async def set(self, key: CacheKey, value: JsonValue, ttl: float | None = None) -> None:
         """Garde une valeur.
@@ -214,6 +230,16 @@ class FallbackCache(CacheBackend):
     async def take(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur et la retire."""
         return await self._either(lambda: self._redis.take(key), lambda: self._memory.take(key))
+
+    async def revive(self) -> None:
+        """Essaie Redis s'il manquait ; le disjoncteur dit s'il est temps."""
+        if self._is_fallen:
+            with suppress(RedisUnavailableError):
+                await self._through(lambda: self._redis.get(PROBE))
+
+    def abandon(self) -> None:
+        """Oublie les connexions d'une boucle d'événements qui n'existe plus."""
+        self._redis.abandon()
 
     async def close(self) -> None:
         """Ferme les deux."""

@@ -21,7 +21,7 @@ class Health(BaseModel):
         database_revision: dernière révision vue dans la base, ou -1.
         lag_seconds: temps écoulé depuis que la base a été vue ; None si elle ne l'a jamais été.
         watcher: `connected`, `connecting`, `stopped`, ou `none` sans guetteur.
-        cache: ce qui sert de cache, ou `none`.
+        cache: `memory`, `redis`, ou `redis_fallback` quand la mémoire remplace un Redis qui manque.
         quarantined_rows: lignes de règles illisibles, écartées à la lecture.
     """
 
@@ -32,7 +32,7 @@ class Health(BaseModel):
     database_revision: int
     lag_seconds: float | None
     watcher: Literal["connected", "connecting", "stopped", "none"]
-    cache: str
+    cache: Literal["memory", "redis", "redis_fallback"]
     quarantined_rows: int
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from uuid import uuid4
 
 from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.logging import get_logger
@@ -74,7 +75,7 @@ class _News(NamedTuple):
     changes: Sequence[Change] = ()
     states: Sequence[Any] = ()
     position: Position | None = None
-    policy_revision: int = UNLOADED
+    policy: Position | None = None
 
 
 class Replica:
@@ -99,7 +100,7 @@ class Replica:
         self._memories = memories
         self._at: Position | None = None
         self._is_lost = False
-        self._policy_revision = UNLOADED
+        self._policy: Position | None = None
         self._seen_at = float("-inf")
         self._seen_revision = UNLOADED
         self.reloads = self.applied = 0
@@ -116,7 +117,12 @@ class Replica:
     @property
     def policy_revision(self) -> int:
         """Dernière révision appliquée qui a changé les règles, ou -1."""
-        return self._policy_revision
+        return self._policy.revision if self._policy is not None else UNLOADED
+
+    @property
+    def policy(self) -> Position | None:
+        """Où en sont les règles : deux processus qui en disent autant ont les mêmes."""
+        return self._policy
 
     @property
     def database_revision(self) -> int:
@@ -180,6 +186,8 @@ class Replica:
         async with self._database.snapshot() as transaction:
             news = await self._read_all(transaction, await self._log.head(transaction))
         self._install(news)
+        if self._policy is not None:  # ce qui vient d'être relu n'est peut-être pas ce que le journal en dit
+            self._policy = self._policy._replace(change_id=uuid4().hex)
 
     def require_alone(self) -> None:
         """Refuse ce qui ne peut être qu'une transaction à soi seul ; voir `AmbientDatabase.require_alone`."""
@@ -347,10 +355,16 @@ class Replica:
 
     async def _read_all(self, transaction: Transaction, head: Head) -> _News:
         """Lit l'état entier de chaque mémoire."""
-        last = await self._log.since(transaction, head.revision - 1, limit=1)
-        position = Position(head.log_id, head.revision, last[0].change_id if last else "")
+        position = await self._position(transaction, head, head.revision)
+        policy = await self._position(transaction, head, head.policy_revision)
         states = [await memory.read(transaction) for memory in self._memories]
-        return _News(states=states, position=position, policy_revision=head.policy_revision)
+        return _News(states=states, position=position, policy=policy)
+
+    async def _position(self, transaction: Transaction, head: Head, revision: int) -> Position:
+        """Rend une position du journal ; sans témoin si l'entrée n'y est plus."""
+        entries = await self._log.since(transaction, revision - 1, limit=1)
+        is_kept = bool(entries) and entries[0].revision == revision
+        return Position(head.log_id, revision, entries[0].change_id if is_kept else "")
 
     def _install(self, news: _News) -> None:
         """Met en service ce qui a été lu, sauf si la mémoire a avancé pendant la lecture."""
@@ -359,7 +373,7 @@ class Replica:
         elif self._is_lost or self._at is None or news.position.revision >= self._at.revision:
             for memory, state in zip(self._memories, news.states, strict=True):
                 memory.install(state)
-            self._at, self._policy_revision, self._is_lost = news.position, news.policy_revision, False
+            self._at, self._policy, self._is_lost = news.position, news.policy, False
             self._seen_at = time.monotonic()
             self.reloads += 1
             self._tell()
@@ -387,6 +401,6 @@ class Replica:
         self._at = Position(at.log_id, change.revision, change.change_id)
         self.applied += 1
         if change.kind in POLICY_KINDS:
-            self._policy_revision = change.revision
+            self._policy = self._at
         self._tell()
         return True

@@ -1,0 +1,1 @@
+"""Infrastructure de la tranche « permissions »."""
