@@ -3,12 +3,15 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint format types contracts bench docs lowest wheel clean
+.PHONY: help demo test test-quick coverage lint format types contracts bench docs lowest wheel clean
 
 PORT ?= 8000
 VENV ?= .venv
 BIN := $(VENV)/bin
 INTERPRETER := $(shell PYTHON="$(PYTHON)" tests/support/find_python.sh)
+# Une part d'un essai est l'attente d'un serveur : un de plus à la fois que de cœurs, mais chacun a ses serveurs.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 8 ? cores + 1 : 8 )))
+QUICK := -m "not slow" -n $(WORKERS) --dist worksteal
 PIP_FLAGS := --disable-pip-version-check --progress-bar off
 
 help: ## Dit ce que chaque cible fait
@@ -41,14 +44,16 @@ demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
 	@echo "→ http://127.0.0.1:$(PORT)/docs   (administrateur : admin / administrateur-de-demo ; Ctrl-C pour arrêter)"
 	@$(BIN)/python -m uvicorn examples.demo:app --host 127.0.0.1 --port $(PORT)
 
-test: $(VENV)/.dev ## Exécute toute la suite, sur de vrais serveurs, avec la couverture
-	@tests/support/install_servers.sh "$(INTERPRETER)"
-	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
+test: test-quick ## Exécute toute la suite, sur de vrais serveurs
 	@$(BIN)/python -m pytest -m slow
 
 test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
 	@tests/support/install_servers.sh "$(INTERPRETER)"
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest $(QUICK)
+
+coverage: $(VENV)/.dev ## Dit ce que la partie rapide de la suite n'exécute pas
+	@tests/support/install_servers.sh "$(INTERPRETER)"
+	@$(BIN)/python -m pytest $(QUICK) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev ## Vérifie le style (ruff, toutes les règles)
 	@$(BIN)/ruff check .

@@ -46,6 +46,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"SERVICE ABSENT : {service} — {reason}", yellow=True)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Dit à la session qui mène les autres les services que celle-ci n'a pas trouvés."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["missing_services"] = session.config.stash[missing_services]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[missing_services].update(getattr(node, "workeroutput", {}).get("missing_services", {}))
+
+
 Launched = TypeVar("Launched", bound=Server)
 
 
