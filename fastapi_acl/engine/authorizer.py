@@ -68,6 +68,7 @@ class PolicyAuthorizer(Authorizer):
         self._builder = request_builder
         self._schema: PolicySchema = enforcer.schema
         self._answers = [0, 0]
+        self._is_plain = request_builder is None and _is_plain(self._schema.request)
         self._refuse_unknown_tokens()
 
     @property
@@ -83,7 +84,7 @@ class PolicyAuthorizer(Authorizer):
     def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Dit si l'accès est permis, d'après la politique en service."""
         self._require_fresh()
-        answer = self._ask(Demand(principal, resource, action, domain))
+        answer = self._ask(principal, resource, action, domain)
         self._answers[answer] += 1
         return answer
 
@@ -105,18 +106,20 @@ class PolicyAuthorizer(Authorizer):
 
     def allows(self, user_id: str, resource: str, action: str) -> bool:
         """Dit ce que la politique répond pour un compte."""
-        return self._ask(Demand(Principal(id=user_id), resource, action))
+        return self._ask(Principal(id=user_id), resource, action)
 
     def still_allows(self, principal: Principal, resource: str, action: str) -> bool:
         """Dit si l'auteur d'une écriture a encore la permission de la faire, la politique étant à jour.
 
         Sous un modèle de routes, la permission est celle de la route, que `require` a vérifiée.
         """
-        return self.decides_on_routes or self._ask(Demand(principal, resource, action))
+        return self.decides_on_routes or self._ask(principal, resource, action)
 
-    def _ask(self, demand: Demand) -> bool:
-        """Pose la question dans l'ordre que le modèle attend."""
-        return bool(self._enforcer.enforce(*self._values(demand)))
+    def _ask(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
+        """Pose la question dans l'ordre que le modèle attend ; le plus courant n'a rien à ranger."""
+        if self._is_plain:
+            return self._enforcer.enforce(principal.subject, resource, action)
+        return self._enforcer.enforce(*self._values(Demand(principal, resource, action, domain)))
 
     def _values(self, demand: Demand) -> list[object]:
         """Rend les valeurs de la requête, dans l'ordre du modèle."""
@@ -145,6 +148,12 @@ class PolicyAuthorizer(Authorizer):
                 "request_builder= à ACLManager, ou employez les noms sub, dom, obj et act."
             )
             raise ConfigurationError(message)
+
+
+def _is_plain(request: tuple[str, ...]) -> bool:
+    """Dit si une requête n'est qu'un sujet, une ressource et une action, dans cet ordre."""
+    kinds = (SUBJECT_NAMES, RESOURCE_NAMES, ACTION_NAMES)
+    return len(request) == len(kinds) and all(name in names for name, names in zip(request, kinds, strict=True))
 
 
 def _domain_of(demand: Demand) -> str:

@@ -59,17 +59,19 @@ class Principal:
         session_id: session dont vient le jeton ; None pour un Authenticator qui n'en a pas.
         session_version: version de session du compte que le jeton porte.
         claims: revendications scalaires que les matchers peuvent lire (`r.sub.<nom>`).
+        subject: sujet de politique, `user:<id>`, avec `id` et les revendications pour attributs.
     """
 
     id: str
     session_id: str | None = None
     session_version: int = 0
     claims: Mapping[str, Any] = field(default_factory=lambda: NO_CLAIMS, hash=False)
+    subject: AttributedName = field(init=False, repr=False, compare=False)
 
-    @property
-    def subject(self) -> AttributedName:
-        """Sujet de politique, `user:<id>`, avec `id` et les revendications pour attributs."""
-        return AttributedName(f"{USER_PREFIX}{self.id}", {**self.claims, "id": self.id})
+    def __post_init__(self) -> None:
+        """Fait le sujet une fois : une identité sert à bien des décisions."""
+        subject = AttributedName(f"{USER_PREFIX}{self.id}", {**self.claims, "id": self.id})
+        object.__setattr__(self, "subject", subject)
 
     @property
     def name(self) -> str:

@@ -45,7 +45,8 @@ def routes(scale: Scale) -> Iterator[Row]:
         _prepare(folder, scale.compared)
         mine = _measured("ours", sys.executable, folder, scale)
         others = {peer: _neighbour(peer, folder, scale) for peer in NEIGHBOURS}
-    witness = Amount(mine["extra"]["witness"])
+    witness, alone = Amount(mine["extra"]["witness"]), Amount(mine["extra"]["guard"] - mine["extra"]["bare"])
+    yield Row("la garde seule, appelée sans FastAPI", scale.compared, alone, target=EXTRA)
     yield Row("sans réseau, une dépendance vide (témoin : la part de FastAPI)", scale.compared, witness)
     for index, (peer, theirs) in enumerate(others.items()):
         yield from _rows(scale.compared, mine, NEIGHBOURS[peer], theirs, is_first=index == 0)

@@ -17,12 +17,12 @@ class Routes(NamedTuple):
     Chaque application n'a qu'une route, du même nom qu'elle : le rang où une route est cherchée n'y compte pas.
 
     Attributes:
-        apps: applications, dont `free` et `guarded`.
+        apps: applications ASGI, dont `free` et `guarded`.
         lifespan: ce qui doit être ouvert pendant la mesure.
         headers: rend les en-têtes de qui a le droit de passer, une fois le lifespan ouvert.
     """
 
-    apps: Mapping[str, FastAPI]
+    apps: Mapping[str, Callable[..., Awaitable[None]]]
     lifespan: AbstractAsyncContextManager[Any]
     headers: Callable[[], Awaitable[Headers]]
 

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+from starlette.requests import HTTPConnection
+
 from fastapi_acl import ACLConfig, ACLManager, require
+from fastapi_acl.shared.http.scope import ACLMiddleware
 from tests.bench.routes import Headers, Routes, applications, bearer
 
 
 async def nothing() -> None:
     """Une dépendance qui ne fait rien."""
+
+
+def bare(dependency: Callable[..., Awaitable[Any]] | None) -> Callable[..., Awaitable[None]]:
+    """Fait une application ASGI qui appelle une dépendance d'elle-même, et rien d'autre."""
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        connection = HTTPConnection(scope)
+        if dependency is not None:
+            await dependency(connection=connection)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    return app
 
 
 def make(folder: Path) -> Routes:
@@ -24,6 +41,10 @@ def make(folder: Path) -> Routes:
     manager = ACLManager(config)
     for app in apps.values():
         manager.install(app)
+    alone = {
+        name: ACLMiddleware(bare(call), manager)
+        for name, call in {"guard": require("document:read"), "bare": None}.items()
+    }
 
     async def headers() -> Headers:
         user, session = uuid4(), uuid4()
@@ -32,4 +53,4 @@ def make(folder: Path) -> Routes:
         issue = manager.get_token_service().issue_access
         return bearer(issue(user_id=user, session_id=session, session_version=0))
 
-    return Routes(apps, apps["free"].router.lifespan_context(apps["free"]), headers)
+    return Routes({**apps, **alone}, apps["free"].router.lifespan_context(apps["free"]), headers)
