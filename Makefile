@@ -12,6 +12,7 @@ INTERPRETER := $(shell PYTHON="$(PYTHON)" tests/support/find_python.sh)
 # Une part d'un essai est l'attente d'un serveur : un de plus à la fois que de cœurs, mais chacun a ses serveurs.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 8 ? cores + 1 : 8 )))
 QUICK := -m "not slow" -n $(WORKERS) --dist worksteal
+SLOW := -m slow -n $(WORKERS) --dist loadgroup
 PIP_FLAGS := --disable-pip-version-check --progress-bar off
 
 help: ## Dit ce que chaque cible fait
@@ -45,7 +46,7 @@ demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
 	@$(BIN)/python -m uvicorn examples.demo:app --host 127.0.0.1 --port $(PORT)
 
 test: test-quick ## Exécute toute la suite, sur de vrais serveurs
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest $(SLOW)
 
 test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
 	@tests/support/install_servers.sh "$(INTERPRETER)"
