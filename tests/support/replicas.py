@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,22 +20,40 @@ from tests.support.servers import free_port
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30
 HEALTH = "/api/v1/acl/health"
+SERVED = "tests.support.served:app"
+SHARED = {
+    "jwt_secret_key": SECRET,
+    "bcrypt_rounds": 4,
+    "create_default_admin": True,
+    "default_admin_password": ADMIN_PASSWORD,
+    "revision_wait_ms": 3_000,
+}
+"""Réglages de toute réplique, sauf ceux qu'un essai change."""
 
 
 @dataclass
 class ServedReplica:
-    """Un processus uvicorn."""
+    """Un processus uvicorn.
+
+    Attributes:
+        settings: réglages de la bibliothèque.
+        app: application servie.
+        environment: variables de plus.
+    """
 
     settings: Mapping[str, Any]
+    app: str = SERVED
+    environment: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
 
     async def start(self) -> None:
         """Lance le processus, et attend qu'il décide."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACL_")}
-        environment |= {f"ACL_{name.upper()}": str(value) for name, value in self.settings.items()}
+        environment |= {f"ACL_{name.upper()}": str(value) for name, value in {**SHARED, **self.settings}.items()}
+        environment |= self.environment
         options = ("--host", "127.0.0.1", "--port", str(self.port), "--log-level", "warning")
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "uvicorn", "tests.support.served:app", *options, cwd=ROOT, env=environment
+            sys.executable, "-m", "uvicorn", self.app, *options, cwd=ROOT, env=environment
         )
         limits = httpx.Limits(max_keepalive_connections=4)
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", limits=limits, timeout=10)
@@ -64,19 +82,20 @@ class ServedReplica:
 @asynccontextmanager
 async def replicas(*settings: Mapping[str, Any]) -> AsyncIterator[list[ServedReplica]]:
     """Sert une application par jeu de réglages."""
-    shared = {
-        "jwt_secret_key": SECRET,
-        "bcrypt_rounds": 4,
-        "create_default_admin": True,
-        "default_admin_password": ADMIN_PASSWORD,
-        "revision_wait_ms": 3_000,
-    }
-    made = [ServedReplica({**shared, **own}) for own in settings]
+    made = [ServedReplica(own) for own in settings]
+    async with serving(made):
+        yield made
+
+
+@asynccontextmanager
+async def serving(made: Sequence[ServedReplica]) -> AsyncIterator[None]:
+    """Lance ces processus : le premier fait le schéma, les autres viennent ensemble."""
     async with AsyncExitStack() as stack:
         for one in made:
             stack.push_async_callback(_ended, one)
-            await one.start()
-        yield made
+        await made[0].start()
+        await asyncio.gather(*(one.start() for one in made[1:]))
+        yield
 
 
 async def _ended(one: ServedReplica) -> None:
