@@ -12,7 +12,7 @@ INTERPRETER := $(shell PYTHON="$(PYTHON)" tests/support/find_python.sh)
 # Une part d'un essai est l'attente d'un serveur : un de plus à la fois que de cœurs, mais chacun a ses serveurs.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 8 ? cores + 1 : 8 )))
 QUICK := -m "not slow" -n $(WORKERS) --dist worksteal
-SLOW := -m slow -n $(WORKERS) --dist loadgroup
+SLOW := -m slow -n $(WORKERS) --dist loadscope
 PIP_FLAGS := --disable-pip-version-check --progress-bar off
 
 help: ## Dit ce que chaque cible fait

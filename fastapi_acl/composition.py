@@ -99,7 +99,7 @@ def compose(
     """
     stored, cache = storage or create_storage(config), create_cache(config)
     database, log, users = stored.database, stored.log, stored.users
-    revocations = Revocations(log)
+    revocations = Revocations(log, token_life(config))
     enforcer = PolicyEnforcer(
         load_model(config),
         stored.adapter,
@@ -167,8 +167,7 @@ def _session_use_cases(
         absolute=timedelta(days=config.session_absolute_days),
         grace=timedelta(seconds=config.jwt_refresh_grace_seconds),
     )
-    live = timedelta(minutes=config.jwt_access_token_expire_minutes, seconds=2 * config.jwt_leeway_seconds)
-    revoker = JournalAccessRevoker(store.replica, live)
+    revoker = JournalAccessRevoker(store.replica, token_life(config))
     logout = LogoutUseCase(users, sessions, revoker, database)
     return {
         LoginUseCase: LoginUseCase(users, sessions, hasher, issuer, policy),
@@ -177,6 +176,11 @@ def _session_use_cases(
         SetUserActiveUseCase: SetUserActiveUseCase(users, sessions, revoker, store, database),
         DeleteUserUseCase: DeleteUserUseCase(users, revoker, store, store, database),
     }
+
+
+def token_life(config: ACLConfig) -> timedelta:
+    """Rend le temps pendant lequel un jeton d'accès peut avoir cours, tolérance comprise à chaque bout."""
+    return timedelta(minutes=config.jwt_access_token_expire_minutes, seconds=2 * config.jwt_leeway_seconds)
 
 
 def token_settings(config: ACLConfig) -> TokenSettings:

@@ -81,7 +81,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 def process(settings: TokenSettings = SETTINGS, capacity: int = CAPACITY) -> JWTAuthenticator:
     """Ce qu'un manager emploie : un service, des révocations et une mémoire à lui."""
     log: Any = None
-    return JWTAuthenticator(JWTTokenService(settings), Revocations(log), VerifiedTokens(capacity))
+    return JWTAuthenticator(
+        JWTTokenService(settings), Revocations(log, timedelta(minutes=15)), VerifiedTokens(capacity)
+    )
 
 
 def issue(authenticator: JWTAuthenticator, user: UUID = USER, session: UUID = SESSION, version: int = 3) -> str:
@@ -260,3 +262,14 @@ async def test_neither_the_token_nor_whose_it_is_shows_in_the_memory() -> None:
         assert not any(part in shown for part in (token, token.split(".")[2], str(USER), fingerprint_of(token).hex()))
     kept = [*authenticator.known._young, *authenticator.known._old]
     assert kept == [fingerprint_of(token)]
+
+
+async def test_a_life_made_shorter_holds_for_tokens_already_signed(clock: Clock) -> None:
+    token = issue(process())
+    shorter = process(replace(SETTINGS, access_lifetime=60))
+    assert not await refuses(shorter, token)
+
+    clock.now += 60 + SETTINGS.leeway
+
+    assert await refuses(shorter, token)
+    assert not await refuses(process(), token)

@@ -52,8 +52,6 @@ SAME = settings(
     suppress_health_check=list(HealthCheck),
 )
 """Les mêmes tirages à chaque fois ; `smallest` réduit un échec mieux que ne le ferait une graine plus petite."""
-pytestmark = pytest.mark.xdist_group("against_stock")  # le dernier essai compte ce que les autres ont comparé
-
 COUNTED: Counter[str] = Counter()
 
 RAISED = ("raised", None)

@@ -11,6 +11,7 @@ import pytest
 from fastapi_acl.shared.exceptions import TransactionNotOrderedError
 from fastapi_acl.shared.sync.changes import (
     ADMIN_CREATED,
+    KEPT,
     POLICY_CHANGED,
     POLICY_IMPORTED,
     POLICY_SEEDED,
@@ -207,12 +208,14 @@ async def test_an_entry_is_held_only_if_it_is_that_very_one(storage: Storage) ->
 
 async def test_only_entries_that_concern_living_tokens_are_live(storage: Storage) -> None:
     await append(storage, "sans")
-    await append(storage, "morte", live_until=now() - timedelta(microseconds=1))
+    recent = await append(storage, "morte depuis peu", live_until=now() - timedelta(microseconds=1))
     first = await append(storage, "vive", live_until=now() + LATER)
     second = await append(storage, "vive", live_until=now() + timedelta(seconds=30))
+    await append(storage, "morte", live_until=now() - timedelta(minutes=2))
 
     async with storage.database.snapshot() as reading:
-        assert list(await storage.log.live(reading)) == [first, second]
+        assert list(await storage.log.live(reading, margin=timedelta())) == [first, second]
+        assert list(await storage.log.live(reading, margin=timedelta(minutes=1))) == [recent, first, second]
 
 
 async def test_an_instant_names_the_last_revision_before_it(storage: Storage) -> None:
@@ -232,8 +235,8 @@ async def revision_at(storage: Storage, instant: datetime) -> int:
 
 
 async def test_what_is_discarded_is_gone_and_what_is_needed_stays(storage: Storage) -> None:
-    kinds = [("a", None), (ADMIN_CREATED, None), (POLICY_SEEDED, None), (SESSION_REVOKED, LATER)]
-    for kind, life in [*kinds, (SESSION_REVOKED, -LATER), ("b", None), ("c", None)]:
+    kinds = [("a", None), (ADMIN_CREATED, None), (POLICY_SEEDED, None), (SESSION_REVOKED, LATER - KEPT)]
+    for kind, life in [*kinds, (SESSION_REVOKED, -KEPT - LATER), ("b", None), ("c", None)]:
         await append(storage, kind, live_until=now() + life if life else None)
 
     assert await discarded(storage, 6) == 3

@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, final
 from uuid import UUID, uuid4
 
@@ -31,7 +31,7 @@ from fastapi_acl.shared.exceptions import (
     UserNotFoundError,
 )
 from fastapi_acl.shared.policy import PolicyRule
-from fastapi_acl.shared.sync.changes import LASTING_KINDS, Change, ChangeLog, Head
+from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, Head
 from fastapi_acl.storage import Storage
 
 Row = Mapping[str, Any]
@@ -160,8 +160,8 @@ class MemoryChangeLog(ChangeLog):
     async def since(self, transaction: Transaction, revision: int, *, limit: int) -> Sequence[Change]:
         return [change for change in _entries(transaction) if change.revision > revision][:limit]
 
-    async def live(self, transaction: Transaction) -> Sequence[Change]:
-        return [change for change in _entries(transaction) if _is_live(change)]
+    async def live(self, transaction: Transaction, *, margin: timedelta) -> Sequence[Change]:
+        return [change for change in _entries(transaction) if _is_live(change, margin)]
 
     async def last(self, transaction: Transaction, kind: str) -> Change | None:
         return next((change for change in reversed(_entries(transaction)) if change.kind == kind), None)
@@ -180,7 +180,7 @@ class MemoryChangeLog(ChangeLog):
 
     async def discard(self, transaction: Transaction, up_to: int) -> int:
         old = [change for change in _entries(transaction) if change.revision <= up_to]
-        useless = [change.revision for change in old if change.kind not in LASTING_KINDS and not _is_live(change)]
+        useless = [change.revision for change in old if change.kind not in LASTING_KINDS and not _is_live(change, KEPT)]
         for revision in useless:
             del transaction.connection.state.changes[revision]
         return len(useless)
@@ -203,8 +203,8 @@ def _entries(transaction: Transaction) -> list[Change]:
     return [change for _, change in sorted(transaction.connection.state.changes.items())]
 
 
-def _is_live(change: Change) -> bool:
-    return change.live_until is not None and change.live_until > datetime.now(timezone.utc)
+def _is_live(change: Change, margin: timedelta) -> bool:
+    return change.live_until is not None and change.live_until > datetime.now(timezone.utc) - margin
 
 
 @final

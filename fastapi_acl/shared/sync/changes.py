@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
@@ -36,6 +36,9 @@ POLICY_KINDS: Final = BULK_KINDS | {POLICY_CHANGED}
 
 LASTING_KINDS: Final = frozenset({ADMIN_CREATED, POLICY_SEEDED})
 """Natures d'entrées que le démarrage cherche : une compaction les garde."""
+
+KEPT: Final = timedelta(hours=25)
+"""Temps qu'une révocation reste au journal une fois inutile : la plus longue vie d'un jeton, et une heure d'écart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,13 @@ class ChangeLog(ABC):
         """Rend les entrées d'après une révision, dans l'ordre, `limit` au plus."""
 
     @abstractmethod
-    async def live(self, transaction: Transaction) -> Sequence[Change]:
-        """Rend les entrées qui concernent encore des jetons vivants, dans l'ordre."""
+    async def live(self, transaction: Transaction, *, margin: timedelta) -> Sequence[Change]:
+        """Rend les entrées qui concernent encore des jetons vivants, ou en concernaient il y a peu, dans l'ordre.
+
+        Args:
+            transaction: transaction de lecture.
+            margin: ce que « il y a peu » veut dire : les horloges s'écartent, et les réglages changent.
+        """
 
     @abstractmethod
     async def last(self, transaction: Transaction, kind: str) -> Change | None:
@@ -159,7 +167,9 @@ class ChangeLog(ABC):
 
     @abstractmethod
     async def discard(self, transaction: Transaction, up_to: int) -> int:
-        """Retire les entrées jusqu'à une révision, sauf les révocations vivantes et ce que le démarrage cherche.
+        """Retire les entrées jusqu'à une révision, sauf ce que le démarrage cherche et les révocations récentes.
+
+        Récentes : vivantes il y a moins de `KEPT`, quoi que disent les réglages et l'horloge de ce processus.
 
         Returns:
             Le nombre d'entrées retirées.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, cast, final
 
 from fastapi_acl.shared.database.mongodb import as_instant, as_text
-from fastapi_acl.shared.sync.changes import LASTING_KINDS, Change, ChangeLog, IdempotencyKey
+from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, IdempotencyKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ class MongoChangeLog(ChangeLog):
         """Rend les entrées d'après une révision."""
         return await self._select(transaction, {"_id": {"$gt": revision}}, limit=limit)
 
-    async def live(self, transaction: Transaction) -> Sequence[Change]:
+    async def live(self, transaction: Transaction, *, margin: timedelta) -> Sequence[Change]:
         """Rend les entrées qui concernent encore des jetons vivants."""
-        return await self._select(transaction, {"live_until": {"$gt": _now()}})
+        return await self._select(transaction, {"live_until": {"$gt": _ago(margin)}})
 
     async def last(self, transaction: Transaction, kind: str) -> Change | None:
         """Rend la dernière entrée de cette nature."""
@@ -54,7 +54,7 @@ class MongoChangeLog(ChangeLog):
         useless = {
             "_id": {"$lte": up_to},
             "kind": {"$nin": sorted(LASTING_KINDS)},
-            "$or": [{"live_until": None}, {"live_until": {"$lte": _now()}}],
+            "$or": [{"live_until": None}, {"live_until": {"$lte": _ago(KEPT)}}],
         }
         changes = self._database.collection("acl_changes")
         return int((await changes.delete_many(useless, session=transaction.connection)).deleted_count)
@@ -73,9 +73,9 @@ class MongoChangeLog(ChangeLog):
         return [_change(document) async for document in found]
 
 
-def _now() -> str | None:
-    """Rend l'instant présent, tel qu'il s'écrit."""
-    return as_text(datetime.now(timezone.utc))
+def _ago(margin: timedelta) -> str | None:
+    """Rend un instant passé, tel qu'il s'écrit."""
+    return as_text(datetime.now(timezone.utc) - margin)
 
 
 def _document(change: Change) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, SESSION_REVOKED
 
@@ -14,62 +16,84 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.sync.changes import Change, ChangeLog
 
+CLOCK_MARGIN: Final = timedelta(hours=1)
+"""Écart entre deux horloges, ou saut de l'une, qui ne rend cours à aucun jeton révoqué."""
+
+
+class _Minimum(NamedTuple):
+    """Version de session en deçà de laquelle un compte est refusé, et l'instant monotone où cela s'oublie."""
+
+    version: int
+    until: float
+
 
 @dataclass(slots=True)
 class _Revoked:
-    """Sessions mortes et versions minimales, avec l'instant où chaque ligne devient inutile."""
+    """Sessions mortes, avec l'instant monotone où chacune s'oublie, et versions minimales ; d'abord les anciennes."""
 
-    sessions: dict[str, datetime] = field(default_factory=dict)
-    versions: dict[str, tuple[int, datetime]] = field(default_factory=dict)
+    sessions: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, _Minimum] = field(default_factory=dict)
 
-    def add(self, change: Change) -> None:
+    def add(self, change: Change, until: float) -> None:
         """Range une entrée du journal, si elle est une révocation."""
-        if change.live_until is None:
-            return
         if change.kind == SESSION_REVOKED:
-            self.sessions[change.payload["session_id"]] = change.live_until
+            key = change.payload["session_id"]
+            self.sessions[key] = max(until, self.sessions.pop(key, until))
         elif change.kind == ACCOUNT_REVOKED:
-            known, until = self.versions.get(change.payload["user_id"], (0, change.live_until))
-            version = max(known, change.payload["session_version"])
-            self.versions[change.payload["user_id"]] = (version, max(until, change.live_until))
+            key, version = change.payload["user_id"], change.payload["session_version"]
+            known = self.versions.pop(key, _Minimum(version, until))
+            self.versions[key] = _Minimum(max(known.version, version), max(known.until, until))
 
     def purge(self) -> None:
-        """Oublie ce qui ne concerne plus aucun jeton vivant."""
-        now = datetime.now(timezone.utc)
-        self.sessions = {key: until for key, until in self.sessions.items() if until > now}
-        self.versions = {key: entry for key, entry in self.versions.items() if entry[1] > now}
+        """Oublie ce qui ne concerne plus aucun jeton vivant ; ne coûte que ce qui part."""
+        now = time.monotonic()
+        for key in list(takewhile(lambda key: self.sessions[key] <= now, self.sessions)):
+            del self.sessions[key]
+        for key in list(takewhile(lambda key: self.versions[key].until <= now, self.versions)):
+            del self.versions[key]
 
 
 class Revocations:
-    """Mémoire des révocations vivantes, alimentée par le journal (voir `Replica`)."""
+    """Mémoire des révocations vivantes, alimentée par le journal (voir `Replica`).
 
-    def __init__(self, log: ChangeLog) -> None:
+    Une révocation s'oublie sur l'horloge monotone, bien après la vie d'un jeton : les horloges murales s'écartent,
+    sautent, et ne disent donc pas qu'un jeton révoqué a expiré.
+    """
+
+    def __init__(self, log: ChangeLog, token_life: timedelta) -> None:
         """Part vide.
 
         Args:
             log: journal où les révocations vivantes se relisent.
+            token_life: temps pendant lequel un jeton signé peut avoir cours, tolérance comprise.
         """
         self._log = log
+        self._kept = token_life + CLOCK_MARGIN
         self._revoked = _Revoked()
 
     def refuses(self, *, user_id: str, session_id: str, session_version: int) -> bool:
         """Dit si un jeton d'accès de cette session n'a plus cours."""
         minimum = self._revoked.versions.get(user_id)
-        return session_id in self._revoked.sessions or (minimum is not None and session_version < minimum[0])
+        return session_id in self._revoked.sessions or (minimum is not None and session_version < minimum.version)
 
     async def read(self, transaction: Transaction) -> Sequence[Change]:
-        """Lit les révocations vivantes."""
-        return await self._log.live(transaction)
+        """Lit les révocations vivantes, et celles qui l'étaient il y a peu."""
+        return await self._log.live(transaction, margin=self._kept)
 
     def install(self, state: Iterable[Change]) -> None:
         """Joint ce qui a été lu à ce que l'on savait : une base revenue en arrière ne rend pas cours à un jeton."""
-        revoked = replace(self._revoked)
-        revoked.purge()
+        revoked = _Revoked(dict(self._revoked.sessions), dict(self._revoked.versions))
         for change in state:
-            revoked.add(change)
+            revoked.add(change, self._until(change))
+        revoked.purge()
         self._revoked = revoked
 
     def apply(self, change: Change) -> None:
         """Ajoute une révocation que ce processus vient de valider."""
-        self._revoked.add(change)
+        self._revoked.add(change, self._until(change))
         self._revoked.purge()
+
+    def _until(self, change: Change) -> float:
+        """Rend l'instant monotone où une entrée s'oublie : après la vie d'un jeton, ici comme chez qui l'a écrite."""
+        written = (change.live_until - change.at if change.live_until is not None else timedelta()) + CLOCK_MARGIN
+        return time.monotonic() + max(written, self._kept).total_seconds()

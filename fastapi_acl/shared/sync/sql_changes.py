@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, final
 
 from sqlalchemy import Select, delete, func, insert, or_, select
 
 from fastapi_acl.shared.database.tables import changes_table
-from fastapi_acl.shared.sync.changes import LASTING_KINDS, Change, ChangeLog, IdempotencyKey
+from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, IdempotencyKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +27,9 @@ class SQLChangeLog(ChangeLog):
         """Rend les entrées d'après une révision."""
         return await self._select(transaction, _where(changes_table.c.revision > revision).limit(limit))
 
-    async def live(self, transaction: Transaction) -> Sequence[Change]:
+    async def live(self, transaction: Transaction, *, margin: timedelta) -> Sequence[Change]:
         """Rend les entrées qui concernent encore des jetons vivants."""
-        return await self._select(transaction, _where(_is_live()))
+        return await self._select(transaction, _where(_is_live(margin)))
 
     async def last(self, transaction: Transaction, kind: str) -> Change | None:
         """Rend la dernière entrée de cette nature."""
@@ -57,7 +57,7 @@ class SQLChangeLog(ChangeLog):
         useless = delete(changes_table).where(
             changes_table.c.revision <= up_to,
             changes_table.c.kind.not_in(LASTING_KINDS),
-            or_(changes_table.c.live_until.is_(None), ~_is_live()),
+            or_(changes_table.c.live_until.is_(None), ~_is_live(KEPT)),
         )
         result: Any = await transaction.connection.execute(useless)
         return int(result.rowcount)
@@ -76,9 +76,9 @@ def _where(*conditions: ColumnElement[bool]) -> Select[Any]:
     return select(changes_table).where(*conditions).order_by(changes_table.c.revision)
 
 
-def _is_live() -> ColumnElement[bool]:
-    """Retient les entrées qui concernent encore des jetons vivants."""
-    alive: ColumnElement[bool] = changes_table.c.live_until > datetime.now(timezone.utc)
+def _is_live(margin: timedelta) -> ColumnElement[bool]:
+    """Retient les entrées qui concernent encore des jetons vivants, ou en concernaient il y a peu."""
+    alive: ColumnElement[bool] = changes_table.c.live_until > datetime.now(timezone.utc) - margin
     return alive
 
 

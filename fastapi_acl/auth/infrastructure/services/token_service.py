@@ -159,9 +159,12 @@ class JWTTokenService(ITokenService):
         return cast("Mapping[str, Any]", payload)
 
     def _access_claims(self, payload: Mapping[str, Any]) -> AccessClaims:
-        """Lit les revendications d'un jeton d'accès, et le temps où il a cours."""
-        leeway = self._settings.leeway
-        window = {"not_before": payload["iat"] - leeway, "not_after": payload["exp"] + leeway}
+        """Lit les revendications d'un jeton d'accès, et le temps où il a cours.
+
+        Une durée de vie raccourcie vaut aussitôt : les révocations se gardent selon elle.
+        """
+        leeway, end = self._settings.leeway, min(payload["exp"], payload["iat"] + self._settings.access_lifetime)
+        window = {"not_before": payload["iat"] - leeway, "not_after": end + leeway}
         return AccessClaims(**_identifiers(payload), **window)
 
     def _checked_header(self, token: str, kind: str) -> str:
