@@ -19,6 +19,9 @@ from tests.support.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30
+GRACE_SECONDS = 3
+"""Temps laissé aux requêtes d'un processus qui s'arrête ; sans lui, uvicorn attend qui n'a rien demandé."""
+
 HEALTH = "/api/v1/acl/health"
 SERVED = "tests.support.served:app"
 SHARED = {
@@ -51,7 +54,8 @@ class ServedReplica:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACL_")}
         environment |= {f"ACL_{name.upper()}": str(value) for name, value in {**SHARED, **self.settings}.items()}
         environment |= self.environment
-        options = ("--host", "127.0.0.1", "--port", str(self.port), "--log-level", "warning")
+        options = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "warning"]
+        options += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "uvicorn", self.app, *options, cwd=ROOT, env=environment
         )
