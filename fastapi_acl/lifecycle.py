@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.shared.exceptions import (
@@ -72,14 +73,19 @@ class Lifecycle:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
-        self._started = False
-        self._fault: ConfigurationError | None = None
-        self._waits_for_database = False
+        self._looking = asyncio.Lock()
+        self._next_attempt = self._next_look = float("-inf")
+        self._started = self._waits_for_database = self._is_blind = False
 
     @property
     def is_ready(self) -> bool:
         """Vrai si la bibliothèque décide."""
         return self._started and self._replica.is_loaded
+
+    @property
+    def _is_kept(self) -> bool:
+        """Vrai si une tâche de fond veille."""
+        return self._keeper is not None and not self._keeper.done()
 
     async def initialize(self) -> None:
         """Démarre et lance la veille ; sans effet si c'est fait.
@@ -93,22 +99,22 @@ class Lifecycle:
         self._bind_loop()
         async with self._lock:
             await self._attempt()
-        if self._keeper is None:
+        if not self._is_kept:
             self._keeper = asyncio.create_task(self._keep(), name="fastapi_acl-keeper")
             if self._watcher is not None:
                 self._watcher.start()
 
     async def close(self) -> None:
-        """Arrête la veille et ferme la base ; sans effet si c'est fait."""
+        """Arrête la veille et ferme tout, même interrompu ; sans effet si c'est fait."""
         self._bind_loop()
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            await ended(keeper)
-        if self._watcher is not None:
-            await self._watcher.stop()
-        self._started = False
-        await self._cache.close()
-        await self._database.close()
+        keeper, self._keeper, self._started = self._keeper, None, False
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(self._database.close)
+            closing.push_async_callback(self._cache.close)
+            if self._watcher is not None:
+                closing.push_async_callback(self._watcher.stop)
+            if keeper is not None:
+                await ended(keeper)
 
     async def ready(self) -> None:
         """Laisse passer une requête gardée si la bibliothèque peut décider.
@@ -121,8 +127,8 @@ class Lifecycle:
             self._bind_loop()
         if not self._started:
             await self._wait_for_start()
-        elif self._keeper is None and self._replica.age_seconds > self._config.policy_poll_seconds:
-            await self._look()
+        elif self._replica.age_seconds > self._config.policy_poll_seconds and not self._is_kept:
+            await self._look_in_passing()
         self._replica.require_fresh(self._config.max_staleness_seconds)
 
     async def _wait_for_start(self) -> None:
@@ -132,7 +138,7 @@ class Lifecycle:
         except asyncio.TimeoutError as error:
             raise PolicyUnavailableError from error
         try:
-            if self._keeper is None and self._fault is None:
+            if not self._is_kept and time.monotonic() >= self._next_attempt:
                 with contextlib.suppress(ConfigurationError):
                     await self._attempt()
         finally:
@@ -151,7 +157,7 @@ class Lifecycle:
         try:
             await self._start()
         except ConfigurationError as error:
-            self._fault = error
+            self._next_attempt = time.monotonic() + RETRY_SECONDS
             logger.error("start_refused: %s", error.detail)  # noqa: TRY400 - la phrase suffit à corriger
             raise
         except ACLException as error:
@@ -179,7 +185,8 @@ class Lifecycle:
         """Fait un pas de veille ; elle survit à tout, la fraîcheur dira ce qu'il en est."""
         try:
             if self._started:
-                await asyncio.gather(self._look(), self._cache.revive())
+                await self._look()
+                await self._cache.revive()
             else:
                 async with self._lock:
                     await self._attempt()
@@ -188,11 +195,26 @@ class Lifecycle:
         except Exception:
             logger.exception("watch_failed")
 
+    async def _look_in_passing(self) -> None:
+        """Regarde la base sans veille : une requête le fait pour toutes.
+
+        Les autres l'attendent, sauf si ce que l'on sait date d'assez peu, ou si la base ne répondait déjà plus.
+        """
+        is_recent = self._replica.age_seconds < 2 * self._config.policy_poll_seconds
+        if self._looking.locked() and (is_recent or self._is_blind):
+            return
+        async with self._looking:
+            if time.monotonic() >= self._next_look and self._replica.age_seconds > self._config.policy_poll_seconds:
+                await self._look()
+                self._next_look = time.monotonic() + self._config.policy_poll_seconds
+
     async def _look(self) -> None:
         """Regarde la révision de la base ; une base muette, ou illisible, laisse la politique vieillir."""
         try:
             await self._replica.refresh()
+            self._is_blind = False
         except ACLException as error:
+            self._is_blind = True
             logger.warning("replica_refresh_failed: %s age=%.1fs", error.code, self._replica.age_seconds)
 
     def _bind_loop(self) -> None:
@@ -207,4 +229,4 @@ class Lifecycle:
                 self._watcher.abandon()
             self._cache.abandon()
             self._started, self._keeper = False, None
-        self._loop, self._lock = loop, asyncio.Lock()
+        self._loop, self._lock, self._looking = loop, asyncio.Lock(), asyncio.Lock()

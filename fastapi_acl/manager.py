@@ -189,8 +189,10 @@ class ACLManager:
 
     async def close(self) -> None:
         """Arrête le suivi, les fils de hachage et les connexions ; sans effet si c'est fait."""
-        await self._lifecycle.close()
-        self._parts.hasher.close()
+        try:
+            await self._lifecycle.close()
+        finally:
+            self._parts.hasher.close()
 
     async def ready(self) -> None:
         """Laisse passer une requête gardée ; voir `Lifecycle.ready`."""

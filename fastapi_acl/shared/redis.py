@@ -40,6 +40,9 @@ OPEN_SECONDS: Final = 5.0
 REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
 """Erreurs qui veulent dire que Redis ne répond pas, ou ne peut pas ; celle d'une grappe n'est pas une RedisError."""
 
+NONSENSE: Final = (ValueError, TypeError, RecursionError)
+"""Ce que le pilote lève d'une réponse qui n'est pas d'un Redis."""
+
 FORMS: Final = (
     "redis://hote:6379/0, rediss://…, unix:///chemin, redis+sentinel://hote:26379,hote2:26379/service/0 "
     "ou redis+cluster://hote:6379,hote2:6379"
@@ -111,7 +114,7 @@ class Breaker:
         """Exécute une commande, et en retient l'issue."""
         try:
             result = await asyncio.wait_for(command(), self._limit_seconds)
-        except REDIS_ERRORS as error:
+        except (*REDIS_ERRORS, *NONSENSE) as error:
             self._fail(type(error).__name__)
             raise RedisUnavailableError from error
         self._succeed()

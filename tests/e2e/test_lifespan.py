@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fastapi_acl import ACLManager, ConfigurationError, require
 from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve
+from tests.support.proxy import before
+from tests.support.servers import PostgreSQLServer, RedisServer
 
 
 async def walks(client: Client, prefix: str = "") -> None:
@@ -206,3 +210,70 @@ def test_a_refused_configuration_stops_the_start_with_a_sentence(tmp_path: Path)
 
     assert done.returncode != 0
     assert "au moins 15 caractères" in done.stderr
+
+
+async def test_without_a_lifespan_one_request_looks_for_all(sqlite_uri: str) -> None:
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, policy_poll_seconds=0.2), app=app)
+    async with serve(documents(app), manager, lifespan=False) as client:
+        admin, replica = await client.admin(), manager._parts.replica
+        looks, refresh = list[float](), replica.refresh
+
+        async def counted() -> None:
+            looks.append(time.monotonic())
+            await refresh()
+
+        replica.refresh = counted  # type: ignore[method-assign]  # un témoin, qui laisse tout faire
+        await asyncio.sleep(0.3)
+
+        answers = await asyncio.gather(*(admin.get("/documents") for _ in range(100)))
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert len(looks) == 1
+
+
+async def test_without_a_lifespan_a_silent_base_holds_one_request_and_not_the_crowd(
+    own_postgresql: PostgreSQLServer,
+) -> None:
+    async with before(own_postgresql.uri()) as (uri, proxy):
+        app = FastAPI()
+        settings = {"database_type": "postgresql", "postgresql_uri": uri, "policy_poll_seconds": 0.5}
+        manager = ACLManager(config(**settings), app=app)
+        async with serve(documents(app), manager, lifespan=False) as client:
+            admin = await client.admin()
+            await asyncio.sleep(0.6)
+            proxy.stalls = True
+
+            started = time.monotonic()
+            answers = await asyncio.gather(*(admin.get("/documents") for _ in range(30)))
+            elapsed = time.monotonic() - started
+            proxy.heal()
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert elapsed < 4
+
+
+async def test_without_a_lifespan_a_configuration_put_right_is_tried_again(sqlite_uri: str) -> None:
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, auto_migrate=False), app=app)
+    async with serve(documents(app), manager, lifespan=False) as client:
+        assert (await client.get("/documents")).status_code == 503
+        await manager.migrate()
+        await asyncio.sleep(0.6)
+
+        assert (await client.get("/documents")).status_code == 401
+
+
+async def test_an_interrupted_stop_closes_everything_all_the_same(sqlite_uri: str, redis_server: RedisServer) -> None:
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, redis_url=redis_server.uri()))
+    await manager.initialize()
+    closing = asyncio.create_task(manager.close())
+    await asyncio.sleep(0)
+
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+    await asyncio.sleep(0.3)
+    left = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("fastapi_acl")]
+    assert (left, manager.is_ready) == ([], False)

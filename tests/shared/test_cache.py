@@ -732,6 +732,26 @@ async def test_a_configured_redis_that_never_answered_is_replaced_by_memory() ->
     await cache.close()
 
 
+NONSENSE = [b":x\r\n", b"$x\r\n", b"*1\r\n" * 3000 + b":1\r\n", b":5\r\n", b"*1\r\n$1\r\na\r\n", b"?\r\n", b"+OK\r\n"]
+
+
+@pytest.mark.parametrize("reply", NONSENSE, ids=lambda reply: repr(reply[:8]))
+async def test_what_answers_nonsense_in_place_of_redis_costs_no_error(reply: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while received := await reader.read(65_536):
+            is_ours = any(command in received for command in (b"GETRANGE", b"EVAL", b"SET"))
+            writer.write(reply if is_ours else b"+OK\r\n" * (received.count(b"\r\n*") + 1))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, opened(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as cache:
+        await cache.set(KEY, "valeur")
+
+        assert await cache.get(KEY) in {None, "valeur"}
+        assert await cache.take(KEY) in {None, "valeur"}
+        assert isinstance(await cache.increment(KEY, 1, 30), int)
+
+
 TWO_LOOPS = """
 import asyncio, sys
 from fastapi_acl.shared.cache.base import CacheKey

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -21,7 +24,7 @@ from fastapi_acl.shared.sync.replica import Position
 from fastapi_acl.shared.sync.watcher import CHANNEL, Watcher
 from tests.support.app import config
 from tests.support.proxy import before
-from tests.support.servers import PostgreSQLServer
+from tests.support.servers import PostgreSQLServer, RedisServer
 
 NEVER = 60
 """Temps entre deux regards sur la base, tel que seul le guetteur puisse porter un changement pendant un essai."""
@@ -229,3 +232,108 @@ async def _notify(uri: str, message: str) -> None:
 
 def _now() -> Any:
     return datetime.now(timezone.utc)
+
+
+@asynccontextmanager
+async def in_front_of(uri: str, answer: Callable[[bytes], bytes | None]) -> AsyncIterator[str]:
+    """Un serveur qui passe les commandes à un vrai Redis, sauf celles auxquelles il répond lui-même."""
+    url = urlsplit(uri)
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while received := await reader.read(65_536):
+                own = answer(received) if writer is not back else None
+                (writer if own is None else back).write(received if own is None else own)
+        writer.close()
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, to_behind = await asyncio.open_connection(url.hostname, url.port)
+        await asyncio.gather(pump(reader, to_behind, writer), pump(behind, writer, writer))
+
+    async with await asyncio.start_server(served, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+
+
+def by_redis(uri: str, sqlite_uri: str) -> dict[str, Any]:
+    return {"sqlite_uri": sqlite_uri, "redis_url": uri, "watcher": "redis", "create_default_admin": False}
+
+
+async def test_an_answer_that_is_nonsense_ends_neither_sending_nor_listening(
+    redis_server: RedisServer, sqlite_uri: str, start: Start
+) -> None:
+    async with in_front_of(redis_server.uri(), lambda said: b":x\r\n" if b"PUBLISH" in said else None) as uri:
+        manager = await start(by_redis(uri, sqlite_uri))
+        for number in range(3):
+            await add(manager, number)
+            await asyncio.sleep(0.05)
+
+        assert not any(task.done() for task in watcher_of(manager)._tasks)
+
+
+async def test_a_subscription_left_without_an_answer_is_tried_again(
+    redis_server: RedisServer, sqlite_uri: str, start: Start
+) -> None:
+    refused: list[bytes] = []
+
+    def swallow_the_first(said: bytes) -> bytes | None:
+        if b"SUBSCRIBE" not in said or refused:
+            return None
+        refused.append(said)
+        return b""
+
+    async with in_front_of(redis_server.uri(), swallow_the_first) as uri:
+        manager = await start(by_redis(uri, sqlite_uri), waits=False)
+        await until(is_connected(manager), 10)
+
+    assert refused
+
+
+async def test_a_message_larger_than_ours_is_not_even_read(redis_server: RedisServer, sqlite_uri: str) -> None:
+    manager = ACLManager(config(**by_redis(redis_server.uri(), sqlite_uri)))
+    await manager.load()
+
+    watcher_of(manager)._receive(b"x" * 20_000_000)
+
+    assert manager._parts.replica.woken.is_set()
+    await manager.close()
+
+
+LOST_LOOP = """
+import asyncio, sys
+from fastapi_acl import ACLManager
+from tests.support.app import config
+
+manager = ACLManager(config(sqlite_uri=sys.argv[1], redis_url=sys.argv[2], watcher="redis"))
+enforcer = manager.get_enforcer()
+
+async def write(number):
+    await manager.initialize()
+    while manager.health().watcher != "connected":
+        await asyncio.sleep(0.01)
+    await enforcer.add_policy("role:r", "document", f"lire{number}", "allow")
+    await asyncio.sleep(0.3)
+
+async def second():
+    import redis.asyncio
+    client = redis.asyncio.from_url(sys.argv[2])
+    listener = client.pubsub()
+    await listener.subscribe("fastapi_acl")
+    await write(2)
+    said = [await listener.get_message(timeout=0.2) for _ in range(3)]
+    print(sum(one is not None and one["type"] == "message" for one in said), manager.health().watcher)
+    await listener.aclose()
+    await client.aclose()
+    await manager.close()
+
+asyncio.run(write(1))
+asyncio.run(second())
+"""
+
+
+def test_changes_are_announced_from_the_next_event_loop_too(redis_server: RedisServer, sqlite_uri: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOST_LOOP, sqlite_uri, redis_server.uri()],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert done.stdout.split() == ["1", "connected"], done.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
@@ -10,10 +11,12 @@ from uuid import uuid4
 import pytest
 
 from fastapi_acl.composition import Composition
+from fastapi_acl.shared.database.base import Transaction
 from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
-from fastapi_acl.shared.sync.changes import SESSION_REVOKED
+from fastapi_acl.shared.sync.changes import SESSION_REVOKED, Change
+from fastapi_acl.shared.sync.replica import Position
 from tests.storage.conftest import Base, agreed, rule
 from tests.support.memory import MemoryDatabase, State
 
@@ -137,3 +140,53 @@ async def test_a_log_whose_entries_were_removed_by_hand_is_not_read_again_and_ag
 
     assert process.replica.reloads == reloads
     assert process.enforcer.enforce("role:r", "doc", "read")
+
+
+@dataclass
+class Slow:
+    """Une mémoire dont la lecture s'arrête, une fois faite, jusqu'à ce qu'on la relâche."""
+
+    memory: Any
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read(self, transaction: Transaction) -> Any:
+        state = await self.memory.read(transaction)
+        await self.released.wait()
+        return state
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.memory, name)
+
+
+def slowed(process: Composition, index: int) -> Slow:
+    memories = list(process.replica._memories)
+    memories[index] = found = Slow(memories[index])
+    process.replica._memories = memories
+    return found
+
+
+async def test_a_reading_begun_before_a_fault_is_not_put_in_service(process: Composition, twin: Composition) -> None:
+    slow, replica, one = slowed(process, 0), process.replica, rule("role:late", "doc", "read", "allow")
+    reloading = asyncio.create_task(replica.reload())
+    await asyncio.sleep(0.1)
+    said: list[tuple[Position, Change]] = []
+    twin.replica.listen(lambda before, change: said.append((before, change)))
+    await add(twin, one)
+    before, change = said[0]
+
+    assert not replica.offer(before, replace(change, payload={"illisible": True}))
+    slow.released.set()
+    await reloading
+
+    assert not replica.is_loaded
+    await replica.refresh()
+    assert (replica.is_loaded, process.enforcer.holds(one)) == (True, True)
+
+
+async def test_a_long_reading_is_as_old_as_its_beginning(process: Composition) -> None:
+    slow = slowed(process, 1)
+    asyncio.get_running_loop().call_later(0.5, slow.released.set)
+
+    await process.replica.reload()
+
+    assert process.replica.age_seconds >= 0.5

@@ -138,9 +138,9 @@ def seal(name: bytes, value: JsonValue) -> bytes | None:
     return sealed if len(sealed) <= MAX_VALUE_BYTES else None
 
 
-def unseal(name: bytes, sealed: bytes | None) -> JsonValue | None:
+def unseal(name: bytes, sealed: object) -> JsonValue | None:
     """Lit une enveloppe ; None pour tout ce qui n'en est pas une, entière, écrite sous ce nom."""
-    if sealed is None or len(sealed) > MAX_VALUE_BYTES or not sealed.startswith(VERSION):
+    if not isinstance(sealed, bytes) or len(sealed) > MAX_VALUE_BYTES or not sealed.startswith(VERSION):
         return None
     body = sealed[HEADER_BYTES:]
     if sealed[len(VERSION) : HEADER_BYTES] != _digest(name, body):

@@ -121,7 +121,7 @@ class RedisCache:
 
     async def increment(self, key: CacheKey, amount: int, ttl: float) -> int:
         """Ajoute à un compteur, sans en prolonger la vie, et rend son total."""
-        return int(await self._run(lambda: self._eval(INCREMENT, key, amount, _milliseconds(ttl))))
+        return await self._run(lambda: self._incremented(key, amount, _milliseconds(ttl)))
 
     async def take(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur et la retire : Redis n'exécute rien d'autre entre les deux."""
@@ -134,14 +134,17 @@ class RedisCache:
     def _name(self, key: CacheKey) -> bytes:
         return self._prefix + key.encoded()
 
+    async def _incremented(self, key: CacheKey, amount: int, milliseconds: int) -> int:
+        return int(await self._eval(INCREMENT, key, amount, milliseconds))
+
     def _eval(self, script: str, key: CacheKey, *arguments: int) -> Awaitable[Any]:
         evaluated: Awaitable[Any] = self._client.eval(script, 1, self._name(key), *arguments)
         return evaluated
 
-    async def _read(self, name: bytes) -> bytes | None:
+    async def _read(self, name: bytes) -> object:
         """Lit une valeur, au plus un octet de trop ; ce qui n'est pas une chaîne est absent."""
         try:
-            found: bytes = await self._client.getrange(name, 0, MAX_VALUE_BYTES)
+            found: object = await self._client.getrange(name, 0, MAX_VALUE_BYTES)
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
                 return None

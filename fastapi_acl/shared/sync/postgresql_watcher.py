@@ -64,7 +64,8 @@ class PostgreSQLTransport:
         except _FAULTS as error:
             raise WatcherError(type(error).__name__) from error
         try:
-            await connection.add_listener(CHANNEL, lambda *said: arrived.put_nowait(said[3].encode()))
+            listening = connection.add_listener(CHANNEL, lambda *said: arrived.put_nowait(said[3].encode()))
+            await asyncio.wait_for(listening, CONNECT_TIMEOUT_SECONDS)
             yield _messages(connection, arrived)
         except _FAULTS as error:
             raise WatcherError(type(error).__name__) from error
@@ -76,6 +77,10 @@ class PostgreSQLTransport:
         publisher, self._publisher = self._publisher, None
         if publisher is not None:
             publisher.terminate()
+
+    def abandon(self) -> None:
+        """Oublie la connexion, qui tient à sa boucle."""
+        self._publisher = None
 
     async def _connect(self) -> Any:  # noqa: ANN401 - asyncpg n'est pas typé
         """Ouvre une connexion."""

@@ -5,6 +5,7 @@ Source : https://redis.io/docs/latest/develop/pubsub/
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -51,7 +52,7 @@ class RedisTransport:
         client = create_publisher(self._url, command_timeout=None)
         listener: Any = client.pubsub()
         try:
-            await listener.subscribe(CHANNEL)
+            await asyncio.wait_for(listener.subscribe(CHANNEL), HEARTBEAT_SECONDS)
             yield _messages(listener)
         except REDIS_ERRORS as error:
             raise WatcherError(type(error).__name__) from error
@@ -65,6 +66,10 @@ class RedisTransport:
         client, self._client = self._client, None
         if client is not None:
             await close_redis(client)
+
+    def abandon(self) -> None:
+        """Oublie le client, dont les connexions tiennent à leur boucle."""
+        self._client, self._breaker = None, Breaker()
 
 
 async def _messages(listener: Any) -> AsyncIterator[bytes]:  # noqa: ANN401 - du pilote

@@ -70,8 +70,15 @@ Listener = Callable[[Position, "Change"], None]
 
 
 class _News(NamedTuple):
-    """Ce qui a été lu de la base, entrée par entrée ou d'un bloc."""
+    """Ce qui a été lu de la base, entrée par entrée ou d'un bloc.
 
+    Attributes:
+        began: instant monotone où la lecture d'un bloc a commencé.
+        faults: nombre de fautes qu'on connaissait alors.
+    """
+
+    began: float = float("-inf")
+    faults: int = 0
     changes: Sequence[Change] = ()
     states: Sequence[Any] = ()
     position: Position | None = None
@@ -100,6 +107,7 @@ class Replica:
         self._memories = memories
         self._at: Position | None = None
         self._is_lost = False
+        self._faults = 0
         self._policy: Position | None = None
         self._seen_at = float("-inf")
         self._seen_revision = UNLOADED
@@ -183,9 +191,10 @@ class Replica:
             PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; l'ancienne politique reste.
         """
         self._database.require_alone()
-        async with self._database.snapshot() as transaction:
-            news = await self._read_all(transaction, await self._log.head(transaction))
-        self._install(news)
+        async with self._refreshing:
+            async with self._database.snapshot() as transaction:
+                news = await self._read_all(transaction, await self._log.head(transaction))
+            self._install(news)
         if self._policy is not None:  # ce qui vient d'être relu n'est peut-être pas ce que le journal en dit
             self._policy = self._policy._replace(change_id=uuid4().hex)
 
@@ -325,7 +334,7 @@ class Replica:
         head = transaction.head or await self._log.head(transaction)
         self._seen_revision = head.revision
         changes = await self._missing(transaction, head, known)
-        return await self._read_all(transaction, head) if changes is None else _News(changes)
+        return await self._read_all(transaction, head) if changes is None else _News(changes=changes)
 
     async def _missing(self, transaction: Transaction, head: Head, known: Position | None) -> Sequence[Change] | None:
         """Lit les entrées qui mènent de ce que l'on savait à la tête ; None s'il faut tout relire.
@@ -352,13 +361,15 @@ class Replica:
         """Note que la base n'est plus celle que l'on suivait."""
         logger.error("database_went_back: revision=%d known=%d", head.revision, known.revision)
         self._is_lost = True
+        self._faults += 1
 
     async def _read_all(self, transaction: Transaction, head: Head) -> _News:
         """Lit l'état entier de chaque mémoire."""
+        began, faults = time.monotonic(), self._faults
         position = await self._position(transaction, head, head.revision)
         policy = await self._position(transaction, head, head.policy_revision)
         states = [await memory.read(transaction) for memory in self._memories]
-        return _News(states=states, position=position, policy=policy)
+        return _News(began, faults, states=states, position=position, policy=policy)
 
     async def _position(self, transaction: Transaction, head: Head, revision: int) -> Position:
         """Rend une position du journal ; sans témoin si l'entrée n'y est plus."""
@@ -367,17 +378,21 @@ class Replica:
         return Position(head.log_id, revision, entries[0].change_id if is_kept else "")
 
     def _install(self, news: _News) -> None:
-        """Met en service ce qui a été lu, sauf si la mémoire a avancé pendant la lecture."""
+        """Met en service ce qui a été lu, sauf si la mémoire a avancé, ou failli, pendant la lecture."""
         if news.position is None:
             self._advance(news.changes)
-        elif self._is_lost or self._at is None or news.position.revision >= self._at.revision:
+        elif news.faults == self._faults and self._is_behind(news.position):
             for memory, state in zip(self._memories, news.states, strict=True):
                 memory.install(state)
             self._at, self._policy, self._is_lost = news.position, news.policy, False
-            self._seen_at = time.monotonic()
+            self._seen_at = max(self._seen_at, news.began)
             self.reloads += 1
             self._tell()
             logger.info("replica_loaded: revision=%d", news.position.revision)
+
+    def _is_behind(self, position: Position) -> bool:
+        """Dit si les mémoires sont en deçà d'une position lue, ou n'en ont plus."""
+        return self._is_lost or self._at is None or position.revision >= self._at.revision
 
     def _advance(self, changes: Sequence[Change], install: Callable[[], None] | None = None) -> None:
         """Applique les entrées validées qui suivent la nôtre ; un trou, ou ce qui se relit, attend `refresh`."""
@@ -397,6 +412,7 @@ class Replica:
         except Exception:
             logger.exception("replica_apply_failed: revision=%d", change.revision)
             self._at = None
+            self._faults += 1
             return False
         self._at = Position(at.log_id, change.revision, change.change_id)
         self.applied += 1

@@ -69,6 +69,9 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Ferme ce qui sert à envoyer."""
 
+    def abandon(self) -> None:
+        """Oublie ce qui a commencé dans une boucle d'événements qui n'existe plus."""
+
 
 class Watcher:
     """Annonce ce que ce processus valide, et applique ce que les autres annoncent."""
@@ -100,7 +103,8 @@ class Watcher:
         """Où en est l'abonnement."""
         if not self._tasks:
             return "stopped"
-        return "connected" if self._is_connected else "connecting"
+        is_whole = self._is_connected and not any(task.done() for task in self._tasks)
+        return "connected" if is_whole else "connecting"
 
     def announce(self, before: Position, change: Change) -> None:
         """Retient une annonce, qui part sans que personne l'attende."""
@@ -124,7 +128,8 @@ class Watcher:
 
     def abandon(self) -> None:
         """Oublie les tâches d'une boucle d'événements qui n'existe plus."""
-        self._tasks = []
+        self._tasks, self._is_connected = [], False
+        self._transport.abandon()
 
     # --- annoncer ---------------------------------------------------------------------------------------------------
 
@@ -147,6 +152,9 @@ class Watcher:
             for message in self._sealer.seal(waiting, self._transport.max_bytes):
                 await self._transport.publish(message)
         except WatcherError:
+            return False
+        except Exception:
+            logger.exception("watcher_publish_failed: %s", self.name)
             return False
         return True
 
@@ -180,9 +188,11 @@ class Watcher:
             self._news.set()
             async for message in messages:
                 self._receive(message)
+                await asyncio.sleep(0)  # un flot de messages ne retient pas la boucle
 
     def _receive(self, message: bytes) -> None:
         """Applique un message authentique ; tout autre, ou qui ne suit pas, ne fait que regarder la base."""
-        announcements = self._sealer.unseal(message)
+        is_ours = len(message) <= self._transport.max_bytes
+        announcements = self._sealer.unseal(message) if is_ours else None
         if announcements is None or not all(self._replica.offer(*one) for one in announcements):
             self._replica.wake()
