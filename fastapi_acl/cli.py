@@ -66,6 +66,18 @@ def migrate() -> None:
     _run(run)
 
 
+@app.command()
+def restored() -> None:
+    """À exécuter après la restauration d'une sauvegarde, avant de rouvrir : chaque processus relira tout."""
+
+    async def run(manager: ACLManager) -> str:
+        await manager.migrate()
+        await manager.get_policy_history().restored()
+        return "Le journal a une autre identité : chaque processus relit tout à son prochain regard."
+
+    _run(run)
+
+
 @settings.command("env")
 def config_env() -> None:
     """Écrit un .env commenté, un réglage par ligne."""

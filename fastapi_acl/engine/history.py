@@ -106,6 +106,18 @@ class PolicyHistory:
                 return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
         return await self._replace_all(to_revision, target, actor, key)
 
+    async def restored(self) -> None:
+        """Fait tout relire à chaque processus, après la restauration d'une sauvegarde.
+
+        Une base revenue en arrière se reconnaît d'elle-même au premier regard ; le journal d'une autre identité l'est
+        aussi de ce qui s'annonçait encore de l'ancien.
+
+        Raises:
+            DatabaseUnavailableError: la base ne répond pas.
+        """
+        async with self.store.replica.recording() as transaction:
+            await self.store.log.renew(transaction)
+
     async def compact(self, *, older_than: timedelta = DEFAULT_RETENTION, actor: Principal = SYSTEM) -> int:
         """Retire du journal ce qui est plus vieux qu'une durée ; les règles de cette révision sont gardées dans un lot.
 

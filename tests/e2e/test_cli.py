@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from fastapi_acl import ACLManager, PolicyChange, PolicyRule
 from fastapi_acl.cli import app
-from tests.support.app import SECRET
+from fastapi_acl.shared.sync.changes import Change
+from fastapi_acl.shared.sync.replica import Position
+from tests.support.app import SECRET, config
 
+RULE = PolicyRule("p", ("role:reader", "document", "read", "allow"))
 RULES = """p, role:reader, document, read, allow
 # liens
 g, role:writer, role:reader
@@ -89,3 +94,24 @@ def test_a_row_is_put_aside_by_its_number() -> None:
     assert "role:reader" in aside.output
     assert missing.exit_code == 1
     assert "row_quarantined" in run("policy", "history").output
+
+
+async def test_a_restored_log_is_read_again_and_its_old_announcements_are_not_believed(
+    database_settings: dict[str, Any],
+) -> None:
+    manager, other = ACLManager(config(**database_settings)), ACLManager(config(**database_settings))
+    await manager.load()
+    await other.load()
+    said: list[tuple[Position, Change]] = []
+    other._parts.replica.listen(lambda before, change: said.append((before, change)))
+
+    done = await asyncio.to_thread(run, "restored")
+    await manager._parts.replica.refresh()
+    await other.get_policy_store().change(PolicyChange(added=(RULE,)))
+
+    replica = manager._parts.replica
+    assert "autre identité" in done.output
+    assert replica.reloads == 2
+    assert not replica.offer(said[0][0]._replace(log_id="ancien"), said[0][1])
+    await manager.close()
+    await other.close()

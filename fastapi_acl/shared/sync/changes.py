@@ -205,6 +205,16 @@ class ChangeLog(ABC):
         transaction.recorded += 1
         return change
 
+    async def renew(self, transaction: Transaction) -> None:
+        """Donne au journal une autre identité : qui suivait l'ancienne relit tout, et n'en croit plus les annonces.
+
+        Raises:
+            TransactionNotOrderedError: la transaction n'a pas été ouverte avec `log=True`.
+        """
+        head = replace(transaction.check_ordered(), log_id=str(uuid4()))
+        await self._database.write_head(transaction, head)
+        transaction.head = head
+
 
 async def _proof(log: ChangeLog, change: Change, transaction: Transaction) -> bool:
     """Cherche une entrée dans le journal."""
