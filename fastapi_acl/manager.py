@@ -25,6 +25,7 @@ from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
 from fastapi_acl.shared.http.health import Health
 from fastapi_acl.shared.http.health import router as health_router
 from fastapi_acl.shared.http.problems import ProblemException, handle_problem
+from fastapi_acl.shared.http.router import PrefixedRouter
 from fastapi_acl.shared.http.scope import ACLMiddleware
 from fastapi_acl.shared.http.security import SCHEME_NAME
 from fastapi_acl.shared.identity import Principal
@@ -119,8 +120,7 @@ class ACLManager:
             raise ConfigurationError(message)
         app.add_middleware(ACLMiddleware, access_control=self)
         _handle_problems(app)
-        for router in self._routers():
-            app.include_router(router, prefix=self.config.api_prefix)
+        app.include_router(PrefixedRouter(self.config.api_prefix, self._routers()))
         self._wrap_lifespan(app)
         self._wrap_openapi(app)
 
