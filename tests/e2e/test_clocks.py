@@ -186,6 +186,7 @@ async def processes(
             "database_type": "postgresql",
             "postgresql_uri": uri,
             "watcher": "none",
+            "policy_poll_seconds": 0.2,
             "jwt_access_token_expire_minutes": LIFE // 60,
             "rate_limit_enabled": False,
         }
