@@ -33,6 +33,12 @@ READY_TIMEOUT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.5
 """Temps entre deux essais de démarrage quand la base ne répond pas."""
 
+CLOSE_SECONDS: Final = 3.0
+"""Temps qu'une base muette a pour rendre ses connexions, avant qu'on les lâche."""
+
+LOOK_SECONDS: Final = 2.5
+"""Temps qu'un regard dure au plus, et un peu plus ; au-delà, la veille n'a pas eu la boucle pour le faire."""
+
 EARLY_LOOK_SECONDS: Final = 0.05
 """Temps entre deux regards sur la base, aussi pressé qu'on soit."""
 
@@ -87,6 +93,12 @@ class Lifecycle:
         """Vrai si une tâche de fond veille."""
         return self._keeper is not None and not self._keeper.done()
 
+    @property
+    def _tolerated_seconds(self) -> float:
+        """Âge au-delà duquel une requête regarde elle-même : personne ne veille, ou une route a bloqué la boucle."""
+        seconds = self._config.policy_poll_seconds
+        return seconds + LOOK_SECONDS if self._is_kept else seconds
+
     async def initialize(self) -> None:
         """Démarre et lance la veille ; sans effet si c'est fait.
 
@@ -109,12 +121,20 @@ class Lifecycle:
         self._bind_loop()
         keeper, self._keeper, self._started = self._keeper, None, False
         async with contextlib.AsyncExitStack() as closing:
-            closing.push_async_callback(self._database.close)
+            closing.push_async_callback(self._close_database)
             closing.push_async_callback(self._cache.close)
             if self._watcher is not None:
                 closing.push_async_callback(self._watcher.stop)
             if keeper is not None:
                 await ended(keeper)
+
+    async def _close_database(self) -> None:
+        """Ferme la base ; muette, elle ne retient pas l'arrêt."""
+        try:
+            await asyncio.wait_for(self._database.close(), CLOSE_SECONDS)
+        except asyncio.TimeoutError:
+            logger.warning("database_close_timeout: ses connexions sont lâchées")
+            self._database.abandon()
 
     async def ready(self) -> None:
         """Laisse passer une requête gardée si la bibliothèque peut décider.
@@ -127,7 +147,7 @@ class Lifecycle:
             self._bind_loop()
         if not self._started:
             await self._wait_for_start()
-        elif self._replica.age_seconds > self._config.policy_poll_seconds and not self._is_kept:
+        elif self._replica.age_seconds > self._tolerated_seconds:
             await self._look_in_passing()
         self._replica.require_fresh(self._config.max_staleness_seconds)
 
@@ -196,12 +216,13 @@ class Lifecycle:
             logger.exception("watch_failed")
 
     async def _look_in_passing(self) -> None:
-        """Regarde la base sans veille : une requête le fait pour toutes.
+        """Regarde la base à la place de la veille : une requête le fait pour toutes.
 
         Les autres l'attendent, sauf si ce que l'on sait date d'assez peu, ou si la base ne répondait déjà plus.
         """
         is_recent = self._replica.age_seconds < 2 * self._config.policy_poll_seconds
-        if self._looking.locked() and (is_recent or self._is_blind):
+        is_busy = self._looking.locked() or self._is_kept
+        if is_busy and (is_recent or self._is_blind):
             return
         async with self._looking:
             if time.monotonic() >= self._next_look and self._replica.age_seconds > self._config.policy_poll_seconds:

@@ -13,8 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from fastapi_acl.auth.infrastructure.services import access as access_module
-from fastapi_acl.auth.infrastructure.services import token_service
+from fastapi_acl.auth.infrastructure.services import token_service, verified_tokens
 from fastapi_acl.auth.infrastructure.services.access import JWTAuthenticator
 from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
 from fastapi_acl.auth.infrastructure.services.verified_tokens import (
@@ -54,13 +53,18 @@ class Signatures:
 
 
 class Clock:
-    """L'horloge murale, que l'essai avance et recule."""
+    """L'horloge murale, que l'essai avance et recule, et la monotone, qui ne recule pas."""
 
     def __init__(self) -> None:
-        self.now = time.time()
+        self.now = self.furthest = time.time()
 
     def time(self) -> float:
+        self.monotonic()
         return self.now
+
+    def monotonic(self) -> float:
+        self.furthest = max(self.furthest, self.now)
+        return self.furthest
 
 
 @pytest.fixture
@@ -73,8 +77,8 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> Signatures:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     found = Clock()
-    for module in (access_module, token_service):
-        monkeypatch.setattr(module, "time", SimpleNamespace(time=found.time))
+    for module in (verified_tokens, token_service):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=found.time, monotonic=found.monotonic))
     return found
 
 
@@ -224,7 +228,7 @@ async def test_the_memory_is_bounded_and_keeps_the_tokens_in_use(signatures: Sig
 
 async def test_the_memory_never_holds_more_than_its_capacity() -> None:
     memory = VerifiedTokens(capacity=1_000)
-    token = VerifiedToken(Principal(id="ada"), 0, 1)
+    token = VerifiedToken.of(Principal(id="ada"), 0, 1)
 
     for number in range(5_000):
         memory.add(fingerprint_of(str(number)), token)
@@ -273,3 +277,16 @@ async def test_a_life_made_shorter_holds_for_tokens_already_signed(clock: Clock)
 
     assert await refuses(shorter, token)
     assert not await refuses(process(), token)
+
+
+async def test_an_expired_token_stays_expired_when_the_clock_goes_back(clock: Clock) -> None:
+    authenticator = process()
+    token, issued = issue(authenticator), clock.now
+    await authenticator.authenticate(token)
+    clock.now = issued + SETTINGS.access_lifetime + SETTINGS.leeway + 1
+    assert await refuses(authenticator, token)
+
+    clock.now = issued + 10
+
+    assert await refuses(authenticator, token)
+    assert not await refuses(authenticator, issue(authenticator))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, final
@@ -46,7 +45,7 @@ class JWTAuthenticator(Authenticator):
         fingerprint = fingerprint_of(token)
         known = self.known.find(fingerprint)
         verified = _verified(self.tokens.read_access(token)) if known is None else known
-        if not verified.is_current(time.time()) or self._is_revoked(verified.principal):
+        if not verified.is_current() or self._is_revoked(verified.principal):
             raise InvalidTokenError
         if known is None:
             self.known.add(fingerprint, verified)
@@ -66,7 +65,7 @@ def _verified(claims: AccessClaims) -> VerifiedToken:
     principal = Principal(
         id=str(claims.user_id), session_id=str(claims.session_id), session_version=claims.session_version
     )
-    return VerifiedToken(principal, claims.not_before, claims.not_after)
+    return VerifiedToken.of(principal, claims.not_before, claims.not_after)
 
 
 @final

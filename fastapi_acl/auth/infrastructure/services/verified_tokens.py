@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
@@ -21,15 +22,22 @@ class VerifiedToken:
         principal: l'identité.
         not_before: instant à partir duquel le jeton a cours, tolérance comprise, en secondes.
         not_after: instant à partir duquel il n'a plus cours, tolérance comprise, en secondes.
+        until: le même instant, vu de l'horloge monotone : une horloge murale qui recule ne prolonge rien.
     """
 
     principal: Principal
     not_before: int
     not_after: int
+    until: float
 
-    def is_current(self, now: float) -> bool:
-        """Dit si le jeton a cours à cet instant de l'horloge murale."""
-        return self.not_before <= now < self.not_after
+    @classmethod
+    def of(cls, principal: Principal, not_before: int, not_after: int) -> VerifiedToken:
+        """Retient un jeton qui vient d'être vérifié."""
+        return cls(principal, not_before, not_after, time.monotonic() + not_after - time.time())
+
+    def is_current(self) -> bool:
+        """Dit si le jeton a cours, aux deux horloges."""
+        return self.not_before <= time.time() < self.not_after and time.monotonic() < self.until
 
 
 @final
