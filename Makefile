@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick coverage lint format types contracts bench docs lowest wheel clean
+.PHONY: help demo test test-quick test-smoke coverage lint format types contracts bench docs lowest wheel clean
 
 PORT ?= 8000
 VENV ?= .venv
@@ -51,6 +51,12 @@ test: test-quick ## Exécute toute la suite, sur de vrais serveurs
 test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
 	@tests/support/install_servers.sh "$(INTERPRETER)"
 	@$(BIN)/python -m pytest $(QUICK)
+
+test-smoke: $(VENV)/.dev ## Exécute le plus sensible à la version de Python : comptes, gardes, annonces, caches, cycle de vie
+	@tests/support/install_servers.sh "$(INTERPRETER)"
+	@$(BIN)/python -m pytest $(QUICK) tests/architecture tests/auth tests/permissions tests/storage \
+	  tests/e2e/test_story.py tests/e2e/test_lifespan.py tests/e2e/test_guarded_route.py \
+	  tests/shared/test_watcher.py tests/shared/test_revision_gate.py tests/engine/test_models.py
 
 coverage: $(VENV)/.dev ## Dit ce que la partie rapide de la suite n'exécute pas
 	@tests/support/install_servers.sh "$(INTERPRETER)"
