@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.store import PolicyStore
     from fastapi_acl.engine.transfer import PolicyTransfer
     from fastapi_acl.shared.identity import Authenticator, Authorizer
+    from fastapi_acl.shared.sync.replica import Replica
 
 logger = get_logger("manager")
 
@@ -324,6 +325,10 @@ class ACLManager:
     def get_enforcer(self) -> PolicyEnforcer:
         """Rend l'exécuteur Casbin strict : son interface de gestion écrit dans la base, puis en mémoire."""
         return self._parts.enforcer
+
+    def get_replica(self) -> Replica:
+        """Rend ce que ce processus sait du journal : sa révision, et ce qui l'y tient."""
+        return self._parts.replica
 
     def get_policy_store(self) -> PolicyStore:
         """Rend le chemin des changements de règles."""

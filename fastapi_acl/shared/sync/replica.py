@@ -284,6 +284,10 @@ class Replica:
         """Fait connaître chaque entrée que ce processus valide, une fois appliquée ici."""
         self._listeners.append(listener)
 
+    def unlisten(self, listener: Listener) -> None:
+        """Cesse de le faire savoir à celui-là."""
+        self._listeners.remove(listener)
+
     def offer(self, before: Position, change: Change) -> bool:
         """Applique une entrée qu'un autre processus annonce, si elle suit exactement la nôtre.
 
