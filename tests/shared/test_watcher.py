@@ -250,8 +250,9 @@ async def in_front_of(uri: str, answer: Callable[[bytes], bytes | None]) -> Asyn
         behind, to_behind = await asyncio.open_connection(url.hostname, url.port)
         await asyncio.gather(pump(reader, to_behind, writer), pump(behind, writer, writer))
 
-    async with await asyncio.start_server(served, "127.0.0.1", 0) as server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    server = await asyncio.start_server(served, "127.0.0.1", 0)
+    yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    server.close()  # sans attendre ses connexions, que les processus gardent jusqu'à leur arrêt
 
 
 def by_redis(uri: str, sqlite_uri: str) -> dict[str, Any]:

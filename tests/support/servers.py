@@ -130,7 +130,12 @@ class Server(ABC):
         # Une session à part : le Ctrl-C du terminal n'atteint que pytest, qui arrête ensuite le serveur.
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_user(), *self.command()], stdout=log, stderr=log, cwd=self._folder, start_new_session=True
+                [*self._as_user(), *self.command()],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env=self._environment(),
+                start_new_session=True,
             )
         try:
             self._wait(self._process)
@@ -182,6 +187,10 @@ class Server(ABC):
         demoted = account if self.user is not None and os.geteuid() == 0 else []
         return [setpriv, *demoted, "--pdeathsig", self.brutal.name.removeprefix("SIG"), "--"]
 
+    def _environment(self) -> dict[str, str]:
+        """Donne un dossier temporaire à chaque serveur : à son départ, MariaDB efface les tables qu'il y trouve."""
+        return {**os.environ, "TMPDIR": str(self._folder)}
+
     def _own(self) -> None:
         """Donne le dossier au compte du serveur, quand root le lance."""
         if self.user is None or os.geteuid() != 0:
@@ -207,7 +216,8 @@ class Server(ABC):
             ServerUnavailableError: elle a échoué.
         """
         whole = [*self._as_user(), *command]
-        done = subprocess.run(whole, capture_output=True, text=True, cwd=self._folder, check=False)
+        environment = self._environment()
+        done = subprocess.run(whole, capture_output=True, text=True, cwd=self._folder, env=environment, check=False)
         if done.returncode != 0:
             raise ServerUnavailableError(done.stderr or done.stdout)
         return done.stdout
