@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.transfer import PolicyTransfer
     from fastapi_acl.shared.identity import Authenticator, Authorizer
     from fastapi_acl.shared.sync.replica import Replica
+    from fastapi_acl.tracing import ACLTracer
 
 logger = get_logger("manager")
 
@@ -102,6 +103,7 @@ class ACLManager:
             self.config, parts.database, parts.replica, parts.watcher, cache=parts.cache, start=self._start
         )
         self._developer: Principal | None = None
+        self.tracer: ACLTracer | None = None
         if app is not None:
             self.install(app)
 

@@ -243,6 +243,7 @@ class Require(BearerGuard):
         principal: Principal | None = None,
         loaded: object = None,
         domain: str | None = None,
+        traced: bool = False,
     ) -> Principal:
         """Rend l'identité si l'accès est permis.
 
@@ -252,6 +253,9 @@ class Require(BearerGuard):
         """
         try:
             manager = access_control(connection)
+            if not traced and (tracer := getattr(manager, "tracer", None)) is not None:  # voir `fastapi_acl.tracing`
+                again = self(connection=connection, principal=principal, loaded=loaded, domain=domain, traced=True)
+                return cast("Principal", await tracer.decided(self.permissions, self.mode, again))
             await manager.ready()
             caller = await _caller(manager, connection) if principal is None else principal
             place = expanded(self.domain, connection) if isinstance(self.domain, str) else domain

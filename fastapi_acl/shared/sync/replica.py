@@ -92,6 +92,7 @@ class Replica:
         woken: posé quand quelqu'un demande de regarder la base sans attendre.
         reloads: nombre de lectures de toutes les mémoires.
         applied: nombre d'entrées appliquées une à une.
+        learned: apprend ce qui a été lu : depuis quand (horloge monotone), après quelle révision, et si c'est tout.
     """
 
     def __init__(self, database: AmbientDatabase, log: ChangeLog, memories: Sequence[Memory]) -> None:
@@ -114,6 +115,7 @@ class Replica:
         self.reloads = self.applied = 0
         self._refreshing = asyncio.Lock()
         self._listeners: list[Listener] = []
+        self.learned: Callable[[float, int, bool], None] | None = None
         self._awaiting: set[asyncio.Future[None]] = set()
         self.woken = asyncio.Event()
 
@@ -242,7 +244,7 @@ class Replica:
         changes = await self._missing(transaction, head, self._at)
         if changes is None and may_leave:
             return False
-        self._advance(changes or ())
+        self._install(_News(time.monotonic(), changes=changes or ()))
         if changes is None or self.revision != head.revision:
             self._install(await self._read_all(transaction, head))
         if self.revision != head.revision:
@@ -335,10 +337,10 @@ class Replica:
 
     async def _read(self, transaction: Transaction, known: Position | None) -> _News:
         """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène."""
-        head = transaction.head or await self._log.head(transaction)
+        began, head = time.monotonic(), transaction.head or await self._log.head(transaction)
         self._seen_revision = head.revision
         changes = await self._missing(transaction, head, known)
-        return await self._read_all(transaction, head) if changes is None else _News(changes=changes)
+        return await self._read_all(transaction, head) if changes is None else _News(began, changes=changes)
 
     async def _missing(self, transaction: Transaction, head: Head, known: Position | None) -> Sequence[Change] | None:
         """Lit les entrées qui mènent de ce que l'on savait à la tête ; None s'il faut tout relire.
@@ -383,6 +385,7 @@ class Replica:
 
     def _install(self, news: _News) -> None:
         """Met en service ce qui a été lu, sauf si la mémoire a avancé, ou failli, pendant la lecture."""
+        before = self.revision
         if news.position is None:
             self._advance(news.changes)
         elif news.faults == self._faults and self._is_behind(news.position):
@@ -393,6 +396,8 @@ class Replica:
             self.reloads += 1
             self._tell()
             logger.info("replica_loaded: revision=%d", news.position.revision)
+        if self.learned is not None and (news.changes or news.states):
+            self.learned(news.began, before, bool(news.states))
 
     def _is_behind(self, position: Position) -> bool:
         """Dit si les mémoires sont en deçà d'une position lue, ou n'en ont plus."""
