@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 from fastapi_acl.shared.exceptions import ManagerMissingError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,8 +25,19 @@ ROOT_KEY: Final = "fastapi_acl.root_path"
 Component = TypeVar("Component")
 
 
+class Tracer(Protocol):
+    """Ce qui entoure une décision d'une étendue ; voir `fastapi_acl.tracing`."""
+
+    async def decided(self, permissions: Sequence[str], mode: str, deciding: Awaitable[Principal]) -> Principal:
+        """Attend ce qu'une garde décide."""
+
+
 class AccessControl(Protocol):
     """Ce que les dépendances demandent au manager."""
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Ce qui trace les décisions, si on l'a demandé."""
 
     @property
     def authenticator(self) -> Authenticator:
@@ -92,3 +105,8 @@ def access_control(connection: HTTPConnection) -> AccessControl:
     if found is None:
         raise ManagerMissingError
     return cast("AccessControl", found)
+
+
+def tracer_of(connection: HTTPConnection) -> Tracer | None:
+    """Rend ce qui trace les décisions de cette requête, s'il y en a un."""
+    return getattr(connection.scope.get(SCOPE_KEY), "tracer", None)

@@ -25,7 +25,7 @@ from fastapi_acl.shared.exceptions import (
 from fastapi_acl.shared.http.overrides import is_overridden, solved
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.resources import expanded, route_template, with_attributes
-from fastapi_acl.shared.http.scope import AccessControl, access_control
+from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_of
 from fastapi_acl.shared.identity import AttributedName, Authorizer, Principal
 
 Component = TypeVar("Component")
@@ -243,7 +243,6 @@ class Require(BearerGuard):
         principal: Principal | None = None,
         loaded: object = None,
         domain: str | None = None,
-        traced: bool = False,
     ) -> Principal:
         """Rend l'identité si l'accès est permis.
 
@@ -251,11 +250,16 @@ class Require(BearerGuard):
             ProblemException: 401 sans jeton ou sur un jeton refusé, 403 si la politique refuse, 503 si elle ne peut
                 pas répondre.
         """
+        tracer = tracer_of(connection)
+        deciding = self._decided(connection, principal, loaded, domain)
+        return await (deciding if tracer is None else tracer.decided(self.permissions, self.mode, deciding))
+
+    async def _decided(
+        self, connection: HTTPConnection, principal: Principal | None, loaded: object, domain: str | None
+    ) -> Principal:
+        """Décide, une fois le manager prêt et l'appelant connu."""
         try:
             manager = access_control(connection)
-            if not traced and (tracer := getattr(manager, "tracer", None)) is not None:  # voir `fastapi_acl.tracing`
-                again = self(connection=connection, principal=principal, loaded=loaded, domain=domain, traced=True)
-                return cast("Principal", await tracer.decided(self.permissions, self.mode, again))
             await manager.ready()
             caller = await _caller(manager, connection) if principal is None else principal
             place = expanded(self.domain, connection) if isinstance(self.domain, str) else domain
