@@ -191,8 +191,8 @@ FAULTS = [
     Fault(
         "les priorités sont renversées",
         "engine/rows.py",
-        "(_priority(row[self.priority]), self._next)",
-        "(-_priority(row[self.priority]), self._next)",
+        "else (_priority(row[self.priority]), self.last)",
+        "else (-_priority(row[self.priority]), self.last)",
     ),
     Fault(
         "une règle remplacée passe à la fin",
@@ -257,39 +257,39 @@ FAULTS = [
     Fault(
         "un changement appliqué n'ajoute pas ses règles",
         "engine/enforcer.py",
-        "            for rule in change.added:\n                self.model.rows(rule.ptype).append(rule.values)\n",
+        "                rows.place(rule.values, numbers.get(rule, rows.last + 1))\n",
         "",
     ),
     # --- base et réplique
     Fault(
         "deux règles différentes ont la même empreinte",
-        "engine/adapters/sql.py",
+        "engine/adapters/base.py",
         '        state.update(len(encoded).to_bytes(4, "big"))\n',
         "",
     ),
     Fault(
         "retirer une règle absente ne se dit pas",
         "engine/adapters/sql.py",
-        "if result.rowcount != len(digests):",
-        "if result.rowcount > len(digests):",
+        "return [] if found == len(rules) else [",
+        "return [] if found <= len(rules) else [",
     ),
     Fault(
         "la dernière valeur d'une règle n'est pas écrite",
-        "engine/adapters/sql.py",
+        "engine/adapters/base.py",
         "padded = (*rule.values, *[None] * (len(COLUMNS) - len(rule.values)))",
         "padded = (*rule.values[:-1], *[None] * (len(COLUMNS) - len(rule.values) + 1))",
     ),
     Fault(
         "la réplique ne met pas en service ce qu'elle écrit",
         "shared/sync/replica.py",
-        "if change.revision != self._revision + 1:",
-        "if change.revision != self._revision:",
+        "is_next = change.revision == self.revision + 1",
+        "is_next = change.revision == self.revision",
     ),
     Fault(
         "une réplique en retard se croit à jour",
         "shared/sync/replica.py",
-        "and head.log_id == self._head.log_id and head.revision == self._revision",
-        "and head.log_id == self._head.log_id",
+        "missing = head.revision - known.revision",
+        "missing = 0",
     ),
 ]
 
