@@ -209,8 +209,8 @@ async def test_a_base_restarted_under_load_rouses_no_wrong_answer(
     async with replicas(*[settings(own_postgresql.uri(), redis)] * PROCESSES) as started:
         stage = Stage(started)
         await stage.open()
-        for _ in range(5 if FULL else 1):
-            writing = asyncio.create_task(stage.many(8))
+        for _ in range(10 if FULL else 1):
+            writing = asyncio.create_task(stage.many(BROKEN_REVOKES // 10 if FULL else 8))
             await asyncio.sleep(0.2)
             await asyncio.to_thread(own_postgresql.stop, signal.SIGQUIT)
             await asyncio.sleep(0.5)

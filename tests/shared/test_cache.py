@@ -30,6 +30,7 @@ from fastapi_acl.shared.cache.memory_cache import MemoryCache
 from fastapi_acl.shared.cache.redis_cache import MAX_COMMANDS, FallbackCache, RedisCache
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.redis import COMMAND_TIMEOUT_SECONDS, Breaker, create_redis
+from fastapi_acl.shared.sync.redis_watcher import RedisTransport
 from tests.conftest import launched
 from tests.support.proxy import before
 from tests.support.servers import RedisServer, SentinelServer, TLSRedisServer
@@ -675,6 +676,15 @@ async def test_a_cluster_comes_back_and_forgets_what_changed(cluster: str) -> No
         await returns(cache)
 
         assert {await cache.get(key) for key in keys} == {None}
+
+
+async def test_announcements_travel_through_tls_too(tls: str) -> None:
+    transport = RedisTransport(tls)
+    async with transport.subscribed() as messages:
+        await transport.publish(b"annonce")
+
+        assert await asyncio.wait_for(messages.__anext__(), 5) == b"annonce"
+    await transport.close()
 
 
 @pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required"])
