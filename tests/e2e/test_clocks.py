@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import REQUIRED, admin_uri, empty_base, missing_services
+from tests.storage.conftest import FULL
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD
 from tests.support.clocks import Clock, find_faketime
 from tests.support.replicas import ServedReplica, serving
@@ -33,6 +34,9 @@ API = "/api/v1"
 NAMES = ("true", "fast", "slow")
 LIFE = 60
 """Durée d'un jeton d'accès, en secondes : la plus courte que la configuration admette."""
+
+PEOPLE, ROUNDS = (8, 18) if FULL else (1, 1)
+"""Comptes à qui l'on retire et rend, et combien de fois chacun : mille retraits, sur sept essais."""
 
 LEEWAY = 10
 HOUR = 3_600
@@ -231,19 +235,28 @@ async def test_a_renewal_refused_for_its_clock_closes_no_session(stage: Stage, s
     assert await session.status() == 200
 
 
+async def ups_and_downs(stage: Stage, writer: Clocked, name: str) -> None:
+    """Retire et rend un droit par un processus ; une fois retiré, nul ne l'admet plus, quelle que soit son horloge."""
+    sessions = [await one.login(name) for one in stage]
+    user_id = await me(sessions[0])
+    for _ in range(ROUNDS):
+        revision = await stage.change(writer, "DELETE", user_id)
+
+        assert await asyncio.gather(*(session.status(revision=revision) for session in sessions)) == [403] * 3
+        await refused_everywhere(sessions, 403)
+        await stage.change(writer, "POST", user_id)
+        for session in sessions:
+            await until(lambda session=session: _is(session.status(), 200), 5)  # type: ignore[misc]
+
+
 @pytest.mark.parametrize(("seconds", "writer"), SKEWS)
 async def test_a_permission_taken_back_is_gone_everywhere_whatever_the_clocks(
     stage: Stage, seconds: int, writer: str
 ) -> None:
-    name = await stage.newcomer()
+    names = [await stage.newcomer() for _ in range(PEOPLE)]
     stage.skew(seconds)
-    sessions = [await one.login(name) for one in stage]
-    user_id = await me(sessions[0])
 
-    revision = await stage.change(stage.replicas[writer], "DELETE", user_id)
-
-    assert await asyncio.gather(*(session.status(revision=revision) for session in sessions)) == [403] * 3
-    await refused_everywhere(sessions, 403)
+    await asyncio.gather(*(ups_and_downs(stage, stage.replicas[writer], name) for name in names))
 
 
 @pytest.mark.parametrize(("seconds", "writer"), SKEWS)
