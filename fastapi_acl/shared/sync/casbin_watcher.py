@@ -132,6 +132,7 @@ class CasbinWatcher:
                 said = json.loads(body) if body is not None else [self._id]
                 if said[0] != self._id:
                     await self._call(*said[1:])
+                await asyncio.sleep(0)  # un flot de messages ne retient pas la boucle
 
     async def _call(self, *what: Any) -> None:  # noqa: ANN401 - ce que Casbin a donné
         """Appelle la fonction de rappel ; `load_policy` n'a besoin de rien, une autre peut lire ce qui a changé."""

@@ -385,7 +385,7 @@ class Replica:
 
     def _install(self, news: _News) -> None:
         """Met en service ce qui a été lu, sauf si la mémoire a avancé, ou failli, pendant la lecture."""
-        before = self.revision
+        before, reloads = self.revision, self.reloads
         if news.position is None:
             self._advance(news.changes)
         elif news.faults == self._faults and self._is_behind(news.position):
@@ -396,8 +396,8 @@ class Replica:
             self.reloads += 1
             self._tell()
             logger.info("replica_loaded: revision=%d", news.position.revision)
-        if self.learned is not None and (news.changes or news.states):
-            self.learned(news.began, before, bool(news.states))
+        if self.learned is not None and (news.changes or self.reloads > reloads):
+            self.learned(news.began, before, self.reloads > reloads)
 
     def _is_behind(self, position: Position) -> bool:
         """Dit si les mémoires sont en deçà d'une position lue, ou n'en ont plus."""
