@@ -10,7 +10,8 @@ ACLException
 ├── AuthorizationError            vous n'avez pas le droit
 │   ├── PermissionDeniedError
 │   ├── EscalationRefusedError
-│   └── UserNotActiveError
+│   ├── UserNotActiveError
+│   └── ValueTooLongError
 ├── NotFoundError
 │   ├── UserNotFoundError
 │   └── RuleNotFoundError
@@ -49,7 +50,10 @@ ACLException
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ACLException(Exception):  # noqa: N818 - le nom que porte la racine dans l'interface publique promise
@@ -144,6 +148,13 @@ class UserNotActiveError(AuthorizationError):
 
     code = "user_not_active"
     default_detail = "Ce compte est désactivé."
+
+
+class ValueTooLongError(AuthorizationError):
+    """Un sujet, un domaine, une ressource ou une action dépasse la longueur que le moteur compare."""
+
+    code = "value_too_long"
+    default_detail = "Une valeur de la demande est trop longue pour être comparée à une règle."
 
 
 class NotFoundError(ACLException):
@@ -326,10 +337,27 @@ class PolicyUnreadableError(UnavailableError):
 
 
 class DecisionFailedError(UnavailableError):
-    """L'évaluation de la politique a échoué : ce n'est jamais un accord."""
+    """L'évaluation de la politique a échoué : ce n'est jamais un accord.
+
+    Attributes:
+        reason: la cause, pour le journal seul : des noms et des types, jamais une valeur de la demande.
+        rule: la règle que l'on évaluait, type en tête, pour le journal seul ; vide si aucune.
+    """
 
     code = "decision_failed"
     default_detail = "La décision n’a pas pu être prise ; l’accès est refusé."
+
+    def __init__(self, detail: str | None = None, *, reason: str = "", rule: Sequence[str] = ()) -> None:
+        """Retient la phrase, et ce que le journal dira.
+
+        Args:
+            detail: phrase à montrer ; celle de la classe par défaut.
+            reason: la cause.
+            rule: la règle que l'on évaluait, type en tête.
+        """
+        super().__init__(detail)
+        self.reason = reason
+        self.rule = tuple(rule)
 
 
 class HashingSaturatedError(UnavailableError):

@@ -23,6 +23,9 @@ ACL_NAMESPACE: Final = "acl."
 EVERY_DOMAIN: Final = "*"
 """Domaine dans lequel se décident les permissions `acl.*`."""
 
+MAX_REQUEST_VALUE: Final = 4_096
+"""Longueur maximale, en caractères, d'une valeur de la requête : sujet, domaine, ressource ou action."""
+
 NO_CLAIMS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -48,6 +51,17 @@ class AttributedName(str):  # noqa: SLOT000 - ses attributs vivent dans __dict__
         """Refuse toute modification."""
         message = f"{type(self).__name__} est figé"
         raise AttributeError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableAttribute:
+    """Tient la place d'un attribut que l'objet porte mais ne peut pas donner ; un matcher qui le lit échoue.
+
+    Attributes:
+        reason: pourquoi, et que faire.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
