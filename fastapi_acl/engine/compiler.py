@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from casbin import util
 from casbin.effect import get_effector
 
-from fastapi_acl.engine.decider import EFFECTS, Decider, Definition
+from fastapi_acl.engine.decider import EFFECTS, Decider, Definition, Effect
+from fastapi_acl.engine.evaluation import Evaluator
 from fastapi_acl.engine.matcher import (
     MatcherPlan,
     Probe,
@@ -20,6 +22,8 @@ from fastapi_acl.engine.matcher import (
 from fastapi_acl.engine.matching import acl_match
 from fastapi_acl.engine.patterns import linear, regex_match
 from fastapi_acl.engine.role_manager import GraphRoleManager
+from fastapi_acl.engine.strict_evaluation import TEXTUAL, StrictEvaluator, StrictWalk, guarded
+from fastapi_acl.shared.exceptions import DecisionFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -67,9 +71,28 @@ class Compiler:
         effect = EFFECTS.get(self._effect_of(context)) if plan.is_indexed else None
         if effect is None:
             return None
+        try:
+            return Decider(self._definition(context, plan, effect), self.model.rows(context[1]))
+        except UnreadableMatcherError:
+            return None
+
+    def walk(self, context: Context) -> StrictWalk:
+        """Rend de quoi décider règle par règle, en mode strict.
+
+        Raises:
+            DecisionFailedError: le modèle n'a pas de quoi décider dans ce contexte.
+        """
+        plan, effect = self.plan(context), EFFECTS.get(self._effect_of(context))
+        if not plan.is_indexed or effect is None:
+            raise DecisionFailedError(reason=f"le matcher ne s’évalue pas : {plan.reason or 'effet inconnu'}")
+        whole = scan_matcher(self.model["m"][context[3]].value)
+        return StrictWalk.over(self._definition(context, whole, effect), self.model.rows(context[1]))
+
+    def _definition(self, context: Context, plan: MatcherPlan, effect: Effect) -> Definition:
+        """Réunit ce dont une décision se fait."""
         rtype, ptype, _, _ = context
         fields = self.model["p"][ptype].tokens
-        definition = Definition(
+        return Definition(
             plan=plan,
             effect=effect,
             request=self.model["r"][rtype].tokens,
@@ -78,11 +101,8 @@ class Compiler:
             functions=self._bound_functions(),
             roles={name: manager.graph for name, manager in self._indexed_managers().items()},
             order=self._order(ptype),
+            evaluator=StrictEvaluator if self._is_strict else Evaluator,
         )
-        try:
-            return Decider(definition, self.model.rows(ptype))
-        except UnreadableMatcherError:
-            return None
 
     def plan(self, context: Context) -> MatcherPlan:
         """Lit le matcher d'un contexte."""
@@ -119,14 +139,14 @@ class Compiler:
         return {name: rm for name, rm in self._managers().items() if isinstance(rm, GraphRoleManager)}
 
     def _bound_functions(self) -> dict[str, Callable[..., object]]:
-        """Rend les fonctions du matcher, celles des rôles comprises."""
+        """Rend les fonctions du matcher, celles des rôles comprises ; en mode strict, chacune sous surveillance."""
         functions = {name: _bounded(name, function) for name, function in self.functions.items()}
-        for name, assertion in (self.model["g"] or {}).items():
-            if assertion.cond_rm is not None:
-                functions[name] = util.generate_conditional_g_function(assertion.cond_rm)
-            else:
-                functions[name] = util.generate_g_function(assertion.rm)
-        return functions
+        roles = {name: _role_function(assertion) for name, assertion in (self.model["g"] or {}).items()}
+        if not self._is_strict:
+            return {**functions, **roles}
+        texts = {name for name, function in self.functions.items() if _is_textual(function)} | roles.keys()
+        known = {**functions, **roles}.items()
+        return {name: guarded(name, function, is_textual=name in texts) for name, function in known}
 
     def _effect_of(self, context: Context) -> str:
         """Rend l'effet du contexte ; aucun de connu si l'application a remplacé celui du modèle par un autre."""
@@ -146,6 +166,20 @@ class Compiler:
         domain = tokens.index(f"{ptype}_dom") if f"{ptype}_dom" in tokens else None
         graph: RoleGraph = self.model["g"]["g"].rm.graph
         return lambda row: (graph.height(row[0], "" if domain is None else row[domain]), rows.rank(row))
+
+
+def _role_function(assertion: Any) -> Callable[..., object]:  # noqa: ANN401 - type de pycasbin
+    """Rend la fonction qui dit si un rôle est tenu."""
+    if assertion.cond_rm is not None:
+        made: Callable[..., object] = util.generate_conditional_g_function(assertion.cond_rm)
+    else:
+        made = util.generate_g_function(assertion.rm)
+    return made
+
+
+def _is_textual(function: object) -> bool:
+    """Dit si une fonction ne compare que des textes."""
+    return inspect.isroutine(function) and function in TEXTUAL
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

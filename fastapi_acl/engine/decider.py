@@ -85,6 +85,7 @@ class Definition:
         functions: fonctions du matcher.
         roles: liens de chaque fonction de rôles indexée.
         order: rang d'une règle, si ce n'est pas celui de la liste.
+        evaluator: ce qui évalue le reste du matcher ; celui du mode strict n'admet que vrai et faux.
     """
 
     plan: MatcherPlan
@@ -95,6 +96,7 @@ class Definition:
     functions: Mapping[str, Callable[..., object]]
     roles: Mapping[str, RoleGraph]
     order: Callable[[Row], Any] | None = None
+    evaluator: type[Evaluator] = Evaluator
 
 
 class Decider:
@@ -142,7 +144,7 @@ class Decider:
         """Compile un reste de matcher, s'il y en a un."""
         if expression is None:
             return None
-        return Evaluator(expression, self.definition.request, fields, self.definition.functions)
+        return self.definition.evaluator(expression, self.definition.request, fields, self.definition.functions)
 
     def _chosen(self) -> Callable[..., bool | None]:
         """Choisit la façon de décider : sans rien évaluer ni ranger quand les cases suffisent."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import ast
 import copy
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from casbin.util import SimpleEval
 from casbin.util.util import escape_assertion
 
+from fastapi_acl.engine.answers import CHECKS, READ, attribute
+from fastapi_acl.engine.checked import is_forbidden
 from fastapi_acl.engine.matcher import UnreadableMatcherError, calls, parse
 
 if TYPE_CHECKING:
@@ -51,10 +52,6 @@ WHITE_LIST: Final = (
 )
 """Nœuds compilés : lire, comparer, appeler une fonction connue. Ni indice, ni calcul, ni compréhension."""
 
-FORBIDDEN_ATTRIBUTES: Final = ("_", "func_")
-FORBIDDEN_METHODS: Final = frozenset(
-    {"format", "format_map", "mro", "tb_frame", "gi_frame", "ag_frame", "cr_frame", "exec"}
-)
 MAX_CONSTANT: Final = 10_000
 MAX_EXPRESSIONS: Final = 10_000
 """Expressions de règles `eval()` gardées compilées."""
@@ -158,24 +155,46 @@ class Evaluator:
     def _fuse(self, part: Sequence[Row]) -> Callable[..., Iterable[int]]:
         """Compile une part en une fonction de la requête, qui rend les places des règles qui ne valent pas faux."""
         try:
-            trees = [self._spliced(tuple(row[place] for place in self._places)) for row in part]
+            trees = self._trees(part)
         except UnreadableMatcherError:
             return lambda *_: range(len(part))
         if not all(_is_simple(tree, {*self.request, *self.fields}, self.functions) for tree in trees):
             return lambda *_: range(len(part))
+        return self._together(part)
+
+    def _trees(self, part: Sequence[Row]) -> list[ast.expr]:
+        """Rend l'expression de chaque règle d'une part.
+
+        Raises:
+            UnreadableMatcherError: une règle ne se lit pas seule.
+        """
+        return [self._spliced(tuple(row[place] for place in self._places)) for row in part]
+
+    def _together(self, part: Sequence[Row]) -> Callable[..., Iterable[int]]:
+        """Compile ensemble des règles qui ne font que lire, comparer et appeler."""
+        return self._joined(*self._bodies(part))
+
+    def _bodies(self, part: Sequence[Row]) -> tuple[list[ast.stmt], list[ast.expr]]:
+        """Rend ce qu'il faut lire d'abord, puis l'expression de chaque règle, prête à être compilée."""
         reads = _Reads(self.request)
         bodies = [
-            reads.visit(_Calls().visit(_Values(self.fields, row).visit(tree)))
-            for tree, row in zip(trees, part, strict=True)
+            reads.visit(_Calls().visit(_Values(self.fields, row).visit(self._checked(tree))))
+            for tree, row in zip(self._trees(part), part, strict=True)
         ]
+        return reads.assigned(), bodies
+
+    def _joined(
+        self, first: Sequence[ast.stmt], bodies: Sequence[ast.expr], **scope: object
+    ) -> Callable[..., Iterable[int]]:
+        """Compile des expressions en une fonction de la requête."""
         tests = [
             ast.If(ast.Compare(body, [ast.IsNot()], [ast.Constant(value=False)]), [_append(place)], [])
             for place, body in enumerate(bodies)
         ]
         found = [ast.Assign([ast.Name("found", ast.Store())], ast.List([], ast.Load()))]
-        return self._function([*reads.assigned(), *found, *tests, ast.Return(ast.Name("found", ast.Load()))])
+        return self._function([*first, *found, *tests, ast.Return(ast.Name("found", ast.Load()))], **scope)
 
-    def _function(self, body: Sequence[ast.stmt]) -> Callable[..., Iterable[int]]:
+    def _function(self, body: Sequence[ast.stmt], **more: object) -> Callable[..., Iterable[int]]:
         """Compile des instructions en une fonction de la requête."""
         names = [ast.arg(name) for name in self.request]
         arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
@@ -183,9 +202,9 @@ class Evaluator:
         defined = made.body[0]
         assert isinstance(defined, ast.FunctionDef)  # noqa: S101 - le texte ci-dessus
         defined.args, defined.body = arguments, list(body)
-        scope = {"__builtins__": {}, "functions": self.functions, "attribute": attribute}
+        scope = {**self._scope(), **more}
         exec(compile(ast.fix_missing_locations(made), "<matcher>", "exec"), scope)  # noqa: S102 - arbre vérifié
-        compiled: Callable[..., Iterable[int]] = scope["fused"]  # type: ignore[assignment]
+        compiled: Callable[..., Iterable[int]] = scope["fused"]
         return compiled
 
     def _for_rule(self, row: Row) -> Callable[..., object]:
@@ -205,32 +224,47 @@ class Evaluator:
         Raises:
             UnreadableMatcherError: une règle ne se lit pas seule.
         """
-        rules = iter(_read_alone(text) for text in texts)
+        rules = iter(read_condition(text) for text in texts)
         spliced: ast.expr = _Splice(rules).visit(copy.deepcopy(self.expression))
         return spliced
 
     def _compile(self, expression: ast.expr) -> Callable[..., object]:
         """Compile une expression de la liste blanche ; simpleeval évalue les autres."""
         if not _is_simple(expression, {*self.request, *self.fields}, self.functions):
-            return self._interpreted(expression)
+            return self._interpreted(self._checked(copy.deepcopy(expression)))
         names = [ast.arg(name) for name in (*self.request, *self.fields)]
         arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-        body = _Calls().visit(copy.deepcopy(expression))
+        body = self._finished(_Calls().visit(self._checked(copy.deepcopy(expression))))
         tree = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, body)))
-        scope = {"__builtins__": {}, "functions": self.functions, "attribute": attribute}
-        compiled: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), scope)  # noqa: S307 - arbre vérifié
+        compiled: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), self._scope())  # noqa: S307 - arbre vérifié
         return compiled
 
     def _interpreted(self, expression: ast.expr) -> Callable[..., object]:
         """Confie une expression à simpleeval."""
-        names, text = (*self.request, *self.fields), ast.unparse(expression)
+        names, text, functions = (*self.request, *self.fields), ast.unparse(expression), self._callables()
 
         def interpreted(*values: object) -> object:
-            evaluator = SimpleEval("", self.functions)  # un par appel : il garde ses noms, et deux fils les mêleraient
+            evaluator = SimpleEval("", functions)  # un par appel : il garde ses noms, et deux fils les mêleraient
             evaluator.expr, evaluator.ast_parsed_value = text, expression
             return evaluator.eval(dict(zip(names, values, strict=True)))
 
         return interpreted
+
+    def _checked(self, tree: ast.expr) -> ast.expr:
+        """Récrit une expression avant qu'elle soit compilée ou interprétée ; nue, elle reste ce qu'elle est."""
+        return tree
+
+    def _finished(self, body: ast.expr) -> ast.expr:
+        """Récrit une expression prête à être compilée."""
+        return body
+
+    def _callables(self) -> Mapping[str, Callable[..., object]]:
+        """Rend ce qu'une expression interprétée appelle."""
+        return self.functions
+
+    def _scope(self) -> dict[str, Any]:
+        """Rend ce qu'une expression compilée peut nommer, outre ses arguments."""
+        return {"__builtins__": {}, "functions": self.functions, "attribute": attribute}
 
 
 class _Splice(ast.NodeTransformer):
@@ -253,9 +287,11 @@ class _Calls(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """Cherche la fonction au moment de l'appel : une application peut la remplacer."""
         self.generic_visit(node)
-        name = ast.Constant(getattr(node.func, "id", ""))
+        name = getattr(node.func, "id", "")
+        if name in CHECKS:
+            return node
         table = ast.Name("functions", ast.Load())
-        return ast.Call(ast.Subscript(table, name, ast.Load()), node.args, [])
+        return ast.Call(ast.Subscript(table, ast.Constant(name), ast.Load()), node.args, [])
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """Lit un attribut, ou la clé d'un dictionnaire."""
@@ -279,27 +315,22 @@ class _Reads(ast.NodeTransformer):
 
     def __init__(self, request: Sequence[str]) -> None:
         self._request = frozenset(request)
-        self._known: dict[tuple[str, str], str] = {}
+        self._known: dict[tuple[str, str], tuple[str, ast.Call]] = {}
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Remplace une lecture d'attribut par la variable qui le tient."""
+        """Remplace une lecture d'attribut par la variable qui la tient."""
         self.generic_visit(node)
-        if getattr(node.func, "id", "") != "attribute" or not isinstance(node.args[0], ast.Name):
+        if getattr(node.func, "id", "") not in {"attribute", READ} or not isinstance(node.args[0], ast.Name):
             return node
         owner, name = node.args[0].id, node.args[1]
         if owner not in self._request or not isinstance(name, ast.Constant):
             return node
-        return ast.Name(self._known.setdefault((owner, str(name.value)), f"read{len(self._known)}"), ast.Load())
+        variable, _ = self._known.setdefault((owner, str(name.value)), (f"read{len(self._known)}", node))
+        return ast.Name(variable, ast.Load())
 
     def assigned(self) -> list[ast.stmt]:
         """Rend les lectures, à faire d'abord."""
-        return [
-            ast.Assign(
-                [ast.Name(variable, ast.Store())],
-                ast.Call(ast.Name("attribute", ast.Load()), [ast.Name(owner, ast.Load()), ast.Constant(name)], []),
-            )
-            for (owner, name), variable in self._known.items()
-        ]
+        return [ast.Assign([ast.Name(variable, ast.Store())], read) for variable, read in self._known.values()]
 
 
 def _append(place: int) -> ast.stmt:
@@ -308,25 +339,7 @@ def _append(place: int) -> ast.stmt:
     return ast.Expr(ast.Call(method, [ast.Constant(place)], []))
 
 
-def attribute(value: Any, name: str) -> object:  # noqa: ANN401 - objet de l'application
-    """Lit un attribut d'un objet, ou la clé d'un dictionnaire s'il n'a pas l'attribut.
-
-    Raises:
-        AttributeError: ni l'un ni l'autre, ou un module.
-    """
-    try:
-        found: object = getattr(value, name)
-    except (AttributeError, TypeError):
-        try:
-            found = value[name]
-        except (KeyError, TypeError) as error:
-            raise AttributeError(name) from error
-    if isinstance(found, ModuleType):
-        raise AttributeError(name)  # noqa: TRY004 - pour le matcher, un module n'est pas un attribut
-    return found
-
-
-def _read_alone(text: str) -> ast.expr:
+def read_condition(text: str) -> ast.expr:
     """Lit la règle d'un `eval()`.
 
     Raises:
@@ -373,8 +386,7 @@ def _is_allowed(node: ast.AST, names: set[str], functions: Mapping[str, object],
     if isinstance(node, ast.Name):
         return node.id in (functions if is_call else names)
     if isinstance(node, ast.Attribute):
-        forbidden = node.attr.startswith(FORBIDDEN_ATTRIBUTES) or node.attr in FORBIDDEN_METHODS
-        return not is_call and not forbidden
+        return not is_call and not is_forbidden(node.attr)
     if isinstance(node, ast.Constant):
         return not isinstance(node.value, (str, bytes)) or len(node.value) <= MAX_CONSTANT
     if isinstance(node, ast.Call):
