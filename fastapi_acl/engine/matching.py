@@ -6,10 +6,21 @@ suit le premier `*` (`*/secret` ouvre tout) : ils ne servent que dans les modèl
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Final
+from uuid import UUID
+
+from fastapi_acl.shared.exceptions import DecisionFailedError
+from fastapi_acl.shared.identity import UnreadableAttribute
 
 ANY: Final = "*"
 ANY_BELOW: Final = ":*"
+
+OWNER: Final = "owner"
+"""Attribut qui porte le propriétaire d'un objet, à moins que le réglage `owner_attribute` n'en nomme un autre."""
+
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def acl_match(value: str, pattern: str) -> bool:
@@ -24,8 +35,8 @@ def acl_match(value: str, pattern: str) -> bool:
     return is_prefix(pattern) and str.startswith(value, pattern[:-1]) and len(value) >= len(pattern)
 
 
-def acl_owns(resource: object, subject: object, effect: str) -> bool:
-    """Dit si l'objet appartient à l'appelant (`owner` vaut son `id`).
+def acl_owns(resource: object, subject: object, effect: str, *, attribute: str = OWNER) -> bool:
+    """Dit si l'objet appartient à l'appelant : son propriétaire est l'`id` de l'appelant.
 
     Une ressource dont l'objet n'a pas été chargé n'a pas de propriétaire connu : elle n'appartient à personne pour un
     accord, et à tout le monde pour un refus. Le doute refuse toujours.
@@ -34,11 +45,34 @@ def acl_owns(resource: object, subject: object, effect: str) -> bool:
         resource: ressource de la requête, avec ses attributs.
         subject: sujet de la requête, avec son `id`.
         effect: effet de la règle, `allow` ou `deny`.
+        attribute: nom de l'attribut qui porte le propriétaire.
+
+    Raises:
+        DecisionFailedError: le propriétaire ne peut pas être lu, ou n'est ni un texte, ni un entier, ni un UUID.
     """
-    owner, identifier = getattr(resource, "owner", None), getattr(subject, "id", None)
+    owner, identifier = _held(resource, attribute), _held(subject, "id")
     if owner is None or identifier is None:
         return effect == "deny"
-    return bool(owner == identifier)
+    return _canonical(owner, f"r.obj.{attribute}") == _canonical(identifier, "r.sub.id")
+
+
+def _held(value: object, name: str) -> object:
+    """Rend un attribut, ou None ; les méthodes d'un texte n'en sont pas."""
+    if isinstance(value, str):
+        return getattr(value, "__dict__", {}).get(name)
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+def _canonical(value: object, words: str) -> str:
+    """Rend le texte d'un identifiant : un entier vaut son écriture canonique, un UUID se compare sans casse."""
+    if isinstance(value, str):
+        text = str.__str__(value)
+        return text.lower() if _UUID.fullmatch(text) else text
+    if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
+        return int.__repr__(value) if isinstance(value, int) else str(value)
+    reason = value.reason if isinstance(value, UnreadableAttribute) else f"c’est un objet ({type(value).__name__})"
+    message = f"« {words} » ne dit pas à qui est l’objet : {reason} ; il faut un texte, un entier ou un UUID"
+    raise DecisionFailedError(reason=message)
 
 
 def is_prefix(pattern: str) -> bool:

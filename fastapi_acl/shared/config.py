@@ -181,6 +181,8 @@ class ACLConfig(BaseSettings):
     """CSV de règles, lu une fois dans une base vide."""
     allow_eval: bool = False
     """Admet `eval()` dans le matcher : les règles sont alors du code."""
+    owner_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")] = "owner"
+    """Attribut d'un objet chargé qui porte l'`id` de son propriétaire, pour la portée `own` (`aclOwns`)."""
     subject_format: Literal["prefixed", "raw"] = "prefixed"
     """`prefixed` exige `user:` et `role:` ; `raw` les laisse libres, pour votre propre Authenticator."""
     policy_poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 0.5
