@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fastapi_acl.config_reference import env_example, markdown
 from fastapi_acl.engine.lint import lint
+from fastapi_acl.engine.trial import check_matchers
 from fastapi_acl.manager import ACLManager
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException, InvalidInputError
@@ -199,6 +200,7 @@ def show_plan() -> None:
 
     def plan() -> str:
         enforcer = ACLManager(ACLConfig()).get_enforcer()
+        check_matchers(enforcer)
         return enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"])
 
     output.print(_or_exit(plan), highlight=False, markup=False, soft_wrap=True)

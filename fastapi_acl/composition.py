@@ -26,6 +26,7 @@ from fastapi_acl.engine.enforcer import PolicyEnforcer
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
 from fastapi_acl.engine.history import PolicyHistory
+from fastapi_acl.engine.model_source import ModelSource
 from fastapi_acl.engine.schema import load_model
 from fastapi_acl.engine.store import PolicyMemory, PolicyStore
 from fastapi_acl.engine.transfer import PolicyTransfer
@@ -41,7 +42,7 @@ from fastapi_acl.shared.sync.revocations import Revocations
 from fastapi_acl.storage import create_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
     from fastapi_acl.engine.authorizer import RequestBuilder
@@ -85,6 +86,7 @@ def compose(
     authenticator: Authenticator | None = None,
     builder: RequestBuilder | None = None,
     storage: Storage | None = None,
+    functions: Mapping[str, Callable[..., object]] | None = None,
 ) -> Composition:
     """Construit tous les objets ; aucun ne fait encore d'entrée-sortie.
 
@@ -93,6 +95,7 @@ def compose(
         authenticator: identité tirée d'un jeton qui n'est pas le nôtre.
         builder: valeurs des jetons de requête que le modèle nomme hors de sub, dom, obj et act.
         storage: stockage ; celui que la configuration choisit par défaut.
+        functions: fonctions que le matcher appelle, par nom.
 
     Raises:
         ConfigurationError: le modèle, la base ou un pilote empêche de démarrer.
@@ -107,7 +110,11 @@ def compose(
         allow_eval=config.allow_eval,
         raw_subjects=config.subject_format == "raw",
         share_domains=config.model_path is None,
+        owner_attribute=config.owner_attribute,
+        source=ModelSource.of(config),
     )
+    for name, function in (functions or {}).items():
+        enforcer.add_function(name, function)
     replica = Replica(database, log, [PolicyMemory(enforcer), revocations])
     authorizer = PolicyAuthorizer(
         enforcer, replica, max_staleness=config.max_staleness_seconds, request_builder=builder

@@ -16,6 +16,7 @@ from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.auth.interface.api import router as auth_router
 from fastapi_acl.auth.interface.api import token_router
 from fastapi_acl.composition import compose
+from fastapi_acl.engine.trial import check_matchers
 from fastapi_acl.environment import check_distributions, warn_about, with_secret
 from fastapi_acl.lifecycle import Lifecycle
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
@@ -32,7 +33,7 @@ from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.logging import configure_logging, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from fastapi import APIRouter, FastAPI
 
@@ -81,6 +82,7 @@ class ACLManager:
         *,
         authenticator: Authenticator | None = None,
         request_builder: RequestBuilder | None = None,
+        functions: Mapping[str, Callable[..., object]] | None = None,
     ) -> None:
         """Compose la bibliothèque et l'installe dans l'application ; aucune connexion n'est encore ouverte.
 
@@ -89,6 +91,7 @@ class ACLManager:
             app: application à protéger, avant son démarrage.
             authenticator: identité tirée d'un jeton qui n'est pas le nôtre.
             request_builder: valeurs des jetons de requête que le modèle nomme hors de sub, dom, obj et act.
+            functions: fonctions que le matcher appelle, par nom ; ordinaires, jamais `async def`.
 
         Raises:
             ConfigurationError: la configuration, le modèle ou l'environnement empêche de démarrer.
@@ -97,10 +100,10 @@ class ACLManager:
         configure_logging(self.config.log_level)
         check_distributions()
         warn_about(self.config)
-        self._parts = compose(self.config, authenticator, request_builder)
+        self._parts = compose(self.config, authenticator, request_builder, functions=functions)
         parts = self._parts
         self._lifecycle = Lifecycle(
-            self.config, parts.database, parts.replica, parts.watcher, cache=parts.cache, start=self._start
+            self.config, parts.database, parts.replica, parts.watcher, cache=parts.cache, start=self._serve
         )
         self._developer: Principal | None = None
         self.tracer: ACLTracer | None = None
@@ -244,6 +247,11 @@ class ACLManager:
         """
         await self._parts.database.migrate()
         await self._parts.replica.refresh()
+
+    async def _serve(self) -> None:
+        """Démarre pour servir : le matcher est d'abord essayé, les fonctions de l'application étant connues."""
+        check_matchers(self._parts.enforcer)
+        await self._start()
 
     async def _start(self) -> None:
         """Démarre : schéma, mémoires, premier démarrage (peut-être celui d'un voisin), identité de développement."""

@@ -13,7 +13,7 @@ import threading
 from contextlib import aclosing, contextmanager, nullcontext
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import casbin
 from casbin.core_enforcer import EnforceContext
@@ -21,14 +21,16 @@ from casbin.model.policy_op import PolicyOp
 from casbin.rbac import default_role_manager
 
 from fastapi_acl.engine.compiler import DEFAULT_CONTEXT, Compiler
+from fastapi_acl.engine.functions import OUR_FUNCTIONS, check_function, strict_functions
 from fastapi_acl.engine.loading import Loaded, PolicyReader
-from fastapi_acl.engine.matching import acl_match, acl_owns
+from fastapi_acl.engine.matching import OWNER
 from fastapi_acl.engine.model import IndexedModel
 from fastapi_acl.engine.pacing import SHORT_POLICY, aside, gc_paused
 from fastapi_acl.engine.role_graph import RoleGraph
 from fastapi_acl.engine.role_manager import MAX_HIERARCHY_LEVEL, GraphRoleManager, LinkRows, ReadOnlyRoleManager
 from fastapi_acl.engine.schema import SUBJECT_NAMES, PolicySchema
 from fastapi_acl.engine.sequence import SequenceLock
+from fastapi_acl.engine.strict_evaluation import failure
 from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
@@ -38,7 +40,7 @@ from fastapi_acl.shared.exceptions import (
     RuleAlreadyExistsError,
     RuleNotFoundError,
 )
-from fastapi_acl.shared.logging import CASBIN_LOGGERS, get_logger
+from fastapi_acl.shared.logging import CASBIN_LOGGERS
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
@@ -51,28 +53,25 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.decider import Decider
     from fastapi_acl.engine.loading import RawLine
     from fastapi_acl.engine.matcher import MatcherPlan
+    from fastapi_acl.engine.model_source import ModelSource
     from fastapi_acl.engine.rows import Rank, Row, Rows
-
-logger = get_logger("engine")
-
-OUR_FUNCTIONS: Final = {"aclMatch": acl_match, "aclOwns": acl_owns}
+    from fastapi_acl.engine.strict_evaluation import StrictWalk
 
 
 class _Functions(dict[str, Any]):
     """Les fonctions du matcher ; en changer une rend caduc ce qui en a été compilé."""
 
-    def __init__(self, functions: Mapping[str, Any], on_change: Callable[[], None], kept: frozenset[str]) -> None:
+    def __init__(
+        self, functions: Mapping[str, Any], on_change: Callable[[], None], check: Callable[[str, Any], None]
+    ) -> None:
         super().__init__(functions)
         self._on_change = on_change
-        self._kept = kept
+        self._check = check
 
     def __setitem__(self, name: str, function: Any) -> None:  # noqa: ANN401 - fonction de l'application
-        changed = self.get(name) is not function
-        if changed and name in self._kept:
-            message = f"« {name} » n’est pas à remplacer : l’index la connaît."
-            raise ConfigurationError(message)
-        super().__setitem__(name, function)
-        if changed:
+        if self.get(name) is not function:
+            self._check(name, function)
+            super().__setitem__(name, function)
             self._on_change()
 
     def __delitem__(self, name: str) -> None:
@@ -82,6 +81,15 @@ class _Functions(dict[str, Any]):
     def update(self, *others: Any, **named: Any) -> None:  # noqa: ANN401 - signature de dict
         for name, function in dict(*others, **named).items():
             self[name] = function
+
+    def setdefault(self, name: str, function: Any = None) -> Any:  # noqa: ANN401 - signature de dict
+        if name not in self:
+            self[name] = function
+        return self[name]
+
+    def __ior__(self, others: Any) -> _Functions:  # type: ignore[override,misc]  # noqa: ANN401, PYI034 - signature de dict
+        self.update(others)
+        return self
 
 
 class _RoleManagers(dict[str, Any]):
@@ -145,6 +153,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         allow_eval: bool = False,
         raw_subjects: bool = False,
         share_domains: bool = False,
+        owner_attribute: str = OWNER,
+        source: ModelSource | None = None,
     ) -> None:
         """Prépare l'exécuteur ; aucune règle n'est lue avant `load_policy`.
 
@@ -157,20 +167,25 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             allow_eval: admet `eval()` dans le matcher, en mode strict.
             raw_subjects: n'exige pas de préfixe aux sujets, en mode strict.
             share_domains: un lien de rôle dans le domaine `*` vaut dans tous les domaines, en mode strict.
+            owner_attribute: attribut qui porte le propriétaire d'un objet pour `aclOwns`, en mode strict.
+            source: d'où vient le modèle, pour que les erreurs en citent la ligne.
 
         Raises:
             ConfigurationError: en mode strict, le matcher emploie `eval()` sans que ce soit admis, ou le modèle a des
                 rôles conditionnels.
         """
         self._strict = strict
+        self.source = source
         self._enabled = True
         self._sequence = SequenceLock()
         self._hot: Callable[..., bool | None] | None = None
         self._deciders: dict[Context, Decider | None] = {}
+        self._walks: dict[Context, StrictWalk] = {}
         self._options: dict[str, Any] = {
             "allow_eval": allow_eval,
             "raw_subjects": raw_subjects,
             "share_domains": share_domains,
+            "owner_attribute": owner_attribute,
         }
         self._loaded = self._sealed = False
         self._writer: PolicyWriter | None = None
@@ -186,7 +201,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def _become_strict(self) -> None:
         """Lit la forme du modèle et refuse ce que le mode strict n'admet pas."""
-        self.schema = PolicySchema.of(self.model, raw_subjects=self._options["raw_subjects"])
+        functions = self.fm.get_functions()
+        self.schema = PolicySchema.of(self.model, raw_subjects=self._options["raw_subjects"], functions=functions)
         self._widths = {ptype: len(self.schema.columns(ptype)) for ptype in (*self.schema.fields, *self.schema.links)}
         self.auto_build_role_links = False
         if self.schema.uses_eval and not self._options["allow_eval"]:
@@ -233,10 +249,17 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     @fm.setter
     def fm(self, functions: FunctionMap) -> None:
-        kept = frozenset(OUR_FUNCTIONS) if self._strict else frozenset()
-        functions.fm = _Functions({**functions.fm, **OUR_FUNCTIONS}, self._forget_compiled, kept)
+        ours = strict_functions(self._options["owner_attribute"]) if self._strict else OUR_FUNCTIONS
+        for name in functions.fm.keys() - ours.keys():
+            self._check_function(name, functions.fm[name])
+        functions.fm = _Functions({**functions.fm, **ours}, self._forget_compiled, self._check_function)
         self._fm = functions
         self._forget_compiled()
+
+    def _check_function(self, name: str, function: Any) -> None:  # noqa: ANN401 - fonction de l'application
+        """Refuse, en mode strict, une fonction qui ne saurait répondre ou qui en remplacerait une de la décision."""
+        if self._strict:
+            check_function(name, function, self.model["g"] or ())
 
     @property
     def eft(self) -> Any:  # noqa: ANN401 - type de pycasbin
@@ -285,7 +308,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """
         with self._sequence:
             self._hot = None
-            deciders, self._deciders = self._deciders, {}
+            deciders, self._deciders, self._walks = self._deciders, {}, {}
             for decider in filter(None, deciders.values()):
                 decider.stop()
 
@@ -342,8 +365,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         except ACLException:
             raise
         except Exception as error:
-            logger.exception("decision_failed")
-            raise DecisionFailedError from error
+            raise failure(error) from error
 
     def _consistent(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
         """Décide sur un seul état de la politique : si elle change pendant la lecture, recommence sous le verrou."""
@@ -371,15 +393,31 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         return found[0], list(found[1] or ())
 
     def _walked(self, context: Context, values: tuple[Any, ...], rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
-        """Décide au pas de Casbin, règle par règle ; en mode strict, une politique vide refuse."""
+        """Décide règle par règle : au pas de Casbin, ou au nôtre en mode strict."""
         if self._strict:
-            if len(values) != len(self.schema.request) and context == DEFAULT_CONTEXT:
-                message = f"la requête a {len(values)} valeurs, le modèle en attend {len(self.schema.request)}"
-                raise ValueError(message)
-            if self.schema.names_rules and not self.model.rows(context[1]):
-                return False, []
+            return self._walked_strictly(context, values)
         allowed, rule = super().enforce_ex(*rvals)
-        return (allowed is True if self._strict else allowed), rule
+        return allowed, rule
+
+    def _walked_strictly(self, context: Context, values: tuple[Any, ...]) -> tuple[bool, list[str]]:
+        """Décide règle par règle, sans jamais prendre pour vrai ce qui ne l'est pas ; une politique vide refuse."""
+        expected = len(self.model["r"][context[0]].tokens)
+        if len(values) != expected:
+            raise DecisionFailedError(reason=f"la requête a {len(values)} valeurs, le modèle en attend {expected}")
+        if self.schema.names_rules and not self.model.rows(context[1]):
+            return False, []
+        allowed, rule = self._walk(context).explain(values)
+        self._log(values, allowed=allowed)
+        return allowed, list(rule or ())
+
+    def _walk(self, context: Context) -> StrictWalk:
+        """Rend de quoi décider règle par règle dans un contexte ; compilé à la première demande."""
+        try:
+            return self._walks[context]
+        except KeyError:
+            with self._sequence.lock:
+                self._walks[context] = self._compiler(self.model).walk(context)
+                return self._walks[context]
 
     def _log(self, values: tuple[Any, ...], *, allowed: bool) -> None:
         """Journalise la décision, si l'application a demandé le journal de Casbin."""
@@ -561,14 +599,15 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def trial_of(self, prepared: Prepared) -> Iterator[PolicyEnforcer]:
         """Décide, le temps d'un bloc sans attente, sous une politique entière construite à côté."""
         with self._sequence:
-            kept = self._model, self.rm_map, self._deciders, self._hot
+            kept = self._model, self.rm_map, self._deciders, self._walks, self._hot
             prepared.model.join(self._sequence)
-            self._model, self.rm_map, self._deciders, self._hot = prepared.model, prepared.managers, {}, None
+            self._model, self.rm_map, self._deciders, self._walks = prepared.model, prepared.managers, {}, {}
+            self._hot = None
             self._keep(DEFAULT_CONTEXT, prepared.decider)
             try:
                 yield self
             finally:
-                self._model, self.rm_map, self._deciders, self._hot = kept
+                self._model, self.rm_map, self._deciders, self._walks, self._hot = kept
 
     def _effective(self, change: PolicyChange) -> PolicyChange:
         """Rend ce qu'un changement change vraiment, chaque règle une fois ; rien n'a encore été touché.
@@ -946,12 +985,6 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if self._strict:
             self._refuse("load_increment_filtered_policy")
         await super().load_increment_filtered_policy(filter)
-
-    def add_function(self, name: str, func: Callable[..., object]) -> None:
-        """Ajoute une fonction au matcher ; celles que l'index connaît ne se remplacent pas en mode strict."""
-        if self._strict and name in {"aclMatch", "aclOwns"}:
-            self._refuse(f"add_function({name!r})")
-        super().add_function(name, func)
 
     def set_effector(self, eft: Any) -> None:  # noqa: ANN401 - type de pycasbin
         """Remplace l'effet ; refusé en mode strict, où le modèle le dit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.engine.decider import EFFECTS
+from fastapi_acl.engine.trial import told_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def lint(enforcer: PolicyEnforcer) -> list[str]:
         Une phrase par défaut ; aucune si tout va bien.
     """
     model = enforcer.model
-    found = list(_about_plan(enforcer.plan))
+    found = [*told_faults(enforcer), *_about_plan(enforcer.plan)]
     if model["e"]["e"].value not in EFFECTS:
         found.append("L’effet n’est pas de ceux de Casbin : il est évalué règle par règle.")
     matchers = " ".join(assertion.value for assertion in model["m"].values())

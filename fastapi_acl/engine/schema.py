@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
@@ -12,11 +12,13 @@ from casbin.model import Model
 
 from fastapi_acl.engine.matching import ANY, is_pattern
 from fastapi_acl.engine.patterns import matcher_of
+from fastapi_acl.engine.trial import Lexicon, condition_fault
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError
 from fastapi_acl.shared.identity import ROLE_PREFIX, USER_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.policy import PolicyRule
@@ -37,6 +39,7 @@ ACTION_NAMES: Final = frozenset({"act", "action", "method"})
 _CALL: Final = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 _ACL_MATCHED: Final = re.compile(r"\baclMatch\(\s*r_\w+(?:\.\w+)?\s*,\s*p_(\w+)\s*\)")
 _KEY_MATCHED: Final = re.compile(r"\b(keyMatch[2345]?|globMatch)\(\s*r\d*_\w+\s*,\s*p\d*_(\w+)\s*\)")
+_EVALUATED: Final = re.compile(r"\beval\(\s*p\d*_(\w+)\s*\)")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
 _PLAIN_ROLE: Final = re.compile(r"role:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -81,6 +84,8 @@ class PolicySchema:
         patterns: noms des champs que le matcher compare par `aclMatch`.
         motifs: pour chaque champ que le matcher compare par `keyMatch…` ou `globMatch`, la fonction.
         matcher: expression du matcher, telle que Casbin l'a préparée.
+        lexicon: ce qu'une règle `eval()` peut nommer.
+        evaluated: noms des champs que le matcher lit par `eval()`.
         raw_subjects: vrai si les sujets n'ont pas à porter de préfixe (Authenticator de l'application).
     """
 
@@ -90,11 +95,21 @@ class PolicySchema:
     patterns: frozenset[str]
     motifs: Mapping[str, str]
     matcher: str
+    lexicon: Lexicon
+    evaluated: frozenset[str] = frozenset()
     raw_subjects: bool = False
 
     @classmethod
-    def of(cls, model: Model, *, raw_subjects: bool = False) -> PolicySchema:
-        """Lit la forme dans un modèle chargé."""
+    def of(
+        cls, model: Model, *, raw_subjects: bool = False, functions: Mapping[str, Any] | None = None
+    ) -> PolicySchema:
+        """Lit la forme dans un modèle chargé.
+
+        Args:
+            model: modèle chargé.
+            raw_subjects: vrai si les sujets n'ont pas à porter de préfixe.
+            functions: fonctions du matcher, celles que l'application ajoute ensuite comprises ; None si on l'ignore.
+        """
         matcher = " ".join(assertion.value for assertion in model["m"].values())
         return cls(
             request=tuple(_names(model["r"]["r"].tokens)),
@@ -103,6 +118,8 @@ class PolicySchema:
             patterns=frozenset(_ACL_MATCHED.findall(matcher)),
             motifs={field: function for function, field in _KEY_MATCHED.findall(matcher)},
             matcher=matcher,
+            lexicon=Lexicon.of(model, functions, is_whole=True),
+            evaluated=frozenset(_EVALUATED.findall(matcher)),
             raw_subjects=raw_subjects,
         )
 
@@ -150,7 +167,7 @@ class PolicySchema:
             expected = f"« {rule.ptype} » attend {len(names)} valeurs ({', '.join(names)}), {len(rule.values)} reçues"
             raise _refused(rule, expected)
         for name, value in zip(names, rule.values, strict=True):
-            fault = self._fault(rule.ptype, name, value)
+            fault = self._fault(rule.ptype, name, value) or self._condition_fault(rule.ptype, name, value, self.lexicon)
             if fault:
                 raise _refused(rule, fault)
 
@@ -165,7 +182,7 @@ class PolicySchema:
 
     def _plain(self, ptype: str, name: str) -> Callable[[str], object]:
         """Rend ce qui reconnaît les valeurs sûrement bonnes d'une colonne."""
-        if name in self.motifs or name in {"eft", "priority"}:
+        if name in self.motifs or name in self.evaluated or name in {"eft", "priority"}:
             return _NOTHING.fullmatch
         if not self.raw_subjects and (ptype == "g" or ptype[:1] == "p") and name in {*SUBJECT_NAMES, "member", "role"}:
             return _PLAIN_ROLE.fullmatch if name == "role" else _PLAIN_SUBJECT.fullmatch
@@ -187,9 +204,22 @@ class PolicySchema:
             return "l’effet « eft » vaut « allow » ou « deny »"
         if name == "priority" and not _INTEGER.fullmatch(value):
             return "la priorité est un entier"
-        return self._pattern_fault(ptype, name, value) or (
-            "" if self.raw_subjects else _subject_fault(ptype, name, value)
+        return (
+            self._pattern_fault(ptype, name, value)
+            or self._condition_fault(ptype, name, value, replace(self.lexicon, functions=None))
+            or ("" if self.raw_subjects else _subject_fault(ptype, name, value))
         )
+
+    def _condition_fault(self, ptype: str, name: str, value: str, lexicon: Lexicon) -> str:
+        """Dit ce qui ne va pas dans une règle `eval()`.
+
+        Une fonction inconnue ne se refuse qu'à l'écriture : la ligne de commande lit des règles sans les fonctions de
+        l'application.
+        """
+        if name not in self.evaluated or ptype[:1] != "p":
+            return ""
+        fault = condition_fault(value, lexicon)
+        return f"la règle eval() « {name} » ne peut pas s’évaluer : {fault}" if fault else ""
 
     def _pattern_fault(self, ptype: str, name: str, value: str) -> str:
         """Dit ce qui ne va pas dans un joker."""
