@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from casbin.effect import get_effector
 from casbin.model import Model
 
 from fastapi_acl.engine.matching import ANY, is_pattern
+from fastapi_acl.engine.model_file import ModelFile
 from fastapi_acl.engine.patterns import matcher_of
 from fastapi_acl.engine.trial import Lexicon, condition_fault
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 MAX_VALUE_LENGTH: Final = 250
 """Longueur maximale d'une valeur de règle, en caractères."""
-
-MAX_VALUES: Final = 6
-"""Nombre de colonnes de valeurs dans `casbin_rule`."""
 
 ROLE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -54,14 +51,34 @@ def load_model(config: ACLConfig) -> Model:
     """Lit le modèle que la configuration choisit.
 
     Raises:
-        ConfigurationError: le modèle est illisible, incomplet, ou son effet n'est pas de ceux de Casbin.
+        ConfigurationError: le modèle est illisible, incomplet, ou son effet n'est pas de ceux de Casbin ; le message
+            nomme le fichier, la ligne, la section et le remède.
     """
-    source = config.model_path or f"{config.model} (fourni)"
-    text = config.model_path.read_text("utf-8") if config.model_path else packaged_model_text(config.model)
+    if config.model_path is None:
+        return read_model(packaged_model_text(config.model), f"{config.model} (fourni)")
+    try:
+        text = config.model_path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "il n’est pas en UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        message = f"le modèle « {config.model_path} » est illisible : {reason} ; vérifiez ACL_MODEL_PATH."
+        raise ConfigurationError(message) from error
+    return read_model(text, str(config.model_path))
+
+
+def read_model(text: str, source: str) -> Model:
+    """Lit un modèle, dont chaque définition a d'abord été vérifiée.
+
+    Args:
+        text: texte du modèle.
+        source: d'où il vient, que les messages citent.
+
+    Raises:
+        ConfigurationError: le modèle est illisible ou incomplet.
+    """
+    ModelFile.read(text, source)
     model = Model()
     try:
         model.load_model_from_text(text)
-        get_effector(model["e"]["e"].value)
     except Exception as error:
         message = f"le modèle « {source} » est illisible : {error}"
         raise ConfigurationError(message) from error

@@ -177,6 +177,11 @@ class ACLConfig(BaseSettings):
     """Modèle fourni : `rbac`, `rbac_with_domains`, `abac`, `acl` ou `rest`."""
     model_path: Path | None = None
     """Votre `model.conf`, à la place d'un modèle fourni."""
+    shared_domain: Literal["*", ""] | None = None
+    """`*` : un lien ou une règle dans le domaine `*` vaut dans tous ; vide : `*` est un domaine comme un autre.
+
+    Sans ce réglage, `*` vaut partout sous un modèle fourni ; sous un autre, une règle dans `*` est refusée.
+    """
     policy_path: Path | None = None
     """CSV de règles, lu une fois dans une base vide."""
     allow_eval: bool = False
