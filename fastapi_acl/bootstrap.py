@@ -19,6 +19,7 @@ from fastapi_acl.shared.exceptions import (
     ConfigurationError,
     InvalidImportError,
     InvalidInputError,
+    InvalidRuleError,
     UserAlreadyExistsError,
 )
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
     from fastapi_acl.auth.application.usecases.register import RegisterUseCase
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+    from fastapi_acl.engine.schema import PolicySchema
     from fastapi_acl.engine.store import PolicyStore
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import Database, Transaction
@@ -129,8 +131,9 @@ class Bootstrap:
         """Écrit le compte et les règles en une transaction ordonnée ; rend le nombre de règles ajoutées."""
         async with self.store.replica.writing() as transaction:
             rules = await self._create(administrator, transaction) if administrator is not None else []
-            rules += [await self._resolved(number, rule) for number, rule in lines.items()]
-            missing = tuple(rule for rule in dict.fromkeys(rules) if not self.store.enforcer.holds(rule))
+            resolved = {number: await self._resolved(number, rule) for number, rule in lines.items()}
+            wanted = dict.fromkeys([*rules, *resolved.values()])
+            missing = tuple(rule for rule in wanted if not self.store.enforcer.holds(rule))
             if missing:
                 await self.store.change(PolicyChange(added=missing), SYSTEM)
             if lines:
@@ -159,8 +162,22 @@ class Bootstrap:
         if administrator.generated is not None:
             _reveal(account.username, administrator.generated)
         rules = [PolicyRule(*rule) for rule in administrator_rules(self.store.enforcer.schema, _subject(account))]
+        self._check_admitted(rules)
         self._check_effective(rules, str(account.id))
         return rules
+
+    def _check_admitted(self, rules: list[PolicyRule]) -> None:
+        """Vérifie que ce modèle admet les règles de l'administrateur.
+
+        Raises:
+            ConfigurationError: il en refuse une, que le message nomme.
+        """
+        for rule in rules:
+            fault = _fault(rule, self.store.enforcer.schema)
+            if fault:
+                written = ", ".join([rule.ptype, *rule.values])
+                message = f"la règle « {written} », que le premier démarrage écrit pour l’administrateur : {fault}"
+                raise ConfigurationError(message)
 
     def _check_effective(self, rules: list[PolicyRule], user_id: str) -> None:
         """Vérifie que ces règles font bien un administrateur sous ce modèle.
@@ -236,9 +253,26 @@ class Bootstrap:
         return _subject(account)
 
     def _digest(self) -> str:
-        """Rend l'empreinte du fichier de règles."""
+        """Rend l'empreinte du fichier de règles.
+
+        Raises:
+            ConfigurationError: il ne se lit plus.
+        """
         path = self.config.policy_path
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+        except OSError as error:
+            message = f"{path} : le fichier ne se lit pas ({error.strerror}) ; vérifiez ACL_POLICY_PATH et ses droits."
+            raise ConfigurationError(message) from error
+
+
+def _fault(rule: PolicyRule, schema: PolicySchema) -> str:
+    """Dit pourquoi un modèle refuse une règle ; rien s'il l'admet."""
+    try:
+        schema.check(rule)
+    except InvalidRuleError as error:
+        return error.detail
+    return ""
 
 
 def _subject(account: AuthUser) -> str:

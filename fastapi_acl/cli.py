@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fastapi_acl.config_reference import env_example, markdown
+from fastapi_acl.engine.domains import describe
 from fastapi_acl.engine.lint import lint
 from fastapi_acl.engine.trial import check_matchers
 from fastapi_acl.manager import ACLManager
@@ -199,9 +200,11 @@ def show_plan() -> None:
     """Montre comment le matcher du modèle se décide : par un index, ou règle par règle, et pourquoi."""
 
     def plan() -> str:
-        enforcer = ACLManager(ACLConfig()).get_enforcer()
+        config = ACLConfig()
+        enforcer = ACLManager(config).get_enforcer()
         check_matchers(enforcer)
-        return enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"])
+        found = enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"])
+        return "\n".join(filter(None, (found, describe(enforcer.schema, config.shared_domain))))
 
     output.print(_or_exit(plan), highlight=False, markup=False, soft_wrap=True)
 

@@ -22,6 +22,7 @@ from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPassw
 from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
 from fastapi_acl.bootstrap import Bootstrap
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
+from fastapi_acl.engine.domains import shares_domains
 from fastapi_acl.engine.enforcer import PolicyEnforcer
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
@@ -103,13 +104,14 @@ def compose(
     stored, cache = storage or create_storage(config), create_cache(config)
     database, log, users = stored.database, stored.log, stored.users
     revocations = Revocations(log, token_life(config))
+    model = load_model(config)
     enforcer = PolicyEnforcer(
-        load_model(config),
+        model,
         stored.adapter,
         strict=True,
         allow_eval=config.allow_eval,
         raw_subjects=config.subject_format == "raw",
-        share_domains=config.model_path is None,
+        share_domains=shares_domains(config.shared_domain, model),
         owner_attribute=config.owner_attribute,
         source=ModelSource.of(config),
     )

@@ -13,12 +13,18 @@ HEADER: Final = """\
 # Engendré par « fastapi-acl config env » ; chaque valeur montrée est le défaut.
 """
 
+SHOWN: Final = {"shared_domain": "*"}
+"""Ce que l'exemple montre d'un réglage sans défaut, dont le vide serait pris pour une valeur."""
+
 NO_EFFECT: Final = "Sans effet dans cette version."
 
 
 def env_example() -> str:
     """Rend un `.env` commenté : une ligne par réglage, à son défaut."""
-    blocks = [f"# {_plain(name)}\n# {variable(name)}={_shown(name)}\n" for name in ACLConfig.model_fields]
+    blocks = [
+        f"# {_plain(name)}\n# {variable(name)}={_shown(name) or SHOWN.get(name, '')}\n"
+        for name in ACLConfig.model_fields
+    ]
     return "\n".join([HEADER, *blocks])
 
 

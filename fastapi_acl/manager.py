@@ -22,7 +22,7 @@ from fastapi_acl.lifecycle import Lifecycle
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
 from fastapi_acl.permissions.interface.api import router as permissions_router
 from fastapi_acl.shared.config import ACLConfig
-from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
+from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, PolicyUnreadableError
 from fastapi_acl.shared.http.health import Health
 from fastapi_acl.shared.http.health import router as health_router
 from fastapi_acl.shared.http.problems import ProblemException, handle_problem
@@ -242,11 +242,19 @@ class ACLManager:
         """Met le schéma à jour et charge les mémoires, sans démarrer : ce qu'il faut à un outil d'exploitation.
 
         Raises:
+            ConfigurationError: une règle est écrite dans le domaine `*`, et rien ne dit ce qu'il vaut sous ce modèle.
             DatabaseUnavailableError: la base ne répond pas.
             PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; le journal la nomme.
         """
         await self._parts.database.migrate()
-        await self._parts.replica.refresh()
+        try:
+            await self._parts.replica.refresh()
+        except PolicyUnreadableError as error:
+            if isinstance(error.__cause__, ConfigurationError):
+                raise error.__cause__ from error
+            raise
+        if self._parts.enforcer.undecided:
+            raise ConfigurationError(self._parts.enforcer.undecided)
 
     async def _serve(self) -> None:
         """Démarre pour servir : le matcher est d'abord essayé, les fonctions de l'application étant connues."""

@@ -21,6 +21,7 @@ from casbin.model.policy_op import PolicyOp
 from casbin.rbac import default_role_manager
 
 from fastapi_acl.engine.compiler import DEFAULT_CONTEXT, Compiler
+from fastapi_acl.engine.domains import spread
 from fastapi_acl.engine.functions import OUR_FUNCTIONS, check_function, strict_functions
 from fastapi_acl.engine.loading import Loaded, PolicyReader
 from fastapi_acl.engine.matching import OWNER
@@ -152,7 +153,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         strict: bool = False,
         allow_eval: bool = False,
         raw_subjects: bool = False,
-        share_domains: bool = False,
+        share_domains: bool | None = False,
         owner_attribute: str = OWNER,
         source: ModelSource | None = None,
     ) -> None:
@@ -166,13 +167,14 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             strict: échoue fermé et fait passer toute écriture par la base.
             allow_eval: admet `eval()` dans le matcher, en mode strict.
             raw_subjects: n'exige pas de préfixe aux sujets, en mode strict.
-            share_domains: un lien de rôle dans le domaine `*` vaut dans tous les domaines, en mode strict.
+            share_domains: une règle ou un lien dans le domaine `*` vaut dans tous les domaines, en mode strict ; None
+                si rien ne le dit, et qu'aucune règle n'est admise dans `*`.
             owner_attribute: attribut qui porte le propriétaire d'un objet pour `aclOwns`, en mode strict.
             source: d'où vient le modèle, pour que les erreurs en citent la ligne.
 
         Raises:
-            ConfigurationError: en mode strict, le matcher emploie `eval()` sans que ce soit admis, ou le modèle a des
-                rôles conditionnels.
+            ConfigurationError: en mode strict, le matcher emploie `eval()` sans que ce soit admis, le modèle a des
+                rôles conditionnels, ou `*` ne peut pas y valoir dans tous les domaines.
         """
         self._strict = strict
         self.source = source
@@ -201,8 +203,15 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def _become_strict(self) -> None:
         """Lit la forme du modèle et refuse ce que le mode strict n'admet pas."""
-        functions = self.fm.get_functions()
-        self.schema = PolicySchema.of(self.model, raw_subjects=self._options["raw_subjects"], functions=functions)
+        blank = self.model.blank()
+        if self._options["share_domains"]:
+            spread(blank, partial(_replace_matcher, blank))
+        self.schema = PolicySchema.of(
+            blank,
+            raw_subjects=self._options["raw_subjects"],
+            shares_domains=self._options["share_domains"],
+            functions=self.fm.get_functions(),
+        )
         self._widths = {ptype: len(self.schema.columns(ptype)) for ptype in (*self.schema.fields, *self.schema.links)}
         self.auto_build_role_links = False
         if self.schema.uses_eval and not self._options["allow_eval"]:
@@ -214,7 +223,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if self.cond_rm_map:
             message = "le modèle a des rôles conditionnels, que seul l’exécuteur nu (PolicyEnforcer) sait employer."
             raise ConfigurationError(message)
-        self.model, self.rm_map = self._wired(self.model.blank())
+        self.model, self.rm_map = self._wired(blank)
         self._sealed = True
 
     def bind(self, writer: PolicyWriter) -> None:
@@ -490,6 +499,11 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         return self._report.skipped
 
     @property
+    def undecided(self) -> str:
+        """Phrase sur une ligne que la dernière lecture a écartée, faute de savoir ce que vaut le domaine `*`."""
+        return self._report.undecided
+
+    @property
     def repeated(self) -> frozenset[PolicyRule]:
         """Règles que la dernière lecture a trouvées sur plusieurs lignes, ce qui ne se fait qu'à la main."""
         return self._report.twins
@@ -660,7 +674,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         managers: dict[str, Any] = {}
         for ptype, assertion in (model["g"] or {}).items():
             has_domains = _has_domains(assertion)
-            graph = RoleGraph(shares_domains=self._options["share_domains"] and has_domains, sequence=model.sequence)
+            shares = bool(self._options["share_domains"]) and has_domains
+            graph = RoleGraph(shares_domains=shares, sequence=model.sequence)
             graph.fill(assertion.policy.ordered())
             managers[ptype] = assertion.rm = ReadOnlyRoleManager(graph, has_domains=has_domains, on_change=_nothing)
             assertion.policy.watch(LinkRows(graph))
@@ -1062,6 +1077,13 @@ def _split(rvals: tuple[Any, ...]) -> tuple[Context, tuple[Any, ...]]:
 def _has_domains(assertion: Any) -> bool:  # noqa: ANN401 - types de pycasbin
     """Dit si les liens d'un type portent un domaine, outre le membre et le rôle."""
     return len(assertion.tokens) > 2  # noqa: PLR2004 - membre et rôle
+
+
+def _replace_matcher(model: IndexedModel, name: str, matcher: str) -> None:
+    """Met un matcher à la place d'un autre, dans ce modèle et dans aucun autre."""
+    replaced = model["m"][name].emptied(model.sequence, _nothing)
+    replaced.value = matcher
+    model["m"][name] = replaced
 
 
 def _conditional(assertion: Any) -> Any:  # noqa: ANN401 - types de pycasbin

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi_acl.engine.pacing import drain, sweep_young
 from fastapi_acl.engine.role_graph import check_links
-from fastapi_acl.shared.exceptions import InvalidRuleError, PolicyUnreadableError
+from fastapi_acl.engine.schema import SHARED_DOMAIN_CHOICE
+from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError, PolicyUnreadableError
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyRule
 
@@ -29,11 +30,13 @@ class Loaded(NamedTuple):
         rows: les règles par type, avec leur numéro, dans l'ordre.
         twins: les règles que des lignes écrites à la main répètent sous une autre empreinte.
         skipped: nombre de lignes illisibles, qui ne pouvaient qu'accorder, et qui ont été écartées.
+        undecided: phrase qui nomme une ligne écartée faute de savoir ce que vaut le domaine `*` ; vide sans cela.
     """
 
     rows: Mapping[str, dict[Row, int]]
     twins: frozenset[PolicyRule] = frozenset()
     skipped: int = 0
+    undecided: str = ""
 
 
 class _UnreadableError(Exception):
@@ -73,6 +76,7 @@ class PolicyReader:
         self._rows: dict[str, dict[Row, int]] = {ptype: {} for ptype in types}
         self._twins: set[PolicyRule] = set()
         self._skipped = 0
+        self._undecided = ""
 
     def feed(self, lines: Iterable[RawLine]) -> None:
         """Lit quelques lignes.
@@ -115,19 +119,26 @@ class PolicyReader:
         """
         try:
             for ptype in self._schema.links:
-                check_links(self._rows[ptype])
+                check_links(self._rows[ptype], shares_domains=self._schema.shares_domains is True)
         except InvalidRuleError as error:
             logger.exception("policy_links_unreadable")
             raise PolicyUnreadableError from error
-        return Loaded(self._rows, frozenset(self._twins), self._skipped)
+        return Loaded(self._rows, frozenset(self._twins), self._skipped, self._undecided)
 
     def _refuse(self, row_id: int, rule: PolicyRule) -> None:
         """Écarte une ligne illisible, ou arrête la lecture si elle pourrait refuser."""
+        undecided = _undecided(row_id, rule) if self._schema.is_undecided(rule) else ""
+        self._undecided = self._undecided or undecided
         if could_deny(rule, self._schema):
             logger.error("policy_row_unreadable: id=%s ; « fastapi-acl policy quarantine » l’écarte", row_id)
-            raise PolicyUnreadableError
+            raise PolicyUnreadableError from (ConfigurationError(undecided) if undecided else None)
         self._skipped += 1
         logger.warning("policy_row_skipped: id=%s", row_id)
+
+
+def _undecided(row_id: int, rule: PolicyRule) -> str:
+    """Dit quelle ligne est écrite dans `*` sans que rien ne dise ce qu'il vaut."""
+    return f"ligne {row_id} de casbin_rule (« {rule.ptype}, {', '.join(rule.values)} ») : {SHARED_DOMAIN_CHOICE}."
 
 
 def without_tail(values: Sequence[str | None]) -> tuple[str, ...]:

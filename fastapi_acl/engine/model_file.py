@@ -42,7 +42,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
 
 _LINK: Final = re.compile(r"_(\s*,\s*_){1,2}")
 _CONDITIONAL: Final = re.compile(r"_(\s*,\s*_){1,2}\s*,\s*\([^()]*\)")
-_ROLE_FUNCTION: Final = re.compile(r"g\d*")
+ROLE_FUNCTION: Final = re.compile(r"g\d*")
 
 
 class Definition(NamedTuple):
@@ -157,7 +157,7 @@ class ModelFile:
             called = calls(parse(as_casbin(definition.value)))
         except UnreadableMatcherError:
             return ""
-        missing = sorted(name for name in called - self.definitions["g"].keys() if _ROLE_FUNCTION.fullmatch(name))
+        missing = sorted(name for name in called - self.definitions["g"].keys() if ROLE_FUNCTION.fullmatch(name))
         if not missing:
             return ""
         return (

@@ -34,31 +34,34 @@ RETURNED_AT_ONCE: Final = 8
 Graph = dict[str, list[str]]
 
 
-def check_links(links: Collection[Sequence[str]]) -> None:
+def check_links(links: Collection[Sequence[str]], *, shares_domains: bool = True) -> None:
     """Refuse un cycle ou une chaîne trop longue, dans chaque domaine où les liens se combinent.
 
     Args:
         links: les liens d'un même type `g…` (membre, rôle, domaine…).
+        shares_domains: un lien dans le domaine `*` vaut dans tous.
 
     Raises:
         InvalidRuleError: avec `reason` valant `role_cycle` ou `role_depth`, et les noms en cause.
     """
     roles = {link[1] for link in links}
     between_roles = [link for link in links if link[0] in roles]
-    _check_every_domain(between_roles, MAX_LINKS)
+    _check_every_domain(between_roles, MAX_LINKS, shares_domains=shares_domains)
     try:
-        _check_every_domain(between_roles, MAX_LINKS - 1)
+        _check_every_domain(between_roles, MAX_LINKS - 1, shares_domains=shares_domains)
     except InvalidRuleError:
-        _check_every_domain(links, MAX_LINKS)  # une chaîne de rôles est pleine : un compte au bout serait de trop
+        _check_every_domain(
+            links, MAX_LINKS, shares_domains=shares_domains
+        )  # une chaîne de rôles est pleine : un compte au bout serait de trop
 
 
-def _check_every_domain(links: Collection[Sequence[str]], limit: int) -> None:
+def _check_every_domain(links: Collection[Sequence[str]], limit: int, *, shares_domains: bool) -> None:
     """Mesure les chaînes de chaque domaine."""
     by_domain: dict[tuple[str, ...], Graph] = defaultdict(lambda: defaultdict(list))
     for member, role, *place in links:
         by_domain[tuple(place)][member].append(role)
     for domain, graph in by_domain.items():
-        _check_graph(_with_shared(domain, graph, by_domain), limit)
+        _check_graph(_with_shared(domain, graph, by_domain) if shares_domains else graph, limit)
 
 
 def _with_shared(domain: tuple[str, ...], graph: Graph, by_domain: Mapping[tuple[str, ...], Graph]) -> Graph:
@@ -85,7 +88,8 @@ def _measure(start: str, graph: Mapping[str, Sequence[str]] | _Upward, depth: di
         waiting = next((parent for parent in graph.get(name, ()) if parent not in depth), None)
         if waiting is None:
             depth[name] = max((depth[parent] + 1 for parent in graph.get(name, ())), default=0)
-            _check_depth(name, depth[name], limit)
+            if depth[name] > limit:
+                raise _too_deep(_longest(name, graph, depth), limit)
             on_path.discard(path.pop())
         elif waiting in on_path:
             cycle = [*path[path.index(waiting) :], waiting]
@@ -96,11 +100,18 @@ def _measure(start: str, graph: Mapping[str, Sequence[str]] | _Upward, depth: di
             on_path.add(waiting)
 
 
-def _check_depth(name: str, links: int, limit: int) -> None:
-    """Refuse une chaîne plus longue que Casbin n'en suit."""
-    if links > limit:
-        message = f"Règle refusée : au-dessus de « {name} », la chaîne de rôles dépasserait {limit} liens."
-        raise InvalidRuleError(message, reason="role_depth", subject=name)
+def _too_deep(chain: list[str], limit: int) -> InvalidRuleError:
+    """Fait l'erreur d'une chaîne plus longue que Casbin n'en suit."""
+    message = f"Règle refusée : au-dessus de « {chain[0]} », la chaîne de rôles dépasserait {limit} liens."
+    return InvalidRuleError(message, reason="role_depth", subject=chain[0], chain=chain)
+
+
+def _longest(name: str, graph: Mapping[str, Sequence[str]] | _Upward, depth: Mapping[str, int]) -> list[str]:
+    """Rend la plus longue chaîne mesurée au-dessus d'un nom."""
+    chain = [name]
+    while parents := graph.get(chain[-1], ()):
+        chain.append(max(parents, key=lambda parent: depth[parent]))
+    return chain
 
 
 class RoleGraph:

@@ -33,6 +33,12 @@ DOMAIN_NAMES: Final = frozenset({"dom", "domain", "tenant"})
 RESOURCE_NAMES: Final = frozenset({"obj", "object", "resource", "path"})
 ACTION_NAMES: Final = frozenset({"act", "action", "method"})
 
+SHARED_DOMAIN_CHOICE: Final = (
+    "rien ne dit ce que vaut le domaine « * » sous ce modèle ; réglez ACL_SHARED_DOMAIN sur « * » (une règle ou un "
+    "lien dans « * » vaut dans tous les domaines), ou sur le vide (« * » est un domaine comme un autre)"
+)
+"""Ce qui est dit d'une règle dans `*` quand le réglage manque, partout dans les mêmes mots."""
+
 _CALL: Final = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 _ACL_MATCHED: Final = re.compile(r"\baclMatch\(\s*r_\w+(?:\.\w+)?\s*,\s*p_(\w+)\s*\)")
 _KEY_MATCHED: Final = re.compile(r"\b(keyMatch[2345]?|globMatch)\(\s*r\d*_\w+\s*,\s*p\d*_(\w+)\s*\)")
@@ -104,6 +110,7 @@ class PolicySchema:
         lexicon: ce qu'une règle `eval()` peut nommer.
         evaluated: noms des champs que le matcher lit par `eval()`.
         raw_subjects: vrai si les sujets n'ont pas à porter de préfixe (Authenticator de l'application).
+        shares_domains: vrai si le domaine `*` vaut dans tous ; None si rien ne le dit : aucune règle n'y est admise.
     """
 
     request: tuple[str, ...]
@@ -115,16 +122,23 @@ class PolicySchema:
     lexicon: Lexicon
     evaluated: frozenset[str] = frozenset()
     raw_subjects: bool = False
+    shares_domains: bool | None = False
 
     @classmethod
     def of(
-        cls, model: Model, *, raw_subjects: bool = False, functions: Mapping[str, Any] | None = None
+        cls,
+        model: Model,
+        *,
+        raw_subjects: bool = False,
+        shares_domains: bool | None = False,
+        functions: Mapping[str, Any] | None = None,
     ) -> PolicySchema:
         """Lit la forme dans un modèle chargé.
 
         Args:
             model: modèle chargé.
             raw_subjects: vrai si les sujets n'ont pas à porter de préfixe.
+            shares_domains: vrai si le domaine `*` vaut dans tous ; None si rien ne le dit.
             functions: fonctions du matcher, celles que l'application ajoute ensuite comprises ; None si on l'ignore.
         """
         matcher = " ".join(assertion.value for assertion in model["m"].values())
@@ -138,6 +152,7 @@ class PolicySchema:
             lexicon=Lexicon.of(model, functions, is_whole=True),
             evaluated=frozenset(_EVALUATED.findall(matcher)),
             raw_subjects=raw_subjects,
+            shares_domains=shares_domains,
         )
 
     @property
@@ -159,6 +174,12 @@ class PolicySchema:
     def has_domains(self) -> bool:
         """Vrai si une requête porte un domaine."""
         return bool(DOMAIN_NAMES.intersection(self.request))
+
+    @property
+    def keeps_domains(self) -> bool:
+        """Vrai si une requête, une règle ou un lien porte un domaine."""
+        columns = (self.columns(ptype) for ptype in (*self.fields, *self.links))
+        return self.has_domains or any(not DOMAIN_NAMES.isdisjoint(names) for names in columns)
 
     @property
     def decides_on_routes(self) -> bool:
@@ -187,6 +208,11 @@ class PolicySchema:
             fault = self._fault(rule.ptype, name, value) or self._condition_fault(rule.ptype, name, value, self.lexicon)
             if fault:
                 raise _refused(rule, fault)
+
+    def is_undecided(self, rule: PolicyRule) -> bool:
+        """Dit si une règle est écrite dans le domaine `*` sans que rien ne dise ce qu'il vaut."""
+        named = zip(self.columns(rule.ptype), rule.values, strict=False)
+        return self.shares_domains is None and any(value == ANY and name in DOMAIN_NAMES for name, value in named)
 
     def checker(self, ptype: str, name: str) -> Callable[[str | None], bool]:
         """Rend de quoi dire si une valeur peut se trouver dans cette colonne ; les plus courantes le sont aussitôt."""
@@ -219,6 +245,8 @@ class PolicySchema:
             return f"« {name} » contient un caractère de contrôle"
         if name == "eft" and value not in {"allow", "deny"}:
             return "l’effet « eft » vaut « allow » ou « deny »"
+        if value == ANY and self.shares_domains is None and name in DOMAIN_NAMES:
+            return SHARED_DOMAIN_CHOICE
         if name == "priority" and not _INTEGER.fullmatch(value):
             return "la priorité est un entier"
         return (

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from typing_extensions import Self  # noqa: TC002 - Pydantic lit les annotations de ses validateurs
 
 from fastapi_acl.shared.exceptions import ConfigurationError
@@ -52,6 +59,9 @@ NOT_YET_EFFECTIVE: Final = frozenset(
     }
 )
 """Réglages du contrat, acceptés et validés, que cette version n'applique pas encore : le démarrage le dit."""
+
+EMPTY_IS_A_VALUE: Final = ("shared_domain",)
+"""Réglages dont une variable d'environnement vide dit quelque chose ; pour les autres, elle vaut « non donné »."""
 
 
 def _split(value: object) -> object:
@@ -178,10 +188,7 @@ class ACLConfig(BaseSettings):
     model_path: Path | None = None
     """Votre `model.conf`, à la place d'un modèle fourni."""
     shared_domain: Literal["*", ""] | None = None
-    """`*` : un lien ou une règle dans le domaine `*` vaut dans tous ; vide : `*` est un domaine comme un autre.
-
-    Sans ce réglage, `*` vaut partout sous un modèle fourni ; sous un autre, une règle dans `*` est refusée.
-    """
+    """`*` : une règle ou un lien dans le domaine `*` vaut dans tous (modèles fournis : défaut) ; vide : en lui seul."""
     policy_path: Path | None = None
     """CSV de règles, lu une fois dans une base vide."""
     allow_eval: bool = False
@@ -232,6 +239,10 @@ class ACLConfig(BaseSettings):
         unknown = set(init_settings()) - set(settings_cls.model_fields)
         if unknown:
             raise ConfigurationError("; ".join(_did_you_mean(sorted(unknown), settings_cls.model_fields)))
+        _keep_empty(env_settings, EnvSettingsSource(settings_cls, env_ignore_empty=False))
+        if isinstance(dotenv_settings, DotEnvSettingsSource):
+            read = DotEnvSettingsSource(settings_cls, dotenv_settings.env_file, env_ignore_empty=False)
+            _keep_empty(dotenv_settings, read)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @field_validator("sqlite_uri", "postgresql_uri", "mysql_uri", "mongodb_uri", "redis_url")
@@ -341,6 +352,18 @@ class ACLConfig(BaseSettings):
     def ineffective_settings(self) -> list[str]:
         """Réglages donnés explicitement que cette version n'applique pas encore."""
         return sorted(self.model_fields_set & NOT_YET_EFFECTIVE)
+
+
+def _keep_empty(source: PydanticBaseSettingsSource, whole: EnvSettingsSource) -> None:
+    """Rend à une source les réglages dont le vide est une valeur, qu'elle écarte avec les autres variables vides.
+
+    Args:
+        source: source qui sera lue.
+        whole: la même, variables vides comprises.
+    """
+    empty = {name: "" for name in map("acl_{}".format, EMPTY_IS_A_VALUE) if whole.env_vars.get(name) == ""}
+    if isinstance(source, EnvSettingsSource):
+        source.env_vars = {**source.env_vars, **empty}
 
 
 def unknown_variables(environment: Iterable[str] | None = None) -> list[str]:

@@ -34,6 +34,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"password_min_length": 7}, "greater than or equal to 8"),
     ({"jwt_leeway_seconds": 61}, "less than or equal to 60"),
     ({"jwt_algorithm": "none"}, "HS256"),
+    ({"shared_domain": "public"}, "shared_domain"),
     ({"default_admin_password": ""}, "ne peut pas être vide"),
 ]
 
@@ -90,6 +91,32 @@ def test_settings_come_from_the_environment_and_from_a_shared_env_file(
     assert config.trusted_proxies == ["10.0.0.1", "10.0.0.2"]
 
 
+@pytest.mark.parametrize(("value", "read"), [("*", "*"), ("", ""), (None, None)])
+def test_an_empty_shared_domain_is_a_choice_and_not_an_absence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str | None, read: str | None
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("ACL_LOG_LEVEL=\n" + (f"ACL_SHARED_DOMAIN={value}\n" if value is not None else ""), "utf-8")
+
+    in_file = ACLConfig(_env_file=file)
+    if value is not None:
+        monkeypatch.setenv("ACL_SHARED_DOMAIN", value)
+    monkeypatch.setenv("ACL_LOG_LEVEL", "")
+    in_environment = ACLConfig(_env_file=None)
+
+    assert (in_file.shared_domain, in_environment.shared_domain) == (read, read)
+    assert (in_file.log_level, in_environment.log_level) == ("INFO", "INFO")
+    assert ACLConfig(_env_file=None, shared_domain=value).shared_domain == read
+
+
+def test_the_environment_empty_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("ACL_SHARED_DOMAIN=*\n", "utf-8")
+    monkeypatch.setenv("ACL_SHARED_DOMAIN", "")
+
+    assert ACLConfig(_env_file=file).shared_domain == ""
+
+
 def test_the_token_form_is_on_in_development_and_off_in_production() -> None:
     production = {"environment": "production", "jwt_secret_key": SECRET}
 
@@ -110,7 +137,7 @@ def test_the_example_is_a_valid_env_file_once_uncommented(tmp_path: Path) -> Non
 
     config = ACLConfig(_env_file=tmp_path / ".env")
 
-    assert config == ACLConfig(_env_file=None)
+    assert config == ACLConfig(_env_file=None, shared_domain="*"), "ce que montre l'exemple ; vide serait un choix"
     assert all(variable(name) in env_example() for name in ACLConfig.model_fields)
 
 
