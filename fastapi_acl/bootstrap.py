@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
+from fastapi_acl.engine.closing import closing_line, links_fault
 from fastapi_acl.engine.guard import ADMINISTRATION
 from fastapi_acl.engine.rule_files import read_rules
 from fastapi_acl.engine.schema import administrator_rules
@@ -132,6 +133,7 @@ class Bootstrap:
         async with self.store.replica.writing() as transaction:
             rules = await self._create(administrator, transaction) if administrator is not None else []
             resolved = {number: await self._resolved(number, rule) for number, rule in lines.items()}
+            self._check_links(rules, resolved)
             wanted = dict.fromkeys([*rules, *resolved.values()])
             missing = tuple(rule for rule in wanted if not self.store.enforcer.holds(rule))
             if missing:
@@ -225,6 +227,21 @@ class Bootstrap:
             except InvalidImportError as error:
                 message = f"{path} : {error.detail}"
                 raise ConfigurationError(message) from error
+
+    def _check_links(self, rules: list[PolicyRule], lines: dict[int, PolicyRule]) -> None:
+        """Vérifie que les rôles du fichier ne font ni cycle ni chaîne trop longue, avec ceux qui sont là.
+
+        Raises:
+            ConfigurationError: ils en font ; le message nomme la ligne dont le lien ferme le cycle.
+        """
+        present, shares = [*self.store.enforcer.rules, *rules], self.store.enforcer.schema.shares_domains is True
+        fault = links_fault([*present, *lines.values()], shares_domains=shares) if lines else None
+        if fault is None:
+            return
+        line, found = closing_line(fault, present, lines.items(), shares_domains=shares) or (None, fault)
+        place = f"{self.config.policy_path}, ligne {line} : " if line is not None else ""
+        message = f"{place}{found.detail}"
+        raise ConfigurationError(message) from found
 
     async def _resolved(self, number: int, rule: PolicyRule) -> PolicyRule:
         """Remplace `user:@<nom>` par l'identifiant du compte, et vérifie la règle.

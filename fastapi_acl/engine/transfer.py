@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
 from fastapi_acl.engine.adapters.base import PACKET
+from fastapi_acl.engine.closing import closing_line
 from fastapi_acl.engine.guard import ADMINISTRATION
 from fastapi_acl.engine.loading import without_tail
 from fastapi_acl.engine.pacing import aside
 from fastapi_acl.engine.rule_files import closing, read_rules, write_rules
 from fastapi_acl.shared.database.base import to_the_end
-from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
+from fastapi_acl.shared.exceptions import (
+    InvalidImportError,
+    InvalidInputError,
+    InvalidRuleError,
+    PolicyUnreadableError,
+)
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyRule
 from fastapi_acl.shared.sync.changes import POLICY_IMPORTED
@@ -127,8 +133,9 @@ class PolicyTransfer:
             progress: reçoit, au fil de la lecture, le nombre de règles lues.
 
         Raises:
-            InvalidImportError: une ligne n'est pas admise, et la phrase la nomme ; rien n'est changé.
-            InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue ; rien n'est changé.
+            InvalidImportError: une ligne n'est pas admise, ou son lien ferme un cycle de rôles ou une chaîne trop
+                longue, et la phrase la nomme ; rien n'est changé.
+            InvalidRuleError: de même, mais le fichier ne se relit pas pour dire quelle ligne.
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
             DatabaseUnavailableError: la base ne répond pas ; rien n'est changé.
         """
@@ -136,7 +143,11 @@ class PolicyTransfer:
         await self.sweep()
         async with self.opened() as batch_id:
             count = await self._stage(batch_id, file, form, progress)
-            revision, added = await self.publish(Batch(batch_id, count, replaces), actor, key)
+            try:
+                revision, added = await self.publish(Batch(batch_id, count, replaces), actor, key)
+            except InvalidRuleError as error:
+                fault = await aside(partial(self._named, error, file, form, replaces=replaces), is_short=False)
+                raise fault from error
         await self.store.replica.refresh()  # ce qu'une main a changé entre-temps se relit
         return Imported(revision, count, added)
 
@@ -194,6 +205,19 @@ class PolicyTransfer:
             message = f"Ligne {line} : {error.detail}"
             raise InvalidImportError(message, line=line, **error.evidence) from error
         return rule
+
+    def _named(self, fault: InvalidRuleError, file: TextIO, form: RuleFormat, *, replaces: bool) -> InvalidInputError:
+        """Nomme la ligne d'un fichier dont le lien ferme un cycle de rôles, ou fait une chaîne trop longue."""
+        if not file.seekable():
+            return fault
+        file.seek(0)
+        present = () if replaces else self.store.enforcer.rules
+        shares = self.store.enforcer.schema.shares_domains is True
+        found = closing_line(fault, present, read_rules(file, form), shares_domains=shares)
+        if found is None:
+            return fault
+        line, error = found
+        return InvalidImportError(f"Ligne {line} : {error.detail}", line=line, **error.evidence)
 
     async def _checked(self, batch: Batch) -> _Checked:
         """Construit à côté la politique que le lot ferait, numéros compris, sans tenir le verrou du journal."""

@@ -148,6 +148,70 @@ async def test_a_faulty_line_stops_the_start_and_is_named(
         assert manager.get_enforcer().rules == (), "rien n'est écrit à moitié"
 
 
+CHAIN = "".join(f"g, role:l{n}, role:l{n + 1}\n" for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("g, role:a, role:b\ng, role:c, role:d\ng, role:b, role:a\ng, role:e, role:a\n", "ligne 8.*role:a.*role:b"),
+        ("g, role:a, role:a\n", "ligne 6.*role:a → role:a"),
+        ("g, role:a, role:b\ng, role:b, role:c\n# rien\ng, role:c, role:a\n", "ligne 9.*cycle"),
+        (CHAIN + "g, role:l9, role:l10\ng, role:z, role:l1\n", "ligne 15.*9 liens"),
+        ("g, user:@admin, role:l0\n" + CHAIN, "ligne 15.*user:.*9 liens"),
+        (CHAIN + "g, role:l3, role:zz\ng, user:@admin, role:l0\n", "ligne 16.*9 liens"),
+    ],
+)
+async def test_a_cycle_or_too_long_a_chain_in_the_policy_file_stops_the_start_with_the_line_that_closes_it(
+    sqlite_uri: str, tmp_path: Path, lines: str, reason: str
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text(POLICY + lines, "utf-8")
+
+    with pytest.raises(ConfigurationError, match=f"policy.csv, {reason}"):
+        async with started(sqlite_uri=sqlite_uri, policy_path=path):
+            pass
+    async with started(sqlite_uri=sqlite_uri, create_default_admin=False) as manager:
+        assert manager.get_enforcer().rules == (), "rien n'est écrit à moitié"
+
+
+async def test_a_file_applied_later_is_refused_with_the_line_that_closes_a_cycle_of_what_is_there(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text(POLICY, "utf-8")
+    async with started(sqlite_uri=sqlite_uri, policy_path=path) as manager:
+        await manager.get_enforcer().add_grouping_policy("role:b", "role:a")
+        before = manager.get_enforcer().rules
+        path.write_text(POLICY + "p, role:a, x, read, allow\ng, role:a, role:b\n", "utf-8")
+
+        with pytest.raises(ConfigurationError, match=r"policy\.csv, ligne 7.*cycle"):
+            await manager.apply_policy_file()
+        assert manager.get_enforcer().rules == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"p, role:a, x, read, allow\n\xff\xfe\n", b"\x00", b"p, role:a\x00, x, read, allow"]
+)
+async def test_a_policy_file_that_is_not_text_stops_the_start_by_name(
+    sqlite_uri: str, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=r"policy\.csv.*[Ll]igne [12]"):
+        async with started(sqlite_uri=sqlite_uri, policy_path=path):
+            pass
+
+
+async def test_a_line_given_twice_in_the_policy_file_is_one_rule(sqlite_uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text("g, user:@admin, role:reader\n" * 2 + "p, role:reader, x, read, allow\n" * 2, "utf-8")
+
+    async with started(sqlite_uri=sqlite_uri, policy_path=path) as manager:
+        assert len(manager.get_enforcer().rules) == 4
+
+
 def command(*arguments: str, cwd: Path, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {"ACL_BCRYPT_ROUNDS": "4", "PATH": os.environ["PATH"], "COLUMNS": "200", **environment}
     return subprocess.run(

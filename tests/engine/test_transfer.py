@@ -14,7 +14,6 @@ from fastapi_acl.engine.transfer import STAGED, Imported
 from fastapi_acl.shared.exceptions import (
     IdempotencyKeyReusedError,
     InvalidImportError,
-    InvalidRuleError,
     LastAdministratorError,
     PermissionDeniedError,
 )
@@ -135,8 +134,8 @@ async def test_a_bad_line_is_named_and_nothing_is_changed(manager: ACLManager, l
 async def test_a_cycle_or_too_long_a_chain_is_refused(manager: ACLManager, links: str) -> None:
     before = await same(manager)
 
-    with pytest.raises(InvalidRuleError):
-        await imported(manager, many(2) + links)
+    with pytest.raises(InvalidImportError, match=rf"^Ligne {2 + links.count('g,')} : "):
+        await imported(manager, many(2) + links + "g, role:l0, role:other\n")
 
     assert await same(manager) == before
     assert await batches(manager) == []
@@ -145,8 +144,14 @@ async def test_a_cycle_or_too_long_a_chain_is_refused(manager: ACLManager, links
 async def test_a_cycle_with_a_rule_already_there_is_refused(manager: ACLManager) -> None:
     await manager.get_policy_store().change(PolicyChange(added=(PolicyRule("g", ("role:a", "role:b")),)))
 
-    with pytest.raises(InvalidRuleError):
-        await imported(manager, "g, role:b, role:a\n")
+    with pytest.raises(InvalidImportError, match=r"^Ligne 3 : .*cycle"):
+        await imported(manager, "g, role:c, role:b\np, role:b, x, read, allow\ng, role:b, role:a\n")
+    with pytest.raises(InvalidImportError, match=r"^Ligne 2 : .*cycle"):
+        await imported(
+            manager,
+            '[{"ptype": "g", "values": ["role:x", "role:a"]},\n{"ptype": "g", "values": ["role:b", "role:a"]}]',
+            "json",
+        )
 
 
 async def test_what_is_exported_is_what_is_imported(manager: ACLManager) -> None:
