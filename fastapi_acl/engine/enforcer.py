@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 import casbin
 from casbin.core_enforcer import EnforceContext
 from casbin.model.policy_op import PolicyOp
-from casbin.rbac import default_role_manager
 
 from fastapi_acl.engine.compiler import DEFAULT_CONTEXT, Compiler
 from fastapi_acl.engine.domains import spread
@@ -28,7 +27,14 @@ from fastapi_acl.engine.matching import OWNER
 from fastapi_acl.engine.model import IndexedModel
 from fastapi_acl.engine.pacing import SHORT_POLICY, aside, gc_paused
 from fastapi_acl.engine.role_graph import RoleGraph
-from fastapi_acl.engine.role_manager import MAX_HIERARCHY_LEVEL, GraphRoleManager, LinkRows, ReadOnlyRoleManager
+from fastapi_acl.engine.role_manager import (
+    MAX_HIERARCHY_LEVEL,
+    ConditionalDomainRoles,
+    ConditionalRoles,
+    GraphRoleManager,
+    LinkRows,
+    ReadOnlyRoleManager,
+)
 from fastapi_acl.engine.schema import SUBJECT_NAMES, PolicySchema
 from fastapi_acl.engine.sequence import SequenceLock
 from fastapi_acl.engine.strict_evaluation import failure
@@ -302,7 +308,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             if ptype in self.rm_map:
                 self.rm_map[ptype].clear()
             elif assertion.params_tokens:
-                assertion.cond_rm = self.cond_rm_map[ptype] = _conditional(assertion)
+                assertion.rm = assertion.cond_rm = self.cond_rm_map[ptype] = _conditional(assertion)
             else:
                 assertion.rm = self.rm_map[ptype] = GraphRoleManager(
                     RoleGraph(sequence=self._sequence),
@@ -789,7 +795,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def _relink(self, fresh: IndexedModel) -> None:
         """Met un modèle lu en service, avec ses liens ; s'ils ne se font pas, l'ancien reprend les siens."""
         for ptype, assertion in (fresh["g"] or {}).items():
-            assertion.rm, assertion.cond_rm = self.rm_map.get(ptype), self.cond_rm_map.get(ptype)
+            assertion.cond_rm = self.cond_rm_map.get(ptype)
+            assertion.rm = self.rm_map.get(ptype, assertion.cond_rm)
         try:
             if self.auto_build_role_links:
                 self._build_links(fresh)
@@ -900,6 +907,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def _matching(self, sec: str, ptype: str, index: int, values: Sequence[str]) -> tuple[PolicyRule, ...]:
         """Rend les règles qu'un filtre retient."""
+        if ptype not in (self.model[sec] or {}):
+            return ()
         with self.as_written():
             return _rules(ptype, self.model.get_filtered_policy(sec, ptype, index, *values))
 
@@ -942,13 +951,35 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     async def remove_named_grouping_policies(self, ptype: str, rules: Sequence[Sequence[str]]) -> bool:
         """Retire des liens ; si un lot s'arrête en chemin, les rôles dont la règle est partie partent avec elle."""
-        rows = self.model.rows(ptype)
-        present = list({tuple(rule): rule for rule in rules if rule in rows}.values())
+        known = (self.model["g"] or {}).get(ptype)
+        present = list({tuple(rule): rule for rule in rules if known is not None and rule in known.policy}.values())
         removed = bool(await self._remove_policies("g", ptype, rules))
-        if self.auto_build_role_links:
+        if self.auto_build_role_links and (present or removed):
             gone = [rule for rule in present if rule not in self.model.rows(ptype)]
             self.model.build_incremental_role_links(self.rm_map[ptype], PolicyOp.Policy_remove, "g", ptype, gone)
         return removed
+
+    def get_named_role_manager(self, ptype: str) -> Any:  # noqa: ANN401 - type de pycasbin
+        """Rend le gestionnaire d'un type de liens, conditionnels ou non ; Casbin oublie les premiers."""
+        return self.cond_rm_map[ptype] if ptype in self.cond_rm_map else super().get_named_role_manager(ptype)
+
+    async def get_all_roles_by_domain(self, domain: str) -> list[str]:
+        """Rend les rôles que des liens donnent dans un domaine, que suivent les paramètres d'une condition."""
+        links = self.model.model["g"]["g"]
+        last = -1 - len(links.params_tokens)
+        return list(dict.fromkeys(row[last - 1] for row in links.policy if row[last] == domain))
+
+    async def get_implicit_roles_for_user(self, name: str, domain: str = "") -> list[str]:
+        """Rend les rôles qu'un nom tient, directement ou par héritage ; une condition n'y est pas consultée."""
+        found: list[str] = []
+        waiting = [name]
+        while waiting:
+            member = waiting.pop(0)
+            for manager in (*self.rm_map.values(), *self.cond_rm_map.values()):
+                fresh = [role for role in dict.fromkeys(manager.get_roles(member, domain)) if role not in found]
+                found += fresh
+                waiting += fresh
+        return found
 
     # --- ce que le mode strict refuse ----------------------------------------------------------------------------
 
@@ -1011,13 +1042,13 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """Ajoute une comparaison de noms de rôles ; refusé en mode strict, où un rôle est un nom exact."""
         if self._strict:
             self._refuse("add_named_matching_func")
-        return bool(super().add_named_matching_func(ptype, fn))
+        return ptype not in self.cond_rm_map and bool(super().add_named_matching_func(ptype, fn))
 
     def add_named_domain_matching_func(self, ptype: str, fn: Callable[[str, str], bool]) -> bool:
         """Ajoute une comparaison de domaines ; refusé en mode strict."""
         if self._strict:
             self._refuse("add_named_domain_matching_func")
-        return bool(super().add_named_domain_matching_func(ptype, fn))
+        return ptype not in self.cond_rm_map and bool(super().add_named_domain_matching_func(ptype, fn))
 
     def _refuse(self, name: str) -> NoReturn:
         """Refuse un appel qui ouvrirait l'accès ou contournerait la base."""
@@ -1088,9 +1119,8 @@ def _replace_matcher(model: IndexedModel, name: str, matcher: str) -> None:
 
 def _conditional(assertion: Any) -> Any:  # noqa: ANN401 - types de pycasbin
     """Fait le gestionnaire de rôles d'un type dont les liens ont une condition."""
-    if _has_domains(assertion):
-        return default_role_manager.ConditionalDomainManager(MAX_HIERARCHY_LEVEL)
-    return default_role_manager.ConditionalRoleManager(MAX_HIERARCHY_LEVEL)
+    kind = ConditionalDomainRoles if _has_domains(assertion) else ConditionalRoles
+    return kind(MAX_HIERARCHY_LEVEL)
 
 
 def _redo(rows: Rows, row: Row, number: int | None, *, arrives: bool) -> None:

@@ -289,7 +289,10 @@ class IndexedModel(Model):
         """Fait ou défait les liens de quelques règles, conditionnels ou non."""
         assertion = self[sec][ptype]
         touched = _ungiven(assertion, rules) if op == PolicyOp.Policy_remove else rules
-        if assertion.cond_rm is not None:
+        if assertion.cond_rm is not None and op == PolicyOp.Policy_remove:
+            for rule in touched:
+                rm.delete_link(*rule[: len(assertion.tokens)])  # Casbin y joint les paramètres de la condition
+        elif assertion.cond_rm is not None:
             assertion.build_incremental_conditional_role_links(rm, op, touched)
         else:
             assertion.build_incremental_role_links(rm, op, touched)

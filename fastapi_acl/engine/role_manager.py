@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from casbin.rbac import default_role_manager
 
@@ -147,6 +147,86 @@ class ReadOnlyRoleManager(GraphRoleManager):
 
     def delete_link(self, *_: object) -> None:
         """Ne fait rien."""
+
+
+class ConditionalRoles(default_role_manager.ConditionalRoleManager):
+    """Les rôles dont les liens ont une condition : elle se consulte pour décider, non pour les lire.
+
+    Une condition donnée vaut jusqu'à ce qu'une autre la remplace : dans Casbin, relire la politique les oublie toutes,
+    et chaque lien vaut alors sans condition.
+    """
+
+    def __init__(self, max_hierarchy_level: int) -> None:
+        """Part vide, sans condition."""
+        super().__init__(max_hierarchy_level)
+        self._conditions: dict[tuple[str, str, str], Callable[..., bool]] = {}
+
+    def add_domain_link_condition_func(
+        self, user_name: str, role_name: str, domain: str, fn: Callable[..., bool]
+    ) -> None:
+        """Donne une condition à un lien, qu'il existe déjà ou non."""
+        self._conditions[user_name, role_name, domain] = fn
+        super().add_domain_link_condition_func(user_name, role_name, domain, fn)
+
+    def add_link(self, name1: str, name2: str, *domain: str) -> None:
+        """Ajoute un lien, sous la condition qui lui a été donnée."""
+        super().add_link(name1, name2, *domain)
+        condition = self._conditions.get((name1, name2, domain[0] if domain else ""))
+        if condition is not None:
+            super().add_domain_link_condition_func(name1, name2, domain[0] if domain else "", condition)
+
+    def get_roles(self, name: str, *_: str) -> list[str]:
+        """Rend les rôles directs d'un nom, que leur condition soit tenue ou non ; un nom inconnu ne laisse rien."""
+        known = self.all_roles.get(name)
+        return sorted(known.get_roles()) if known is not None else []
+
+    def get_users(self, name: str, *_: str) -> list[str]:
+        """Rend les membres directs d'un rôle, que leur condition soit tenue ou non."""
+        known = self.all_roles.get(name)
+        return sorted(member.name for member in known.users) if known is not None else []
+
+
+class ConditionalDomainRoles(default_role_manager.ConditionalDomainManager):
+    """Les mêmes, par domaine ; un domaine inconnu ne laisse rien quand on le lit."""
+
+    def __init__(self, max_hierarchy_level: int) -> None:
+        """Part vide, sans condition."""
+        super().__init__(max_hierarchy_level)
+        self._conditions: dict[tuple[str, str, str], Callable[..., bool]] = {}
+
+    def add_link_condition_func(self, user_name: str, role_name: str, fn: Callable[..., bool]) -> None:
+        """Donne une condition à un lien du domaine vide, comme Casbin."""
+        self.add_domain_link_condition_func(user_name, role_name, "", fn)
+
+    def add_domain_link_condition_func(
+        self, user_name: str, role_name: str, domain: str, fn: Callable[..., bool]
+    ) -> None:
+        """Donne une condition à un lien, qu'il existe déjà ou non."""
+        self._conditions[user_name, role_name, domain] = fn
+        super().add_domain_link_condition_func(user_name, role_name, domain, fn)
+
+    def add_link(self, name1: str, name2: str, *domain: str) -> None:
+        """Ajoute un lien, sous la condition qui lui a été donnée."""
+        super().add_link(name1, name2, *domain)
+        place = self._get_domain(*domain)
+        condition = self._conditions.get((name1, name2, place))
+        if condition is not None:
+            self.rm_map[place].add_domain_link_condition_func(name1, name2, place, condition)
+
+    def get_roles(self, name: str, *domain: str) -> list[str]:
+        """Rend les rôles directs d'un nom dans un domaine, que leur condition soit tenue ou non."""
+        known = self._known(name, domain)
+        return sorted(known.get_roles()) if known is not None else []
+
+    def get_users(self, name: str, *domain: str) -> list[str]:
+        """Rend les membres directs d'un rôle dans un domaine, que leur condition soit tenue ou non."""
+        known = self._known(name, domain)
+        return sorted(member.name for member in known.users) if known is not None else []
+
+    def _known(self, name: str, domain: Sequence[str]) -> Any:  # noqa: ANN401 - type de pycasbin
+        """Rend ce que Casbin tient d'un nom dans un domaine ; None s'il n'y est pas."""
+        manager = self.rm_map.get(self._get_domain(*domain))
+        return manager.all_roles.get(name) if manager is not None else None
 
 
 class LinkRows:

@@ -76,6 +76,62 @@ async def conditional_second_type(kind: type[Any]) -> Any:
     return enforcer.enforce(*ASKED)
 
 
+async def conditional_roles_read(kind: type[Any]) -> Any:
+    """Des rôles à condition, lus : par membre, par rôle, de proche en proche, et ce qu'ils permettent."""
+    rows = (("p", "staff", "doc", "read"), ("g", "ada", "boss", "_", PAST), ("g", "boss", "staff", "_", FOREVER))
+    enforcer = await made(kind, *rows, **{**ROLES, "roles": "g = _, _, (_, _)"})
+    asked = [
+        lambda: enforcer.get_roles_for_user("ada"),
+        lambda: enforcer.get_users_for_role("staff"),
+        lambda: enforcer.get_implicit_roles_for_user("ada"),
+        lambda: enforcer.get_implicit_permissions_for_user("ada"),
+    ]
+    return [await _answer(one) for one in asked]
+
+
+async def conditional_roles_read_in_a_domain(kind: type[Any]) -> Any:
+    """De même dans un domaine, et dans un autre."""
+    rows = (("p", "staff", "un", "doc", "read"), ("g", "ada", "staff", "un", "_", FOREVER))
+    enforcer = await made(kind, *rows, **{**DOMAINS, "roles": "g = _, _, _, (_, _)"})
+    asked = [
+        lambda: enforcer.get_roles_for_user_in_domain("ada", "un"),
+        lambda: enforcer.get_roles_for_user_in_domain("ada", "deux"),
+        lambda: enforcer.get_users_for_role_in_domain("staff", "un"),
+        lambda: enforcer.get_implicit_roles_for_user("ada", "un"),
+        lambda: enforcer.get_implicit_permissions_for_user("ada", "un"),
+    ]
+    return [await _answer(one) for one in asked]
+
+
+async def conditional_link_removed(kind: type[Any]) -> Any:
+    """Un lien à condition, dans un domaine, ajouté, joué, retiré, rejoué."""
+    enforcer = await made(kind, ("p", "staff", "un", "doc", "read"), **{**DOMAINS, "roles": "g = _, _, _, (_, _)"})
+    link = ["ada", "staff", "un", "_", FOREVER]
+    answers = []
+    for change in (enforcer.add_grouping_policy, enforcer.remove_grouping_policy):
+        answers += [await _answer(lambda change=change: change(link)), enforcer.enforce("ada", "un", "doc", "read")]
+    return answers
+
+
+async def condition_kept_by_a_reload(kind: type[Any]) -> Any:
+    """Une condition passée : le lien avant elle, sous elle, et la politique relue."""
+    rows = (("p", "staff", "doc", "read"), ("g", "ada", "staff", "_", PAST))
+    enforcer = await made(kind, *rows, **{**ROLES, "roles": "g = _, _, (_, _)"})
+    answers = [enforcer.enforce(*ASKED)]
+    enforcer.add_named_link_condition_func("g", "ada", "staff", time_match_func)
+    answers.append(enforcer.enforce(*ASKED))
+    await enforcer.load_policy()
+    return [*answers, enforcer.enforce(*ASKED)]
+
+
+async def _answer(ask: Callable[[], Any]) -> Any:
+    """Pose une question ; rend la réponse, ou « échec »."""
+    try:
+        return await ask()
+    except (KeyError, AttributeError, TypeError):
+        return "échec"
+
+
 async def quoted_operators(kind: type[Any]) -> Any:
     """`&&`, `||` et `!` entre guillemets."""
     answers = []
@@ -210,6 +266,29 @@ async def rules_loaded_later_under_priority(kind: type[Any]) -> Any:
     return enforcer.enforce(*ASKED)
 
 
+async def given_list_changed(kind: type[Any]) -> Any:
+    """La liste que `get_policy` a rendue, vidée par l'appelant."""
+    enforcer = await made(kind, ("p", *ASKED))
+    enforcer.get_policy().clear()
+    return enforcer.enforce(*ASKED)
+
+
+async def removed_while_read(kind: type[Any]) -> Any:
+    """Toutes les règles retirées, données par `get_policy` : ce qui est répondu, et ce qui reste."""
+    enforcer = await made(kind, *(("p", name, "doc", "read") for name in ("ada", "bob", "eve")))
+    return [await enforcer.remove_policies(enforcer.get_policy()), enforcer.get_policy()]
+
+
+async def effector_of_nothing(kind: type[Any]) -> Any:
+    """L'effet remplacé par rien."""
+    enforcer = await made(kind, ("p", *ASKED))
+    enforcer.set_effector(None)
+    try:
+        return [enforcer.enforce(*ASKED), enforcer.enforce("eve", "doc", "read")]
+    except AttributeError:
+        return "échec"
+
+
 async def names_kept_in_memory(kind: type[Any]) -> Any:
     """Mille noms inconnus demandés ; plus de cent kibioctets restent-ils en mémoire ?"""
     enforcer = await made(kind, ("p", "staff", "doc", "read"), ("g", "ada", "staff"), **ROLES)
@@ -234,6 +313,18 @@ class Difference(NamedTuple):
 DIFFERENCES = [
     Difference(conditional_roles, [False, False, False], [True, True, False]),
     Difference(conditional_second_type, False, True),
+    Difference(
+        conditional_roles_read,
+        ["échec", "échec", [], "échec"],
+        [["boss"], ["boss"], ["boss", "staff"], [["staff", "doc", "read"]]],
+    ),
+    Difference(
+        conditional_roles_read_in_a_domain,
+        ["échec", "échec", "échec", [], "échec"],
+        [["staff"], [], ["ada"], ["staff"], [["staff", "un", "doc", "read"]]],
+    ),
+    Difference(conditional_link_removed, ["échec", False, "échec", False], [True, True, True, False]),
+    Difference(condition_kept_by_a_reload, [False, False, False], [True, False, False]),
     Difference(quoted_operators, [False] * 3, [True] * 3),
     Difference(effect_of_the_context, True, False),
     Difference(link_given_twice, [True, False, True, True], [True, False, True, False]),
@@ -249,6 +340,9 @@ DIFFERENCES = [
     Difference(number_in_a_rule, ["échec", True], [True, True]),
     Difference(half_done_update, [False, True], [True, False]),
     Difference(rules_loaded_later_under_priority, True, False),
+    Difference(given_list_changed, False, True),
+    Difference(removed_while_read, [True, [["bob", "doc", "read"]]], [True, []]),
+    Difference(effector_of_nothing, "échec", [True, False]),
     Difference(names_kept_in_memory, True, False),
 ]
 
