@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi_acl.engine.pacing import drain, sweep_young
-from fastapi_acl.engine.role_graph import check_links
+from fastapi_acl.engine.role_graph import chained, check_links
 from fastapi_acl.engine.schema import SHARED_DOMAIN_CHOICE
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError, PolicyUnreadableError
 from fastapi_acl.shared.logging import get_logger
@@ -117,13 +117,23 @@ class PolicyReader:
         Raises:
             PolicyUnreadableError: un refus se perdrait au bout d'une chaîne de rôles trop longue ou circulaire.
         """
-        try:
-            for ptype in self._schema.links:
-                check_links(self._rows[ptype], shares_domains=self._schema.shares_domains is True)
-        except InvalidRuleError as error:
-            logger.exception("policy_links_unreadable")
-            raise PolicyUnreadableError from error
+        for ptype in self._schema.links:
+            self._check_links(self._rows[ptype])
         return Loaded(self._rows, frozenset(self._twins), self._skipped, self._undecided)
+
+    def _check_links(self, links: Mapping[Row, int]) -> None:
+        """Vérifie les chaînes de rôles d'un type ; le journal nomme les lignes en cause.
+
+        Raises:
+            PolicyUnreadableError: une chaîne est circulaire, ou trop longue.
+        """
+        try:
+            check_links(links.keys(), shares_domains=self._schema.shares_domains is True)
+        except InvalidRuleError as error:
+            names = set(chained(error))
+            rows = [f"id={number} ({row[0]} → {row[1]})" for row, number in links.items() if names.issuperset(row[:2])]
+            logger.error("policy_links_unreadable: %s Lignes : %s.", error.detail, ", ".join(rows))  # noqa: TRY400 - la phrase suffit
+            raise PolicyUnreadableError from error
 
     def _refuse(self, row_id: int, rule: PolicyRule) -> None:
         """Écarte une ligne illisible, ou arrête la lecture si elle pourrait refuser."""

@@ -106,6 +106,12 @@ def _too_deep(chain: list[str], limit: int) -> InvalidRuleError:
     return InvalidRuleError(message, reason="role_depth", subject=chain[0], chain=chain)
 
 
+def chained(fault: InvalidRuleError) -> Sequence[str]:
+    """Rend les noms du cycle, ou de la chaîne trop longue, dont parle une erreur."""
+    found = fault.evidence.get("cycle") or fault.evidence.get("chain")
+    return found if isinstance(found, list) else []
+
+
 def _longest(name: str, graph: Mapping[str, Sequence[str]] | _Upward, depth: Mapping[str, int]) -> list[str]:
     """Rend la plus longue chaîne mesurée au-dessus d'un nom."""
     chain = [name]

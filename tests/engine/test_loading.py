@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -145,6 +146,30 @@ async def test_a_bad_row_that_could_deny_stops_the_load_and_the_old_policy_stays
     with pytest.raises(PolicyUnreadableError):
         await enforcer.load_policy()
     assert enforcer.enforce("user:1", "doc", "read")
+
+
+CHAIN = [line(10 + n, "g", f"role:l{n}", f"role:l{n + 1}") for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("links", "named"),
+    [
+        (
+            [line(7, "g", "role:a", "role:b"), line(8, "g", "role:c", "role:a"), line(9, "g", "role:b", "role:a")],
+            [7, 9],
+        ),
+        (CHAIN, list(range(10, 20))),
+        ([line(4, "g", "role:a", "role:a")], [4]),
+    ],
+)
+async def test_a_cycle_written_by_hand_stops_the_load_and_its_rows_are_named(
+    caplog: pytest.LogCaptureFixture, links: list[Any], named: list[int]
+) -> None:
+    with pytest.raises(PolicyUnreadableError):
+        await reader(Lines([GRANT, LINK, *links])).load_policy()
+
+    said = next(record.message for record in caplog.records if "policy_links_unreadable" in record.message)
+    assert [int(found) for found in re.findall(r"id=(\d+)", said)] == named
 
 
 def test_a_value_read_a_thousand_times_is_kept_once() -> None:

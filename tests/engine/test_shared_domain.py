@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
+from fastapi_acl.cli import app
 from fastapi_acl.engine.domains import describe, shares_domains
 from fastapi_acl.engine.schema import packaged_model_text, read_model
 from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
@@ -380,6 +382,26 @@ def test_a_model_without_domains_never_asks() -> None:
 
         assert enforcer.enforce("user:1", "*", "x")
         assert describe(enforcer.schema, shared) == ""
+
+
+def test_the_command_shows_the_plan_and_what_every_domain_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = [
+        CliRunner().invoke(app, ["policy", "plan"], env=environment).stdout.splitlines()
+        for environment in (
+            {"ACL_MODEL": "rbac_with_domains"},
+            {"ACL_MODEL_PATH": str(model_file(tmp_path)), "ACL_SHARED_DOMAIN": "*"},
+            {"ACL_MODEL_PATH": str(model_file(tmp_path)), "ACL_SHARED_DOMAIN": ""},
+            {"ACL_MODEL": "rbac"},
+        )
+    ]
+
+    assert [lines[-1].partition(" : ")[0].strip() for lines in shown] == ["domaine", "domaine", "domaine", "clé"]
+    assert [line for line in shown[1] if line.startswith("branche")] == ["branche  : 1 sur 2", "branche  : 2 sur 2"]
+    assert "clé      : '*' == p.dom" in shown[1]
+    assert not any(line.startswith("branche") for line in shown[2])
 
 
 @pytest.mark.parametrize(
