@@ -155,12 +155,19 @@ def _everywhere(matcher: str, rules: list[str], requests: list[str]) -> str:
     if not read:
         _refuse_eval(tree)
         return matcher
-    field, asked = _only(read, "de règle"), _only(sorted(named.intersection(requests)) or requests[:1], "de requête")
+    field, asked = _only(read, "de règle"), _only(_asked(named, requests), "de requête")
     _refuse_odd_uses(tree, field, asked)
     literal, anywhere = _with(tree, field, ast.Constant(value=EVERY_DOMAIN)), _with(tree, field, ast.Name(id=asked))
     if ast.dump(literal) == ast.dump(anywhere):
         return matcher
     return ast.unparse(ast.BoolOp(ast.Or(), [tree, _in_every_domain(field, anywhere)]))
+
+
+def _asked(named: set[str], requests: list[str]) -> list[str]:
+    """Rend les domaines de requête qu'un matcher lit, ou sinon ceux du type de requête (`r`, `r2`…) qu'il nomme."""
+    read = sorted(named.intersection(requests))
+    kinds = {name.partition("_")[0] for name in named}
+    return read or [token for token in requests if token.partition("_")[0] in kinds] or requests[:1]
 
 
 def _in_every_domain(field: str, anywhere: ast.expr) -> ast.expr:

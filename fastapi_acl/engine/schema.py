@@ -338,6 +338,7 @@ def administrator_rules(schema: PolicySchema, user: str) -> list[tuple[str, tupl
     if not SUBJECT_NAMES.intersection(names):
         message = "le modèle n’a pas de champ « sub » : écrivez la règle de l’administrateur dans ACL_POLICY_PATH."
         raise ConfigurationError(message)
-    grant = tuple(holder if name in SUBJECT_NAMES else "allow" if name == "eft" else ANY for name in names)
+    known = {**dict.fromkeys(SUBJECT_NAMES, holder), "eft": "allow", "priority": "1"}
+    grant = tuple(known.get(name, ANY) for name in names)
     link = (user, holder, *[ANY] * (schema.links.get("g", 2) - 2))
     return [("p", grant)] + ([("g", link)] if "g" in schema.links else [])

@@ -241,7 +241,9 @@ class ACLConfig(BaseSettings):
             raise ConfigurationError("; ".join(_did_you_mean(sorted(unknown), settings_cls.model_fields)))
         _keep_empty(env_settings, EnvSettingsSource(settings_cls, env_ignore_empty=False))
         if isinstance(dotenv_settings, DotEnvSettingsSource):
-            read = DotEnvSettingsSource(settings_cls, dotenv_settings.env_file, env_ignore_empty=False)
+            read = DotEnvSettingsSource(
+                settings_cls, dotenv_settings.env_file, dotenv_settings.env_file_encoding, env_ignore_empty=False
+            )
             _keep_empty(dotenv_settings, read)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 

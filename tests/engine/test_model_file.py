@@ -139,6 +139,21 @@ def test_the_line_named_is_that_where_the_definition_begins(tmp_path: Path) -> N
     assert "ligne 15, section [matchers] : le matcher emploie g3(…)" in refused(tmp_path / "model.conf", text)
 
 
+async def test_under_a_model_with_priorities_the_first_administrator_comes_first(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.conf"
+    text = RBAC.replace("p = sub", "p = priority, sub").replace("r.obj == p.obj", "aclMatch(r.obj, p.obj)")
+    text = text.replace("r.act == p.act", "aclMatch(r.act, p.act)")
+    path.write_text(re.sub("e = .*", "e = priority(p.eft) || deny", text), "utf-8")
+    manager = ACLManager(config(model_path=path, sqlite_uri=sqlite_uri))
+
+    await manager.initialize()
+
+    assert PolicyRule("p", ("1", "role:admin", "*", "*", "allow")) in manager.get_enforcer().rules
+    await manager.close()
+
+
 def mutilated(text: str) -> Iterator[str]:
     """Énumère ce qu'un modèle devient privé d'une ligne, d'une section, d'un nom, d'un mot, ou d'un caractère."""
     lines = text.splitlines(keepends=True)
