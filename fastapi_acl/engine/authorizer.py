@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
+from fastapi_acl.engine.resource_reads import ResourceReads
 from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
-from fastapi_acl.shared.exceptions import ConfigurationError, DecisionFailedError
-from fastapi_acl.shared.identity import ACL_NAMESPACE, EVERY_DOMAIN, ROLE_PREFIX, Authorizer, Principal
-from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.exceptions import ConfigurationError, DecisionFailedError, ValueTooLongError
+from fastapi_acl.shared.identity import (
+    ACL_NAMESPACE,
+    EVERY_DOMAIN,
+    MAX_REQUEST_VALUE,
+    ROLE_PREFIX,
+    AttributedName,
+    Authorizer,
+    Principal,
+)
+from fastapi_acl.shared.values import canonical_text
 
 if TYPE_CHECKING:
     from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.engine.schema import PolicySchema
     from fastapi_acl.shared.sync.replica import Replica
 
-logger = get_logger("engine")
+KNOWN_NAMES: Final = SUBJECT_NAMES | DOMAIN_NAMES | RESOURCE_NAMES | ACTION_NAMES
 
 RequestBuilder = Callable[["Demand"], Mapping[str, object]]
 """Donne, par nom, les valeurs d'une requête que la bibliothèque ne sait pas nommer."""
@@ -68,6 +77,8 @@ class PolicyAuthorizer(Authorizer):
         self._builder = request_builder
         self._schema: PolicySchema = enforcer.schema
         self._answers = [0, 0]
+        matchers = (assertion.value for assertion in enforcer.model["m"].values())
+        self._reads = ResourceReads.of(self._schema, matchers) if request_builder is None else ResourceReads(None)
         self._is_plain = request_builder is None and _is_plain(self._schema.request)
         self._refuse_unknown_tokens()
 
@@ -80,6 +91,11 @@ class PolicyAuthorizer(Authorizer):
     def has_domains(self) -> bool:
         """Vrai si une décision porte sur un domaine."""
         return self._schema.has_domains
+
+    @property
+    def resource_attributes(self) -> frozenset[str] | None:
+        """Attributs de la ressource que le modèle lit ; None s'il peut les lire tous."""
+        return self._reads.among(self._enforcer.fm.get_functions())
 
     def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Dit si l'accès est permis, d'après la politique en service."""
@@ -101,7 +117,8 @@ class PolicyAuthorizer(Authorizer):
     def holds_role(self, principal: Principal, role: str, domain: str | None = None) -> bool:
         """Dit si l'appelant tient le rôle, dans le domaine si le modèle en a."""
         self._require_fresh()
-        in_domain = (domain or EVERY_DOMAIN,) if self._schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - avec domaine
+        place = EVERY_DOMAIN if domain is None else request_text("domain", domain)
+        in_domain = (place,) if self._schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
         return self._enforcer.has_link(principal.subject, f"{ROLE_PREFIX}{role}", *in_domain)
 
     def allows(self, user_id: str, resource: str, action: str) -> bool:
@@ -117,14 +134,21 @@ class PolicyAuthorizer(Authorizer):
 
     def _ask(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Pose la question dans l'ordre que le modèle attend ; le plus courant n'a rien à ranger."""
+        if type(resource) is not str or not 0 < len(resource) <= MAX_REQUEST_VALUE:
+            resource = request_text("resource", resource)
+        if type(action) is not str or not 0 < len(action) <= MAX_REQUEST_VALUE:
+            action = request_text("action", action)
         if self._is_plain:
             return self._enforcer.enforce(principal.subject, resource, action)
-        return self._enforcer.enforce(*self._values(Demand(principal, resource, action, domain)))
+        place = None if domain is None else request_text("domain", domain)
+        return self._enforcer.enforce(*self._values(Demand(principal, resource, action, place)))
 
     def _values(self, demand: Demand) -> list[object]:
         """Rend les valeurs de la requête, dans l'ordre du modèle."""
         built = self._builder(demand) if self._builder else {}
-        return [built[name] if name in built else self._value(name, demand) for name in self._schema.request]
+        return [
+            _built(name, built[name]) if name in built else self._value(name, demand) for name in self._schema.request
+        ]
 
     def _value(self, name: str, demand: Demand) -> object:
         """Rend la valeur que porte un jeton connu."""
@@ -140,8 +164,7 @@ class PolicyAuthorizer(Authorizer):
 
     def _refuse_unknown_tokens(self) -> None:
         """Refuse un modèle dont une valeur de requête ne saurait être donnée."""
-        known = SUBJECT_NAMES | DOMAIN_NAMES | RESOURCE_NAMES | ACTION_NAMES
-        unknown = [name for name in self._schema.request if name not in known]
+        unknown = [name for name in self._schema.request if name not in KNOWN_NAMES]
         if unknown and self._builder is None:
             message = (
                 f"le modèle demande « {', '.join(unknown)} », que la bibliothèque ne sait pas remplir : donnez "
@@ -156,11 +179,40 @@ def _is_plain(request: tuple[str, ...]) -> bool:
     return len(request) == len(kinds) and all(name in names for name, names in zip(request, kinds, strict=True))
 
 
+def request_text(name: str, value: object) -> str:
+    """Rend le texte d'une valeur de la requête, avec ses attributs si elle en porte.
+
+    Une valeur vide est refusée : aucune règle ne peut la nommer, seuls les jokers la couvriraient, et les refus d'un
+    locataire ne tiendraient plus.
+
+    Args:
+        name: ce que la valeur désigne, pour le journal.
+        value: la valeur.
+
+    Raises:
+        DecisionFailedError: elle ne s'écrit pas d'une seule façon, ou elle est vide.
+        ValueTooLongError: elle dépasse 4 096 caractères.
+    """
+    text = value if isinstance(value, AttributedName) else canonical_text(value)
+    if not text:
+        found = "vide" if text is not None else f"un {type(value).__name__}"
+        reason = f"« {name} » est {found} : donnez un texte, un entier ou un UUID"
+        raise DecisionFailedError(reason=reason)
+    if len(text) > MAX_REQUEST_VALUE:
+        raise ValueTooLongError
+    return text
+
+
+def _built(name: str, value: object) -> object:
+    """Rend une valeur que `request_builder` donne : celle d'un jeton connu est un texte, les autres sont libres."""
+    return request_text(f"request_builder[{name}]", value) if name in KNOWN_NAMES else value
+
+
 def _domain_of(demand: Demand) -> str:
     """Rend le domaine de la décision ; celles sur la bibliothèque elle-même se prennent dans `*`."""
     if demand.domain is not None:
         return demand.domain
-    if demand.resource.startswith(ACL_NAMESPACE):
+    if str.startswith(demand.resource, ACL_NAMESPACE):  # un objet peut porter un attribut « startswith »
         return EVERY_DOMAIN
-    logger.error("domain_missing: le modèle a des domaines, donnez domain= à require(%r)", str(demand.resource))
-    raise DecisionFailedError
+    reason = "le modèle a des domaines et la demande n’en donne pas : donnez domain= à require"
+    raise DecisionFailedError(reason=reason)

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from fastapi_acl.shared.exceptions import DecisionFailedError, ValueTooLongError
+from fastapi_acl.shared.values import canonical_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -69,7 +72,7 @@ class Principal:
     """Celui au nom de qui la requête s'exécute.
 
     Attributes:
-        id: identifiant immuable du compte, sans préfixe.
+        id: identifiant immuable du compte, sans préfixe ; un entier, un UUID ou une énumération y devient son texte.
         session_id: session dont vient le jeton ; None pour un Authenticator qui n'en a pas.
         session_version: version de session du compte que le jeton porte.
         claims: revendications scalaires que les matchers peuvent lire (`r.sub.<nom>`).
@@ -83,7 +86,16 @@ class Principal:
     subject: AttributedName = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Fait le sujet une fois : une identité sert à bien des décisions."""
+        """Fait le sujet une fois : une identité sert à bien des décisions.
+
+        Raises:
+            DecisionFailedError: l'identifiant n'est pas un texte, et ne s'écrit pas d'une seule façon.
+            ValueTooLongError: il dépasse 4 096 caractères.
+        """
+        if type(self.id) is not str:
+            object.__setattr__(self, "id", _identifier(self.id))
+        if len(self.id) > MAX_REQUEST_VALUE - len(USER_PREFIX):
+            raise ValueTooLongError
         subject = AttributedName(f"{USER_PREFIX}{self.id}", {**self.claims, "id": self.id})
         object.__setattr__(self, "subject", subject)
 
@@ -91,6 +103,20 @@ class Principal:
     def name(self) -> str:
         """Nom sous lequel le journal le retient."""
         return self.id if self is SYSTEM else f"{USER_PREFIX}{self.id}"
+
+
+def _identifier(value: object) -> str:
+    """Rend le texte d'un identifiant que donne l'Authenticator d'une application.
+
+    Raises:
+        DecisionFailedError: il n'en a pas, ou en aurait plusieurs.
+    """
+    text = canonical_text(value)
+    if text is None:
+        kind = type(value).__name__
+        reason = f"Principal.id est un {kind} : que l’Authenticator donne un texte, un entier ou un UUID"
+        raise DecisionFailedError(reason=reason)
+    return text
 
 
 SYSTEM: Final = Principal(id="system")
@@ -119,10 +145,17 @@ class Authorizer(Protocol):
     def has_domains(self) -> bool:
         """Vrai si une décision porte sur un domaine, que la demande doit alors donner."""
 
+    @property
+    def resource_attributes(self) -> frozenset[str] | None:
+        """Attributs de la ressource que le modèle lit ; None s'il peut les lire tous."""
+
     def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Dit si l'accès est permis.
 
+        Un entier, un UUID ou une énumération devient son texte ; toute autre valeur est une erreur.
+
         Raises:
+            ValueTooLongError: une valeur dépasse 4 096 caractères.
             PolicyUnavailableError: aucune politique n'est chargée.
             DecisionFailedError: l'évaluation a échoué ; ce n'est jamais un accord.
         """

@@ -1,27 +1,20 @@
-"""De la route à la ressource : paramètres de chemin, gabarit, attributs d'un objet chargé."""
+"""De la route à la ressource : paramètres de chemin, gabarit."""
 
 from __future__ import annotations
 
-import dataclasses
-import enum
+import math
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from fastapi_acl.shared.exceptions import DecisionFailedError, NotFoundError
 from fastapi_acl.shared.http.scope import ROOT_KEY
-from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from starlette.requests import HTTPConnection
-
-logger = get_logger("http")
 
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _UNSAFE: Final = re.compile(r"[%:*\x00-\x1f\x7f-\x9f]")
@@ -49,8 +42,8 @@ def expand(template: str, parameters: Mapping[str, Any]) -> str:
     """
     missing = [name for name in _PARAMETER.findall(template) if name not in parameters]
     if missing:
-        logger.error("path_parameter_missing: %s n'est pas un paramètre de la route (%s)", missing, template)
-        raise DecisionFailedError
+        reason = f"« {', '.join(missing)} » n’est pas un paramètre de la route : corrigez « {template} »"
+        raise DecisionFailedError(reason=reason)
     return _PARAMETER.sub(lambda found: _encoded(str(parameters[found[1]])), template)
 
 
@@ -90,8 +83,24 @@ def _is_canonical(field: Any, written: str) -> bool:  # noqa: ANN401 - idem
     value, errors = field.validate(written, loc=("path", field.alias))
     if errors:
         return True
-    again = to_jsonable_python(value)
+    again = _jsonable(value, field.alias)
+    if isinstance(again, float) and (not math.isfinite(again) or (again == 0 and written.startswith("-"))):
+        return False  # -0.0 est 0.0, et « nan » n'est égal à rien
     return written == (str(again).lower() if isinstance(again, bool) else str(again))
+
+
+def _jsonable(value: object, name: str) -> object:
+    """Rend un paramètre de chemin tel que JSON l'écrirait.
+
+    Raises:
+        DecisionFailedError: c'est un objet qui ne s'écrit pas : rien ne dit quelle adresse est la sienne.
+    """
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        kind = type(value).__name__
+        reason = f"le paramètre « {name} » est un {kind}, dont l’écriture n’est pas connue : chargez-le par resource="
+        raise DecisionFailedError(reason=reason) from error
 
 
 def _route(connection: HTTPConnection) -> Any:  # noqa: ANN401 - route d'une version quelconque
@@ -118,13 +127,19 @@ def route_template(connection: HTTPConnection) -> str:
     route = _route(connection)
     path_format = getattr(route, "path_format", None)
     if set(connection.path_params) - set(getattr(route, "param_convertors", {})):
-        logger.error("mount_with_parameters: un montage à paramètres n'a pas de gabarit ; gardez ses routes autrement")
-        raise DecisionFailedError
+        reason = "un montage à paramètres n’a pas de gabarit : gardez ses routes sous un autre modèle"
+        raise DecisionFailedError(reason=reason)
     root = scope.get("root_path", "").removeprefix(scope.get(ROOT_KEY, ""))
     if path_format is None or not _covers(path_format, route, _path(connection)):
-        logger.error("route_template_missing")
-        raise DecisionFailedError
+        raise DecisionFailedError(reason="aucun gabarit de route ne correspond au chemin demandé")
     return f"{root}{path_format}"
+
+
+def route_label(connection: HTTPConnection) -> str:
+    """Nomme la route pour le journal : sa méthode et son gabarit, jamais le chemin demandé."""
+    route = _route(connection)
+    template = getattr(route, "path_format", None) or getattr(route, "path", "?")
+    return f"{connection.scope.get('method', 'WEBSOCKET')} {template}"
 
 
 def _path(connection: HTTPConnection) -> str:
@@ -142,39 +157,3 @@ def _covers(path_format: str, route: Any, path: str) -> bool:  # noqa: ANN401 - 
     patterns = [f"(?:{convertors[name].regex})" if name in convertors else "[^/]+" for name in parts[1::2]]
     pattern = "".join(part for pair in zip(literals, [*patterns, ""], strict=True) for part in pair)
     return re.fullmatch(pattern, path, re.DOTALL) is not None
-
-
-def with_attributes(loaded: object) -> dict[str, object]:
-    """Rend les attributs scalaires d'un objet : jamais l'objet lui-même, dont une règle pourrait appeler une méthode.
-
-    Args:
-        loaded: mapping, dataclass, modèle Pydantic ou objet simple (pour un ORM, ses colonnes chargées).
-
-    Returns:
-        Les attributs publics dont la valeur est un texte, un nombre, un booléen, None, un UUID ou une énumération.
-    """
-    found = ((name, _scalar(value)) for name, value in _items(loaded) if not name.startswith("_"))
-    return {name: value for name, value in found if value is not _REFUSED}
-
-
-_REFUSED: Final = object()
-
-
-def _items(loaded: object) -> list[tuple[str, object]]:
-    """Énumère les attributs d'un objet, quelle que soit sa sorte."""
-    if isinstance(loaded, Mapping):
-        return [(str(name), value) for name, value in loaded.items()]
-    if isinstance(loaded, BaseModel):
-        return [(name, getattr(loaded, name)) for name in type(loaded).model_fields]
-    if dataclasses.is_dataclass(loaded):
-        return [(field.name, getattr(loaded, field.name)) for field in dataclasses.fields(loaded)]
-    return list(vars(loaded).items()) if hasattr(loaded, "__dict__") else []
-
-
-def _scalar(value: object) -> object:
-    """Rend un scalaire, ou `_REFUSED`."""
-    if isinstance(value, enum.Enum):
-        return _scalar(value.value)
-    if isinstance(value, UUID):
-        return str(value)
-    return value if value is None or type(value) in {str, int, float, bool} else _REFUSED

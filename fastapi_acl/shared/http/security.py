@@ -19,14 +19,17 @@ from fastapi_acl.shared.exceptions import (
     ACLException,
     AuthenticationRequiredError,
     ConfigurationError,
+    DecisionFailedError,
     InvalidMinRevisionError,
     PermissionDeniedError,
 )
+from fastapi_acl.shared.http.attributes import with_attributes
 from fastapi_acl.shared.http.overrides import is_overridden, solved
 from fastapi_acl.shared.http.problems import ProblemException
-from fastapi_acl.shared.http.resources import expanded, route_template, with_attributes
+from fastapi_acl.shared.http.resources import expanded, route_template
 from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_of
 from fastapi_acl.shared.identity import AttributedName, Authorizer, Principal
+from fastapi_acl.shared.values import canonical_text
 
 Component = TypeVar("Component")
 Dependency = Callable[..., Any]
@@ -242,7 +245,7 @@ class Require(BearerGuard):
         connection: HTTPConnection,
         principal: Principal | None = None,
         loaded: object = None,
-        domain: str | None = None,
+        domain: object = None,
     ) -> Principal:
         """Rend l'identité si l'accès est permis.
 
@@ -255,19 +258,34 @@ class Require(BearerGuard):
         return await (deciding if tracer is None else tracer.decided(self.permissions, self.mode, deciding))
 
     async def _decided(
-        self, connection: HTTPConnection, principal: Principal | None, loaded: object, domain: str | None
+        self, connection: HTTPConnection, principal: Principal | None, loaded: object, domain: object
     ) -> Principal:
         """Décide, une fois le manager prêt et l'appelant connu."""
         try:
             manager = access_control(connection)
             await manager.ready()
             caller = await _caller(manager, connection) if principal is None else principal
-            place = expanded(self.domain, connection) if isinstance(self.domain, str) else domain
+            place = expanded(self.domain, connection) if isinstance(self.domain, str) else self._given(domain)
             if not self._allows(connection, manager.authorizer, caller, loaded, place):
                 raise PermissionDeniedError
         except ACLException as error:
             raise ProblemException(error) from error
         return caller
+
+    def _given(self, domain: object) -> str | None:
+        """Rend le texte du domaine que la dépendance `domain=` a donné.
+
+        Raises:
+            DecisionFailedError: ce n'est pas un texte, et il ne s'écrit pas d'une seule façon.
+        """
+        if self.domain is None:
+            return None
+        text = canonical_text(domain)
+        if text is None:
+            name = getattr(self.domain, "__qualname__", type(self.domain).__name__)
+            reason = f"domain={name} rend un {type(domain).__name__} : rendez un texte, un entier ou un UUID"
+            raise DecisionFailedError(reason=reason)
+        return text
 
     def _allows(
         self,
@@ -287,7 +305,7 @@ class Require(BearerGuard):
             if authorizer.decides_on_routes:
                 resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
             if loaded is not None:
-                resource = AttributedName(resource, with_attributes(loaded))
+                resource = AttributedName(resource, with_attributes(loaded, authorizer.resource_attributes))
             if bool(authorizer.decide(principal, resource, action, domain)) == settling:
                 return settling
         return not settling

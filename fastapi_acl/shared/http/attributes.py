@@ -1,0 +1,182 @@
+"""De l'objet chargé à ses attributs : des scalaires figés, lus de l'objet tel qu'il se donne, sans jamais lire la base.
+
+Un objet d'ORM ne garde plus rien dans son `__dict__` après une validation, et le lire irait chercher ses colonnes dans
+la base, en plein milieu d'une décision. Ce qui n'est pas là est donc marqué illisible, avec ce qu'il faut faire ; le
+dire absent refuserait le propriétaire en silence, et lèverait un refus écrit pour d'autres.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from fastapi_acl.shared.identity import UnreadableAttribute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_REFUSED: Final = object()
+"""Ce qui n'est pas un attribut, ou pas un scalaire."""
+
+_METHODS: Final = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    classmethod,
+    staticmethod,
+    type,
+)
+"""Ce qu'une classe donne à appeler, et non à lire."""
+
+
+def with_attributes(loaded: object, wanted: frozenset[str] | None = None) -> dict[str, object]:
+    """Rend les attributs scalaires d'un objet : jamais l'objet lui-même, dont une règle pourrait appeler une méthode.
+
+    Sont lus : mappings, modèles Pydantic, dataclasses, colonnes SQLAlchemy, lignes de résultat, tuples nommés,
+    `__slots__`, propriétés, et tout objet ordinaire.
+
+    Args:
+        loaded: l'objet que `resource=` a chargé.
+        wanted: attributs que le modèle lit ; None s'il peut les lire tous, propriétés publiques comprises.
+
+    Returns:
+        Les attributs publics dont la valeur est un texte, un nombre, un booléen, None, un UUID ou une énumération, et
+        un `UnreadableAttribute` pour ceux que l'objet porte mais ne peut pas donner.
+    """
+    names = _public_names(loaded) if wanted is None else wanted
+    read = _reader(loaded)
+    found = ((name, _guarded(read, loaded, name)) for name in names if not name.startswith("_"))
+    return {name: value for name, value in found if value is not _REFUSED}
+
+
+def _reader(loaded: object) -> Callable[[Any, str], object]:
+    """Choisit comment lire un objet."""
+    if isinstance(loaded, Mapping):
+        return _item
+    if _is_result_row(loaded):
+        return _column
+    return _attribute if _state(loaded) is None else _mapped
+
+
+def _guarded(read: Callable[[Any, str], object], loaded: object, name: str) -> object:
+    """Lit un attribut ; ce que le code de l'application lève à cette occasion le rend illisible.
+
+    Le message de l'erreur n'est pas gardé : il peut citer une valeur.
+    """
+    try:
+        return _scalar(read(loaded, name))
+    except Exception as error:  # noqa: BLE001 - une propriété est du code de l'application
+        kind, raised = type(loaded).__name__, type(error).__name__
+        return UnreadableAttribute(f"la lecture de l’attribut {name} de {kind} a levé {raised}")
+
+
+def _scalar(value: object) -> object:
+    """Rend un scalaire d'un type exact, dont rien n'est à l'application, ou `_REFUSED`."""
+    if value is None or isinstance(value, (bool, UnreadableAttribute)):
+        return value
+    if isinstance(value, enum.Enum):
+        return _scalar(value.value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__index__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if inspect.iscoroutine(value):
+        value.close()  # une propriété asynchrone : elle ne sera pas attendue
+    return str(value) if isinstance(value, UUID) else _REFUSED
+
+
+# --- mappings, lignes, objets ordinaires ----------------------------------------------------------------------------
+
+
+def _item(loaded: Mapping[str, object], name: str) -> object:
+    """Lit une clé d'un mapping."""
+    return loaded.get(name, _REFUSED)
+
+
+def _is_result_row(loaded: object) -> bool:
+    """Dit si l'objet est une ligne de SQLAlchemy, dont une colonne peut porter le nom d'une méthode."""
+    declares = all(inspect.getattr_static(type(loaded), name, None) is not None for name in ("_mapping", "_fields"))
+    return declares and isinstance(getattr(loaded, "_mapping", None), Mapping)
+
+
+def _column(loaded: Any, name: str) -> object:  # noqa: ANN401 - ligne de SQLAlchemy, que ce module n'importe pas
+    """Lit une colonne d'une ligne."""
+    return _item(loaded._mapping, name)  # noqa: SLF001 - nom public de SQLAlchemy, souligné pour n'être pas une colonne
+
+
+def _attribute(loaded: object, name: str) -> object:
+    """Lit un attribut, une propriété ou une case de `__slots__` ; une méthode n'en est pas un."""
+    declared = inspect.getattr_static(type(loaded), name, _REFUSED)
+    if isinstance(declared, types.MemberDescriptorType) or declared is _REFUSED:
+        return getattr(loaded, name, _REFUSED)
+    is_method = isinstance(declared, _METHODS) and name not in _own(loaded)
+    return _REFUSED if is_method else getattr(loaded, name)
+
+
+def _public_names(loaded: object) -> Iterable[str]:
+    """Énumère les attributs publics d'un objet, de sa classe et des classes dont elle hérite."""
+    if isinstance(loaded, Mapping) or _is_result_row(loaded):
+        keys: Iterable[object] = loaded if isinstance(loaded, Mapping) else loaded._mapping  # type: ignore[attr-defined]  # noqa: SLF001 - idem
+        return [key for key in keys if isinstance(key, str)]
+    classes = [kind for kind in type(loaded).__mro__ if kind not in {object, BaseModel}]
+    declared = [name for kind in classes for name in vars(kind)]
+    extra = getattr(loaded, "model_extra", None) if isinstance(loaded, BaseModel) else None
+    return dict.fromkeys([*_own(loaded), *declared, *(extra or ())])
+
+
+def _own(loaded: object) -> Mapping[str, object]:
+    """Rend ce qu'un objet porte en propre."""
+    return vars(loaded) if hasattr(loaded, "__dict__") else {}
+
+
+# --- objets d'un ORM ------------------------------------------------------------------------------------------------
+
+
+def _state(loaded: object) -> Any:  # noqa: ANN401 - état de SQLAlchemy, que ce module n'importe pas
+    """Rend ce que SQLAlchemy sait d'un objet ; None s'il n'est pas des siens."""
+    return _own(loaded).get("_sa_instance_state")
+
+
+def _mapped(loaded: object, name: str) -> object:
+    """Lit une colonne chargée, ou une propriété de la classe ; rien n'est demandé à la base."""
+    state, own = _state(loaded), _own(loaded)
+    if name in own:
+        return own[name]
+    if name in state.mapper.column_attrs:
+        return _absent_column(state, loaded, name)
+    if name in state.mapper.relationships:
+        return _REFUSED
+    with _apart_from_session(state):
+        return _attribute(loaded, name)
+
+
+def _absent_column(state: Any, loaded: object, name: str) -> UnreadableAttribute | None:  # noqa: ANN401 - idem
+    """Dit pourquoi une colonne n'est pas là ; un objet qui n'a jamais été écrit la laisse à None."""
+    if state.key is None:
+        return None
+    kind = type(loaded).__name__
+    if name in state.expired_attributes:
+        mend = "rechargez l’objet (refresh) ou réglez expire_on_commit=False"
+        return UnreadableAttribute(f"l’attribut {name} de {kind} est expiré : {mend}")
+    return UnreadableAttribute(f"l’attribut {name} de {kind} n’a pas été chargé : demandez-le avec l’objet (undefer)")
+
+
+@contextmanager
+def _apart_from_session(state: Any) -> Iterator[None]:  # noqa: ANN401 - idem
+    """Sépare un objet de sa session le temps d'une lecture : une propriété qui y chercherait ses colonnes échoue."""
+    session, state.session_id = state.session_id, None
+    try:
+        yield
+    finally:
+        state.session_id = session

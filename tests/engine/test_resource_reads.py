@@ -1,0 +1,84 @@
+"""Ce qu'un matcher lit de l'objet chargé : ni plus, ni moins."""
+
+from typing import Any
+
+import pytest
+from casbin.model import Model
+
+from fastapi_acl.engine.authorizer import PolicyAuthorizer
+from fastapi_acl.engine.enforcer import PolicyEnforcer
+from fastapi_acl.engine.schema import packaged_model_text
+
+TEXT = """
+[request_definition]
+r = sub, obj, act
+[policy_definition]
+p = sub, obj, act
+[role_definition]
+g = _, _
+[policy_effect]
+e = some(where (p.eft == allow))
+[matchers]
+m = {matcher}
+"""
+
+
+class Fresh:
+    """Une réplique toujours à jour."""
+
+    def require_fresh(self, _: float) -> None:
+        """Ne refuse rien."""
+
+
+def authorizer(text: str, builder: Any = None, **functions: Any) -> PolicyAuthorizer:
+    model = Model()
+    model.load_model_from_text(text)
+    enforcer = PolicyEnforcer(model, strict=True, allow_eval=True)
+    for name, function in functions.items():
+        enforcer.add_function(name, function)
+    return PolicyAuthorizer(enforcer, Fresh(), max_staleness=1, request_builder=builder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("matcher", "read"),
+    [
+        ("r.sub == p.sub && r.obj == p.obj", set()),
+        ("g(r.sub, p.sub) && aclMatch(r.obj, p.obj)", set()),
+        ("g(r.sub, p.sub) && keyMatch2(r.obj, p.obj) && regexMatch(r.act, p.act)", set()),
+        ("r.obj.owner == r.sub.id", {"owner"}),
+        ("r.obj.owner == r.sub.id && (r.obj.status == 'open' || r.obj.size > 3)", {"owner", "status", "size"}),
+        ("aclOwns(r.obj, r.sub, p.act)", {"owner"}),
+        ("aclOwns(r.obj, r.sub, p.act) && r.obj.status in ('open', 'new')", {"owner", "status"}),
+        ("mine(r.obj.owner, r.sub)", {"owner"}),
+        ("r.sub.team == 'x' && theirs(r.sub)", set()),
+        ("mine(r.obj, r.sub)", None),
+        ("mine((r.obj, r.sub))", None),
+        ("mine(theirs(r.obj))", None),
+        ("r.sub == p.sub && eval(p.act)", None),
+        ("(r.obj or r.sub).owner == 'x'", None),
+        ("r.obj.owner.upper() == 'X'", None),
+        ("r.obj.owner == 'x", None),
+    ],
+)
+def test_the_attributes_read_are_those_the_matcher_writes(matcher: str, read: set[str] | None) -> None:
+    found = authorizer(TEXT.format(matcher=matcher)).resource_attributes
+
+    assert found == read
+
+
+@pytest.mark.parametrize(("model", "read"), [("rbac", set()), ("abac", {"owner"}), ("acl", set()), ("rest", set())])
+def test_a_packaged_model_reads_the_owner_or_nothing(model: str, read: set[str]) -> None:
+    assert authorizer(packaged_model_text(model)).resource_attributes == read
+
+
+def test_a_function_of_casbin_that_was_replaced_may_read_anything() -> None:
+    text = TEXT.format(matcher="g(r.sub, p.sub) && keyMatch(r.obj, p.obj)")
+
+    assert authorizer(text).resource_attributes == set()
+    assert authorizer(text, keyMatch=lambda one, other: one.owner == other).resource_attributes is None
+
+
+def test_a_builder_may_read_anything() -> None:
+    text = TEXT.format(matcher="r.sub == p.sub && r.obj == p.obj")
+
+    assert authorizer(text, builder=lambda _: {}).resource_attributes is None
