@@ -36,6 +36,7 @@ from fastapi_acl.permissions.application.usecases.check_permissions import Check
 from fastapi_acl.permissions.application.usecases.list_permissions import ListPermissionsUseCase
 from fastapi_acl.permissions.infrastructure.cached_grants import CachedGrants
 from fastapi_acl.shared.cache.factory import create_cache
+from fastapi_acl.shared.decisions import DecisionMemory
 from fastapi_acl.shared.sync.factory import create_watcher
 from fastapi_acl.shared.sync.replica import Replica
 from fastapi_acl.shared.sync.revision_gate import RevisionGate
@@ -68,6 +69,7 @@ class Composition:
     replica: Replica
     watcher: Watcher | None
     gate: RevisionGate
+    decisions: DecisionMemory
     cache: CacheBackend
     enforcer: PolicyEnforcer
     authorizer: PolicyAuthorizer
@@ -128,6 +130,7 @@ def compose(
     enforcer.bind(store)
     transfer = PolicyTransfer(store)
     grants = PolicyGrants(enforcer, replica)
+    decisions = DecisionMemory()
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
     tokens = JWTTokenService(token_settings(config))
     register = RegisterUseCase(users, hasher, SyntaxEmailValidator(), config.password_min_length)
@@ -137,6 +140,7 @@ def compose(
         replica=replica,
         watcher=create_watcher(config, replica),
         gate=RevisionGate(replica, config.revision_wait_ms / 1_000),
+        decisions=decisions,
         cache=cache,
         enforcer=enforcer,
         authorizer=authorizer,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.history import PolicyHistory
     from fastapi_acl.engine.store import PolicyStore
     from fastapi_acl.engine.transfer import PolicyTransfer
+    from fastapi_acl.shared.decisions import DecisionMemory
     from fastapi_acl.shared.identity import Authenticator, Authorizer
     from fastapi_acl.shared.sync.replica import Replica
     from fastapi_acl.tracing import ACLTracer
@@ -287,6 +288,11 @@ class ACLManager:
     def authorizer(self) -> Authorizer:
         """Ce qui décide."""
         return self._parts.authorizer
+
+    @property
+    def decisions(self) -> DecisionMemory:
+        """Ce que ce processus retient de ses refus."""
+        return self._parts.decisions
 
     @property
     def revision(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Final
 
@@ -28,3 +29,14 @@ def configure_logging(level: str) -> None:
 def one_line(value: object, limit: int = 200) -> str:
     """Rend une valeur sur une ligne, bornée, pour qu'aucune entrée ne forge une ligne de journal (CWE-117)."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(value)[:limit])
+
+
+def quoted(value: str, limit: int = 200) -> str:
+    """Rend un texte entre guillemets, borné : il ne forge ni une ligne de journal, ni un autre champ de la sienne.
+
+    Args:
+        value: le texte.
+        limit: nombre de caractères au-delà duquel il est coupé, et finit par « … ».
+    """
+    kept = value if len(value) <= limit else f"{value[:limit]}…"
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in json.dumps(kept, ensure_ascii=False))

@@ -32,6 +32,7 @@ from fastapi_acl.shared.exceptions import (
     RevisionNotReachedError,
     UnavailableError,
 )
+from fastapi_acl.shared.http.denials import report_failure
 from fastapi_acl.shared.http.scope import access_control
 from fastapi_acl.shared.logging import get_logger
 
@@ -150,6 +151,7 @@ class ProblemRoute(APIRoute):
             except HTTPException as error:
                 return problem_response(_unreadable(error))
             except ACLException as error:
+                report_failure(request, error)
                 return problem_response(error)
 
         return handle_with_problems
@@ -247,6 +249,8 @@ async def handle_problem(connection: Any, error: Exception) -> Any:  # noqa: ANN
     found = error.error if isinstance(error, ProblemException) else error
     if not isinstance(found, ACLException):
         raise error
+    if found is error:  # une garde a déjà dit ce qu'elle habille
+        report_failure(connection, found)
     if connection.scope["type"] == "websocket":
         return await connection.close(POLICY_VIOLATION, found.code)
     return problem_response(found)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from fastapi_acl.shared.decisions import DecisionMemory
     from fastapi_acl.shared.http.health import Health
     from fastapi_acl.shared.identity import Authenticator, Authorizer, Principal
 
@@ -46,6 +47,10 @@ class AccessControl(Protocol):
     @property
     def authorizer(self) -> Authorizer:
         """Ce qui décide."""
+
+    @property
+    def decisions(self) -> DecisionMemory:
+        """Ce qu'il retient de ses refus."""
 
     @property
     def revision(self) -> int:

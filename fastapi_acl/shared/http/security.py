@@ -6,7 +6,7 @@ un problème 401 ou 403. Rien sur ce chemin ne lit de base ni de réseau.
 
 import inspect
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
@@ -15,20 +15,28 @@ from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from fastapi_acl.shared.decisions import Question
 from fastapi_acl.shared.exceptions import (
     ACLException,
     AuthenticationRequiredError,
     ConfigurationError,
     DecisionFailedError,
     InvalidMinRevisionError,
-    PermissionDeniedError,
 )
 from fastapi_acl.shared.http.attributes import with_attributes
+from fastapi_acl.shared.http.denials import denied, report_failure
 from fastapi_acl.shared.http.overrides import is_overridden, solved
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.resources import expanded, route_template
 from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_of
-from fastapi_acl.shared.identity import AttributedName, Authorizer, Principal
+from fastapi_acl.shared.identity import (
+    NO_CLAIMS,
+    ROLE_PREFIX,
+    AttributedName,
+    Authorizer,
+    Principal,
+    UnreadableAttribute,
+)
 from fastapi_acl.shared.values import canonical_text
 
 Component = TypeVar("Component")
@@ -39,6 +47,9 @@ SCHEME_NAME: Final = "fastapi-acl"
 AUTHORIZATION_HEADER: Final = b"authorization"
 MIN_REVISION_HEADER: Final = b"x-acl-min-revision"
 MAX_DIGITS: Final = 15
+
+FORGOTTEN: Final = UnreadableAttribute("sa valeur n’a pas été retenue avec le refus")
+"""Ce qui tient la place d'un attribut dans un refus retenu."""
 
 PRINCIPAL_KEY: Final = "fastapi_acl.principal"
 """L'identité déjà établie, et le manager qui l'a fait : une requête ne s'identifie qu'une fois."""
@@ -66,7 +77,7 @@ class CurrentUser(BearerGuard):
         try:
             return await _identify(await ready_access_control(connection), connection)
         except ACLException as error:
-            raise ProblemException(error) from error
+            raise problem_of(connection, error) from error
 
 
 current_user: Final = CurrentUser()
@@ -80,6 +91,18 @@ async def ready_access_control(connection: HTTPConnection) -> AccessControl:
     except ACLException as error:
         raise ProblemException(error) from error
     return manager
+
+
+def problem_of(connection: HTTPConnection, error: ACLException, asked: Sequence[str] = ()) -> ProblemException:
+    """Habille l'erreur d'une garde ; une décision qui a échoué est dite au journal.
+
+    Args:
+        connection: requête en cours.
+        error: l'erreur.
+        asked: permissions demandées, telles que le code de l'application les écrit.
+    """
+    report_failure(connection, error, asked)
+    return ProblemException(error)
 
 
 async def _caller(manager: AccessControl, connection: HTTPConnection) -> Principal:
@@ -266,10 +289,11 @@ class Require(BearerGuard):
             await manager.ready()
             caller = await _caller(manager, connection) if principal is None else principal
             place = expanded(self.domain, connection) if isinstance(self.domain, str) else self._given(domain)
-            if not self._allows(connection, manager.authorizer, caller, loaded, place):
-                raise PermissionDeniedError
+            refused = self._refused(connection, manager.authorizer, caller, loaded, place)
+            if refused:
+                raise denied(connection, refused)
         except ACLException as error:
-            raise ProblemException(error) from error
+            raise problem_of(connection, error, self.permissions) from error
         return caller
 
     def _given(self, domain: object) -> str | None:
@@ -287,28 +311,44 @@ class Require(BearerGuard):
             raise DecisionFailedError(reason=reason)
         return text
 
-    def _allows(
+    def _refused(
         self,
         connection: HTTPConnection,
         authorizer: Authorizer,
         principal: Principal,
         loaded: object,
         domain: str | None,
-    ) -> bool:
-        """Décide des permissions, jusqu'à la réponse qui tranche : le premier accord, ou le premier refus.
+    ) -> list[Question]:
+        """Rend ce qui est refusé, jusqu'à la réponse qui tranche : le premier accord, ou le premier refus.
 
         Sous un modèle de routes, le gabarit et la méthode tiennent lieu de permission.
+
+        Returns:
+            Rien si l'accès est permis.
         """
-        settling = self.mode == "any"
+        attributes = NO_CLAIMS if loaded is None else with_attributes(loaded, authorizer.resource_attributes)
+        refused: list[Question] = []
         for template, declared in self._demands:
             resource, action = expanded(template, connection), declared
             if authorizer.decides_on_routes:
                 resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
-            if loaded is not None:
-                resource = AttributedName(resource, with_attributes(loaded, authorizer.resource_attributes))
-            if bool(authorizer.decide(principal, resource, action, domain)) == settling:
-                return settling
-        return not settling
+            asked = resource if loaded is None else AttributedName(resource, attributes)
+            if authorizer.decide(principal, asked, action, domain):
+                if self.mode == "any":
+                    return []
+                continue
+            refused.append(_question(principal, resource, action, domain, attributes))
+            if self.mode == "all":
+                return refused
+        return refused
+
+
+def _question(
+    principal: Principal, resource: str, action: str, domain: str | None, attributes: Mapping[str, object]
+) -> Question:
+    """Fait, d'une demande refusée, ce qui s'en retient : des attributs, les noms seuls."""
+    names = dict.fromkeys(attributes, FORGOTTEN)
+    return Question(subject=principal.subject, resource=resource, action=action, domain=domain, attributes=names)
 
 
 @dataclass(frozen=True)
@@ -331,9 +371,10 @@ class RequireRole(BearerGuard):
             principal = await _caller(manager, connection)
             place = expanded(self.domain, connection) if self.domain is not None else None
             if not manager.authorizer.holds_role(principal, self.role, place):
-                raise PermissionDeniedError
+                question = Question(subject=principal.subject, role=self.role, domain=place)
+                raise denied(connection, [question])
         except ACLException as error:
-            raise ProblemException(error) from error
+            raise problem_of(connection, error, [f"{ROLE_PREFIX}{self.role}"]) from error
         return principal
 
 
