@@ -24,6 +24,7 @@ from fastapi_acl.bootstrap import Bootstrap
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.domains import shares_domains
 from fastapi_acl.engine.enforcer import PolicyEnforcer
+from fastapi_acl.engine.explainer import PolicyExplainer
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
 from fastapi_acl.engine.history import PolicyHistory
@@ -33,6 +34,7 @@ from fastapi_acl.engine.store import PolicyMemory, PolicyStore
 from fastapi_acl.engine.transfer import PolicyTransfer
 from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
 from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
+from fastapi_acl.permissions.application.usecases.explain import ExplainUseCase
 from fastapi_acl.permissions.application.usecases.list_permissions import ListPermissionsUseCase
 from fastapi_acl.permissions.infrastructure.cached_grants import CachedGrants
 from fastapi_acl.shared.cache.factory import create_cache
@@ -158,6 +160,13 @@ def compose(
             **_session_use_cases(config, stored, store, hasher, tokens),
             IPolicyRules: store,
             CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, store),
+            ExplainUseCase: ExplainUseCase(
+                explanations=PolicyExplainer(authorizer, enforcer),
+                denials=decisions,
+                accounts=users if authenticator is None else None,
+                authorizer=authorizer,
+                rules=store,
+            ),
             ListPermissionsUseCase: ListPermissionsUseCase(
                 authorizer, CachedGrants(grants, cache) if config.enable_cache else grants
             ),

@@ -20,6 +20,7 @@ from fastapi_acl.engine.trial import check_matchers
 from fastapi_acl.environment import check_distributions, warn_about, with_secret
 from fastapi_acl.lifecycle import Lifecycle
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
+from fastapi_acl.permissions.interface.admin.explain import router as explain_router
 from fastapi_acl.permissions.interface.api import router as permissions_router
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, PolicyUnreadableError
@@ -142,7 +143,7 @@ class ACLManager:
             if config.token_form_enabled:
                 yield token_router
         if config.enable_permissions_feature:
-            yield from (permissions_router, permissions_admin_router)
+            yield from (permissions_router, permissions_admin_router, explain_router)
 
     def _wrap_lifespan(self, app: FastAPI) -> None:
         """Enveloppe le lifespan de l'application, sans rien changer au sien ni à ses `on_event`."""

@@ -14,6 +14,7 @@ from fastapi_acl.shared.identity import (
     EVERY_DOMAIN,
     MAX_REQUEST_VALUE,
     ROLE_PREFIX,
+    USER_PREFIX,
     AttributedName,
     Authorizer,
     Principal,
@@ -23,6 +24,7 @@ from fastapi_acl.shared.values import canonical_text
 if TYPE_CHECKING:
     from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.engine.schema import PolicySchema
+    from fastapi_acl.shared.decisions import Question
     from fastapi_acl.shared.sync.replica import Replica
 
 KNOWN_NAMES: Final = SUBJECT_NAMES | DOMAIN_NAMES | RESOURCE_NAMES | ACTION_NAMES
@@ -131,6 +133,21 @@ class PolicyAuthorizer(Authorizer):
         Sous un modèle de routes, la permission est celle de la route, que `require` a vérifiée.
         """
         return self.decides_on_routes or self._ask(principal, resource, action)
+
+    def request(self, question: Question) -> list[object]:
+        """Rend la requête que devient une question sur n'importe quel sujet, dans l'ordre du modèle.
+
+        Raises:
+            DecisionFailedError: le modèle a des domaines et la question n'en donne pas.
+        """
+        subject = question.subject
+        principal = Principal(id=subject.removeprefix(USER_PREFIX))
+        resource = AttributedName(request_text("resource", question.resource), question.attributes)
+        values = self._values(Demand(principal, resource, question.action, question.domain))
+        if principal.subject == subject:
+            return values
+        named = zip(self._schema.request, values, strict=True)
+        return [subject if name in SUBJECT_NAMES else value for name, value in named]
 
     def _ask(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Pose la question dans l'ordre que le modèle attend ; le plus courant n'a rien à ranger."""

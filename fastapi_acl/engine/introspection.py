@@ -5,18 +5,18 @@ Chaque question passe par les index de champs et par les liens : son coût est c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import islice
-from typing import TYPE_CHECKING, Concatenate, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, TypeVar
 
 from typing_extensions import ParamSpec
 
 from fastapi_acl.engine.matcher import Probe
-from fastapi_acl.engine.matching import patterns_of
+from fastapi_acl.engine.matching import ANY, patterns_of
 from fastapi_acl.engine.patterns import matcher_of
 from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
-from fastapi_acl.shared.exceptions import InvalidRuleError
+from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
@@ -64,6 +64,20 @@ class Explanation:
     rule: PolicyRule | None = None
     path: tuple[str, ...] = ()
     nearest: tuple[PolicyChange, ...] = ()
+
+
+class _Levers(NamedTuple):
+    """Ce qui pourrait lever un refus.
+
+    Attributes:
+        denials: les règles qui refusent, à retirer.
+        links: les rôles à donner.
+        rules: la règle à écrire, si elle ne l'est pas.
+    """
+
+    denials: tuple[PolicyRule, ...]
+    links: tuple[PolicyChange, ...]
+    rules: tuple[PolicyChange, ...]
 
 
 def _steady(method: Callable[Concatenate[PolicyInspector, P], T]) -> Callable[Concatenate[PolicyInspector, P], T]:
@@ -149,13 +163,21 @@ class PolicyInspector:
         Args:
             request: valeurs de la requête, dans l'ordre du modèle.
         """
+        found = self.judge(*request)
+        return found if found.allowed else replace(found, nearest=tuple(self.nearest(*request)))
+
+    @_steady
+    def judge(self, *request: str) -> Explanation:
+        """Décide, et nomme la règle décisive : celle qui accorde, ou celle qui refuse.
+
+        Args:
+            request: valeurs de la requête, dans l'ordre du modèle.
+        """
         allowed, values = self.enforcer.enforce_ex(*request)
         rule = PolicyRule.of("p", values) if values else None
-        if allowed and rule is not None:
-            return Explanation(allowed=True, rule=rule, path=self._path_to(rule, request))
-        refusal = rule if rule is not None and self._denies(rule) else None
-        path = self._path_to(refusal, request) if refusal is not None else ()
-        return Explanation(allowed, refusal, path, () if allowed else tuple(self.nearest(*request)))
+        if rule is None or not (allowed or self._denies(rule)):
+            return Explanation(allowed)
+        return Explanation(allowed, rule, self._path_to(rule, request))
 
     @_steady
     def nearest(self, *request: str) -> list[PolicyChange]:
@@ -169,29 +191,63 @@ class PolicyInspector:
                 found.append(change)
         return found
 
+    @_steady
+    def smallest(self, *request: str) -> PolicyChange:
+        """Rend le plus petit changement trouvé qui ferait accorder une requête refusée ; vide si aucun ne l'a été.
+
+        Un changement seul, s'il suffit : la règle à écrire, un refus à lever, puis un rôle à donner. Sinon les refus
+        qu'il faut lever, et ce qu'il faut donner avec. Tout a été essayé. Rien n'est cherché si la requête porte une
+        valeur que la bibliothèque ne sait pas nommer.
+        """
+        if not self.can_ask:
+            return PolicyChange()
+        levers = self._levers(request)
+        lifted = tuple(PolicyChange(removed=(rule,)) for rule in levers.denials)
+        single = (change for change in (*levers.rules, *lifted, *levers.links) if self._would_allow(change, request))
+        return next(islice(single, 1), None) or self._together(levers, request)
+
+    def _together(self, levers: _Levers, request: Sequence[str]) -> PolicyChange:
+        """Rend les refus à lever, et ce qu'il faut donner avec, moins ce dont on peut se passer."""
+        if not levers.denials:
+            return PolicyChange()
+        gifts = (PolicyChange(), *levers.rules, *levers.links)
+        changes = (PolicyChange(added=gift.added, removed=levers.denials) for gift in gifts)
+        found = next((change for change in changes if self._would_allow(change, request)), PolicyChange())
+        for rule in found.removed:
+            fewer = replace(found, removed=tuple(other for other in found.removed if other != rule))
+            found = fewer if self._would_allow(fewer, request) else found
+        return found
+
     def _would_allow(self, change: PolicyChange, request: Sequence[str]) -> bool:
         """Dit si un changement, que le modèle admet, ferait accorder une requête."""
         try:
             self.enforcer.check(change)
-        except InvalidRuleError:
+            with self.enforcer.trial(change):
+                return self._allows(request)
+        except (InvalidRuleError, DecisionFailedError):
             return False
-        with self.enforcer.trial(change):
-            return self._allows(request)
 
     def _candidates(self, request: Sequence[str]) -> Iterator[PolicyChange]:
         """Énumère les changements qui pourraient lever un refus, du plus étroit au plus large."""
+        levers = self._levers(request)
+        yield from (PolicyChange(removed=(rule,)) for rule in levers.denials)
+        yield from levers.links
+        yield from levers.rules
+
+    def _levers(self, request: Sequence[str]) -> _Levers:
+        """Rassemble ce qui pourrait lever un refus."""
         named = self._named(request)
         rows = self._concerned(named)
         mine = set(self.enforcer.closure(named["subject"], self._linked(named["domain"])))
         place = self._place(SUBJECT_NAMES) or 0
-        denying = [PolicyRule("p", row) for row in rows if row[place] in mine and self._denies(PolicyRule("p", row))]
-        yield from (PolicyChange(removed=(rule,)) for rule in denying)
-        if "g" in self.enforcer.schema.links:
-            roles = dict.fromkeys(row[place] for row in rows if row[place] not in mine)
-            yield from (PolicyChange(added=(self._link(named, role),)) for role in roles)
+        reaching = (PolicyRule("p", row) for row in rows if row[place] in mine or ANY in row[place])
+        denials = islice((rule for rule in reaching if self._denies(rule)), MAX_TRIALS)
+        given = dict.fromkeys(row[place] for row in rows if row[place] not in mine)
+        roles = islice(given, MAX_TRIALS) if "g" in self.enforcer.schema.links else ()
+        links = tuple(PolicyChange(added=(self._link(named, role),)) for role in roles)
         written = self._written(named)
-        if not self.enforcer.holds(written):
-            yield PolicyChange(added=(written,))
+        rules = () if self.enforcer.holds(written) else (PolicyChange(added=(written,)),)
+        return _Levers(tuple(denials), links, rules)
 
     # --- champs -----------------------------------------------------------------------------------------------------
 
@@ -260,9 +316,10 @@ class PolicyInspector:
         return tuple(named[_kind(name)] for name in self.enforcer.schema.request)
 
     def _named(self, request: Sequence[str]) -> dict[str, str]:
-        """Nomme les valeurs d'une requête."""
+        """Nomme les valeurs d'une requête, sans les attributs qu'un texte peut porter."""
         kinds = map(_kind, self.enforcer.schema.request)
-        return {"subject": "", "resource": "", "action": "", "domain": "", **dict(zip(kinds, request, strict=True))}
+        named = dict(zip(kinds, map(_plain, request), strict=True))
+        return {"subject": "", "resource": "", "action": "", "domain": "", **named}
 
     def _written(self, named: dict[str, str]) -> PolicyRule:
         """Rend la règle qui accorderait exactement la requête à son sujet."""
@@ -294,3 +351,8 @@ def _kind(name: str) -> str:
     """Rend ce qu'un jeton désigne."""
     kinds = {"subject": SUBJECT_NAMES, "domain": DOMAIN_NAMES, "resource": RESOURCE_NAMES, "action": ACTION_NAMES}
     return next((kind for kind, names in kinds.items() if name in names), name)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - `request_builder` donne ce qu'il veut sous les noms qui sont à lui
+    """Rend un texte sans les attributs qu'il porte ; toute autre valeur telle quelle."""
+    return str.__str__(value) if isinstance(value, str) else value

@@ -14,7 +14,8 @@ ACLException
 │   └── ValueTooLongError
 ├── NotFoundError
 │   ├── UserNotFoundError
-│   └── RuleNotFoundError
+│   ├── RuleNotFoundError
+│   └── DecisionUnknownError
 ├── ConflictError
 │   ├── UserAlreadyExistsError
 │   ├── RuleAlreadyExistsError
@@ -176,6 +177,16 @@ class RuleNotFoundError(NotFoundError):
 
     code = "rule_not_found"
     default_detail = "Une des règles n’existe pas ; rien n’a été changé."
+
+
+class DecisionUnknownError(NotFoundError):
+    """Ce processus ne se souvient pas d'un refus : il n'est pas de lui, est trop ancien, ou était trop long."""
+
+    code = "decision_unknown"
+    default_detail = (
+        "Ce processus ne se souvient pas de ce refus : cherchez son numéro (« decision_id= ») dans le journal du "
+        "processus que nomme le début du numéro, puis demandez avec le sujet, la ressource et l’action de la ligne."
+    )
 
 
 class ConflictError(ACLException):

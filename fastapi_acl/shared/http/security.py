@@ -347,8 +347,8 @@ def _question(
     principal: Principal, resource: str, action: str, domain: str | None, attributes: Mapping[str, object]
 ) -> Question:
     """Fait, d'une demande refusée, ce qui s'en retient : des attributs, les noms seuls."""
-    names = dict.fromkeys(attributes, FORGOTTEN)
-    return Question(subject=principal.subject, resource=resource, action=action, domain=domain, attributes=names)
+    subject, names = str.__str__(principal.subject), dict.fromkeys(attributes, FORGOTTEN)
+    return Question(subject=subject, resource=resource, action=action, domain=domain, attributes=names)
 
 
 @dataclass(frozen=True)
@@ -371,7 +371,7 @@ class RequireRole(BearerGuard):
             principal = await _caller(manager, connection)
             place = expanded(self.domain, connection) if self.domain is not None else None
             if not manager.authorizer.holds_role(principal, self.role, place):
-                question = Question(subject=principal.subject, role=self.role, domain=place)
+                question = Question(subject=str.__str__(principal.subject), role=self.role, domain=place)
                 raise denied(connection, [question])
         except ACLException as error:
             raise problem_of(connection, error, [f"{ROLE_PREFIX}{self.role}"]) from error

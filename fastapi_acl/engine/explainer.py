@@ -1,0 +1,75 @@
+"""Pourquoi la politique répond ce qu'elle répond : la règle décisive, le chemin qui y mène, et ce qui manque."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast, final
+
+from fastapi_acl.engine.introspection import PolicyInspector
+from fastapi_acl.shared.decisions import Verdict
+from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
+from fastapi_acl.shared.identity import EVERY_DOMAIN, ROLE_PREFIX
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi_acl.engine.authorizer import PolicyAuthorizer
+    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.shared.decisions import Question
+
+
+@final
+class PolicyExplainer:
+    """Explique les décisions de la politique en service."""
+
+    def __init__(self, authorizer: PolicyAuthorizer, enforcer: PolicyEnforcer) -> None:
+        """Retient la politique.
+
+        Args:
+            authorizer: ce qui fait d'une question la requête du modèle.
+            enforcer: l'exécuteur strict.
+        """
+        self._authorizer = authorizer
+        self._enforcer = enforcer
+        self._inspector = PolicyInspector(enforcer)
+
+    def explain(self, question: Question) -> Verdict:
+        """Décide, et dit pourquoi, le tout sur un même état de la politique.
+
+        Raises:
+            PolicyUnavailableError: aucune politique n'est chargée.
+        """
+        with self._enforcer.lock:
+            return self._role(question) if question.role else self._permission(question)
+
+    def _permission(self, question: Question) -> Verdict:
+        """Explique une permission."""
+        try:
+            request = cast("Sequence[Any]", self._authorizer.request(question))
+            found = self._inspector.judge(*request)
+        except DecisionFailedError:
+            return Verdict(allowed=False, denied_because="evaluation_failed")
+        if found.allowed:
+            return Verdict(allowed=True, rule=found.rule, role_path=found.path)
+        because = "no_rule" if found.rule is None else "denied_by_rule"
+        nearest = self._inspector.smallest(*request)
+        return Verdict(allowed=False, rule=found.rule, role_path=found.path, denied_because=because, nearest=nearest)
+
+    def _role(self, question: Question) -> Verdict:
+        """Explique ce que demande `require_role` ; aucune règle `p` n'y décide."""
+        subject, role = question.subject, f"{ROLE_PREFIX}{question.role}"
+        with_domain = self._enforcer.schema.links.get("g", 2) > 2  # noqa: PLR2004 - membre, rôle, domaine
+        domain = (question.domain or EVERY_DOMAIN,) if with_domain else ()
+        path = self._inspector.path(subject, role, *domain)
+        if self._enforcer.has_link(subject, role, *domain):
+            return Verdict(allowed=True, role_path=path)
+        link = PolicyChange(added=(PolicyRule("g", (subject, role, *domain)),))
+        return Verdict(allowed=False, denied_because="no_rule", nearest=link if self._is_sound(link) else None)
+
+    def _is_sound(self, change: PolicyChange) -> bool:
+        """Dit si le modèle admet un changement."""
+        try:
+            self._enforcer.check(change)
+        except InvalidRuleError:
+            return False
+        return True

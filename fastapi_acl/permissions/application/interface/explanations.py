@@ -1,0 +1,34 @@
+"""Ce que la tranche demande pour expliquer une décision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi_acl.shared.decisions import Question, Verdict
+
+
+class IExplanations(Protocol):
+    """La politique en service, et ses raisons."""
+
+    def explain(self, question: Question) -> Verdict:
+        """Décide, et dit pourquoi."""
+
+
+class IDenials(Protocol):
+    """Les refus dont ce processus se souvient."""
+
+    def find(self, number: str) -> Question | None:
+        """Rend ce qui a été refusé sous un numéro."""
+
+
+class IActiveAccounts(Protocol):
+    """Les comptes, s'ils sont à nous."""
+
+    async def active_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+
+    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
