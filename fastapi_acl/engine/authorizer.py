@@ -81,13 +81,14 @@ class PolicyAuthorizer(Authorizer):
         self._answers = [0, 0]
         matchers = (assertion.value for assertion in enforcer.model["m"].values())
         self._reads = ResourceReads.of(self._schema, matchers) if request_builder is None else ResourceReads(None)
+        self._decides_on_routes = self._schema.decides_on_routes
         self._is_plain = request_builder is None and _is_plain(self._schema.request)
         self._refuse_unknown_tokens()
 
     @property
     def decides_on_routes(self) -> bool:
         """Vrai si le modèle veut le gabarit de la route et la méthode."""
-        return self._schema.decides_on_routes
+        return self._decides_on_routes
 
     @property
     def has_domains(self) -> bool:

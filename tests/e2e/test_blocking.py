@@ -25,6 +25,9 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", f"{API}/auth/login"): {"json": {"username": ADMIN, "password": ADMIN_PASSWORD}},
     ("post", f"{API}/auth/token"): {"data": {"username": ADMIN, "password": ADMIN_PASSWORD}},
     ("post", f"{API}/permissions/check"): {"json": {"checks": [{"resource": "document", "action": "read"}]}},
+    ("post", f"{API}/admin/permissions/explain"): {
+        "json": {"subject": "user:1", "resource": "document", "action": "read"},
+    },
     ("post", f"{API}/admin/permissions/rules"): {"json": {"rules": [RULE]}},
     ("put", f"{API}/admin/permissions/rules"): {"json": {"old": RULE, "new": OTHER}},
     ("delete", f"{API}/admin/permissions/rules"): {"json": {"rules": [OTHER]}},

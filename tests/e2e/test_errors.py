@@ -49,6 +49,7 @@ ROUTES = [
     ("POST", "/admin/permissions/rules"),
     ("PUT", "/admin/permissions/rules"),
     ("DELETE", "/admin/permissions/rules"),
+    ("POST", "/admin/permissions/explain"),
 ]
 
 

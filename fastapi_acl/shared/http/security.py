@@ -288,7 +288,7 @@ class Require(BearerGuard):
             manager = access_control(connection)
             await manager.ready()
             caller = await _caller(manager, connection) if principal is None else principal
-            place = expanded(self.domain, connection) if isinstance(self.domain, str) else self._given(domain)
+            place = None if self.domain is None else self._place(connection, domain)
             refused = self._refused(connection, manager.authorizer, caller, loaded, place)
             if refused:
                 raise denied(connection, refused)
@@ -296,18 +296,18 @@ class Require(BearerGuard):
             raise problem_of(connection, error, self.permissions) from error
         return caller
 
-    def _given(self, domain: object) -> str | None:
-        """Rend le texte du domaine que la dépendance `domain=` a donné.
+    def _place(self, connection: HTTPConnection, given: object) -> str:
+        """Rend le texte du domaine : le gabarit rempli, ou ce que la dépendance `domain=` a donné.
 
         Raises:
-            DecisionFailedError: ce n'est pas un texte, et il ne s'écrit pas d'une seule façon.
+            DecisionFailedError: la dépendance n'a pas donné un texte, ni ce qui s'écrit d'une seule façon.
         """
-        if self.domain is None:
-            return None
-        text = canonical_text(domain)
+        if isinstance(self.domain, str):
+            return expanded(self.domain, connection)
+        text = canonical_text(given)
         if text is None:
             name = getattr(self.domain, "__qualname__", type(self.domain).__name__)
-            reason = f"domain={name} rend un {type(domain).__name__} : rendez un texte, un entier ou un UUID"
+            reason = f"domain={name} rend un {type(given).__name__} : rendez un texte, un entier ou un UUID"
             raise DecisionFailedError(reason=reason)
         return text
 
