@@ -18,6 +18,7 @@ from fastapi_acl.shared.identity import (
     AttributedName,
     Authorizer,
     Principal,
+    attributed,
 )
 from fastapi_acl.shared.values import canonical_text
 
@@ -143,7 +144,7 @@ class PolicyAuthorizer(Authorizer):
         """
         subject = question.subject
         principal = Principal(id=subject.removeprefix(USER_PREFIX))
-        resource = AttributedName(request_text("resource", question.resource), question.attributes)
+        resource = attributed(request_text("resource", question.resource), question.attributes)
         values = self._values(Demand(principal, resource, question.action, question.domain))
         if principal.subject == subject:
             return values

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class DecisionMemory:
         self._clock = clock
         self._process = 0
         self._prefix = ""
-        self._count = 0
+        self._numbers = count(1)
         self._denials: OrderedDict[str, Question] = OrderedDict()
         self._causes: OrderedDict[Hashable, float] = OrderedDict()
 
@@ -118,8 +119,8 @@ class DecisionMemory:
         told = self._causes.get(cause)
         if told is not None and now - told < SILENCE_SECONDS:
             return False
+        self._causes.pop(cause, None)
         self._causes[cause] = now
-        self._causes.move_to_end(cause)
         if len(self._causes) > MAX_CAUSES:
             self._causes.popitem(last=False)
         return True
@@ -128,7 +129,6 @@ class DecisionMemory:
         """Rend un numéro neuf ; un processus né d'un autre (fork) a le sien, et oublie les refus de son parent."""
         if self._process != os.getpid():
             self._process, self._prefix = os.getpid(), secrets.token_hex(PREFIX_BYTES)
-            self._count = 0
+            self._numbers = count(1)
             self._denials.clear()
-        self._count += 1
-        return f"{self._prefix}-{self._count}"
+        return f"{self._prefix}-{next(self._numbers)}"  # deux fils n'ont jamais le même

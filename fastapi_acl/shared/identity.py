@@ -67,6 +67,35 @@ class UnreadableAttribute:
     reason: str
 
 
+class GuardedName(AttributedName):
+    """Texte dont un attribut est illisible : qui le lit, matcher ou fonction, fait échouer la décision.
+
+    Une comparaison à un attribut illisible serait fausse, donc un refus muet, ou un accord si elle est niée.
+    """
+
+    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401 - attribut de l'application
+        """Lit un attribut.
+
+        Raises:
+            DecisionFailedError: l'objet le porte, mais n'a pas pu le donner.
+        """
+        value = super().__getattribute__(name)
+        if isinstance(value, UnreadableAttribute):
+            raise DecisionFailedError(reason=value.reason)
+        return value
+
+
+def attributed(name: str, attributes: Mapping[str, object]) -> AttributedName:
+    """Fige un texte et ses attributs, dont certains peuvent être illisibles.
+
+    Args:
+        name: le texte lui-même.
+        attributes: attributs lisibles par le modèle, ou `UnreadableAttribute` à leur place.
+    """
+    is_guarded = any(isinstance(value, UnreadableAttribute) for value in attributes.values())
+    return (GuardedName if is_guarded else AttributedName)(name, attributes)
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Celui au nom de qui la requête s'exécute.

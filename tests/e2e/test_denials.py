@@ -1,8 +1,9 @@
 """Un refus se retrouve : la réponse porte un numéro, le journal le dit, et rien de ce qu'on envoie n'y forge rien."""
 
 import logging
-import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -244,23 +245,25 @@ def test_two_managers_never_give_the_same_number() -> None:
     assert DecisionMemory().deny(asked()) != DecisionMemory().deny(asked())
 
 
-def test_a_forked_process_numbers_its_own_denials() -> None:
-    memory = DecisionMemory()
-    mine = memory.deny(asked())
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        found = memory.deny(asked())
-        os.write(writing, f"{found} {memory.find(mine)}".encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    theirs, _, remembered = os.read(reading, 1_000).decode().partition(" ")
-    os.close(reading)
-    os.close(writing)
+FORK = """
+import os
+from fastapi_acl.shared.decisions import DecisionMemory, Question
 
-    assert theirs.partition("-")[0] != mine.partition("-")[0]
-    assert remembered == "None"
-    assert memory.find(mine) == asked()
+memory, asked = DecisionMemory(), Question(subject="user:1", resource="document", action="read")
+mine = memory.deny(asked)
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+print("père" if child else "fils", memory.deny(asked), memory.find(mine) is not None, flush=True)
+"""
+
+
+def test_a_forked_process_numbers_its_own_denials_and_forgets_those_of_its_parent() -> None:
+    told = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True).stdout
+
+    found = {name: (number, remembers) for name, number, remembers in map(str.split, told.splitlines())}
+    assert found["père"][0].partition("-")[0] != found["fils"][0].partition("-")[0]
+    assert (found["père"][1], found["fils"][1]) == ("True", "False")
 
 
 @pytest.mark.parametrize("text", ['"', "\\", "\n", "\x00", "\ud800", "\u2028", "é", "x" * 300])

@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 from casbin.model import Model
 
+from fastapi_acl import PolicyRule, Principal
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.enforcer import PolicyEnforcer
 from fastapi_acl.engine.schema import packaged_model_text
+from fastapi_acl.shared.exceptions import DecisionFailedError
+from fastapi_acl.shared.identity import UnreadableAttribute, attributed
 
 TEXT = """
 [request_definition]
@@ -82,3 +85,41 @@ def test_a_builder_may_read_anything() -> None:
     text = TEXT.format(matcher="r.sub == p.sub && r.obj == p.obj")
 
     assert authorizer(text, builder=lambda _: {}).resource_attributes is None
+
+
+UNREADABLE = attributed("document", {"owner": UnreadableAttribute("rechargez"), "status": "open"})
+
+
+@pytest.mark.parametrize(
+    "matcher",
+    [
+        "r.obj.owner == r.sub.id",
+        "r.obj.owner != r.sub.id",
+        "!(r.obj.owner == r.sub.id)",
+        "aclOwns(r.obj, r.sub, p.act)",
+        "mine(r.obj, r.sub)",
+        "r.obj.owner in ('ada', 'bob')",
+        "r.obj.status == 'open' && r.obj.owner != 'x'",
+        "'yes' if r.obj.owner != 'x' else 'no'",
+        "eval(p.obj)",
+        "(r.obj if r.sub.id == 'ada' else r.sub).owner != 'x'",
+    ],
+)
+def test_reading_an_unreadable_attribute_fails_the_decision_however_it_is_read(matcher: str) -> None:
+    asked = authorizer(TEXT.format(matcher=matcher), mine=lambda one, other: getattr(one, "owner", None) != other.id)
+    asked._enforcer.install([PolicyRule("p", ("user:ada", "r.obj.owner != 'x'", "read"))])
+
+    with pytest.raises(DecisionFailedError) as raised:
+        asked.decide(Principal(id="ada"), UNREADABLE, "read")
+
+    assert raised.value.reason == "rechargez"
+
+
+@pytest.mark.parametrize(
+    "matcher", ["r.obj.status == 'open'", "mine(r.obj, r.sub)", "r.obj == 'document'", "r.act == p.act"]
+)
+def test_an_unreadable_attribute_that_is_not_read_changes_nothing(matcher: str) -> None:
+    asked = authorizer(TEXT.format(matcher=matcher), mine=lambda one, _: one.status == "open")
+    asked._enforcer.install([PolicyRule("p", ("user:ada", "document", "read"))])
+
+    assert asked.decide(Principal(id="ada"), UNREADABLE, "read")

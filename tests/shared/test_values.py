@@ -10,10 +10,11 @@ from uuid import UUID
 
 import pytest
 from casbin.model import Model
-from fastapi import Depends, FastAPI, Header, Path
+from fastapi import Depends, FastAPI, Header, Path, Request
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, StringConstraints
+from starlette.convertors import CONVERTOR_TYPES, Convertor
 
 from fastapi_acl import ACLManager, Demand, PolicyRule, Principal, require, require_role
 from fastapi_acl.engine.authorizer import PolicyAuthorizer, RequestBuilder
@@ -469,3 +470,42 @@ async def test_a_path_value_too_long_is_a_refusal(sqlite_uri: str) -> None:
 
     assert [answer.status_code for answer in answers] == [200, 403]
     assert answers[1].json()["code"] == "value_too_long"
+
+
+class WordConvertor(Convertor[Any]):
+    """Ce qu'une application lit d'elle-même dans une adresse."""
+
+    regex = "[a-z]+"
+
+    def convert(self, value: str) -> Any:
+        return {"low": Choice.LOW, "acme": Name.ACME, "yes": True, "day": date(2026, 1, 1)}.get(value, object())
+
+    def to_string(self, value: Any) -> str:
+        return str(value)
+
+
+async def test_what_a_convertor_reads_is_one_text_or_a_failed_decision(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONVERTOR_TYPES, "word", WordConvertor())
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    async def read(request: Request) -> str:
+        return str(request.path_params)
+
+    for form in ("number:float", "number:int", "number:uuid", "number:word"):
+        guard = Depends(require("item:{number}:read"))
+        app.get(f"/{form.partition(':')[2]}/{{{form}}}", dependencies=[guard])(read)
+
+    async with serve(app, manager) as visitor:
+        ada = await visitor.newcomer("ada")
+        names = ("7.0", "7", str(TENANT), "low", "acme")
+        await (await visitor.admin()).add_rules(
+            *(("p", f"user:{ada.id}", f"item:{name}", "read", "allow") for name in names)
+        )
+        paths = ["/float/7.00", "/int/007", f"/uuid/{str(TENANT).upper()}", "/word/low", "/word/acme"]
+        granted = [(await ada.get(path)).status_code for path in paths]
+        failed = [(await ada.get(f"/word/{name}")).status_code for name in ("yes", "day", "other")]
+
+    assert (granted, failed) == ([200] * 5, [503] * 3)

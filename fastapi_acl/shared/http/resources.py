@@ -10,6 +10,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from fastapi_acl.shared.exceptions import DecisionFailedError, NotFoundError
 from fastapi_acl.shared.http.scope import ROOT_KEY
+from fastapi_acl.shared.values import canonical_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,13 +39,28 @@ def expand(template: str, parameters: Mapping[str, Any]) -> str:
         parameters: paramètres de chemin de la requête.
 
     Raises:
-        DecisionFailedError: le gabarit nomme un paramètre que la route n'a pas.
+        DecisionFailedError: le gabarit nomme un paramètre que la route n'a pas, ou dont la valeur n'a pas une seule
+            écriture.
     """
     missing = [name for name in _PARAMETER.findall(template) if name not in parameters]
     if missing:
         reason = f"« {', '.join(missing)} » n’est pas un paramètre de la route : corrigez « {template} »"
         raise DecisionFailedError(reason=reason)
-    return _PARAMETER.sub(lambda found: _encoded(str(parameters[found[1]])), template)
+    return _PARAMETER.sub(lambda found: _encoded(_text(found[1], parameters[found[1]])), template)
+
+
+def _text(name: str, value: object) -> str:
+    """Rend le texte d'un paramètre, que le convertisseur d'une route (`{number:float}`) a pu déjà lire.
+
+    Raises:
+        DecisionFailedError: ce qu'un convertisseur de l'application a rendu ne s'écrit pas d'une seule façon.
+    """
+    text = repr(value) if type(value) is float else canonical_text(value)
+    if text is None:
+        kind = type(value).__name__
+        reason = f"le convertisseur du paramètre « {name} » rend un {kind} : qu’il rende un texte, un entier ou un UUID"
+        raise DecisionFailedError(reason=reason)
+    return text
 
 
 def canonical_parameters(connection: HTTPConnection, template: str) -> Mapping[str, Any]:

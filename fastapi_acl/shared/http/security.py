@@ -32,10 +32,10 @@ from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_
 from fastapi_acl.shared.identity import (
     NO_CLAIMS,
     ROLE_PREFIX,
-    AttributedName,
     Authorizer,
     Principal,
     UnreadableAttribute,
+    attributed,
 )
 from fastapi_acl.shared.values import canonical_text
 
@@ -332,7 +332,7 @@ class Require(BearerGuard):
             resource, action = expanded(template, connection), declared
             if authorizer.decides_on_routes:
                 resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
-            asked = resource if loaded is None else AttributedName(resource, attributes)
+            asked = resource if loaded is None else attributed(resource, attributes)
             if authorizer.decide(principal, asked, action, domain):
                 if self.mode == "any":
                     return []
