@@ -18,7 +18,7 @@ from fastapi_acl.shared.identity import (
     AttributedName,
     Authorizer,
     Principal,
-    attributed,
+    make_name,
 )
 from fastapi_acl.shared.values import canonical_text
 
@@ -144,7 +144,7 @@ class PolicyAuthorizer(Authorizer):
         """
         subject = question.subject
         principal = Principal(id=subject.removeprefix(USER_PREFIX))
-        resource = attributed(request_text("resource", question.resource), question.attributes)
+        resource = make_name(request_text("resource", question.resource), question.attributes)
         values = self._values(Demand(principal, resource, question.action, question.domain))
         if principal.subject == subject:
             return values
@@ -165,9 +165,8 @@ class PolicyAuthorizer(Authorizer):
     def _values(self, demand: Demand) -> list[object]:
         """Rend les valeurs de la requête, dans l'ordre du modèle."""
         built = self._builder(demand) if self._builder else {}
-        return [
-            _built(name, built[name]) if name in built else self._value(name, demand) for name in self._schema.request
-        ]
+        names = self._schema.request
+        return [_check_built(name, built[name]) if name in built else self._value(name, demand) for name in names]
 
     def _value(self, name: str, demand: Demand) -> object:
         """Rend la valeur que porte un jeton connu."""
@@ -222,7 +221,7 @@ def request_text(name: str, value: object) -> str:
     return text
 
 
-def _built(name: str, value: object) -> object:
+def _check_built(name: str, value: object) -> object:
     """Rend une valeur que `request_builder` donne : celle d'un jeton connu est un texte, les autres sont libres."""
     return request_text(f"request_builder[{name}]", value) if name in KNOWN_NAMES else value
 

@@ -204,9 +204,9 @@ class PolicyInspector:
         levers = self._levers(request)
         lifted = tuple(PolicyChange(removed=(rule,)) for rule in levers.denials)
         single = (change for change in (*levers.rules, *lifted, *levers.links) if self._would_allow(change, request))
-        return next(islice(single, 1), None) or self._together(levers, request)
+        return next(islice(single, 1), None) or self._combine(levers, request)
 
-    def _together(self, levers: _Levers, request: Sequence[str]) -> PolicyChange:
+    def _combine(self, levers: _Levers, request: Sequence[str]) -> PolicyChange:
         """Rend les refus à lever, et ce qu'il faut donner avec, moins ce dont on peut se passer."""
         if not levers.denials:
             return PolicyChange()

@@ -50,7 +50,7 @@ class ResourceReads:
             nodes = [node for matcher in matchers for node in ast.walk(parse(matcher))]
         except UnreadableMatcherError:
             return cls(None)
-        called = set(_given_to(nodes))
+        called = set(_list_called(nodes))
         read = [node for node in nodes if isinstance(node, ast.Attribute)]
         if any(not isinstance(node.value, ast.Name) for node in read):
             return cls(None)
@@ -66,7 +66,7 @@ class ResourceReads:
         return None if replaced else self.attributes
 
 
-def _given_to(nodes: list[ast.AST]) -> Iterator[str]:
+def _list_called(nodes: list[ast.AST]) -> Iterator[str]:
     """Énumère les fonctions à qui la ressource elle-même est donnée."""
     for node in nodes:
         if isinstance(node, ast.Call) and any(map(_is_resource, _parts(node))):

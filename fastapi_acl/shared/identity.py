@@ -85,7 +85,7 @@ class GuardedName(AttributedName):
         return value
 
 
-def attributed(name: str, attributes: Mapping[str, object]) -> AttributedName:
+def make_name(name: str, attributes: Mapping[str, object]) -> AttributedName:
     """Fige un texte et ses attributs, dont certains peuvent être illisibles.
 
     Args:

@@ -31,7 +31,7 @@ def one_line(value: object, limit: int = 200) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(value)[:limit])
 
 
-def quoted(value: str, limit: int = 200) -> str:
+def quote(value: str, limit: int = 200) -> str:
     """Rend un texte entre guillemets, borné : il ne forge ni une ligne de journal, ni un autre champ de la sienne.
 
     Args:

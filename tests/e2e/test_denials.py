@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote as url_quote
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi_acl import ACLManager, Principal, require, require_all, require_any, require_role
 from fastapi_acl.shared.decisions import MAX_CAUSES, MAX_CHARACTERS, MAX_DENIALS, DecisionMemory, Question
 from fastapi_acl.shared.exceptions import DecisionFailedError
-from fastapi_acl.shared.logging import quoted
+from fastapi_acl.shared.logging import quote
 from tests.support.app import Client, config, serve
 
 LINE = re.compile(
@@ -115,7 +115,7 @@ async def test_no_value_forges_a_line_or_a_field_of_the_log(
     ada: Client, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     with caplog.at_level(logging.INFO, "fastapi_acl"):
-        answer = await ada.get(f"/files/{quote(name)}")
+        answer = await ada.get(f"/files/{url_quote(name)}")
 
     assert answer.status_code == 403
     (line,) = lines(caplog)
@@ -268,7 +268,7 @@ def test_a_forked_process_numbers_its_own_denials_and_forgets_those_of_its_paren
 
 @pytest.mark.parametrize("text", ['"', "\\", "\n", "\x00", "\ud800", "\u2028", "é", "x" * 300])
 def test_a_quoted_text_is_one_printable_string(text: str) -> None:
-    found = quoted(text)
+    found = quote(text)
 
     assert found.isprintable()
     assert found.startswith('"')

@@ -10,7 +10,7 @@ from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.enforcer import PolicyEnforcer
 from fastapi_acl.engine.schema import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError
-from fastapi_acl.shared.identity import UnreadableAttribute, attributed
+from fastapi_acl.shared.identity import UnreadableAttribute, make_name
 
 TEXT = """
 [request_definition]
@@ -87,7 +87,7 @@ def test_a_builder_may_read_anything() -> None:
     assert authorizer(text, builder=lambda _: {}).resource_attributes is None
 
 
-UNREADABLE = attributed("document", {"owner": UnreadableAttribute("rechargez"), "status": "open"})
+UNREADABLE = make_name("document", {"owner": UnreadableAttribute("rechargez"), "status": "open"})
 
 
 @pytest.mark.parametrize(

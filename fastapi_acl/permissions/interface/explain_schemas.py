@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"[^\W\d_]\w{0,63}")
 Asked = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_VALUE)]
 
 
-def _scalars(given: Any) -> dict[str, Any]:  # noqa: ANN401 - ce que JSON a donné
+def _check_scalars(given: Any) -> dict[str, Any]:  # noqa: ANN401 - ce que JSON a donné
     """Vérifie les attributs d'un objet d'un bloc : une erreur n'en nomme aucun, l'appelant ayant choisi leurs noms."""
     known = isinstance(given, dict) and len(given) <= MAX_ATTRIBUTES
     if not known or not all(_NAME.fullmatch(name) and _is_scalar(value) for name, value in given.items()):
@@ -42,7 +42,7 @@ _SCALAR: Final[dict[str, Any]] = {"anyOf": [{"type": name} for name in ("string"
 
 Attributes = Annotated[
     dict[str, Any],
-    PlainValidator(_scalars),
+    PlainValidator(_check_scalars),
     WithJsonSchema({"type": "object", "maxProperties": MAX_ATTRIBUTES, "additionalProperties": _SCALAR}),
 ]
 
@@ -110,15 +110,15 @@ class Explanation(BaseModel):
                 "rule": None if verdict.rule is None else verdict.rule.as_json(),
                 "role_path": list(verdict.role_path),
                 "denied_because": verdict.denied_because,
-                "nearest_rules": _nearest(verdict.nearest or PolicyChange()),
+                "nearest_rules": _list_changes(verdict.nearest or PolicyChange()),
             }
         )
 
 
-def _nearest(change: PolicyChange) -> list[dict[str, object]]:
+def _list_changes(change: PolicyChange) -> list[dict[str, object]]:
     """Énumère les règles d'un changement, celles qui partent d'abord."""
 
-    def told(way: str, rules: tuple[PolicyRule, ...]) -> list[dict[str, object]]:
+    def tell(way: str, rules: tuple[PolicyRule, ...]) -> list[dict[str, object]]:
         return [{"change": way, **rule.as_json()} for rule in rules]
 
-    return told("remove", change.removed) + told("add", change.added)
+    return tell("remove", change.removed) + tell("add", change.added)

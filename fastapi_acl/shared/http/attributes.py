@@ -53,21 +53,21 @@ def with_attributes(loaded: object, wanted: frozenset[str] | None = None) -> dic
         un `UnreadableAttribute` pour ceux que l'objet porte mais ne peut pas donner.
     """
     names = _public_names(loaded) if wanted is None else wanted
-    read = _reader(loaded)
-    found = ((name, _guarded(read, loaded, name)) for name in names if not name.startswith("_"))
+    read = _choose_reader(loaded)
+    found = ((name, _read_safely(read, loaded, name)) for name in names if not name.startswith("_"))
     return {name: value for name, value in found if value is not _REFUSED}
 
 
-def _reader(loaded: object) -> Callable[[Any, str], object]:
+def _choose_reader(loaded: object) -> Callable[[Any, str], object]:
     """Choisit comment lire un objet."""
     if isinstance(loaded, Mapping):
-        return _item
+        return _read_item
     if _is_result_row(loaded):
-        return _column
-    return _attribute if _state(loaded) is None else _mapped
+        return _read_column
+    return _read_attribute if _state(loaded) is None else _read_mapped
 
 
-def _guarded(read: Callable[[Any, str], object], loaded: object, name: str) -> object:
+def _read_safely(read: Callable[[Any, str], object], loaded: object, name: str) -> object:
     """Lit un attribut ; ce que le code de l'application lève à cette occasion le rend illisible.
 
     Le message de l'erreur n'est pas gardé : il peut citer une valeur.
@@ -99,7 +99,7 @@ def _scalar(value: object) -> object:
 # --- mappings, lignes, objets ordinaires ----------------------------------------------------------------------------
 
 
-def _item(loaded: Mapping[str, object], name: str) -> object:
+def _read_item(loaded: Mapping[str, object], name: str) -> object:
     """Lit une clé d'un mapping."""
     return loaded.get(name, _REFUSED)
 
@@ -110,12 +110,12 @@ def _is_result_row(loaded: object) -> bool:
     return declares and isinstance(getattr(loaded, "_mapping", None), Mapping)
 
 
-def _column(loaded: Any, name: str) -> object:  # noqa: ANN401 - ligne de SQLAlchemy, que ce module n'importe pas
+def _read_column(loaded: Any, name: str) -> object:  # noqa: ANN401 - ligne de SQLAlchemy, que ce module n'importe pas
     """Lit une colonne d'une ligne."""
-    return _item(loaded._mapping, name)  # noqa: SLF001 - nom public de SQLAlchemy, souligné pour n'être pas une colonne
+    return _read_item(loaded._mapping, name)  # noqa: SLF001 - nom public de SQLAlchemy, souligné pour n'être pas une colonne
 
 
-def _attribute(loaded: object, name: str) -> object:
+def _read_attribute(loaded: object, name: str) -> object:
     """Lit un attribut, une propriété ou une case de `__slots__` ; une méthode n'en est pas un."""
     declared = inspect.getattr_static(type(loaded), name, _REFUSED)
     if isinstance(declared, types.MemberDescriptorType) or declared is _REFUSED:
@@ -148,20 +148,20 @@ def _state(loaded: object) -> Any:  # noqa: ANN401 - état de SQLAlchemy, que ce
     return _own(loaded).get("_sa_instance_state")
 
 
-def _mapped(loaded: object, name: str) -> object:
+def _read_mapped(loaded: object, name: str) -> object:
     """Lit une colonne chargée, ou une propriété de la classe ; rien n'est demandé à la base."""
     state, own = _state(loaded), _own(loaded)
     if name in own:
         return own[name]
     if name in state.mapper.column_attrs:
-        return _absent_column(state, loaded, name)
+        return _explain_absence(state, loaded, name)
     if name in state.mapper.relationships:
         return _REFUSED
     with _apart_from_session(state):
-        return _attribute(loaded, name)
+        return _read_attribute(loaded, name)
 
 
-def _absent_column(state: Any, loaded: object, name: str) -> UnreadableAttribute | None:  # noqa: ANN401 - idem
+def _explain_absence(state: Any, loaded: object, name: str) -> UnreadableAttribute | None:  # noqa: ANN401 - idem
     """Dit pourquoi une colonne n'est pas là ; un objet qui n'a jamais été écrit la laisse à None."""
     if state.key is None:
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from fastapi_acl.shared.exceptions import DecisionFailedError, PermissionDeniedError
 from fastapi_acl.shared.http.resources import route_label
 from fastapi_acl.shared.http.scope import access_control
-from fastapi_acl.shared.logging import get_logger, quoted
+from fastapi_acl.shared.logging import get_logger, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ MAX_REASON: Final = 500
 """Longueur d'une cause : elle nomme l'endroit, puis ce qu'il faut y faire."""
 
 
-def denied(connection: HTTPConnection, questions: Sequence[Question]) -> PermissionDeniedError:
+def record_denial(connection: HTTPConnection, questions: Sequence[Question]) -> PermissionDeniedError:
     """Journalise un refus, et fait l'erreur qui en donne le numéro.
 
     Args:
@@ -34,10 +34,10 @@ def denied(connection: HTTPConnection, questions: Sequence[Question]) -> Permiss
     logger.info(
         "denied: decision_id=%s subject=%s permission=%s domain=%s route=%s revision=%d",
         number,
-        quoted(questions[0].subject),
-        ",".join(quoted(question.permission) for question in questions),
-        "-" if questions[0].domain is None else quoted(questions[0].domain),
-        quoted(route_label(connection)),
+        quote(questions[0].subject),
+        ",".join(quote(question.permission) for question in questions),
+        "-" if questions[0].domain is None else quote(questions[0].domain),
+        quote(route_label(connection)),
         manager.revision,
     )
     return PermissionDeniedError(decision_id=number)
@@ -54,12 +54,12 @@ def report_failure(connection: HTTPConnection, error: Exception, asked: Sequence
     if not isinstance(error, DecisionFailedError):
         return
     route = route_label(connection)
-    logger.debug("decision_failed_here: route=%s", quoted(route), exc_info=error)
+    logger.debug("decision_failed_here: route=%s", quote(route), exc_info=error)
     if access_control(connection).decisions.is_news((route, *asked, error.reason, error.rule)):
         logger.error(
             "decision_failed: route=%s permission=%s rule=%s reason=%s",
-            quoted(route),
-            ",".join(map(quoted, asked)) or "-",
-            ",".join(map(quoted, error.rule)) or "-",
-            quoted(error.reason or type(error.__cause__ or error).__name__, MAX_REASON),
+            quote(route),
+            ",".join(map(quote, asked)) or "-",
+            ",".join(map(quote, error.rule)) or "-",
+            quote(error.reason or type(error.__cause__ or error).__name__, MAX_REASON),
         )

@@ -24,7 +24,7 @@ from fastapi_acl.shared.exceptions import (
     InvalidMinRevisionError,
 )
 from fastapi_acl.shared.http.attributes import with_attributes
-from fastapi_acl.shared.http.denials import denied, report_failure
+from fastapi_acl.shared.http.denials import record_denial, report_failure
 from fastapi_acl.shared.http.overrides import is_overridden, solved
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.resources import expanded, route_template
@@ -35,7 +35,7 @@ from fastapi_acl.shared.identity import (
     Authorizer,
     Principal,
     UnreadableAttribute,
-    attributed,
+    make_name,
 )
 from fastapi_acl.shared.values import canonical_text
 
@@ -289,9 +289,9 @@ class Require(BearerGuard):
             await manager.ready()
             caller = await _caller(manager, connection) if principal is None else principal
             place = None if self.domain is None else self._place(connection, domain)
-            refused = self._refused(connection, manager.authorizer, caller, loaded, place)
+            refused = self._list_refused(connection, manager.authorizer, caller, loaded, place)
             if refused:
-                raise denied(connection, refused)
+                raise record_denial(connection, refused)
         except ACLException as error:
             raise problem_of(connection, error, self.permissions) from error
         return caller
@@ -311,7 +311,7 @@ class Require(BearerGuard):
             raise DecisionFailedError(reason=reason)
         return text
 
-    def _refused(
+    def _list_refused(
         self,
         connection: HTTPConnection,
         authorizer: Authorizer,
@@ -332,7 +332,7 @@ class Require(BearerGuard):
             resource, action = expanded(template, connection), declared
             if authorizer.decides_on_routes:
                 resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
-            asked = resource if loaded is None else attributed(resource, attributes)
+            asked = resource if loaded is None else make_name(resource, attributes)
             if authorizer.decide(principal, asked, action, domain):
                 if self.mode == "any":
                     return []
@@ -372,7 +372,7 @@ class RequireRole(BearerGuard):
             place = expanded(self.domain, connection) if self.domain is not None else None
             if not manager.authorizer.holds_role(principal, self.role, place):
                 question = Question(subject=str.__str__(principal.subject), role=self.role, domain=place)
-                raise denied(connection, [question])
+                raise record_denial(connection, [question])
         except ACLException as error:
             raise problem_of(connection, error, [f"{ROLE_PREFIX}{self.role}"]) from error
         return principal

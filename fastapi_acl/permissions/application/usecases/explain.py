@@ -28,7 +28,7 @@ class ExplainUseCase:
     authorizer: Authorizer
     rules: IPolicyRules
 
-    def denied(self, decision_id: str) -> Question:
+    def get_denied(self, decision_id: str) -> Question:
         """Rend la question d'un refus.
 
         Raises:

@@ -23,7 +23,7 @@ async def explain_decision(
     D'un refus, seuls les noms des attributs sont retenus : une règle qui en lit la valeur rend `evaluation_failed` ;
     posez alors la question avec `attributes`. Sur un autre sujet que soi, `acl.users:read` est aussi demandé.
     """
-    question = explain.denied(body.decision_id) if isinstance(body, ExplainDenial) else body.to_question()
+    question = explain.get_denied(body.decision_id) if isinstance(body, ExplainDenial) else body.to_question()
     if question.subject != actor.subject:
         await require_users_reader(connection=request, principal=actor)
     return Explanation.of(await explain.execute(question))
