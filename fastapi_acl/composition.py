@@ -123,7 +123,11 @@ def compose(
         enforcer.add_function(name, function)
     replica = Replica(database, log, [PolicyMemory(enforcer), revocations])
     authorizer = PolicyAuthorizer(
-        enforcer, replica, max_staleness=config.max_staleness_seconds, request_builder=builder
+        enforcer,
+        replica,
+        max_staleness=config.max_staleness_seconds,
+        request_builder=builder,
+        owner_attribute=config.owner_attribute,
     )
     administrators = AdministratorGuard(authorizer, users if authenticator is None else None)
     actors = ActorGuard(authorizer, revocations)

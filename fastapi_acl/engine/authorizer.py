@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
+from fastapi_acl.engine.matching import OWNER
 from fastapi_acl.engine.resource_reads import ResourceReads
 from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import ConfigurationError, DecisionFailedError, ValueTooLongError
@@ -62,6 +63,7 @@ class PolicyAuthorizer(Authorizer):
         *,
         max_staleness: float,
         request_builder: RequestBuilder | None = None,
+        owner_attribute: str = OWNER,
     ) -> None:
         """Associe chaque jeton de la requête à sa valeur.
 
@@ -70,6 +72,7 @@ class PolicyAuthorizer(Authorizer):
             replica: ce que le processus sait du journal.
             max_staleness: âge, en secondes, au-delà duquel plus rien n'est décidé.
             request_builder: valeurs des jetons que la bibliothèque ne connaît pas.
+            owner_attribute: attribut que lit `aclOwns`.
 
         Raises:
             ConfigurationError: le modèle emploie un jeton inconnu et aucun `request_builder` ne le donne.
@@ -81,7 +84,8 @@ class PolicyAuthorizer(Authorizer):
         self._schema: PolicySchema = enforcer.schema
         self._answers = [0, 0]
         matchers = (assertion.value for assertion in enforcer.model["m"].values())
-        self._reads = ResourceReads.of(self._schema, matchers) if request_builder is None else ResourceReads(None)
+        is_known = request_builder is None
+        self._reads = ResourceReads.of(self._schema, matchers, owner_attribute) if is_known else ResourceReads(None)
         self._decides_on_routes = self._schema.decides_on_routes
         self._is_plain = request_builder is None and _is_plain(self._schema.request)
         self._refuse_unknown_tokens()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from casbin.model import FunctionMap
 
 from fastapi_acl.engine.matcher import UnreadableMatcherError, parse
+from fastapi_acl.engine.matching import OWNER
 from fastapi_acl.engine.schema import RESOURCE_NAMES
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ResourceReads:
     functions: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, schema: PolicySchema, matchers: Iterator[str], owner: str = "owner") -> ResourceReads:
+    def of(cls, schema: PolicySchema, matchers: Iterator[str], owner: str = OWNER) -> ResourceReads:
         """Lit les matchers d'un modèle.
 
         Args:
