@@ -42,6 +42,7 @@ from fastapi_acl.shared.http.security import CurrentPrincipal
 COMMON = (InvalidRequestError, DatabaseUnavailableError)
 LOGIN = (InvalidCredentialsError, UserNotActiveError, HashingSaturatedError, *COMMON)
 GUARDED = (AuthenticationRequiredError, InvalidTokenError, PolicyUnavailableError)
+REPEATED_FIELD = "Dans le formulaire, un champ est répété : ne gardez qu’une de ses valeurs."
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=ProblemRoute)
 token_router = APIRouter(prefix="/auth", tags=["auth"], route_class=ProblemRoute)
@@ -80,7 +81,14 @@ async def token(
     response: Response,
     open_session: LoginUseCaseDep,
 ) -> TokenResponse:
-    """Fait la même chose d'un formulaire, pour le bouton « Authorize » de Swagger."""
+    """Fait la même chose d'un formulaire, pour le bouton « Authorize » de Swagger.
+
+    Raises:
+        InvalidRequestError: un champ y est répété (RFC 6749, 3.2).
+    """
+    given = [name for name, _ in (await request.form()).multi_items()]
+    if len(set(given)) != len(given):
+        raise InvalidRequestError(REPEATED_FIELD)
     user_agent, ip = _client(request)
     login = LoginDTO(username=form.username[:256], password=form.password[:2048], user_agent=user_agent, ip=ip)
     return _tokens(response, TokenResponse.of(await open_session.execute(login)))
