@@ -33,6 +33,7 @@ from fastapi_acl.shared.exceptions import (
     UnavailableError,
 )
 from fastapi_acl.shared.http.denials import report_failure
+from fastapi_acl.shared.http.json_body import UNREADABLE, StrictRequest
 from fastapi_acl.shared.http.scope import access_control
 from fastapi_acl.shared.logging import get_logger
 
@@ -135,7 +136,7 @@ def _dated(request: Request, response: Response) -> Response:
 
 
 class ProblemRoute(APIRoute):
-    """Route dont toutes les erreurs, validation comprise, deviennent des problèmes."""
+    """Route dont le corps se lit strictement, et dont toutes les erreurs, validation comprise, sont des problèmes."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Enveloppe le gestionnaire de FastAPI."""
@@ -143,7 +144,7 @@ class ProblemRoute(APIRoute):
 
         async def handle_with_problems(request: Request) -> Response:
             try:
-                return _dated(request, await handle(request))
+                return _dated(request, await handle(StrictRequest(request.scope, request.receive)))
             except RequestValidationError as error:
                 return problem_response(InvalidRequestError(errors=describe(error.errors())))
             except ProblemException as error:
@@ -158,9 +159,10 @@ class ProblemRoute(APIRoute):
 
 
 def _unreadable(error: HTTPException) -> ACLException:
-    """Traduit ce que FastAPI lève avant nos routes : un corps illisible ou trop grand."""
+    """Traduit ce que FastAPI lève avant nos routes : un corps illisible, que nous avons pu refuser, ou trop grand."""
     if error.status_code == HTTPStatus.BAD_REQUEST:
-        return InvalidRequestError("Le corps de la demande n’est pas un JSON lisible.")
+        refused = error.__cause__
+        return refused if isinstance(refused, InvalidRequestError) else InvalidRequestError(UNREADABLE)
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return PayloadTooLargeError()
     raise error

@@ -1,10 +1,8 @@
 """Routes d'administration : lire et changer les règles de politique."""
 
-import hashlib
-import json
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query
 
 from fastapi_acl.permissions.interface.dependencies import PolicyRulesDep
 from fastapi_acl.permissions.interface.schemas import (
@@ -25,39 +23,17 @@ from fastapi_acl.shared.exceptions import (
     RuleAlreadyExistsError,
     RuleNotFoundError,
 )
+from fastapi_acl.shared.http.idempotency import IdempotencyKeyDep
 from fastapi_acl.shared.http.problems import GUARDED, ProblemRoute, problems
 from fastapi_acl.shared.http.security import require
 from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.policy import PolicyChange
-from fastapi_acl.shared.sync.changes import IdempotencyKey
 
 router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=ProblemRoute)
 
 RulesReader = Annotated[Principal, Depends(require("acl.rules:read"))]
 RulesWriter = Annotated[Principal, Depends(require("acl.rules:write"))]
 Filter = Annotated[str | None, Query(min_length=1, max_length=250)]
-
-
-async def idempotency_key(
-    request: Request,
-    key: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            pattern="^[!-~]{1,64}$",
-            description="Clé choisie par le client : la même écriture, renvoyée, n'est faite qu'une fois.",
-        ),
-    ] = None,
-) -> IdempotencyKey | None:
-    """Lit la clé d'idempotence, et l'empreinte de la demande : méthode, adresse et corps, à l'écriture près."""
-    if key is None:
-        return None
-    body = json.dumps(await request.json(), sort_keys=True)
-    asked = json.dumps([request.method, request.url.path, body])
-    return IdempotencyKey(key, hashlib.sha256(asked.encode()).hexdigest())
-
-
-IdempotencyKeyDep = Annotated[IdempotencyKey | None, Depends(idempotency_key)]
 
 
 async def rule_filters(  # noqa: PLR0913, PLR0917 - une par colonne
