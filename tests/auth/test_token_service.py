@@ -158,6 +158,30 @@ def test_a_token_from_the_future_is_refused_beyond_the_leeway(ahead: int, accept
     assert refused(forge(body=payload(iat=int(time.time()) + ahead))) is not accepted
 
 
+@pytest.mark.parametrize(
+    ("ahead", "accepted"),
+    [(-(10**9), True), (0, True), (5, True), (5.5, True), (60, False), (60.5, False), (10**9, False)],
+)
+def test_a_token_is_refused_before_its_nbf_leeway_apart(ahead: float, accepted: bool) -> None:
+    body = payload(nbf=time.time() + ahead if isinstance(ahead, float) else int(time.time()) + ahead)
+
+    assert refused(forge(body=body)) is not accepted
+
+
+@pytest.mark.parametrize("value", [None, "0", "", True, False, [], {}, math.nan, -math.inf, math.inf, 10**400])
+def test_an_nbf_that_is_no_instant_is_refused(value: Any) -> None:
+    assert refused(forge(body=payload(nbf=value)))
+
+
+def test_a_refresh_token_is_refused_before_its_nbf() -> None:
+    head, body, _ = SERVICE.issue_refresh(CLAIMS, not_after=FAR).split(".")
+    early, due = ({**decode(body), "nbf": int(time.time()) + ahead} for ahead in (60, 0))
+
+    with pytest.raises(InvalidTokenError):
+        SERVICE.read_refresh(forge(decode(head), early))
+    assert SERVICE.read_refresh(forge(decode(head), due)) == CLAIMS
+
+
 def unsigned(head: Any) -> str:
     return f"{encode(head)}.{encode(payload())}."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from jose import jws
 
 from fastapi_acl.auth.infrastructure.services import token_service, verified_tokens
 from fastapi_acl.auth.infrastructure.services.access import JWTAuthenticator
@@ -152,6 +154,22 @@ async def test_a_remembered_token_is_refused_while_the_clock_is_before_its_issue
     assert await refuses(authenticator, token)
     clock.now += 3600
     assert not await refuses(authenticator, token)
+
+
+@pytest.mark.parametrize("nbf", [300, 300.5])
+async def test_a_remembered_token_is_refused_while_the_clock_is_before_its_nbf(clock: Clock, nbf: float) -> None:
+    authenticator = process()
+    claims = jws.get_unverified_claims(issue(authenticator))
+    body = {**json.loads(claims), "nbf": clock.now + nbf if isinstance(nbf, float) else int(clock.now) + nbf}
+    headers = {"typ": "at+jwt", "kid": authenticator.tokens._kid}
+    token = jws.sign(body, SETTINGS.secret, headers=headers, algorithm="HS256")
+    start, outcomes = clock.now, []
+
+    for moment in (0, 280, 295, 280, 295):
+        clock.now = start + moment
+        outcomes.append(await refuses(authenticator, token))
+
+    assert outcomes == [True, True, False, True, False]
 
 
 @pytest.mark.parametrize(

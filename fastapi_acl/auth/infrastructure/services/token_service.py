@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class AccessClaims(TokenClaims):
         not_after: premier instant où il n'a plus cours.
     """
 
-    not_before: int
+    not_before: float
     not_after: int
 
 
@@ -164,7 +165,7 @@ class JWTTokenService(ITokenService):
         Une durée de vie raccourcie vaut aussitôt : les révocations se gardent selon elle.
         """
         leeway, end = self._settings.leeway, min(payload["exp"], payload["iat"] + self._settings.access_lifetime)
-        window = {"not_before": payload["iat"] - leeway, "not_after": end + leeway}
+        window = {"not_before": _start(payload) - leeway, "not_after": end + leeway}
         return AccessClaims(**_identifiers(payload), **window)
 
     def _checked_header(self, token: str, kind: str) -> str:
@@ -177,10 +178,13 @@ class JWTTokenService(ITokenService):
         return _text(header["kid"])
 
     def _check_claims(self, payload: Mapping[str, Any]) -> None:
-        """Exige l'émetteur, le destinataire et des instants plausibles (RFC 8725, 3.8 et 3.9)."""
+        """Exige l'émetteur, le destinataire et des instants plausibles (RFC 8725, 3.8 et 3.9).
+
+        Nous n'écrivons pas `nbf`, mais un jeton d'un autre service sous la même clé peut en porter un : il vaut.
+        """
         now, leeway = time.time(), self._settings.leeway
         _require(payload["iss"] == self._settings.issuer and payload["aud"] == self._settings.audience)
-        _require(_integer(payload["iat"]) <= now + leeway)
+        _require(_start(payload) <= now + leeway)
         _require(_integer(payload["exp"]) > now - leeway)
 
 
@@ -211,6 +215,19 @@ def _require(condition: object) -> None:
     """Refuse le jeton."""
     if not condition:
         raise ValueError
+
+
+def _start(payload: Mapping[str, Any]) -> float:
+    """Rend l'instant où le jeton commence d'avoir cours : celui où il est signé, ou `nbf` (RFC 7519, 4.1.5)."""
+    issued_at = _integer(payload["iat"])
+    return max(issued_at, _instant(payload["nbf"])) if "nbf" in payload else issued_at
+
+
+def _instant(value: object) -> float:
+    """Rend un instant, que la RFC 7519 (2) admet à virgule ; ni booléen, ni infini, ni « pas un nombre »."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise TypeError
+    return value
 
 
 def _integer(value: object) -> int:

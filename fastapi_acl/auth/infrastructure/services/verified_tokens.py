@@ -26,12 +26,12 @@ class VerifiedToken:
     """
 
     principal: Principal
-    not_before: int
+    not_before: float
     not_after: int
     until: float
 
     @classmethod
-    def of(cls, principal: Principal, not_before: int, not_after: int) -> VerifiedToken:
+    def of(cls, principal: Principal, not_before: float, not_after: int) -> VerifiedToken:
         """Retient un jeton qui vient d'être vérifié."""
         return cls(principal, not_before, not_after, time.monotonic() + not_after - time.time())
 
