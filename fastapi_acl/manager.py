@@ -34,7 +34,7 @@ from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.logging import configure_logging, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 
     from fastapi import APIRouter, FastAPI
 
@@ -338,6 +338,11 @@ class ACLManager:
             return "unavailable"
         is_late = replica.age_seconds > LATE_LOOKS * config.policy_poll_seconds + LATE_SECONDS
         return "ok" if is_whole and not is_late and replica.database_revision == replica.revision else "degraded"
+
+    @property
+    def dev_origins(self) -> Collection[str]:
+        """Origines des autres pages qui peuvent agir sans jeton, en développement."""
+        return self.config.dev_origins
 
     def development_principal(self) -> Principal | None:
         """Rend l'identité d'une requête locale sans jeton ; None hors de `disable_auth_for_dev`."""

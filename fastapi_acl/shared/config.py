@@ -19,6 +19,7 @@ from pydantic_settings import (
 from typing_extensions import Self  # noqa: TC002 - Pydantic lit les annotations de ses validateurs
 
 from fastapi_acl.shared.exceptions import ConfigurationError
+from fastapi_acl.shared.http.origins import is_loopback, read_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -139,7 +140,7 @@ class ACLConfig(BaseSettings):
     """Adresse de Redis : `redis://hote:6379/0`."""
 
     jwt_secret_key: SigningSecret | None = None
-    """Clé de signature des jetons, 32 octets au moins ; engendrée à chaque démarrage en développement."""
+    """Clé de signature des jetons, 32 octets au moins ; en développement, `.fastapi_acl.key` en garde une."""
     jwt_previous_keys: Annotated[list[SigningSecret], NoDecode, BeforeValidator(_split)] = []
     """Anciennes clés, séparées par des virgules : elles vérifient encore, ne signent plus."""
     jwt_algorithm: Algorithm = "HS256"
@@ -217,6 +218,8 @@ class ACLConfig(BaseSettings):
 
     disable_auth_for_dev: bool = False
     """En développement, une requête locale sans jeton agit en administrateur par défaut, sous la politique."""
+    dev_origins: CommaSeparated = []
+    """Origines de cette machine, séparées par des virgules, dont les pages peuvent en faire autant."""
     create_default_admin: bool = False
     """Crée une fois l'administrateur par défaut ; un compte existant n'est jamais promu."""
     default_admin_username: Annotated[str, Field(min_length=1, max_length=64)] = "admin"
@@ -275,6 +278,19 @@ class ACLConfig(BaseSettings):
         if value is not None and not value.is_file():
             message = f"le fichier « {value} » n’existe pas (dossier courant : {Path.cwd()})"
             raise ValueError(message)
+        return value
+
+    @field_validator("dev_origins")
+    @classmethod
+    def _check_origins(cls, value: list[str]) -> list[str]:
+        """N'admet que des origines entières, de cette machine."""
+        for text in value:
+            if not _is_local_origin(text):
+                message = (
+                    f"« {text} » n’est pas l’origine d’une page de cette machine : écrivez le schéma, le nom et le "
+                    "port, sans chemin, par exemple « http://localhost:5173 »"
+                )
+                raise ValueError(message)
         return value
 
     @field_validator("default_admin_password")
@@ -366,6 +382,12 @@ def _keep_empty(source: PydanticBaseSettingsSource, whole: EnvSettingsSource) ->
     empty = {name: "" for name in map("acl_{}".format, EMPTY_IS_A_VALUE) if whole.env_vars.get(name) == ""}
     if isinstance(source, EnvSettingsSource):
         source.env_vars = {**source.env_vars, **empty}
+
+
+def _is_local_origin(text: str) -> bool:
+    """Dit si un texte est l'origine d'une page servie par cette machine."""
+    found = read_origin(text)
+    return found is not None and is_loopback(found[1])
 
 
 def unknown_variables(environment: Iterable[str] | None = None) -> list[str]:

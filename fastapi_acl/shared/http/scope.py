@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 from fastapi_acl.shared.exceptions import ManagerMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Collection, Sequence
 
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -72,6 +72,10 @@ class AccessControl(Protocol):
         Raises:
             UnavailableError: il ne l'est pas.
         """
+
+    @property
+    def dev_origins(self) -> Collection[str]:
+        """Origines des autres pages qui peuvent agir sans jeton, en développement."""
 
     def development_principal(self) -> Principal | None:
         """Rend l'identité d'une requête locale sans jeton, si `disable_auth_for_dev` l'admet."""

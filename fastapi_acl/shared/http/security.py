@@ -5,7 +5,6 @@ un problème 401 ou 403. Rien sur ce chemin ne lit de base ni de réseau.
 """
 
 import inspect
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
@@ -25,6 +24,7 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.http.attributes import with_attributes
 from fastapi_acl.shared.http.denials import record_denial, report_failure
+from fastapi_acl.shared.http.origins import is_loopback, is_same_page
 from fastapi_acl.shared.http.overrides import is_overridden, solved
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.resources import expanded, route_template
@@ -50,6 +50,12 @@ MAX_DIGITS: Final = 15
 
 FORGOTTEN: Final = UnreadableAttribute("sa valeur n’a pas été retenue avec le refus")
 """Ce qui tient la place d'un attribut dans un refus retenu."""
+
+FOREIGN_PAGE: Final = (
+    "Cette requête vient d’une page d’une autre origine, que « disable_auth_for_dev » n’admet pas : si cette page est "
+    "de cette machine, ajoutez son origine à ACL_DEV_ORIGINS (par exemple « http://localhost:5173 »), ou présentez un "
+    "jeton."
+)
 
 PRINCIPAL_KEY: Final = "fastapi_acl.principal"
 """L'identité déjà établie, et le manager qui l'a fait : une requête ne s'identifie qu'une fois."""
@@ -143,10 +149,16 @@ def _revision(text: str) -> int:
 
 
 async def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:
-    """Rend l'identité d'une requête sans jeton, que seul le mode de développement admet."""
+    """Rend l'identité d'une requête sans jeton, que seul le mode de développement admet.
+
+    Raises:
+        AuthenticationRequiredError: il ne l'admet pas ; une page d'un autre site n'agit pas au nom du développeur.
+    """
     principal = manager.development_principal() if is_local(connection) else None
     if principal is None:
         raise AuthenticationRequiredError
+    if not is_same_page(connection, manager.dev_origins):
+        raise AuthenticationRequiredError(FOREIGN_PAGE)
     return principal
 
 
@@ -168,23 +180,13 @@ def is_local(connection: HTTPConnection) -> bool:
     """Dit si la requête vient de cette machine, à son nom, sans mandataire : tout le reste peut venir d'ailleurs."""
     forwarded = any(name == "forwarded" or name.startswith(("x-forwarded-", "x-real-")) for name in connection.headers)
     peer = connection.client.host if connection.client is not None else ""
-    return not forwarded and _is_loopback(peer) and _is_loopback(_host(connection))
+    return not forwarded and is_loopback(peer) and is_loopback(_host(connection))
 
 
 def _host(connection: HTTPConnection) -> str:
     """Rend le nom que porte l'en-tête `Host`, sans son port."""
     host = connection.headers.get("host", "")
     return host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
-
-
-def _is_loopback(host: str) -> bool:
-    """Dit si un nom ou une adresse est celui de cette machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 CurrentPrincipal = Annotated[Principal, Depends(current_user)]
