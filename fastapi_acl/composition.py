@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
 from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
+from fastapi_acl.auth.application.usecases.costs import LearnCostsUseCase
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.application.usecases.sessions import (
     LoginUseCase,
@@ -161,6 +162,7 @@ def compose(
         components={
             IAuthRepository: users,
             RegisterUseCase: register,
+            LearnCostsUseCase: LearnCostsUseCase(users, hasher),
             **_session_use_cases(config, stored, store, hasher, tokens),
             IPolicyRules: store,
             CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, store),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from fastapi_acl.auth.application.usecases.costs import LearnCostsUseCase
 from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.auth.interface.api import router as auth_router
 from fastapi_acl.auth.interface.api import token_router
@@ -264,10 +265,11 @@ class ACLManager:
         await self._start()
 
     async def _start(self) -> None:
-        """Démarre : schéma, mémoires, premier démarrage (peut-être celui d'un voisin), identité de développement."""
+        """Démarre : schéma, mémoires, premier démarrage (peut-être d'un voisin), coûts, identité de développement."""
         await self.load()
         await self._parts.bootstrap.run()
         await self._parts.replica.refresh()
+        await self.provide(LearnCostsUseCase).execute()
         self._developer = await self._find_developer()
 
     async def _find_developer(self) -> Principal | None:

@@ -64,6 +64,59 @@ async def test_different_passwords_never_pass_for_one_another(
     assert not await hasher.verify(other, hashed)
 
 
+def work(costs: list[int]) -> int:
+    """Rend le nombre de tours que des calculs ont demandés."""
+    return sum(2**cost for cost in costs)
+
+
+def bcrypt_of(rounds: int) -> str:
+    return VECTORS[1][1].replace("r=5$", f"r={rounds}$")
+
+
+@pytest.mark.parametrize("configured", [4, 6, 8])
+@pytest.mark.parametrize("highest", [5, 6, 9])
+async def test_every_comparison_is_as_much_work_as_the_costliest_hash_known(
+    hash_costs: list[int], configured: int, highest: int
+) -> None:
+    hasher = BcryptPasswordHasher(rounds=configured, workers=2)
+    hasher.expect(highest)
+    right = await hasher.hash("password")
+    asked = [("password", right), ("faux", right), ("password", None), ("password", "!")]
+    asked += [("faux", bcrypt_of(rounds)) for rounds in range(4, max(configured, highest) + 1)]
+    asked += [VECTORS[1], ("x" * 5_000, right), ("password", bcrypt_of(17)), ("password", bcrypt_of(31))]
+    outcomes, spent = [], set()
+
+    for password, hashed in asked:
+        hash_costs.clear()
+        outcomes.append(await hasher.verify(password, hashed))
+        spent.add(work(hash_costs))
+    hasher.close()
+
+    assert spent == {2 ** max(configured, highest)}
+    assert [password for (password, _), right in zip(asked, outcomes, strict=True) if right] == ["password"] * 2
+
+
+async def test_a_costlier_hash_seen_once_makes_every_later_comparison_cost_as_much(
+    hasher: BcryptPasswordHasher, hash_costs: list[int]
+) -> None:
+    await hasher.verify("faux", bcrypt_of(7))
+    first = work(hash_costs)
+    hash_costs.clear()
+
+    await hasher.verify("faux", None)
+
+    assert (first, work(hash_costs)) == (2**7, 2**7)
+
+
+@pytest.mark.parametrize("rounds", [17, 20, 31])
+async def test_a_hash_too_costly_to_compute_matches_nothing_and_raises_no_cost(
+    hasher: BcryptPasswordHasher, hash_costs: list[int], rounds: int
+) -> None:
+    assert not await hasher.verify("password", bcrypt_of(rounds))
+    assert not await hasher.verify("password", None)
+    assert hash_costs == [4, 4]
+
+
 @pytest.mark.parametrize(
     "hashed",
     [

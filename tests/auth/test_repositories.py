@@ -154,6 +154,18 @@ async def test_a_rehash_never_overwrites_a_newer_password(users: IAuthRepository
     assert (await users.get_by_id(ada.id)).hashed_password == "recalculé"
 
 
+async def test_a_hash_is_found_by_one_of_its_starts_taken_literally(users: IAuthRepository) -> None:
+    await users.create_user(AuthUser(username="ada", hashed_password="$b-256$v=2,r=13$abc"))
+    await users.create_user(AuthUser(username="bob", hashed_password="x$b-256$v=2,r=14$abc"))
+
+    found = [
+        await users.has_hash(starts)
+        for starts in (["$b-256$v=2,r=13$"], ["$z", "$b-256$v=2,r=13$"], ["$b-256$v=2,r=14$"], ["$b_256%"], ["."], [])
+    ]
+
+    assert found == [True, True, False, False, False, False]
+
+
 async def test_pages_follow_one_another_without_gap_or_repeat(users: IAuthRepository) -> None:
     names = [f"compte{index:03}" for index in range(25)]
     for name in reversed(names):

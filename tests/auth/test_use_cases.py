@@ -138,6 +138,38 @@ async def test_unknown_name_and_wrong_password_are_alike_in_answer_and_in_cost(
     assert set(seen) == {(InvalidCredentialsError.default_detail, (), (4,))}
 
 
+async def test_no_account_is_told_by_the_work_its_refusal_costs(
+    auth: AuthApi, database_settings: dict[str, Any], hash_costs: list[int]
+) -> None:
+    for name, rounds in (("cher", 7), ("ancien", 5)):
+        hasher = BcryptPasswordHasher(rounds=rounds)
+        await auth.users.create_user(AuthUser(username=name, hashed_password=await hasher.hash(PASSWORD)))
+        hasher.close()
+    await auth.users.create_user(AuthUser(username="sans", hashed_password="!"))
+    await auth.users.create_user(AuthUser(username="trop", hashed_password="$bcrypt-sha256$v=2,t=2b,r=31$" + "a" * 54))
+    inactive = await auth.register("inactive")
+    await auth.register("ada")
+    await auth.set_active(inactive.id, active=False)
+    logins = [("inconnu", PASSWORD), ("ada", "faux"), ("cher", "faux"), ("ancien", "faux"), ("sans", PASSWORD)]
+    logins += [
+        ("trop", PASSWORD),
+        ("inactive", "faux"),
+        ("inactive", PASSWORD),
+        ("ada\x00", PASSWORD),
+        ("ada", PASSWORD),
+    ]
+    outcomes, spent = [], []
+
+    async with process(database_settings) as started:
+        for name, password in logins:
+            hash_costs.clear()
+            outcomes.append(await outcome(started.login(name, password)))
+            spent.append(sum(2**cost for cost in hash_costs))
+
+    assert outcomes == ["invalid_credentials"] * 7 + ["user_not_active", "invalid_credentials", "ok"]
+    assert spent == [2**7] * len(logins)
+
+
 async def test_a_deactivated_account_is_named_only_to_who_has_its_password(auth: AuthApi) -> None:
     ada = await auth.register("ada")
     await auth.set_active(ada.id, active=False)

@@ -385,6 +385,10 @@ class MemoryAuthRepository(IAuthRepository):
             if known is not None and known.hashed_password == replaced:
                 state.users[str(user_id)] = replace(known, hashed_password=hashed_password)
 
+    async def has_hash(self, starts: Sequence[str]) -> bool:
+        async with self._database.snapshot() as reading:
+            return any(one.hashed_password.startswith(tuple(starts)) for one in reading.connection.state.users.values())
+
     async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
         async with self._database.session() as state:
             version = _account(state, user_id).session_version + (not active)

@@ -52,6 +52,9 @@ class IAuthRepository(Protocol):
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
         """Remplace un haché par un autre du même mot de passe ; sans effet si `replaced` n'est plus celui du compte."""
 
+    async def has_hash(self, starts: Sequence[str]) -> bool:
+        """Dit si le haché d'un compte commence par un de ces débuts ; la base les parcourt tous."""
+
     async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
         """Active ou désactive un compte ; désactiver avance sa version de session.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -23,11 +24,18 @@ class IPasswordHasher(Protocol):
         """
 
     async def verify(self, password: str, hashed: str | None) -> bool:
-        """Compare un mot de passe à un haché ; None coûte le même temps et rend False.
+        """Compare un mot de passe à un haché ; tout haché, et None, qui rend False, coûtent le même temps.
 
         Raises:
             HashingSaturatedError: trop de hachages attendent.
         """
+
+    @property
+    def costlier(self) -> Mapping[str, int]:
+        """Débuts des hachés plus chers que ceux que l'on attend, et leur coût, du plus cher au moins cher."""
+
+    def expect(self, rounds: int) -> None:
+        """Porte le coût de toute comparaison à celui-ci, s'il est plus élevé."""
 
     def needs_rehash(self, hashed: str) -> bool:
         """Dit si le haché n'est plus au coût voulu."""

@@ -78,6 +78,15 @@ class SQLAuthRepository(IAuthRepository):
         async with self._database.session() as session:
             await session.execute(changed.values(hashed_password=hashed_password), execution_options=UNSYNCHRONIZED)
 
+    async def has_hash(self, starts: Sequence[str]) -> bool:
+        """Dit si le haché d'un compte commence par un de ces débuts."""
+        hashed = SQLAuthUserModel.hashed_password
+        found = select(SQLAuthUserModel.id).where(
+            or_(false(), *(hashed.startswith(start, autoescape=True) for start in starts))
+        )
+        async with self._database.snapshot() as reading:
+            return bool(starts) and (await reading.connection.scalars(found.limit(1))).first() is not None
+
     async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
         """Active ou désactive un compte."""
         retired = {} if active else {"session_version": SQLAuthUserModel.session_version + 1}

@@ -77,6 +77,12 @@ class MongoDBAuthRepository(IAuthRepository):
         async with self._database.session() as session:
             await self._users.update_one(wanted, {"$set": {"hashed_password": hashed_password}}, session=session)
 
+    async def has_hash(self, starts: Sequence[str]) -> bool:
+        """Dit si le haché d'un compte commence par un de ces débuts."""
+        wanted = {"hashed_password": {"$regex": f"^({'|'.join(map(re.escape, starts))})"}}
+        async with self._database.session() as session:
+            return bool(starts) and await self._users.find_one(wanted, {"_id": 1}, session=session) is not None
+
     async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
         """Active ou désactive un compte."""
         retired = {} if active else {"$inc": {"session_version": 1}}

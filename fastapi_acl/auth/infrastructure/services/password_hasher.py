@@ -20,13 +20,16 @@ from fastapi_acl.auth.application.interface.services import IPasswordHasher
 from fastapi_acl.shared.exceptions import HashingSaturatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Result = TypeVar("Result")
 
 MAX_WORKERS: Final = 4
 MAX_SECRET_LENGTH: Final = 4096
 """Au-delà, passlib lève une erreur ; aucun mot de passe admis n'est si long."""
+
+MAX_ROUNDS: Final = 16
+"""Coût au-delà duquel un haché venu d'ailleurs ne se calcule pas : près de quatre secondes d'un cœur, déjà."""
 
 QUEUE_PER_WORKER: Final = 32
 """Hachages en attente par fil : au-delà, mieux vaut refuser que faire attendre des secondes."""
@@ -83,7 +86,11 @@ class BcryptSHA256(handlers.HasRounds, handlers.HasSalt, handlers.GenericHandler
 
 @final
 class BcryptPasswordHasher(IPasswordHasher):
-    """Hache dans quelques fils à lui : bcrypt relâche l'interpréteur, mais occupe un cœur."""
+    """Hache dans quelques fils à lui : bcrypt relâche l'interpréteur, mais occupe un cœur.
+
+    Comparer coûte toujours le même nombre de tours, quel que soit le haché et qu'il y en ait un ou non : celui du haché
+    le plus cher que l'on connaisse. Un compte ne se devine donc pas à son coût, plus bas ou plus haut que les autres.
+    """
 
     def __init__(self, *, rounds: int = 12, workers: int | None = None, queue_limit: int | None = None) -> None:
         """Prépare le contexte ; les fils naissent au premier hachage.
@@ -96,7 +103,7 @@ class BcryptPasswordHasher(IPasswordHasher):
         self._workers = workers or min(MAX_WORKERS, os.cpu_count() or 1)
         self._places = threading.BoundedSemaphore(queue_limit or self._workers * (1 + QUEUE_PER_WORKER))
         self._context = CryptContext([BcryptSHA256], bcrypt_sha256__rounds=rounds)
-        self._dummy = _unmatched_hash(rounds)
+        self._rounds = rounds
         self._executor: ThreadPoolExecutor | None = None
 
     async def hash(self, password: str) -> str:
@@ -105,11 +112,21 @@ class BcryptPasswordHasher(IPasswordHasher):
 
     async def verify(self, password: str, hashed: str | None) -> bool:
         """Compare un mot de passe à un haché ; sans haché, à un haché que rien n'égale, au même coût."""
+        self.expect(_rounds_of(hashed) or self._rounds)
         return await self._run(lambda: self._verify(password, hashed))
 
     def needs_rehash(self, hashed: str) -> bool:
         """Dit si le haché n'est plus au coût voulu."""
         return bool(self._context.needs_update(hashed))
+
+    @property
+    def costlier(self) -> Mapping[str, int]:
+        """Débuts des hachés plus chers que ceux que l'on attend, et leur coût, du plus cher au moins cher."""
+        return {f"{BcryptSHA256.ident}{rounds}$": rounds for rounds in range(MAX_ROUNDS, self._rounds, -1)}
+
+    def expect(self, rounds: int) -> None:
+        """Porte le coût de toute comparaison à celui-ci, s'il est plus élevé."""
+        self._rounds = max(self._rounds, rounds)
 
     def close(self) -> None:
         """Arrête les fils ; le prochain hachage en ferait d'autres."""
@@ -119,12 +136,15 @@ class BcryptPasswordHasher(IPasswordHasher):
 
     def _verify(self, password: str, hashed: str | None) -> bool:
         """Compare, dans un fil ; un haché illisible ne vaut aucun mot de passe, mais coûte autant."""
-        candidate = password[:MAX_SECRET_LENGTH]
-        known = hashed is not None and _is_readable(hashed)
-        matches = bool(self._context.verify(candidate, hashed if known else self._dummy))
-        if known and not matches and self.needs_rehash(str(hashed)):
-            self._context.verify(candidate, self._dummy)  # un ancien coût, plus bas, se verrait au temps
-        return matches and known and candidate == password
+        candidate, total = password[:MAX_SECRET_LENGTH], self._rounds
+        rounds = _rounds_of(hashed)
+        if rounds is None:
+            self._context.verify(candidate, _unmatched_hash(total))
+            return False
+        matches = bool(self._context.verify(candidate, hashed))
+        for step in range(rounds, total):  # 2^r + 2^r + 2^(r+1) + … + 2^(t-1) = 2^t tours en tout
+            self._context.verify(candidate, _unmatched_hash(step))
+        return matches and candidate == password
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         """Exécute un calcul dans un fil.
@@ -146,13 +166,15 @@ class BcryptPasswordHasher(IPasswordHasher):
         return self._executor
 
 
-def _is_readable(hashed: str) -> bool:
-    """Dit si un haché est des nôtres, et entier."""
+def _rounds_of(hashed: str | None) -> int | None:
+    """Rend le coût d'un haché ; None s'il n'y en a pas, s'il n'est pas des nôtres, ou trop cher pour être calculé."""
+    if hashed is None:
+        return None
     try:
-        BcryptSHA256.from_string(hashed)
+        rounds = int(BcryptSHA256.from_string(hashed).rounds)
     except ValueError:
-        return False
-    return True
+        return None
+    return rounds if rounds <= MAX_ROUNDS else None
 
 
 def _unmatched_hash(rounds: int) -> str:

@@ -1,0 +1,42 @@
+"""Apprendre ce que coûte le mot de passe le plus cher, pour que tous coûtent autant à refuser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fastapi_acl.shared.logging import get_logger
+
+if TYPE_CHECKING:
+    from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+    from fastapi_acl.auth.application.interface.services import IPasswordHasher
+
+logger = get_logger("auth")
+
+COSTLY: Final = (
+    "costly_hashes: un compte a un haché de coût %d, plus que ACL_BCRYPT_ROUNDS ; toute connexion coûte autant, tant "
+    "que ces comptes ne se sont pas reconnectés, puis ce processus redémarré"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LearnCostsUseCase:
+    """Cherche, au démarrage, les hachés plus chers que le coût configuré.
+
+    Sans cela, la première connexion à l'un de ces comptes durerait plus que celle d'un nom inconnu, et dirait qu'il
+    existe. Il s'en trouve quand le coût configuré a baissé, ou qu'un déploiement est en train de le monter.
+    """
+
+    users: IAuthRepository
+    hasher: IPasswordHasher
+
+    async def execute(self) -> None:
+        """Porte le coût de toute comparaison à celui du haché le plus cher."""
+        costlier = self.hasher.costlier
+        if not await self.users.has_hash([*costlier]):
+            return
+        for start, rounds in costlier.items():
+            if await self.users.has_hash([start]):
+                self.hasher.expect(rounds)
+                logger.warning(COSTLY, rounds)
+                return
