@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 
 from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.database.sqlite_files import make_private, named_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,7 @@ class SQLiteDatabase(SQLDatabase):
         _quiet_driver()
         url = make_url(self._uri).set(drivername="sqlite+aiosqlite")
         _check_folder(url)
+        make_private(url.database, url.query)
         engine = create_async_engine(url, hide_parameters=True, **_pool(url))
         event.listen(engine.sync_engine, "connect", _prepare_connection)
         event.listen(engine.sync_engine, "begin", _begin)
@@ -66,7 +68,7 @@ def _check_folder(url: URL) -> None:
     Raises:
         FileNotFoundError: il n'existe pas.
     """
-    folder = Path(url.database or ".").parent
+    folder = (named_file(url.database, url.query) or Path()).parent
     if not folder.is_dir():
         message = f"le dossier « {folder} » n’existe pas : créez-le, ou changez ACL_SQLITE_URI"
         raise FileNotFoundError(message)
