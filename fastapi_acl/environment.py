@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from fastapi_acl.shared.config import unknown_variables
+from fastapi_acl.shared.development_key import development_key
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import get_logger
 
@@ -52,11 +53,17 @@ def warn_about(config: ACLConfig) -> None:
 
 
 def with_secret(config: ACLConfig) -> ACLConfig:
-    """Engendre, en développement, la clé qui manque : les jetons n'y survivent pas au processus."""
+    """Donne, en développement, la clé qui manque : celle du fichier, ou une qui ne dure que ce processus.
+
+    Raises:
+        ConfigurationError: le fichier de la clé est là, mais ne doit pas être cru.
+    """
     if config.jwt_secret_key is not None:
         return config
-    logger.warning("jwt_secret_generated: réglez ACL_JWT_SECRET_KEY pour que les jetons survivent au redémarrage")
-    return config.model_copy(update={"jwt_secret_key": SecretStr(secrets.token_urlsafe(48))})
+    key = development_key(config)
+    if key is None:
+        logger.warning("jwt_secret_generated: réglez ACL_JWT_SECRET_KEY pour que les jetons survivent au redémarrage")
+    return config.model_copy(update={"jwt_secret_key": SecretStr(key or secrets.token_urlsafe(48))})
 
 
 def installed(distribution: str) -> str | None:

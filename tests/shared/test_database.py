@@ -162,7 +162,12 @@ async def test_a_restarted_server_fails_no_request(own_postgresql: PostgreSQLSer
 @pytest.mark.slow
 def test_six_processes_that_start_at_once_all_succeed(database_settings: dict[str, Any]) -> None:
     settings = repr(
-        {**database_settings, "create_default_admin": True, "default_admin_password": "un mot de passe long"}
+        {
+            **database_settings,
+            "jwt_secret_key": "une clé d’essai, longue et sans valeur",
+            "create_default_admin": True,
+            "default_admin_password": "un mot de passe long",
+        }
     )
     script = (
         "import asyncio; from fastapi_acl import *\n"
