@@ -15,6 +15,7 @@ from fastapi_acl.auth.application.usecases.sessions import (
     LogoutUseCase,
     RefreshTokenUseCase,
     SessionPolicy,
+    SweepSessionsUseCase,
     TokenIssuer,
 )
 from fastapi_acl.auth.infrastructure.services.access import JournalAccessRevoker, JWTAuthenticator
@@ -194,6 +195,8 @@ def _session_use_cases(
         idle=timedelta(days=config.session_idle_days),
         absolute=timedelta(days=config.session_absolute_days),
         grace=timedelta(seconds=config.jwt_refresh_grace_seconds),
+        access=token_life(config),
+        refresh=timedelta(days=config.jwt_refresh_token_expire_days, seconds=2 * config.jwt_leeway_seconds),
     )
     revoker = JournalAccessRevoker(store.replica, token_life(config))
     logout = LogoutUseCase(users, sessions, revoker, database)
@@ -201,6 +204,7 @@ def _session_use_cases(
         LoginUseCase: LoginUseCase(users, sessions, hasher, issuer, policy),
         RefreshTokenUseCase: RefreshTokenUseCase(sessions, tokens, issuer, policy, logout),
         LogoutUseCase: logout,
+        SweepSessionsUseCase: SweepSessionsUseCase(sessions, policy),
         SetUserActiveUseCase: SetUserActiveUseCase(users, sessions, revoker, store, database),
         DeleteUserUseCase: DeleteUserUseCase(users, revoker, store, store, database),
     }

@@ -17,13 +17,14 @@ from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.tasks import ended
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fastapi_acl.shared.cache.base import CacheBackend
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import Database
     from fastapi_acl.shared.sync.replica import Replica
     from fastapi_acl.shared.sync.watcher import Watcher
+    from fastapi_acl.shared.tasks import Chore
 
 logger = get_logger("lifecycle")
 
@@ -59,6 +60,7 @@ class Lifecycle:
         *,
         cache: CacheBackend,
         start: Callable[[], Awaitable[None]],
+        chores: Sequence[Chore] = (),
     ) -> None:
         """Retient ce qu'il faut démarrer.
 
@@ -69,6 +71,7 @@ class Lifecycle:
             watcher: ce qui annonce les changements aux autres processus, s'il y en a un.
             cache: ce qui garde ce que l'on peut perdre.
             start: démarrage proprement dit (schéma, premier démarrage, chargement).
+            chores: ce qui se refait de temps en temps, là où un lifespan veille.
         """
         self._config = config
         self._database = database
@@ -76,6 +79,7 @@ class Lifecycle:
         self._watcher = watcher
         self._cache = cache
         self._start = start
+        self._chores = chores
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -115,6 +119,8 @@ class Lifecycle:
             self._keeper = asyncio.create_task(self._keep(), name="fastapi_acl-keeper")
             if self._watcher is not None:
                 self._watcher.start()
+            for chore in self._chores:
+                chore.start()
 
     async def close(self) -> None:
         """Arrête la veille et ferme tout, même interrompu ; sans effet si c'est fait."""
@@ -125,6 +131,8 @@ class Lifecycle:
             closing.push_async_callback(self._cache.close)
             if self._watcher is not None:
                 closing.push_async_callback(self._watcher.stop)
+            for chore in self._chores:
+                closing.push_async_callback(chore.stop)
             if keeper is not None:
                 await ended(keeper)
 
@@ -249,5 +257,7 @@ class Lifecycle:
             if self._watcher is not None:
                 self._watcher.abandon()
             self._cache.abandon()
+            for chore in self._chores:
+                chore.abandon()
             self._started, self._keeper = False, None
         self._loop, self._lock, self._looking = loop, asyncio.Lock(), asyncio.Lock()

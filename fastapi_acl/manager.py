@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from fastapi_acl.auth.application.usecases.costs import LearnCostsUseCase
+from fastapi_acl.auth.application.usecases.sessions import SweepSessionsUseCase
 from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.auth.interface.api import router as auth_router
 from fastapi_acl.auth.interface.api import token_router
@@ -33,6 +34,7 @@ from fastapi_acl.shared.http.scope import ACLMiddleware
 from fastapi_acl.shared.http.security import SCHEME_NAME
 from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.logging import configure_logging, get_logger
+from fastapi_acl.shared.tasks import Chore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
@@ -59,6 +61,9 @@ Component = TypeVar("Component")
 LATE_LOOKS: Final = 2
 LATE_SECONDS: Final = 1.0
 """Retard d'un regard sur la base, en tours puis en secondes, au-delà duquel la santé s'en plaint."""
+
+SWEEP_SECONDS: Final = 300.0
+"""Temps entre deux balayages des sessions finies, en moyenne."""
 
 
 class ACLManager:
@@ -106,7 +111,13 @@ class ACLManager:
         self._parts = compose(self.config, authenticator, request_builder, functions=functions)
         parts = self._parts
         self._lifecycle = Lifecycle(
-            self.config, parts.database, parts.replica, parts.watcher, cache=parts.cache, start=self._serve
+            self.config,
+            parts.database,
+            parts.replica,
+            parts.watcher,
+            cache=parts.cache,
+            start=self._serve,
+            chores=[Chore("fastapi_acl-sweeper", SWEEP_SECONDS, self._sweep)],
         )
         self._developer: Principal | None = None
         self.tracer: ACLTracer | None = None
@@ -271,6 +282,11 @@ class ACLManager:
         await self._parts.replica.refresh()
         await self.provide(LearnCostsUseCase).execute()
         self._developer = await self._find_developer()
+
+    async def _sweep(self) -> None:
+        """Retire les sessions finies, une fois le schéma en place."""
+        if self.is_ready:
+            await self.provide(SweepSessionsUseCase).execute()
 
     async def _find_developer(self) -> Principal | None:
         """Rend l'administrateur par défaut, au nom de qui agit une requête sans jeton en développement."""

@@ -9,12 +9,17 @@ from uuid import UUID, uuid4
 import pytest
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
-from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime
+from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.database.base import AmbientDatabase
-from fastapi_acl.shared.exceptions import InvalidRequestError, UserAlreadyExistsError, UserNotFoundError
+from fastapi_acl.shared.exceptions import (
+    DatabaseUnavailableError,
+    InvalidRequestError,
+    UserAlreadyExistsError,
+    UserNotFoundError,
+)
 from fastapi_acl.storage import Storage, create_storage
 
 NOW = datetime.now(timezone.utc)
@@ -373,6 +378,73 @@ async def test_a_session_is_revoked_once_and_the_others_stay(
 
     assert (once, twice) == (True, False)
     assert [session and session.revoked_at for session in revoked] == [NOW, NOW + timedelta(seconds=9), None]
+
+
+FINISHED = FinishedSessions(expired_before=NOW - timedelta(hours=1), unused_before=NOW - timedelta(days=7))
+
+
+@pytest.mark.parametrize(
+    ("changes", "stays"),
+    [
+        ({}, True),
+        ({"expires_at": NOW - timedelta(hours=1)}, True),
+        ({"last_used_at": NOW - timedelta(days=7)}, True),
+        ({"revoked_at": NOW - timedelta(days=6)}, True),
+        ({"created_at": NOW - timedelta(days=300)}, True),
+        ({"expires_at": NOW - timedelta(hours=1, microseconds=1)}, False),
+        ({"last_used_at": NOW - timedelta(days=7, microseconds=1)}, False),
+        ({"last_used_at": NOW - timedelta(days=9), "revoked_at": NOW - timedelta(days=8)}, False),
+        ({"last_used_at": NOW - timedelta(days=9), "expires_at": NOW - timedelta(days=1)}, False),
+    ],
+)
+async def test_only_a_session_that_is_long_over_is_removed(
+    users: IAuthRepository, sessions: ISessionRepository, changes: dict[str, datetime], stays: bool
+) -> None:
+    ada = account()
+    await users.create_user(ada)
+    session = opened_by(ada, **changes)
+    await sessions.create_session(session)
+
+    removed = await sessions.remove_finished(FINISHED, 10)
+
+    assert removed == (0 if stays else 1)
+    assert await sessions.find_session(session.id) == (session if stays else None)
+
+
+async def test_finished_sessions_go_a_few_at_a_time_whosever_they_are(
+    users: IAuthRepository, sessions: ISessionRepository
+) -> None:
+    ada, bob = account("ada"), account("bob", is_active=True)
+    await users.create_user(ada)
+    await users.create_user(bob)
+    over = [{"expires_at": NOW - timedelta(days=2)}, {"last_used_at": NOW - timedelta(days=30)}]
+    for index in range(14):
+        await sessions.create_session(opened_by((ada, bob)[index % 2], **over[index // 2 % 2]))
+    live = opened_by(ada)
+    await sessions.create_session(live)
+    await users.set_active(bob.id, active=False)
+
+    removed = [await sessions.remove_finished(FINISHED, 5) for _ in range(4)]
+
+    assert removed == [5, 5, 4, 0]
+    assert await sessions.find_session(live.id) == live
+
+
+async def test_two_sweepers_at_once_remove_each_session_once(
+    users: IAuthRepository, sessions: ISessionRepository
+) -> None:
+    ada = account()
+    await users.create_user(ada)
+    for _ in range(40):
+        await sessions.create_session(opened_by(ada, expires_at=NOW - timedelta(days=2)))
+
+    first = await asyncio.gather(*(sessions.remove_finished(FINISHED, 10) for _ in range(4)), return_exceptions=True)
+    removed = sum(count for count in first if isinstance(count, int))
+    while count := await sessions.remove_finished(FINISHED, 10):
+        removed += count
+
+    assert removed == 40
+    assert all(isinstance(one, (int, DatabaseUnavailableError)) for one in first)
 
 
 async def test_deleting_an_account_deletes_its_sessions(users: IAuthRepository, sessions: ISessionRepository) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, final
 from uuid import UUID, uuid4
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
-from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime, UserPage
+from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime, UserPage
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
 from fastapi_acl.auth.domain.entities.session import Session
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
@@ -470,6 +470,16 @@ class MemorySessionRepository(ISessionRepository):
 
     async def revoke_all(self, user_id: UUID, now: datetime) -> None:
         await self._revoke(lambda one: one.user_id == user_id, now)
+
+    async def remove_finished(self, finished: FinishedSessions, limit: int) -> int:
+        async with self._database.session() as state:
+            over = [
+                one.id
+                for one in state.sessions.values()
+                if one.expires_at < finished.expired_before or one.last_used_at < finished.unused_before
+            ][:limit]
+            state.sessions = {key: one for key, one in state.sessions.items() if key not in over}
+        return len(over)
 
     async def _revoke(self, concerns: Callable[[Session], bool], now: datetime) -> int:
         async with self._database.session() as state:

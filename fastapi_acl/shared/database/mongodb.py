@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = get_logger("database")
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Version des collections et de leurs index."""
 
 OLDEST_VERSION: Final = "0.1.0"
@@ -81,7 +81,7 @@ INDEXES: Final[Mapping[str, list[IndexModel]]] = {
         IndexModel("username_key", unique=True),
         IndexModel("email_key", unique=True, partialFilterExpression={"email_key": _TEXT}),
     ],
-    "acl_sessions": [IndexModel("user_id")],
+    "acl_sessions": [IndexModel("user_id"), IndexModel("expires_at"), IndexModel("last_used_at")],
     "acl_batches": [IndexModel("created_at")],
     "acl_batch_rules": [IndexModel([("batch_id", ASCENDING), ("number", ASCENDING)], unique=True)],
     "acl_revision": [],
@@ -274,13 +274,15 @@ class MongoDatabase(AmbientDatabase):
         await self._create_head()
 
     async def _create_head(self) -> None:
-        """Fait la tête du journal, si elle n'y est pas."""
+        """Fait la tête du journal, si elle n'y est pas, et y note la version des collections."""
         head = Head(log_id=str(uuid4()), revision=0, policy_revision=0)
         first = {**asdict(head), "schema": SCHEMA, "min_code_version": OLDEST_VERSION}
         try:
             await self.collection("acl_revision").update_one({"_id": 1}, {"$setOnInsert": first}, upsert=True)
         except DuplicateKeyError:
             logger.debug("head_exists")
+        older = {"_id": 1, "schema": {"$lt": SCHEMA}}
+        await self.collection("acl_revision").update_one(older, {"$set": {"schema": SCHEMA}})
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime, UserPage
+    from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime, UserPage
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
     from fastapi_acl.auth.domain.entities.session import Session
 
@@ -104,3 +104,14 @@ class ISessionRepository(Protocol):
 
     async def revoke_all(self, user_id: UUID, now: datetime) -> None:
         """Ferme toutes les sessions d'un compte."""
+
+    async def remove_finished(self, finished: FinishedSessions, limit: int) -> int:
+        """Supprime des sessions finies, de quelque compte que ce soit.
+
+        Args:
+            finished: ce qui fait qu'une session est finie.
+            limit: nombre de sessions supprimées au plus.
+
+        Returns:
+            Le nombre de sessions supprimées ; il peut en rester s'il vaut `limit`.
+        """

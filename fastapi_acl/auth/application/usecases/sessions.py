@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 from uuid import UUID, uuid4
 
-from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime, TokenClaims, TokenDTO
+from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime, TokenClaims, TokenDTO
 from fastapi_acl.auth.domain.entities.session import Session
 from fastapi_acl.shared.exceptions import (
+    ACLException,
     HashingSaturatedError,
     InvalidCredentialsError,
     InvalidTokenError,
@@ -22,6 +24,7 @@ from fastapi_acl.shared.exceptions import (
     UserNotFoundError,
 )
 from fastapi_acl.shared.identity import Principal
+from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
@@ -29,6 +32,21 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
     from fastapi_acl.shared.database.base import Transactions
+
+
+logger = get_logger("auth")
+
+FINISHED_MARGIN: Final = timedelta(hours=1)
+"""Temps de plus qu'une session finie se garde : deux horloges peuvent ne pas s'accorder."""
+
+LOGIN_BATCH: Final = 100
+"""Sessions finies qu'une connexion retire au plus."""
+
+SWEEP_BATCH: Final = 500
+"""Sessions finies qu'un balayage retire à la fois."""
+
+SWEEP_PAUSE_SECONDS: Final = 0.1
+"""Temps entre deux lots, que la base emploie à autre chose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +57,31 @@ class SessionPolicy:
         idle: temps sans usage après lequel elle est finie.
         absolute: temps après lequel elle est finie, renouvelée ou non.
         grace: temps pendant lequel le perdant d'une course n'est pas pris pour un voleur.
+        access: temps pendant lequel un jeton d'accès déjà signé peut avoir cours.
+        refresh: temps pendant lequel un jeton de renouvellement déjà signé peut avoir cours.
     """
 
     idle: timedelta
     absolute: timedelta
     grace: timedelta = field(default_factory=timedelta)
+    access: timedelta = field(default_factory=timedelta)
+    refresh: timedelta = field(default_factory=timedelta)
 
     def lifetime(self) -> RefreshLifetime:
         """Rend les bornes qui valent maintenant."""
         now = datetime.now(timezone.utc)
         return RefreshLifetime(now=now, idle_since=now - self.idle)
+
+    def finished(self) -> FinishedSessions:
+        """Rend ce qui fait, maintenant, qu'une session peut disparaître sans que personne s'en aperçoive.
+
+        Fermée, elle sert encore à reconnaître un jeton dépensé qui revient, tant que ce jeton a cours ; et à révoquer,
+        à la déconnexion, un jeton d'accès signé à son dernier usage.
+        """
+        now = datetime.now(timezone.utc) - FINISHED_MARGIN
+        return FinishedSessions(
+            expired_before=now - self.access, unused_before=now - max(self.idle, self.access, self.refresh)
+        )
 
     def excuses(self, session: Session, spent_digest: str) -> bool:
         """Dit si un jeton dépensé est celui du perdant d'une course toute récente.
@@ -93,7 +126,7 @@ class LoginUseCase:
     policy: SessionPolicy
 
     async def execute(self, request: LoginDTO) -> TokenDTO:
-        """Vérifie le mot de passe et ouvre une session.
+        """Vérifie le mot de passe et ouvre une session ; en passant, retire quelques sessions finies.
 
         Un nom inconnu et un mauvais mot de passe coûtent le même temps et rendent la même erreur (OWASP ASVS 6.3.8).
 
@@ -105,7 +138,15 @@ class LoginUseCase:
         token_id, session = self._open(user, request)
         if not await self.sessions.create_session(session):
             await self._refuse(user)
+        await self._remove_some_finished()
         return self.issuer.issue(session, token_id)
+
+    async def _remove_some_finished(self) -> None:
+        """Retire quelques sessions finies, de tous les comptes ; une panne n'empêche pas d'entrer."""
+        try:
+            await self.sessions.remove_finished(self.policy.finished(), LOGIN_BATCH)
+        except ACLException as error:
+            logger.warning("finished_sessions_kept: %s", error.code)
 
     async def _authenticated(self, request: LoginDTO) -> AuthUser:
         """Rend le compte dont le mot de passe est juste."""
@@ -146,6 +187,21 @@ class LoginUseCase:
             user_agent=request.user_agent,
             ip=request.ip,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSessionsUseCase:
+    """Retire toutes les sessions finies, peu à la fois."""
+
+    sessions: ISessionRepository
+    policy: SessionPolicy
+
+    async def execute(self) -> None:
+        """Retire des lots jusqu'à ce que l'un ne soit pas plein ; la base et la boucle respirent entre deux."""
+        removed = SWEEP_BATCH
+        while removed == SWEEP_BATCH:
+            removed = await self.sessions.remove_finished(self.policy.finished(), SWEEP_BATCH)
+            await asyncio.sleep(SWEEP_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

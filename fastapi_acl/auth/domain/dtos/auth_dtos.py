@@ -74,6 +74,19 @@ class RefreshLifetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedSessions:
+    """Ce qui fait qu'une session est finie au point que plus aucun de ses jetons ne dise rien.
+
+    Attributes:
+        expired_before: sa fin absolue est antérieure.
+        unused_before: son dernier usage est antérieur.
+    """
+
+    expired_before: datetime
+    unused_before: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserPage:
     """Une page de comptes ; `next_cursor` vaut None à la fin."""
 

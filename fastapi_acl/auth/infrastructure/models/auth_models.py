@@ -32,7 +32,12 @@ class SQLSessionModel(Base):
     """Une session ; seules des empreintes de jetons s'y trouvent."""
 
     __tablename__ = "acl_sessions"
-    __table_args__ = (Index("ix_acl_sessions_user_id", "user_id"), TABLE_OPTIONS)
+    __table_args__ = (
+        Index("ix_acl_sessions_user_id", "user_id"),
+        Index("ix_acl_sessions_expires_at", "expires_at"),
+        Index("ix_acl_sessions_last_used_at", "last_used_at"),
+        TABLE_OPTIONS,
+    )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     user_id: Mapped[str] = mapped_column(String(36), ForeignKey("acl_users.id", ondelete="CASCADE"))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime
+    from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime
     from fastapi_acl.auth.domain.entities.session import Session
     from fastapi_acl.shared.database.mongodb import MongoDatabase
 
@@ -87,6 +87,20 @@ class MongoDBSessionRepository(ISessionRepository):
     async def revoke_all(self, user_id: UUID, now: datetime) -> None:
         """Ferme toutes les sessions d'un compte."""
         await self._revoke({"user_id": str(user_id)}, now)
+
+    async def remove_finished(self, finished: FinishedSessions, limit: int) -> int:
+        """Supprime des sessions finies."""
+        conditions = [
+            {"expires_at": {"$lt": as_text(finished.expired_before)}},
+            {"last_used_at": {"$lt": as_text(finished.unused_before)}},
+        ]
+        async with self._database.session() as connection:
+            found: set[str] = set()
+            for condition in conditions:
+                some = self._sessions.find(condition, {"_id": 1}, session=connection).limit(limit)
+                found.update([one["_id"] async for one in some])
+            wanted = {"_id": {"$in": sorted(found)[:limit]}, "$or": conditions}
+            return int((await self._sessions.delete_many(wanted, session=connection)).deleted_count) if found else 0
 
     async def _revoke(self, wanted: Mapping[str, Any], now: datetime) -> int:
         """Ferme des sessions ouvertes et rend leur nombre."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from sqlalchemy import exists, insert, literal, select, update
+from sqlalchemy import delete, exists, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import ISessionRepository
@@ -12,10 +12,13 @@ from fastapi_acl.auth.infrastructure.mappers.auth_mappers import SessionMapper
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel, SQLSessionModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from fastapi_acl.auth.domain.dtos.auth_dtos import RefreshLifetime
+    from sqlalchemy import ColumnElement
+
+    from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime
     from fastapi_acl.auth.domain.entities.session import Session
     from fastapi_acl.shared.database.sql import SQLDatabase
 
@@ -91,6 +94,29 @@ class SQLSessionRepository(ISessionRepository):
     async def revoke_all(self, user_id: UUID, now: datetime) -> None:
         """Ferme toutes les sessions d'un compte."""
         await self._revoke(SQLSessionModel.user_id == str(user_id), now)
+
+    async def remove_finished(self, finished: FinishedSessions, limit: int) -> int:
+        """Supprime des sessions finies ; s'il n'y en a pas, comme presque toujours, rien ne s'écrit."""
+        conditions = (
+            SQLSessionModel.expires_at < finished.expired_before,
+            SQLSessionModel.last_used_at < finished.unused_before,
+        )
+        ids = await self._some_ids(conditions, limit)
+        if not ids:
+            return 0
+        gone = delete(SQLSessionModel).where(SQLSessionModel.id.in_(sorted(ids)), or_(*conditions))
+        async with self._database.session() as connection:
+            result: Any = await connection.execute(gone, execution_options={"synchronize_session": False})
+        return int(result.rowcount)
+
+    async def _some_ids(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> set[str]:
+        """Cherche des sessions qui remplissent une des conditions, par l'index de chacune."""
+        found: set[str] = set()
+        async with self._database.snapshot() as reading:
+            for condition in conditions:
+                statement = select(SQLSessionModel.id).where(condition).limit(limit - len(found))
+                found.update(await reading.connection.scalars(statement))
+        return found
 
     async def _revoke(self, condition: Any, now: datetime) -> int:  # noqa: ANN401 - expression SQLAlchemy
         """Ferme des sessions ouvertes et rend leur nombre."""
