@@ -73,7 +73,7 @@ def _created(path: Path) -> str | None:
     try:
         _write(written, secrets.token_urlsafe(48).encode())
         try:
-            os.link(written, path, follow_symlinks=False)
+            os.link(written, path)
         except FileExistsError:
             logger.debug("development_key_exists: %s", path)
     finally:

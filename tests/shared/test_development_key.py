@@ -206,10 +206,10 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
 def test_who_loses_the_race_takes_the_winners_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
-    def beaten(source: Path, target: Path, **options: Any) -> None:
+    def beaten(source: Path, target: Path) -> None:
         monkeypatch.setattr(os, "link", link)
         key_of(tmp_path)
-        link(source, target, **options)
+        link(source, target)
 
     monkeypatch.setattr(os, "link", beaten)
     loser = key_of(tmp_path)
@@ -219,7 +219,7 @@ def test_who_loses_the_race_takes_the_winners_key(tmp_path: Path, monkeypatch: p
 
 
 def test_a_folder_where_nothing_can_be_linked_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: Any, **__: Any) -> None:
+    def refused(*_: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refused)
