@@ -97,7 +97,7 @@ async def test_every_comparison_is_as_much_work_as_the_costliest_hash_known(
 
 
 async def test_a_costlier_hash_seen_once_makes_every_later_comparison_cost_as_much(
-    hasher: BcryptPasswordHasher, hash_costs: list[int]
+    hasher: BcryptPasswordHasher, hash_costs: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     await hasher.verify("faux", bcrypt_of(7))
     first = work(hash_costs)
@@ -106,6 +106,7 @@ async def test_a_costlier_hash_seen_once_makes_every_later_comparison_cost_as_mu
     await hasher.verify("faux", None)
 
     assert (first, work(hash_costs)) == (2**7, 2**7)
+    assert caplog.text.count("costly_hash: un compte a un haché de coût 7") == 1
 
 
 @pytest.mark.parametrize("rounds", [17, 20, 31])

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-from fastapi_acl.shared.logging import get_logger
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
     from fastapi_acl.auth.application.interface.services import IPasswordHasher
-
-logger = get_logger("auth")
-
-COSTLY: Final = (
-    "costly_hashes: un compte a un haché de coût %d, plus que ACL_BCRYPT_ROUNDS ; toute connexion coûte autant, tant "
-    "que ces comptes ne se sont pas reconnectés, puis ce processus redémarré"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +29,4 @@ class LearnCostsUseCase:
         for start, rounds in costlier.items():
             if await self.users.has_hash([start]):
                 self.hasher.expect(rounds)
-                logger.warning(COSTLY, rounds)
                 return

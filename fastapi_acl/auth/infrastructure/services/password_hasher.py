@@ -18,11 +18,19 @@ from passlib.utils import handlers
 
 from fastapi_acl.auth.application.interface.services import IPasswordHasher
 from fastapi_acl.shared.exceptions import HashingSaturatedError
+from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+logger = get_logger("auth")
+
 Result = TypeVar("Result")
+
+COSTLY: Final = (
+    "costly_hash: un compte a un haché de coût %d, plus que ACL_BCRYPT_ROUNDS ; toute connexion coûte autant, tant que "
+    "ces comptes ne se sont pas reconnectés, puis ce processus redémarré"
+)
 
 MAX_WORKERS: Final = 4
 MAX_SECRET_LENGTH: Final = 4096
@@ -125,8 +133,10 @@ class BcryptPasswordHasher(IPasswordHasher):
         return {f"{BcryptSHA256.ident}{rounds}$": rounds for rounds in range(MAX_ROUNDS, self._rounds, -1)}
 
     def expect(self, rounds: int) -> None:
-        """Porte le coût de toute comparaison à celui-ci, s'il est plus élevé."""
-        self._rounds = max(self._rounds, rounds)
+        """Porte le coût de toute comparaison à celui-ci, s'il est plus élevé, et le dit."""
+        if rounds > self._rounds:
+            self._rounds = rounds
+            logger.warning(COSTLY, rounds)
 
     def close(self) -> None:
         """Arrête les fils ; le prochain hachage en ferait d'autres."""
