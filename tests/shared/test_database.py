@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import inspect
 
 from fastapi_acl import ACLConfig, ConfigurationError, UnavailableError
 from fastapi_acl.shared.database.base import AmbientDatabase
+from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.mongodb import MongoDatabase
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionNotOrderedError, TransactionNotOwnedError
 from fastapi_acl.shared.sync.changes import ChangeLog
@@ -120,6 +126,47 @@ async def test_a_cancelled_writer_leaves_nothing_half_done(database: AmbientData
 
     assert await append(database, "suivante") == 1
     assert await kinds(database) == ["suivante"]
+
+
+async def contents(database: AmbientDatabase) -> list[str]:
+    """Rend les noms de tout ce que la base contient."""
+    if isinstance(database, SQLDatabase):
+        async with database.engine.connect() as connection:
+            return list(await connection.run_sync(lambda opened: inspect(opened).get_table_names()))
+    assert isinstance(database, MongoDatabase)
+    return list(await database.client.get_default_database("fastapi_acl").list_collection_names())
+
+
+async def test_looking_at_the_schema_creates_nothing_and_says_what_does(database_settings: dict[str, Any]) -> None:
+    database = opened(ACLConfig(_env_file=None, **database_settings))
+
+    with pytest.raises(ConfigurationError, match="fastapi-acl migrate"):
+        await database.check_schema()
+
+    if database_settings["database_type"] == "sqlite":
+        assert not Path(database_settings["sqlite_uri"].removeprefix("sqlite:///")).exists()
+    assert await contents(database) == []
+    await database.migrate()
+    await database.check_schema()
+    await database.close()
+
+
+async def test_a_file_of_another_application_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    other, text = tmp_path / "autre.db", tmp_path / "texte.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE autre (x)")
+        connection.commit()
+    text.write_text("ceci n'est pas une base " * 100, "utf-8")
+    before = other.read_bytes()
+
+    for path, reason in ((other, "fastapi-acl migrate"), (text, "ne s’ouvre pas")):
+        database = create_database(ACLConfig(_env_file=None, sqlite_uri=f"sqlite:///{path}"))
+        with pytest.raises(ConfigurationError, match=reason):
+            await database.check_schema()
+        await database.close()
+
+    assert other.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["autre.db", "texte.db"]
 
 
 async def test_a_schema_behind_is_refused_when_migration_is_off(database_settings: dict[str, Any]) -> None:

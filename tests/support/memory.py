@@ -146,6 +146,9 @@ class MemoryDatabase(AmbientDatabase):
     async def migrate(self, *, force: bool = False) -> None:
         """N'a rien à faire."""
 
+    async def check_schema(self) -> None:
+        """N'a rien à vérifier."""
+
     async def close(self) -> None:
         """N'a rien à fermer."""
 

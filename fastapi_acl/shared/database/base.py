@@ -179,6 +179,14 @@ class Database(Transactions, Protocol):
             ConfigurationError: le schéma est en retard et `auto_migrate` est coupé, ou il vient d'une version future.
         """
 
+    async def check_schema(self) -> None:
+        """Vérifie que le schéma est là et à jour, sans rien créer ni changer : ce qu'il faut avant de lire.
+
+        Raises:
+            DatabaseUnavailableError: la base ne répond pas.
+            ConfigurationError: la base n'existe pas, le schéma est absent ou en retard, ou vient d'une version future.
+        """
+
     def snapshot(self) -> AbstractAsyncContextManager[Transaction]:
         """Ouvre une lecture cohérente : tout ce qu'on y lit est du même instant."""
 

@@ -19,7 +19,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from fastapi_acl.shared.database.base import AmbientDatabase, Mode, Transaction, to_the_end
-from fastapi_acl.shared.database.versions import check_runs_ahead, schema_behind
+from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError, TransactionConflictError
 from fastapi_acl.shared.logging import get_logger, one_line
 from fastapi_acl.shared.sync.changes import Head
@@ -185,6 +185,16 @@ class MongoDatabase(AmbientDatabase):
             elif found is None or found.get("schema", 0) < SCHEMA:
                 schema_behind(upgrade=self._auto_migrate or force)
                 await self._create()
+
+    async def check_schema(self) -> None:
+        """Vérifie, sans rien créer, que les collections sont faites."""
+        async with self._translated():
+            await self._check_replica_set()
+            found = await self.collection("acl_revision").find_one({"_id": 1})
+        if found is None or found.get("schema", 0) < SCHEMA:
+            refuse_without_schema()
+        if found["schema"] > SCHEMA:
+            check_runs_ahead(str(found["schema"]), found.get("min_code_version", "0"))
 
     async def close(self) -> None:
         """Ferme le client ; le prochain usage en ouvrirait un autre."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from fastapi_acl.shared.database.base import AmbientDatabase, Mode, Transaction, to_the_end
-from fastapi_acl.shared.database.migrations.runner import migrate_connection
+from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection
 from fastapi_acl.shared.database.tables import revision_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionConflictError
 from fastapi_acl.shared.logging import get_logger, one_line
@@ -152,6 +152,11 @@ class SQLDatabase(AmbientDatabase):
             _ = await connection.execution_options(**self.write_options())
             async with connection.begin():
                 await connection.run_sync(self._migrate, upgrade)
+
+    async def check_schema(self) -> None:
+        """Vérifie le schéma, sans rien écrire."""
+        async with self._translated(), self.engine.connect() as connection:
+            await connection.run_sync(check_connection)
 
     def _migrate(self, connection: Connection, upgrade: bool) -> None:  # noqa: FBT001 - run_sync ne passe que des positions
         """Prend le verrou, puis migre, dans la même transaction."""

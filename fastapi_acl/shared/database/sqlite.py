@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -13,6 +16,9 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.database.sqlite_files import make_private, named_file
+from fastapi_acl.shared.database.tables import VERSION_TABLE
+from fastapi_acl.shared.database.versions import refuse_without_schema
+from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +53,11 @@ class SQLiteDatabase(SQLDatabase):
         event.listen(engine.sync_engine, "invalidate", _release_lock)
         return engine
 
+    async def check_schema(self) -> None:
+        """Vérifie d'abord le fichier, que la première connexion créerait."""
+        await asyncio.to_thread(_check_file, make_url(self._uri))
+        await super().check_schema()
+
     def take_migration_lock(self, connection: Connection) -> None:
         """Ne fait rien : `BEGIN IMMEDIATE` est déjà le verrou."""
 
@@ -72,6 +83,45 @@ def _check_folder(url: URL) -> None:
     if not folder.is_dir():
         message = f"le dossier « {folder} » n’existe pas : créez-le, ou changez ACL_SQLITE_URI"
         raise FileNotFoundError(message)
+
+
+def _check_file(url: URL) -> None:
+    """Vérifie que le fichier est une base qui porte notre schéma, en l'ouvrant en lecture seule.
+
+    Nos connexions, elles, feraient le fichier, ou mettraient en WAL celui d'une autre application.
+
+    Raises:
+        ConfigurationError: il n'existe pas, n'est pas une base SQLite, ou n'a pas nos tables.
+    """
+    if "uri" in url.query:  # l'adresse dit elle-même comment le fichier s'ouvre
+        return
+    if url.database in {None, "", ":memory:"}:
+        message = "la base SQLite est en mémoire : il n’y a rien à y lire d’ici ; donnez un fichier à ACL_SQLITE_URI."
+        raise ConfigurationError(message)
+    path = Path(url.database or "").resolve()
+    if not path.is_file():
+        message = (
+            f"la base « {path} » n’existe pas, et une lecture n’en crée pas : vérifiez ACL_SQLITE_URI et le dossier "
+            "courant, ou créez-la par « fastapi-acl migrate »."
+        )
+        raise ConfigurationError(message)
+    if not _has_our_tables(path):
+        refuse_without_schema()
+
+
+def _has_our_tables(path: Path) -> bool:
+    """Dit si un fichier a notre table de version, sans rien y écrire.
+
+    Raises:
+        ConfigurationError: ce n'est pas une base SQLite.
+    """
+    question = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute(question, [VERSION_TABLE]).fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        message = f"« {path} » ne s’ouvre pas comme une base SQLite ({error}) : vérifiez ACL_SQLITE_URI."
+        raise ConfigurationError(message) from error
 
 
 def _pool(url: URL) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import NoReturn
 
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import get_logger
@@ -41,6 +42,19 @@ def schema_behind(*, upgrade: bool) -> None:
             "avant de démarrer."
         )
         raise ConfigurationError(message)
+
+
+def refuse_without_schema() -> NoReturn:
+    """Refuse de lire une base sans schéma, ou dont le schéma est en retard : lire ne change rien.
+
+    Raises:
+        ConfigurationError: toujours ; le message dit ce qui le met à jour.
+    """
+    message = (
+        "le schéma de la base est absent ou en retard, et une lecture n’y change rien : vérifiez que c’est la bonne "
+        "base, puis lancez « fastapi-acl migrate »."
+    )
+    raise ConfigurationError(message)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

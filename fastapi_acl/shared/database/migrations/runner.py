@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select
 
 from fastapi_acl.shared.database.tables import VERSION_TABLE, revision_table
-from fastapi_acl.shared.database.versions import check_runs_ahead, schema_behind
+from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,16 +34,37 @@ def migrate_connection(connection: Connection, *, upgrade: bool) -> None:
             paquet, ou une table `casbin_rule` d'un autre adaptateur tient la place de la nôtre.
     """
     config = _config(connection)
-    scripts = ScriptDirectory.from_config(config)
-    current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
-    if current == scripts.get_current_head():
-        return
-    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
-        check_runs_ahead(current, connection.scalar(select(revision_table.c.min_code_version)) or "0")
+    if _is_usable(connection, config):
         return
     _check_rules_table(connection)
     schema_behind(upgrade=upgrade)
     command.upgrade(config, "head")
+
+
+def check_connection(connection: Connection) -> None:
+    """Vérifie, sans rien écrire, que le schéma est à jour, ou assez récent pour qu'on y tourne.
+
+    Args:
+        connection: connexion, dans une transaction quelconque.
+
+    Raises:
+        ConfigurationError: il est absent, en retard, ou d'une version future qui en demande une plus récente du paquet.
+    """
+    if not _is_usable(connection, _config(connection)):
+        _check_rules_table(connection)
+        refuse_without_schema()
+
+
+def _is_usable(connection: Connection, config: Config) -> bool:
+    """Dit si le schéma est à jour, ou plus récent que le paquet sans le lui interdire."""
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    if current == scripts.get_current_head():
+        return True
+    if current is None or current in {script.revision for script in scripts.walk_revisions()}:
+        return False
+    check_runs_ahead(current, connection.scalar(select(revision_table.c.min_code_version)) or "0")
+    return True
 
 
 def _check_rules_table(connection: Connection) -> None:
