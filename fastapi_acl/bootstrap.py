@@ -88,11 +88,12 @@ class Bootstrap:
 
         Raises:
             ConfigurationError: aucun fichier n'est configuré, ou il est fautif.
+            LastAdministratorError: un refus du fichier ôterait le dernier administrateur actif.
         """
         if self.config.policy_path is None:
             message = "aucun fichier de règles : réglez ACL_POLICY_PATH."
             raise ConfigurationError(message)
-        return await self._write(None, await self._pending_lines(force=True))
+        return await self._write(None, await self._pending_lines(force=True), is_asked=True)
 
     async def create_administrator(self, username: str, email: str | None, password: str) -> AuthUser:
         """Crée un compte et lui donne tout ; un compte existant n'est jamais promu.
@@ -128,8 +129,16 @@ class Bootstrap:
             message = f"l’administrateur par défaut est refusé : {error.detail} (réglages ACL_DEFAULT_ADMIN_…)"
             raise ConfigurationError(message) from error
 
-    async def _write(self, administrator: _Administrator | None, lines: dict[int, PolicyRule]) -> int:
-        """Écrit le compte et les règles en une transaction ordonnée ; rend le nombre de règles ajoutées."""
+    async def _write(
+        self, administrator: _Administrator | None, lines: dict[int, PolicyRule], *, is_asked: bool = False
+    ) -> int:
+        """Écrit le compte et les règles en une transaction ordonnée ; rend le nombre de règles ajoutées.
+
+        Args:
+            administrator: compte à créer.
+            lines: règles du fichier, par numéro de ligne.
+            is_asked: vrai si l'exploitant le demande ; il ne se défait pas ainsi du dernier administrateur.
+        """
         async with self.store.replica.writing() as transaction:
             rules = await self._create(administrator, transaction) if administrator is not None else []
             resolved = {number: await self._resolved(number, rule) for number, rule in lines.items()}
@@ -137,7 +146,10 @@ class Bootstrap:
             wanted = dict.fromkeys([*rules, *resolved.values()])
             missing = tuple(rule for rule in wanted if not self.store.enforcer.holds(rule))
             if missing:
-                await self.store.change(PolicyChange(added=missing), SYSTEM)
+                change = PolicyChange(added=missing)
+                if is_asked:
+                    await self.store.require_administrator_after(change)
+                await self.store.change(change, SYSTEM)
             if lines:
                 await self.store.replica.record(transaction, POLICY_SEEDED, {"digest": self._digest()}, actor=SYSTEM)
         return len(missing)

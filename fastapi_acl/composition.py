@@ -30,6 +30,7 @@ from fastapi_acl.engine.explainer import PolicyExplainer
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
 from fastapi_acl.engine.history import PolicyHistory
+from fastapi_acl.engine.model_record import ModelRecord, NotedModel
 from fastapi_acl.engine.model_source import ModelSource
 from fastapi_acl.engine.schema import load_model
 from fastapi_acl.engine.store import PolicyMemory, PolicyStore
@@ -80,6 +81,7 @@ class Composition:
     store: PolicyStore
     transfer: PolicyTransfer
     history: PolicyHistory
+    model_record: ModelRecord
     users: IAuthRepository
     hasher: IPasswordHasher
     tokens: ITokenService
@@ -123,7 +125,8 @@ def compose(
     )
     for name, function in (functions or {}).items():
         enforcer.add_function(name, function)
-    replica = Replica(database, log, [PolicyMemory(enforcer), revocations])
+    record = ModelRecord(log, NotedModel.of(enforcer, config.model_source))
+    replica = Replica(database, log, [PolicyMemory(enforcer), revocations, record])
     authorizer = PolicyAuthorizer(
         enforcer,
         replica,
@@ -155,6 +158,7 @@ def compose(
         store=store,
         transfer=transfer,
         history=PolicyHistory(store, transfer),
+        model_record=record,
         users=users,
         hasher=hasher,
         tokens=tokens,

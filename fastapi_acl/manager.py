@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.authorizer import RequestBuilder
     from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.engine.history import PolicyHistory
+    from fastapi_acl.engine.model_record import ModelRecord, Standing
     from fastapi_acl.engine.store import PolicyStore
     from fastapi_acl.engine.transfer import PolicyTransfer
     from fastapi_acl.shared.decisions import DecisionMemory
@@ -252,6 +253,29 @@ class ACLManager:
         await self.load()
         return await self._parts.bootstrap.apply_policy_file()
 
+    async def check_schema(self) -> None:
+        """Vérifie que la base est là et son schéma à jour, sans rien créer ni changer.
+
+        Raises:
+            ConfigurationError: la base n'existe pas, ou son schéma est absent ou en retard.
+            DatabaseUnavailableError: la base ne répond pas.
+        """
+        await self._parts.database.check_schema()
+
+    async def adopt_model(self) -> bool:
+        """Note dans le journal le modèle de ce manager, s'il en tient un autre, ou aucun alors qu'il n'est pas vide.
+
+        Returns:
+            Vrai s'il vient d'être noté.
+
+        Raises:
+            DatabaseUnavailableError: la base ne répond pas.
+            PolicyUnreadableError: sous ce modèle, une règle qui pourrait refuser ne se lit pas.
+        """
+        await self.load()
+        standing = await self._parts.model_record.standing(self._parts.replica)
+        return not standing.is_first and await self._parts.model_record.adopt(self._parts.replica)
+
     async def load(self) -> None:
         """Met le schéma à jour et charge les mémoires, sans démarrer : ce qu'il faut à un outil d'exploitation.
 
@@ -261,6 +285,15 @@ class ACLManager:
             PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; le journal la nomme.
         """
         await self._parts.database.migrate()
+        await self._read_policy()
+
+    async def _read_policy(self) -> None:
+        """Charge les mémoires ; une règle dans un domaine `*` dont rien ne dit ce qu'il vaut est une faute de réglage.
+
+        Raises:
+            ConfigurationError: une telle règle est dans la base.
+            PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; le journal la nomme.
+        """
         try:
             await self._parts.replica.refresh()
         except PolicyUnreadableError as error:
@@ -277,8 +310,12 @@ class ACLManager:
 
     async def _start(self) -> None:
         """Démarre : schéma, mémoires, premier démarrage (peut-être d'un voisin), coûts, identité de développement."""
-        await self.load()
+        await self._parts.database.migrate()
+        standing = await self._parts.model_record.standing(self._parts.replica)
+        self._tell_model(standing)
+        await self._read_policy()
         await self._parts.bootstrap.run()
+        await self._keep_model(standing)
         await self._parts.replica.refresh()
         await self.provide(LearnCostsUseCase).execute()
         self._developer = await self._find_developer()
@@ -287,6 +324,21 @@ class ACLManager:
         """Retire les sessions finies, une fois le schéma en place."""
         if self.is_ready:
             await self.provide(SweepSessionsUseCase).execute()
+
+    def _tell_model(self, standing: Standing) -> None:
+        """Dit, avant de les lire, que les règles ont été écrites sous un autre modèle : la faute peut être là."""
+        if standing.noted is not None and standing.differs:
+            advice = " ; lancez « fastapi-acl policy apply » pour l’adopter" if self.config.is_production else ""
+            names = standing.mine.source, standing.noted.source
+            logger.warning("model_differs: modèle %s, règles écrites sous %s%s", *names, advice)
+
+    async def _keep_model(self, standing: Standing) -> None:
+        """Note le modèle au premier démarrage, et en développement chaque fois qu'il change."""
+        is_known = standing.noted is not None and not standing.differs
+        if is_known or not (standing.is_first or not self.config.is_production):
+            return
+        if await self._parts.model_record.adopt(self._parts.replica):
+            logger.info("model_adopted: %s", standing.mine.source)
 
     async def _find_developer(self) -> Principal | None:
         """Rend l'administrateur par défaut, au nom de qui agit une requête sans jeton en développement."""
@@ -327,14 +379,16 @@ class ACLManager:
         parts, age = self._parts, self._parts.replica.age_seconds
         watcher, rows = parts.watcher.status if parts.watcher is not None else "none", parts.enforcer.skipped_rows
         is_whole = watcher in {"connected", "none"} and parts.cache.status != "redis_fallback" and not rows
+        differs = parts.model_record.differs
         return Health(
-            status=self._status(is_whole=is_whole),
+            status=self._status(is_whole=is_whole and not differs),
             revision=parts.replica.revision,
             database_revision=parts.replica.database_revision,
             lag_seconds=round(age, 3) if math.isfinite(age) else None,
             watcher=watcher,
             cache=parts.cache.status,
             quarantined_rows=rows,
+            model_differs=differs,
         )
 
     def counters(self) -> dict[str, int]:
@@ -389,6 +443,10 @@ class ACLManager:
     def get_policy_history(self) -> PolicyHistory:
         """Rend l'histoire des règles : journal, retour en arrière, compaction."""
         return self._parts.history
+
+    def get_model_record(self) -> ModelRecord:
+        """Rend ce que le journal dit du modèle sous lequel les règles ont été écrites."""
+        return self._parts.model_record
 
     def get_auth_repository(self) -> IAuthRepository:
         """Rend le dépôt des comptes."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.engine.adapters.base import PACKET
 from fastapi_acl.engine.guard import ADMINISTRATION
-from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.engine.loading import row_rule, without_tail
 from fastapi_acl.engine.pacing import aside
 from fastapi_acl.engine.transfer import Batch
 from fastapi_acl.shared.exceptions import InvalidRequestError, RevisionCompactedError
@@ -20,7 +20,7 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import LOG_COMPACTED, POLICY_CHANGED, POLICY_IMPORTED, ROW_QUARANTINED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from typing import Any
 
     from fastapi_acl.engine.store import PolicyStore
@@ -106,6 +106,29 @@ class PolicyHistory:
                 return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
         return await self._replace_all(to_revision, target, actor, key)
 
+    async def way_back(self, to_revision: int) -> PolicyChange:
+        """Rend ce que revenir à une révision changerait, sans rien changer.
+
+        Raises:
+            InvalidRequestError: cette révision n'existe pas encore.
+            RevisionCompactedError: le journal a été compacté au-delà d'elle.
+        """
+        return await self._way_to(await self.rules_at(to_revision))
+
+    async def compactable(self, *, older_than: timedelta = DEFAULT_RETENTION) -> tuple[int, int]:
+        """Dit ce que compacter retirerait.
+
+        Args:
+            older_than: âge à partir duquel une entrée part.
+
+        Returns:
+            La révision en deçà de laquelle plus rien ne se rebâtirait, et le nombre d'entrées qui partiraient au plus.
+        """
+        async with self.store.replica.reading() as reading:
+            head = await self.store.log.head(reading)
+            up_to = await self.store.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
+        return up_to, max(up_to - head.compacted, 0)
+
     async def restored(self) -> None:
         """Fait tout relire à chaque processus, après la restauration d'une sauvegarde.
 
@@ -176,8 +199,8 @@ class PolicyHistory:
                 rules.setdefault(rule, number)
         elif change.kind == ROW_QUARANTINED:
             row = change.payload["row"]
-            if rules.get(_row_rule(row)) == row["id"]:
-                del rules[_row_rule(row)]
+            if rules.get(row_rule(row)) == row["id"]:
+                del rules[row_rule(row)]
 
     async def _batch(self, batch_id: str, after: int) -> Numbered:
         """Lit les règles d'un lot ; la première de chacune l'emporte."""
@@ -300,9 +323,3 @@ def _feed(rules: Numbered, packet: Sequence[Sequence[Any]], after: int) -> None:
     """Ajoute les lignes d'un lot."""
     for row in packet:
         rules.setdefault(PolicyRule(row[1], without_tail(row[2:])), row[0] + after)
-
-
-def _row_rule(row: Mapping[str, Any]) -> PolicyRule:
-    """Refait la règle d'une ligne écartée."""
-    values = [row.get(f"v{place}") for place in range(6)]
-    return PolicyRule(str(row.get("ptype")), without_tail(values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastapi_acl.engine.pacing import drain, sweep_young
 from fastapi_acl.engine.role_graph import chained, check_links
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.schema import PolicySchema
 
 logger = get_logger("engine")
+
+QUARANTINE: Final = (
+    "vérifiez d’abord que le modèle est celui de l’application ; si oui, « fastapi-acl policy quarantine » l’écarte"
+)
+"""Ce qu'il y a à faire d'une ligne illisible."""
 
 RawLine = tuple[Any, ...]
 """Une ligne de `casbin_rule` : son numéro, son type, puis ses colonnes de valeurs."""
@@ -140,7 +145,7 @@ class PolicyReader:
         undecided = _undecided(row_id, rule) if self._schema.is_undecided(rule) else ""
         self._undecided = self._undecided or undecided
         if could_deny(rule, self._schema):
-            logger.error("policy_row_unreadable: id=%s ; « fastapi-acl policy quarantine » l’écarte", row_id)
+            logger.error("policy_row_unreadable: id=%s ; %s", row_id, QUARANTINE)
             raise PolicyUnreadableError from (ConfigurationError(undecided) if undecided else None)
         self._skipped += 1
         logger.warning("policy_row_skipped: id=%s", row_id)
@@ -157,6 +162,12 @@ def without_tail(values: Sequence[str | None]) -> tuple[str, ...]:
     while used and used[-1] is None:
         used.pop()
     return tuple(value or "" for value in used)
+
+
+def row_rule(row: Mapping[str, Any]) -> PolicyRule:
+    """Refait la règle d'une ligne rendue colonne par colonne."""
+    values = [row.get(f"v{place}") for place in range(6)]
+    return PolicyRule(str(row.get("ptype")), without_tail(values))
 
 
 def could_deny(rule: PolicyRule, schema: PolicySchema) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hmac
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
+from fastapi_acl.engine.adapters.base import COLUMNS
 from fastapi_acl.engine.guard import ACCOUNTS, ADMINISTRATION
+from fastapi_acl.engine.loading import row_rule
 from fastapi_acl.shared.exceptions import (
     IdempotencyKeyReusedError,
     InvalidRuleError,
@@ -173,6 +176,29 @@ class PolicyStore:
             if change:
                 _ = await self.put(transaction, change, actor)
 
+    async def require_administrator_after(self, change: PolicyChange) -> None:
+        """Refuse, même à l'exploitant, un changement après lequel il n'y aurait plus d'administrateur actif.
+
+        Raises:
+            InvalidRuleError: le changement ferait un cycle ou une chaîne trop longue.
+            LastAdministratorError: il y en avait un, et il n'y en aurait plus.
+        """
+        self.enforcer.check(change)
+        await self.administrators.check_whole(self.enforcer.trial(change), self.enforcer)
+
+    async def find_row(self, row_id: int | str) -> Mapping[str, Any]:
+        """Lit une ligne de la base, telle que `quarantine` l'écarterait.
+
+        Raises:
+            RuleNotFoundError: aucune ligne n'a ce numéro.
+        """
+        async with aclosing(self.adapter.lines()) as packets:
+            async for packet in packets:
+                for number, *content in packet:
+                    if str(number) == str(row_id):
+                        return {"id": number, **dict(zip(("ptype", *COLUMNS), content, strict=True))}
+        raise RuleNotFoundError(id=row_id)
+
     async def quarantine(self, row_id: int | str, actor: Principal = SYSTEM) -> Mapping[str, Any]:
         """Écarte une ligne de la base, illisible ou non ; le journal la garde, colonne par colonne, puis tout se relit.
 
@@ -187,14 +213,21 @@ class PolicyStore:
 
         Raises:
             RuleNotFoundError: aucune ligne n'a ce numéro.
-            PolicyUnreadableError: une autre ligne empêche encore de charger la politique.
+            LastAdministratorError: c'est une règle en service, sans laquelle il n'y aurait plus d'administrateur actif.
+            PolicyUnreadableError: la ligne est écartée, mais une autre empêche encore de charger la politique.
         """
         self.replica.require_alone()
         async with self.replica.recording() as transaction:
             row = await self.adapter.take(row_id)
+            await self._check_row(row_rule(row))
             _ = await self.replica.record(transaction, ROW_QUARANTINED, {"row": row}, actor=actor)
         await self.replica.reload()
         return row
+
+    async def _check_row(self, rule: PolicyRule) -> None:
+        """Refuse d'écarter une règle en service que le dernier administrateur tient ; ses copies la garderaient."""
+        if self.enforcer.holds(rule) and rule not in self.enforcer.repeated:
+            await self.require_administrator_after(PolicyChange(removed=(rule,)))
 
     async def reload(self) -> None:
         """Relit toutes les règles, même si la révision n'a pas changé."""

@@ -48,6 +48,9 @@ SCHEMES: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 
+COMMAND_VARIABLES: Final = frozenset({"ACL_APP"})
+"""Variables que seule la ligne de commande lit : ce ne sont pas des réglages."""
+
 NOT_YET_EFFECTIVE: Final = frozenset(
     {
         "enable_roles_feature",
@@ -367,6 +370,16 @@ class ACLConfig(BaseSettings):
         uri: SecretStr = getattr(self, f"{self.database_type}_uri")
         return uri.get_secret_value()
 
+    @property
+    def shown_database(self) -> str:
+        """Adresse de la base choisie, sans mot de passe ni options : celle que l'on montre."""
+        return _without_secrets(self.database_uri)
+
+    @property
+    def model_source(self) -> str:
+        """D'où vient le modèle, pour le nommer : le fichier, ou le nom d'un modèle fourni."""
+        return str(self.model_path) if self.model_path is not None else f"{self.model} (fourni)"
+
     def ineffective_settings(self) -> list[str]:
         """Réglages donnés explicitement que cette version n'applique pas encore."""
         return sorted(self.model_fields_set & NOT_YET_EFFECTIVE)
@@ -400,9 +413,19 @@ def unknown_variables(environment: Iterable[str] | None = None) -> list[str]:
         Une phrase par variable inconnue.
     """
     names = os.environ if environment is None else environment
-    known = {f"ACL_{field.upper()}" for field in ACLConfig.model_fields}
+    known = {f"ACL_{field.upper()}" for field in ACLConfig.model_fields} | COMMAND_VARIABLES
     mine = sorted(name for name in names if name.startswith("ACL_") and not name.startswith("ACL_TEST_"))
     return list(_did_you_mean([name for name in mine if name not in known], known))
+
+
+def _without_secrets(uri: str) -> str:
+    """Retire d'une adresse le mot de passe et les options, qui peuvent en porter un autre.
+
+    Tout ce qui précède le dernier « @ » est tenu pour l'utilisateur et son mot de passe : mal écrit, il ne fuit pas.
+    """
+    scheme, _, rest = uri.partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{place.partition('?')[0]}"
 
 
 def _did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> Iterable[str]:

@@ -173,7 +173,7 @@ async def test_a_compaction_keeps_what_the_start_and_living_tokens_need(
     removed = await manager.get_policy_history().compact(older_than=NOW)
 
     kinds = [entry.kind for entry in await manager.get_policy_history().changes(limit=100)]
-    assert kinds == ["administrator_created", "session_revoked", "log_compacted"]
+    assert kinds == ["administrator_created", "model_adopted", "session_revoked", "log_compacted"]
     assert removed > 0
     assert await manager.get_policy_history().compact(older_than=timedelta(days=1)) == 0
     other = ACLManager(config(**database_settings))

@@ -44,7 +44,7 @@ async def test_each_kind_of_write_takes_a_key(admin: Client) -> None:
     answers += [await admin.delete(PATH, **remove), await admin.delete(PATH, **remove)]
 
     assert [answer.status_code for answer in answers] == [200] * 4
-    assert [answer.json()["revision"] for answer in answers] == [2 + 2, 4, 5, 5]
+    assert [answer.json()["revision"] for answer in answers] == [3 + 2, 5, 6, 6]
 
 
 async def test_a_key_that_served_another_request_is_refused(admin: Client) -> None:
@@ -81,7 +81,7 @@ async def test_a_write_sent_twice_at_once_is_one_change(admin: Client) -> None:
 
     answers = await asyncio.gather(*(admin.post(PATH, **sent) for _ in range(8)))
 
-    assert {(answer.status_code, answer.json()["revision"]) for answer in answers} == {(201, 3)}
+    assert {(answer.status_code, answer.json()["revision"]) for answer in answers} == {(201, 4)}
 
 
 @pytest.mark.parametrize("key", ["", " ", "é", "x" * 65, "a b", "a\tb"])

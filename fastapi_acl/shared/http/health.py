@@ -23,6 +23,8 @@ class Health(BaseModel):
         watcher: `connected`, `connecting`, `stopped`, ou `none` sans guetteur.
         cache: `memory`, `redis`, ou `redis_fallback` quand la mémoire remplace un Redis qui manque.
         quarantined_rows: lignes de règles illisibles, écartées à la lecture.
+        model_differs: vrai si les règles ont été écrites sous un autre modèle que celui de ce processus ;
+            `fastapi-acl policy apply` l'adopte.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +36,7 @@ class Health(BaseModel):
     watcher: Literal["connected", "connecting", "stopped", "none"]
     cache: Literal["memory", "redis", "redis_fallback"]
     quarantined_rows: int
+    model_differs: bool = False
 
 
 @router.get("/health", responses={503: {"model": Health, "description": "Ce processus ne décide pas."}})

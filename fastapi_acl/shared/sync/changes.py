@@ -27,6 +27,7 @@ ADMIN_CREATED: Final = "administrator_created"
 SESSION_REVOKED: Final = "session_revoked"
 ACCOUNT_REVOKED: Final = "account_revoked"
 LOG_COMPACTED: Final = "log_compacted"
+MODEL_ADOPTED: Final = "model_adopted"
 
 BULK_KINDS: Final = frozenset({POLICY_IMPORTED, ROW_QUARANTINED})
 """Natures d'entrées dont le contenu n'est pas dans l'entrée : qui les rencontre relit toutes les règles."""
@@ -34,7 +35,7 @@ BULK_KINDS: Final = frozenset({POLICY_IMPORTED, ROW_QUARANTINED})
 POLICY_KINDS: Final = BULK_KINDS | {POLICY_CHANGED}
 """Natures d'entrées qui changent les règles, et donc `policy_revision`."""
 
-LASTING_KINDS: Final = frozenset({ADMIN_CREATED, POLICY_SEEDED})
+LASTING_KINDS: Final = frozenset({ADMIN_CREATED, POLICY_SEEDED, MODEL_ADOPTED})
 """Natures d'entrées que le démarrage cherche : une compaction les garde."""
 
 KEPT: Final = timedelta(hours=25)
