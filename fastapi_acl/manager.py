@@ -122,6 +122,7 @@ class ACLManager:
         )
         self._developer: Principal | None = None
         self.tracer: ACLTracer | None = None
+        self.application: FastAPI | None = None
         if app is not None:
             self.install(app)
 
@@ -139,6 +140,7 @@ class ACLManager:
         if app.middleware_stack is not None:
             message = "l’application est déjà démarrée : construisez ACLManager avant de la servir."
             raise ConfigurationError(message)
+        self.application = app
         app.add_middleware(ACLMiddleware, access_control=self)
         _handle_problems(app)
         app.include_router(PrefixedRouter(self.config.api_prefix, self._routers()))
@@ -224,23 +226,30 @@ class ACLManager:
         """Vrai si la politique est chargée."""
         return self._lifecycle.is_ready
 
-    async def migrate(self) -> None:
-        """Met le schéma à jour, même si `auto_migrate` est coupé, sans démarrer.
+    async def migrate(self, *, force: bool = True) -> None:
+        """Met le schéma à jour, sans démarrer.
+
+        Args:
+            force: le fait même si `auto_migrate` est coupé ; sinon, un schéma en retard est alors refusé.
 
         Raises:
+            ConfigurationError: le schéma est en retard et il n'a pas été mis à jour, ou il vient d'une version future.
             DatabaseUnavailableError: la base ne répond pas.
         """
-        await self._parts.database.migrate(force=True)
+        await self._parts.database.migrate(force=force)
 
     async def create_administrator(self, username: str, password: str, *, email: str | None = None) -> AuthUser:
         """Crée un compte administrateur ; un compte existant n'est jamais promu.
 
         Raises:
-            ConfigurationError: le nom ou l'adresse est déjà pris.
+            ConfigurationError: le nom ou l'adresse est déjà pris, ou le modèle des règles en place ne saurait pas lire
+                celles que ce manager écrirait.
             InvalidInputError: le nom, l'adresse ou le mot de passe n'est pas admis.
             DatabaseUnavailableError: la base ne répond pas.
         """
-        await self._start()
+        await self._parts.database.migrate()
+        _check_readable(await self._parts.model_record.standing(self._parts.replica))
+        await self._start(is_served=False)
         return await self._parts.bootstrap.create_administrator(username, email, password)
 
     async def apply_policy_file(self) -> int:
@@ -308,14 +317,18 @@ class ACLManager:
         check_matchers(self._parts.enforcer)
         await self._start()
 
-    async def _start(self) -> None:
-        """Démarre : schéma, mémoires, premier démarrage (peut-être d'un voisin), coûts, identité de développement."""
+    async def _start(self, *, is_served: bool = True) -> None:
+        """Démarre : schéma, mémoires, premier démarrage (peut-être d'un voisin), coûts, identité de développement.
+
+        Args:
+            is_served: vrai pour servir l'application ; un outil n'adopte pas le modèle sous lequel on l'a lancé.
+        """
         await self._parts.database.migrate()
         standing = await self._parts.model_record.standing(self._parts.replica)
         self._tell_model(standing)
         await self._read_policy()
         await self._parts.bootstrap.run()
-        await self._keep_model(standing)
+        await self._keep_model(standing, is_served=is_served)
         await self._parts.replica.refresh()
         await self.provide(LearnCostsUseCase).execute()
         self._developer = await self._find_developer()
@@ -332,12 +345,15 @@ class ACLManager:
             names = standing.mine.source, standing.noted.source
             logger.warning("model_differs: modèle %s, règles écrites sous %s%s", *names, advice)
 
-    async def _keep_model(self, standing: Standing) -> None:
+    async def _keep_model(self, standing: Standing, *, is_served: bool) -> None:
         """Note le modèle au premier démarrage, et en développement chaque fois qu'il change."""
         is_known = standing.noted is not None and not standing.differs
-        if is_known or not (standing.is_first or not self.config.is_production):
-            return
-        if await self._parts.model_record.adopt(self._parts.replica):
+        may_change = is_served and not self.config.is_production
+        if (
+            not is_known
+            and (standing.is_first or may_change)
+            and await self._parts.model_record.adopt(self._parts.replica)
+        ):
             logger.info("model_adopted: %s", standing.mine.source)
 
     async def _find_developer(self) -> Principal | None:
@@ -424,6 +440,11 @@ class ACLManager:
         """Rend le composant de ce type, port ou cas d'usage."""
         return cast("Component", self._parts.components[kind])
 
+    @property
+    def has_own_accounts(self) -> bool:
+        """Vrai si les comptes sont ceux de la bibliothèque, et non ceux de l'Authenticator de l'application."""
+        return self._parts.store.administrators.accounts is not None
+
     def get_enforcer(self) -> PolicyEnforcer:
         """Rend l'exécuteur Casbin strict : son interface de gestion écrit dans la base, puis en mémoire."""
         return self._parts.enforcer
@@ -459,6 +480,21 @@ class ACLManager:
     def get_password_hasher(self) -> IPasswordHasher:
         """Rend le hacheur de mots de passe."""
         return self._parts.hasher
+
+
+def _check_readable(standing: Standing) -> None:
+    """Refuse d'écrire des règles que le modèle de celles qui sont en place ne saurait pas lire.
+
+    Raises:
+        ConfigurationError: il ne saurait pas ; le message nomme les deux modèles.
+    """
+    if standing.noted is not None and standing.is_unreadable:
+        message = (
+            f"les règles de cette base ont été écrites sous le modèle « {standing.noted.source} », qui ne saurait pas "
+            f"lire celles de « {standing.mine.source} » : donnez l’application par --app, ou son modèle par "
+            "ACL_MODEL ou ACL_MODEL_PATH."
+        )
+        raise ConfigurationError(message)
 
 
 def _handle_problems(app: Starlette) -> None:

@@ -191,9 +191,9 @@ class PolicyTransfer:
 
     def _packet(self, rules: Iterator[NumberedRule]) -> list[PolicyRule]:
         """Lit et vérifie quelques règles."""
-        return [self._admitted(line, rule) for line, rule in islice(rules, STAGED)]
+        return [self.admitted(line, rule) for line, rule in islice(rules, STAGED)]
 
-    def _admitted(self, line: int, rule: PolicyRule) -> PolicyRule:
+    def admitted(self, line: int, rule: PolicyRule) -> PolicyRule:
         """Rend une règle que le modèle admet.
 
         Raises:

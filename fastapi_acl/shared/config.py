@@ -425,7 +425,10 @@ def _without_secrets(uri: str) -> str:
     """
     scheme, _, rest = uri.partition("://")
     user, at, place = rest.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}{at}{place.partition('?')[0]}"
+    shown = place.partition("?")[0]
+    if scheme in SCHEMES["sqlite_uri"]:  # relatif, le chemin d'un fichier ne dirait pas lequel
+        return f"{scheme}:///{Path(shown[1:]).resolve()}" if shown.strip("/") else f"{scheme}://"
+    return f"{scheme}://{user.partition(':')[0]}{at}{shown}"
 
 
 def _did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> Iterable[str]:

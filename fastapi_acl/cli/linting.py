@@ -1,0 +1,82 @@
+"""La relecture entière : le modèle, puis les règles, avec ce que les comptes et les routes en disent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fastapi_acl.cli.declared import declared_by
+from fastapi_acl.cli.opening import look
+from fastapi_acl.cli.output import note
+from fastapi_acl.engine.lint import lint
+from fastapi_acl.engine.rule_lint import RuleLint
+from fastapi_acl.engine.trial import check_matchers
+from fastapi_acl.shared.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+    from fastapi_acl.engine.rule_lint import Declared
+    from fastapi_acl.manager import ACLManager
+
+PREFIX: Final = 3
+"""Premières lettres par lesquelles se cherchent les comptes qui pourraient être voulus."""
+
+MAX_NAMES: Final = 200
+"""Comptes parmi lesquels le nom le plus proche est cherché."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Accounts:
+    """Les comptes, tels que la relecture les demande."""
+
+    users: IAuthRepository
+
+    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        return await self.users.existing_ids(ids)
+
+    async def like(self, name: str) -> dict[str, str]:
+        """Rend quelques comptes dont le nom contient le début de celui-ci."""
+        page = await self.users.list_users(limit=MAX_NAMES, query=name[:PREFIX])
+        return {account.username: str(account.id) for account in page.items}
+
+
+async def lint_all(manager: ACLManager) -> list[str]:
+    """Relit le modèle, et les règles si la base est là.
+
+    Returns:
+        Une phrase par défaut.
+
+    Raises:
+        ConfigurationError: un matcher ne peut pas s'évaluer.
+        DatabaseUnavailableError: la base ne répond pas.
+        PolicyUnreadableError: une règle qui pourrait refuser ne se lit pas.
+    """
+    check_matchers(manager.get_enforcer())
+    found = lint(manager.get_enforcer())
+    try:
+        await look(manager)
+    except ConfigurationError as error:
+        note(f"Les règles ne sont pas relues : {error.detail}")
+        return found
+    await manager.load()
+    return found + await _lint_rules(manager)
+
+
+async def _lint_rules(manager: ACLManager) -> list[str]:
+    """Relit les règles de la base."""
+    enforcer = manager.get_enforcer()
+    accounts = _Accounts(manager.get_auth_repository()) if manager.has_own_accounts else None
+    found = await RuleLint(enforcer, accounts, _declared(manager)).findings()
+    skipped = enforcer.skipped_rows
+    return found + ([f"{skipped} ligne(s) ne se lisent pas, et n’accordent rien."] if skipped else [])
+
+
+def _declared(manager: ACLManager) -> Declared | None:
+    """Rend ce que les routes demandent, si l'application est connue."""
+    if manager.application is None:
+        note("Sans --app, ressources et actions ne sont pas comparées à ce que les routes demandent.")
+        return None
+    return declared_by(manager.application, on_routes=manager.authorizer.decides_on_routes)
