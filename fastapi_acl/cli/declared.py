@@ -33,7 +33,7 @@ def declared_by(app: FastAPI, *, on_routes: bool) -> Declared:
                 pairs = [split_permission(permission) for permission in guard.permissions]
                 resources |= {resource for resource, _ in pairs}
                 actions |= {action for _, action in pairs}
-    return Declared(frozenset(resources), frozenset(actions))
+    return Declared(frozenset(resources), frozenset(actions), are_filled=not on_routes)
 
 
 def _routes(routes: Iterable[Any], prefix: str) -> Iterator[tuple[str, Any]]:

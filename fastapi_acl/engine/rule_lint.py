@@ -55,10 +55,12 @@ class Declared(NamedTuple):
     Attributes:
         resources: ressources, gabarits de chemin compris (`document:{document_id}`) ; ou gabarits de routes.
         actions: actions ; ou méthodes HTTP.
+        are_filled: vrai si une requête remplit ces gabarits ; un modèle de routes les compare tels quels.
     """
 
     resources: frozenset[str]
     actions: frozenset[str]
+    are_filled: bool = True
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class RuleLint:
             if place is None or not known:
                 continue
             name = self.enforcer.schema.fields["p"][place]
-            asked = _Asked(known, self._matcher_of(name))
+            asked = _Asked(known, self._matcher_of(name), are_filled=declared.are_filled)
             wrong = [value for value in self._column("p", place) if not is_exempt(value) and not asked.covers(value)]
             yield from self._all(name, wrong, known, "aucune route ne le demande")
 
@@ -167,10 +169,14 @@ class RuleLint:
 
     def _is_ours(self, value: str) -> bool:
         """Dit si une ressource est de la bibliothèque, dont les routes peuvent ne pas être montées."""
-        mounted = self.declared is not None and any(one.startswith(ACL_NAMESPACE) for one in self.declared.resources)
-        return _is_any(value) or (value.startswith(ACL_NAMESPACE) and not mounted)
+        return _is_any(value) or (value.startswith(ACL_NAMESPACE) and not self._asks_ours)
 
     # --- règles -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _asks_ours(self) -> bool:
+        """Vrai si une route demande une ressource de la bibliothèque."""
+        return self.declared is not None and any(one.startswith(ACL_NAMESPACE) for one in self.declared.resources)
 
     @cached_property
     def _ruled(self) -> dict[str, None]:
@@ -214,13 +220,14 @@ class RuleLint:
 class _Asked:
     """Ce que les routes demandent dans une colonne, rangé pour qu'une valeur s'y cherche vite."""
 
-    def __init__(self, known: Iterable[str], function: str) -> None:
+    def __init__(self, known: Iterable[str], function: str, *, are_filled: bool) -> None:
         self._known = frozenset(known)
         self._function = function
+        self._fits_part = _fits_segment if are_filled else str.__eq__
         self._split: dict[str, list[list[str]]] = {}
         for text in self._known:
             parts = text.split(":")
-            self._split.setdefault("" if "{" in parts[0] else parts[0], []).append(parts)
+            self._split.setdefault("" if are_filled and "{" in parts[0] else parts[0], []).append(parts)
 
     def covers(self, value: str) -> bool:
         """Dit si une valeur de règle peut concerner quelque chose qu'une route demande."""
@@ -231,17 +238,16 @@ class _Asked:
         parts = value.split(":")
         is_open = self._function == "aclMatch" and len(parts) > 1 and parts[-1] == ANY
         near = (*self._split.get(parts[0], ()), *self._split.get("", ()))
-        return any(_fits(parts[:-1] if is_open else parts, one, is_open=is_open) for one in near)
+        return any(self._fits(parts[:-1] if is_open else parts, one, is_open=is_open) for one in near)
+
+    def _fits(self, parts: Sequence[str], template: Sequence[str], *, is_open: bool) -> bool:
+        """Compare une valeur à un gabarit, segment par segment ; ouverte, elle couvre ce qui la suit."""
+        is_long = len(template) > len(parts) if is_open else len(template) == len(parts)
+        return is_long and all(map(self._fits_part, parts, template))
 
     def _by_motif(self, matches: Callable[[str], bool] | None) -> bool:
         """Dit si un motif couvre un texte demandé."""
         return matches is None or any(map(matches, self._known))
-
-
-def _fits(parts: Sequence[str], template: Sequence[str], *, is_open: bool) -> bool:
-    """Compare une valeur à un gabarit, segment par segment ; ouverte, elle couvre ce qui la suit."""
-    is_long = len(template) > len(parts) if is_open else len(template) == len(parts)
-    return is_long and all(map(_fits_segment, parts, template))
 
 
 def _fits_segment(part: str, template: str) -> bool:

@@ -55,7 +55,7 @@ def test_a_bad_line_is_named_and_the_command_fails(folder: Path) -> None:
     assert refused.exit_code == 1
     assert "Ligne 5" in refused.output
     assert "0 règle(s) ajoutée(s)" not in refused.output
-    assert "vide" in run("policy", "history").output
+    assert "vide" in run("policy", "history").output, "le modèle non plus n’est pas noté"
 
 
 @pytest.mark.parametrize("arguments", [("import", "rules.txt"), ("export", "rules.txt"), ("import", "absent.csv")])
@@ -71,16 +71,16 @@ def test_a_file_that_is_neither_csv_nor_json_is_refused(folder: Path, arguments:
 def test_the_log_is_shown_returned_to_and_compacted(folder: Path) -> None:
     run("policy", "import", "rules.csv")
     (folder / "rules.csv").write_text("p, role:x, document, read, allow\n", "utf-8")
-    run("policy", "import", "--replace", "rules.csv")
+    run("policy", "import", "--replace", "rules.csv", "--yes")
 
-    back = run("policy", "rollback", "1")
+    back = run("policy", "rollback", "1", "--yes")
     shown = run("policy", "history")
-    compacted = run("policy", "compact", "--days", "0")
-    gone = run("policy", "rollback", "1")
+    compacted = run("policy", "compact", "--days", "0", "--yes")
+    gone = run("policy", "rollback", "1", "--yes")
 
-    assert "révision 3" in back.output
-    assert [line.split()[0] for line in shown.output.splitlines() if line[:1].isdigit()] == ["1", "2", "3"]
-    assert "3 entrée(s)" in compacted.output
+    assert "révision 4" in back.output
+    assert [line.split()[0] for line in shown.output.splitlines() if line[:1].isdigit()] == ["1", "2", "3", "4"]
+    assert "3 entrée(s) retirée(s)" in compacted.output, "la note du modèle reste"
     assert gone.exit_code == 1
     assert "compacté" in gone.output
 
@@ -88,9 +88,10 @@ def test_the_log_is_shown_returned_to_and_compacted(folder: Path) -> None:
 def test_a_row_is_put_aside_by_its_number() -> None:
     run("policy", "import", "rules.csv")
 
-    aside = run("policy", "quarantine", "1")
-    missing = run("policy", "quarantine", "1")
+    aside = run("policy", "quarantine", "1", "--yes")
+    missing = run("policy", "quarantine", "1", "--yes")
 
+    assert aside.exit_code == 0
     assert "role:reader" in aside.output
     assert missing.exit_code == 1
     assert "row_quarantined" in run("policy", "history").output
