@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.rule_lint import Declared
     from fastapi_acl.manager import ACLManager
 
-PREFIX: Final = 3
-"""Premières lettres par lesquelles se cherchent les comptes qui pourraient être voulus."""
+PREFIXES: Final = (3, 2)
+"""Nombres de premières lettres par lesquelles se cherchent les comptes qui pourraient être voulus."""
 
 MAX_NAMES: Final = 200
 """Comptes parmi lesquels le nom le plus proche est cherché."""
@@ -39,8 +39,8 @@ class _Accounts:
 
     async def like(self, name: str) -> dict[str, str]:
         """Rend quelques comptes dont le nom contient le début de celui-ci."""
-        page = await self.users.list_users(limit=MAX_NAMES, query=name[:PREFIX])
-        return {account.username: str(account.id) for account in page.items}
+        pages = [await self.users.list_users(limit=MAX_NAMES, query=name[:size]) for size in PREFIXES]
+        return {account.username: str(account.id) for page in pages for account in page.items}
 
 
 async def lint_all(manager: ACLManager) -> list[str]:
