@@ -26,6 +26,7 @@ from fastapi_acl.permissions.interface.admin.explain import router as explain_ro
 from fastapi_acl.permissions.interface.api import router as permissions_router
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, PolicyUnreadableError
+from fastapi_acl.shared.http.guarded_routes import GuardedRoutes
 from fastapi_acl.shared.http.health import Health
 from fastapi_acl.shared.http.health import router as health_router
 from fastapi_acl.shared.http.problems import ProblemException, handle_problem
@@ -123,6 +124,7 @@ class ACLManager:
         self._developer: Principal | None = None
         self.tracer: ACLTracer | None = None
         self.application: FastAPI | None = None
+        self.guards = GuardedRoutes(parts.authorizer)
         if app is not None:
             self.install(app)
 
@@ -168,13 +170,23 @@ class ACLManager:
         async def lifespan(started: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - l'application, et son état
             _handle_mounted_problems(app)
             try:
+                self._check_guards(app)
                 await self.initialize()
                 async with inner(started) as state:
+                    self._check_guards(app)  # le démarrage de l'application a pu ajouter des routes
                     yield state
             finally:
                 await self.close()
 
         app.router.lifespan_context = lifespan
+
+    def _check_guards(self, app: FastAPI) -> None:
+        """Refuse de servir une application dont une garde ne s'accorde ni avec sa route, ni avec le modèle."""
+        try:
+            self.guards.check(app)
+        except ConfigurationError as error:
+            logger.error("start_refused: %s", error.detail)  # noqa: TRY400 - la phrase suffit à corriger
+            raise
 
     def _wrap_openapi(self, app: FastAPI) -> None:
         """Met, dans le schéma de sécurité d'OpenAPI, l'adresse du formulaire de connexion de ce manager."""

@@ -8,7 +8,8 @@ from fastapi import routing
 from starlette.routing import Mount
 
 from fastapi_acl.engine.rule_lint import Declared
-from fastapi_acl.shared.http.security import Require, split_permission
+from fastapi_acl.shared.http.security import Require
+from fastapi_acl.shared.http.templates import split_permission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -88,6 +88,7 @@ class PolicyAuthorizer(Authorizer):
         self._reads = ResourceReads.of(self._schema, matchers, owner_attribute) if is_known else ResourceReads(None)
         self._decides_on_routes = self._schema.decides_on_routes
         self._is_plain = request_builder is None and _is_plain(self._schema.request)
+        self._objects, self._domains = self._schema.reads(RESOURCE_NAMES), self._schema.reads(DOMAIN_NAMES)
         self._refuse_unknown_tokens()
 
     @property
@@ -104,6 +105,36 @@ class PolicyAuthorizer(Authorizer):
     def resource_attributes(self) -> frozenset[str] | None:
         """Attributs de la ressource que le modèle lit ; None s'il peut les lire tous."""
         return self._reads.among(self._enforcer.fm.get_functions())
+
+    @property
+    def needs_domains(self) -> bool:
+        """Vrai si la route doit donner un domaine : le modèle en veut un, et nul `request_builder` ne le trouve."""
+        return self._schema.has_domains and self._builder is None
+
+    @property
+    def reads_domains(self) -> bool:
+        """Vrai si donner un domaine peut changer une décision ; un `request_builder` peut toujours le lire."""
+        return self._builder is not None or self._domains.names
+
+    @property
+    def reads_objects(self) -> bool:
+        """Vrai si charger un objet peut changer une décision ; un `request_builder` peut toujours le lire."""
+        return self._builder is not None or self._objects.objects
+
+    @property
+    def needs_objects(self) -> bool:
+        """Vrai si le matcher nomme un attribut de la ressource, ou demande à qui elle appartient."""
+        return self._objects.attributes
+
+    @property
+    def has_roles(self) -> bool:
+        """Vrai si le modèle a des rôles."""
+        return "g" in self._schema.links
+
+    @property
+    def roles_have_domains(self) -> bool:
+        """Vrai si un rôle se tient dans un domaine."""
+        return self._schema.roles_have_domains
 
     def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Dit si l'accès est permis, d'après la politique en service."""
@@ -126,7 +157,7 @@ class PolicyAuthorizer(Authorizer):
         """Dit si l'appelant tient le rôle, dans le domaine si le modèle en a."""
         self._require_fresh()
         place = EVERY_DOMAIN if domain is None else request_text("domain", domain)
-        in_domain = (place,) if self._schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
+        in_domain = (place,) if self._schema.roles_have_domains else ()
         return self._enforcer.has_link(principal.subject, f"{ROLE_PREFIX}{role}", *in_domain)
 
     def allows(self, user_id: str, resource: str, action: str) -> bool:

@@ -12,9 +12,10 @@ from casbin.model import Model
 from fastapi_acl.engine.matching import ANY, is_pattern
 from fastapi_acl.engine.model_file import ModelFile
 from fastapi_acl.engine.patterns import matcher_of
+from fastapi_acl.engine.reads import MatcherReads
 from fastapi_acl.engine.trial import Lexicon, condition_fault
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError
-from fastapi_acl.shared.identity import ROLE_PREFIX, USER_PREFIX
+from fastapi_acl.shared.identity import ROLE_NAME, ROLE_PREFIX, USER_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 MAX_VALUE_LENGTH: Final = 250
 """Longueur maximale d'une valeur de règle, en caractères."""
 
-ROLE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 SUBJECT_NAMES: Final = frozenset({"sub", "subject", "user"})
 DOMAIN_NAMES: Final = frozenset({"dom", "domain", "tenant"})
@@ -174,6 +174,15 @@ class PolicySchema:
     def has_domains(self) -> bool:
         """Vrai si une requête porte un domaine."""
         return bool(DOMAIN_NAMES.intersection(self.request))
+
+    def reads(self, names: frozenset[str]) -> MatcherReads:
+        """Dit ce que le matcher lit des valeurs de la requête qui portent ces noms."""
+        return MatcherReads.of(self.matcher, {f"r_{name}" for name in names}, self.links.keys())
+
+    @property
+    def roles_have_domains(self) -> bool:
+        """Vrai si un lien de rôle porte un domaine."""
+        return self.links.get("g", 2) > 2  # noqa: PLR2004 - un membre et un rôle, sans domaine
 
     @property
     def keeps_domains(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -19,6 +20,9 @@ USER_PREFIX: Final = "user:"
 
 ROLE_PREFIX: Final = "role:"
 """Préfixe des sujets qui sont des rôles."""
+
+ROLE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""Forme du nom d'un rôle, sans préfixe."""
 
 ACL_NAMESPACE: Final = "acl."
 """Début des ressources de la bibliothèque elle-même."""
@@ -177,6 +181,30 @@ class Authorizer(Protocol):
     @property
     def resource_attributes(self) -> frozenset[str] | None:
         """Attributs de la ressource que le modèle lit ; None s'il peut les lire tous."""
+
+    @property
+    def needs_domains(self) -> bool:
+        """Vrai si la route doit donner un domaine : rien d'autre ne le trouvera."""
+
+    @property
+    def reads_domains(self) -> bool:
+        """Vrai si donner un domaine peut changer une décision."""
+
+    @property
+    def reads_objects(self) -> bool:
+        """Vrai si charger un objet peut changer une décision : quelque chose peut en lire un attribut."""
+
+    @property
+    def needs_objects(self) -> bool:
+        """Vrai si le modèle nomme un attribut de la ressource : sans objet chargé, il manquera."""
+
+    @property
+    def has_roles(self) -> bool:
+        """Vrai si le modèle a des rôles."""
+
+    @property
+    def roles_have_domains(self) -> bool:
+        """Vrai si un rôle se tient dans un domaine."""
 
     def decide(self, principal: Principal, resource: str, action: str, domain: str | None = None) -> bool:
         """Dit si l'accès est permis.

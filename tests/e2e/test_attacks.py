@@ -167,7 +167,10 @@ async def test_a_mount_with_parameters_is_not_decided_under_rest(sqlite_uri: str
         return "ok"
 
     outer.mount("/m/{tenant}", inner)
-    async with serve(outer, acl) as visitor:
+    with pytest.raises(ConfigurationError, match="GET /m/{tenant}/x"):
+        async with serve(outer, acl):
+            pass
+    async with serve(outer, acl, lifespan=False) as visitor:
         answer = await (await visitor.admin()).get("/m/acme/x")
 
     assert answer.status_code == 503

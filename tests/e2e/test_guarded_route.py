@@ -67,16 +67,19 @@ def application() -> FastAPI:
     return app
 
 
+MODEL = "abac"
+"""Le modèle qui lit des attributs : sous un autre, `resource=` n'est pas admis."""
+
 PATHS = ("/one", "/value", "/loaded/x", "/role", "/many")
 
 
 @pytest.fixture
 async def visitor(sqlite_uri: str) -> AsyncIterator[Client]:
     app = application()
-    manager = ACLManager(config(sqlite_uri=sqlite_uri, policy_poll_seconds=60), app=app)
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, model=MODEL, policy_poll_seconds=60), app=app)
     async with serve(app, manager) as client:
         enforcer = manager.get_enforcer()
-        await enforcer.add_policies([["role:reader", "document", action, "allow"] for action in ("read", "list")])
+        await enforcer.add_policies([["role:reader", "document", action, "*", "allow"] for action in ("read", "list")])
         await enforcer.add_role_for_user("user:ada", "role:reader")
         client.http.app = app  # type: ignore[attr-defined]
         yield client
@@ -144,12 +147,12 @@ class Counted:
 async def test_a_request_is_identified_once_however_many_dependencies_ask_who_calls(sqlite_uri: str) -> None:
     app, authenticator = application(), Counted()
     manager = ACLManager(
-        config(sqlite_uri=sqlite_uri, create_default_admin=False), app=app, authenticator=authenticator
+        config(sqlite_uri=sqlite_uri, model=MODEL, create_default_admin=False), app=app, authenticator=authenticator
     )
 
     async with serve(app, manager) as visitor:
         await manager.get_enforcer().add_policies(
-            [["role:reader", "document", action, "allow"] for action in ("read", "list")]
+            [["role:reader", "document", action, "*", "allow"] for action in ("read", "list")]
         )
         await manager.get_enforcer().add_role_for_user("user:ada", "role:reader")
         answers = [await Client(visitor.http, manager, "ada").get("/many") for _ in range(3)]
@@ -251,7 +254,7 @@ async def test_a_guard_is_overridden_by_its_value_and_no_other_is(visitor: Clien
 
 def test_a_websocket_is_guarded_and_overridden_in_the_same_way(sqlite_uri: str) -> None:
     app = application()
-    manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, model=MODEL), app=app)
 
     with TestClient(app) as http:
         body = {"username": "admin", "password": ADMIN_PASSWORD}

@@ -32,13 +32,9 @@ def application() -> FastAPI:
     """Fait une application dont les gardes sont de toutes les sortes."""
     app = documents(FastAPI())
 
-    async def loaded() -> dict[str, Any]:
-        return {"owner": "propriétaire-secret", "partition": 3}
-
-    @app.get("/mine", dependencies=[Depends(require("document:read", resource=loaded))])
     @app.get("/any", dependencies=[Depends(require_any("report:read", "document:read"))])
     @app.get("/role", dependencies=[Depends(require_role("reader"))])
-    @app.get("/kinds/{kind}", dependencies=[Depends(require("{kind}:read", domain="{kind}"))])
+    @app.get("/kinds/{kind}", dependencies=[Depends(require("{kind}:read"))])
     async def answer() -> None: ...
 
     return app
@@ -48,6 +44,22 @@ def application() -> FastAPI:
 async def client(sqlite_uri: str) -> AsyncIterator[Client]:
     app = application()
     async with serve(app, ACLManager(config(sqlite_uri=sqlite_uri, **SETTINGS), app=app)) as found:
+        yield found
+
+
+@pytest.fixture
+async def owned(sqlite_uri: str) -> AsyncIterator[Client]:
+    """La même application, sous un modèle qui lit le propriétaire de ce qu'une route charge."""
+    app = application()
+
+    async def loaded() -> dict[str, Any]:
+        return {"owner": "propriétaire-secret", "partition": 3}
+
+    @app.get("/mine", dependencies=[Depends(require("document:read", resource=loaded))])
+    async def mine() -> None: ...
+
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, model="abac", **SETTINGS), app=app)
+    async with serve(app, manager) as found:
         yield found
 
 
@@ -228,18 +240,18 @@ async def test_a_reload_that_fails_leaves_its_nature_and_nothing_it_says(
 
 
 async def test_no_span_holds_what_a_request_brought(
-    client: Client, exporter: InMemorySpanExporter, provider: TracerProvider
+    owned: Client, exporter: InMemorySpanExporter, provider: TracerProvider
 ) -> None:
-    trace_acl(client.manager, provider)
-    admin, ada = await client.admin(), await client.newcomer("ada-lovelace")
-    await admin.add_rules(("p", f"user:{ada.id}", "document:dossier-7", "read", "allow"))
+    trace_acl(owned.manager, provider)
+    admin, ada = await owned.admin(), await owned.newcomer("ada-lovelace")
+    await admin.add_rules(("p", f"user:{ada.id}", "document:dossier-7", "read", "*", "allow"))
     question = {"checks": [{"resource": "mot-de-passe-confié", "action": "action-confiée"}]}
     answers = [
         await ada.get("/documents/dossier-7"),
         await ada.get("/kinds/famille-confiée"),
         await admin.get("/mine"),
         await ada.post("/api/v1/permissions/check", json=question),
-        await client.get("/documents", headers={"Authorization": "Bearer jeton-fautif"}),
+        await owned.get("/documents", headers={"Authorization": "Bearer jeton-fautif"}),
         await ada.get("/documents", headers={"X-ACL-Min-Revision": "révision-fautive".encode()}),
         await ada.post("/api/v1/auth/logout", json={"refresh_token": ada.refresh_token}),
     ]

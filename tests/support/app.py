@@ -31,14 +31,14 @@ def config(**settings: Any) -> ACLConfig:
     return ACLConfig(**{**defaults, **settings})
 
 
-def documents(app: FastAPI) -> FastAPI:
-    """Ajoute des routes gardées à une application."""
+def documents(app: FastAPI, domain: str | None = None) -> FastAPI:
+    """Ajoute des routes gardées à une application, dans un domaine si le modèle en a."""
 
-    @app.get("/documents", dependencies=[Depends(require("document:read"))])
+    @app.get("/documents", dependencies=[Depends(require("document:read", domain=domain))])
     async def list_documents() -> list[str]:
         return ["Bienvenue"]
 
-    @app.get("/documents/{name}", dependencies=[Depends(require("document:{name}:read"))])
+    @app.get("/documents/{name}", dependencies=[Depends(require("document:{name}:read", domain=domain))])
     async def read_document(name: str) -> str:
         return name
 
@@ -121,5 +121,6 @@ async def protected(**settings: Any) -> AsyncIterator[Client]:
     """Sert une application neuve, gardée, avec ses documents."""
     app = FastAPI()
     manager = ACLManager(config(**settings), app=app)
-    async with serve(documents(app), manager) as client:
+    domain = "un" if manager.authorizer.needs_domains else None
+    async with serve(documents(app, domain), manager) as client:
         yield client

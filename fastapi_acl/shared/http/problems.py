@@ -18,6 +18,7 @@ from fastapi_acl.shared.exceptions import (
     AuthenticationRequiredError,
     AuthorizationError,
     BadRequestError,
+    ConfigurationError,
     ConflictError,
     GoneError,
     InvalidCredentialsError,
@@ -61,6 +62,7 @@ STATUSES: Final[Mapping[type[ACLException], int]] = {
     InvalidInputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ConfigurationError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Statut de chaque famille ; une erreur d'aucune famille est un défaut, donc un 500."""
 
@@ -227,7 +229,7 @@ def body(error: ACLException) -> dict[str, object]:
 
 def problem_response(error: ACLException) -> Response:
     """Rend la réponse d'une erreur ; un demi-codet isolé n'y fait rien tomber."""
-    if status_code(error) >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, UnavailableError):
+    if status_code(error) == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("internal_error: %s", error.code, exc_info=error)
         error = ACLException()
     content = json.dumps(body(error), ensure_ascii=False).encode("utf-8", "backslashreplace")

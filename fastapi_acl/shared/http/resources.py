@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from fastapi_acl.shared.exceptions import DecisionFailedError, NotFoundError
+from fastapi_acl.shared.http.dependants import path_fields, route_of
 from fastapi_acl.shared.http.scope import ROOT_KEY
 from fastapi_acl.shared.values import canonical_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from starlette.requests import HTTPConnection
 
@@ -77,21 +78,13 @@ def canonical_parameters(connection: HTTPConnection, template: str) -> Mapping[s
         NotFoundError: un paramètre n'est pas sous sa forme canonique.
     """
     named = set(_PARAMETER.findall(template))
-    fields = _path_fields(getattr(_route(connection), "dependant", None)) if named else ()
+    fields = path_fields(getattr(route_of(connection), "dependant", None)) if named else ()
     for field in fields:
         written = str(connection.path_params.get(field.alias, ""))
         if field.alias in named and not _is_canonical(field, written):
             message = "Cette adresse n’est pas la forme canonique de la ressource."
             raise NotFoundError(message)
     return connection.path_params
-
-
-def _path_fields(dependant: Any) -> Iterator[Any]:  # noqa: ANN401 - structure de FastAPI
-    """Énumère les paramètres de chemin qu'une route et ses dépendances déclarent."""
-    if dependant is not None:
-        yield from dependant.path_params
-        for dependency in dependant.dependencies:
-            yield from _path_fields(dependency)
 
 
 def _is_canonical(field: Any, written: str) -> bool:  # noqa: ANN401 - idem
@@ -119,12 +112,6 @@ def _jsonable(value: object, name: str) -> object:
         raise DecisionFailedError(reason=reason) from error
 
 
-def _route(connection: HTTPConnection) -> Any:  # noqa: ANN401 - route d'une version quelconque
-    """Rend la route, que FastAPI range à des endroits différents selon ses versions."""
-    context = connection.scope.get("fastapi", {}).get("effective_route_context")
-    return context if context is not None else connection.scope.get("route")
-
-
 def _encoded(value: str) -> str:
     """Encode, à la manière des URI, ce qui ferait de la valeur autre chose qu'un segment."""
     return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), value)
@@ -140,7 +127,7 @@ def route_template(connection: HTTPConnection) -> str:
         DecisionFailedError: aucun gabarit ne correspond au chemin.
     """
     scope = connection.scope
-    route = _route(connection)
+    route = route_of(connection)
     path_format = getattr(route, "path_format", None)
     if set(connection.path_params) - set(getattr(route, "param_convertors", {})):
         reason = "un montage à paramètres n’a pas de gabarit : gardez ses routes sous un autre modèle"
@@ -153,7 +140,7 @@ def route_template(connection: HTTPConnection) -> str:
 
 def route_label(connection: HTTPConnection) -> str:
     """Nomme la route pour le journal : sa méthode et son gabarit, jamais le chemin demandé."""
-    route = _route(connection)
+    route = route_of(connection)
     template = getattr(route, "path_format", None) or getattr(route, "path", "?")
     return f"{connection.scope.get('method', 'WEBSOCKET')} {template}"
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from fastapi_acl.shared.decisions import DecisionMemory
+    from fastapi_acl.shared.http.dependants import Guard
     from fastapi_acl.shared.http.health import Health
     from fastapi_acl.shared.identity import Authenticator, Authorizer, Principal
 
@@ -33,12 +34,27 @@ class Tracer(Protocol):
         """Attend ce qu'une garde décide."""
 
 
+class GuardChecks(Protocol):
+    """Ce qui a vérifié les gardes ; voir `fastapi_acl.shared.http.guarded_routes`."""
+
+    def admit(self, guard: Guard, connection: HTTPConnection) -> None:
+        """Laisse passer une garde qui s'accorde avec sa route et le modèle.
+
+        Raises:
+            ConfigurationError: elle ne s'y accorde pas, et ne décide donc pas.
+        """
+
+
 class AccessControl(Protocol):
     """Ce que les dépendances demandent au manager."""
 
     @property
     def tracer(self) -> Tracer | None:
         """Ce qui trace les décisions, si on l'a demandé."""
+
+    @property
+    def guards(self) -> GuardChecks:
+        """Ce qui a vérifié les gardes."""
 
     @property
     def authenticator(self) -> Authenticator:

@@ -24,11 +24,13 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.http.attributes import with_attributes
 from fastapi_acl.shared.http.denials import record_denial, report_failure
+from fastapi_acl.shared.http.dependants import Guard
 from fastapi_acl.shared.http.origins import is_loopback, is_same_page
 from fastapi_acl.shared.http.overrides import is_overridden, solved
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.resources import expanded, route_template
 from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_of
+from fastapi_acl.shared.http.templates import check_dependency, check_domain, check_role, split_permission
 from fastapi_acl.shared.identity import (
     NO_CLAIMS,
     ROLE_PREFIX,
@@ -61,7 +63,7 @@ PRINCIPAL_KEY: Final = "fastapi_acl.principal"
 """L'identité déjà établie, et le manager qui l'a fait : une requête ne s'identifie qu'une fois."""
 
 
-class BearerGuard(SecurityBase):
+class BearerGuard(SecurityBase, Guard):
     """Dépendance qui demande un jeton porteur, et que FastAPI déclare d'elle-même dans OpenAPI.
 
     Elle ne demande que la requête : chaque sous-dépendance que FastAPI résout coûte plus que la décision.
@@ -236,11 +238,15 @@ class Require(BearerGuard):
         """Coupe les permissions et montre à FastAPI les dépendances qu'il doit résoudre ; rien n'en reste à faire.
 
         Raises:
-            ConfigurationError: il n'y a pas de permission, ou l'une n'a pas la forme voulue.
+            ConfigurationError: il n'y a pas de permission, ou l'une n'a pas la forme voulue ; de même du domaine et de
+                ce qui charge l'objet.
         """
         if not self.permissions:
             message = "nommez au moins une permission"
             raise ConfigurationError(message)
+        if self.resource is not None:
+            check_dependency(self.resource, "resource=")
+        check_domain(self.domain)
         object.__setattr__(self, "_demands", tuple(split_permission(permission) for permission in self.permissions))
         object.__setattr__(self, "_hash", hash((self.permissions, self.mode, self.resource, self.domain)))
         object.__setattr__(self, "__signature__", self._signature())
@@ -289,6 +295,7 @@ class Require(BearerGuard):
         try:
             manager = access_control(connection)
             await manager.ready()
+            manager.guards.admit(self, connection)
             caller = await _caller(manager, connection) if principal is None else principal
             place = None if self.domain is None else self._place(connection, domain)
             refused = self._list_refused(connection, manager.authorizer, caller, loaded, place)
@@ -360,6 +367,18 @@ class RequireRole(BearerGuard):
     role: str
     domain: str | None = None
 
+    def __post_init__(self) -> None:
+        """Vérifie le nom et le domaine.
+
+        Raises:
+            ConfigurationError: aucune règle ne peut porter ce nom, ou le domaine n'est pas un gabarit.
+        """
+        check_role(self.role)
+        if self.domain is not None and not isinstance(self.domain, str):
+            message = f'le domaine de require_role("{self.role}") est un texte, par exemple « {{tenant}} ».'
+            raise ConfigurationError(message)
+        check_domain(self.domain)
+
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """Rend l'identité si l'appelant tient le rôle.
 
@@ -370,6 +389,7 @@ class RequireRole(BearerGuard):
         try:
             manager = access_control(connection)
             await manager.ready()
+            manager.guards.admit(self, connection)
             principal = await _caller(manager, connection)
             place = expanded(self.domain, connection) if self.domain is not None else None
             if not manager.authorizer.holds_role(principal, self.role, place):
@@ -415,16 +435,3 @@ def require_role(role: str, *, domain: str | None = None) -> Callable[..., Await
         domain: locataire, qui peut nommer des paramètres de chemin.
     """
     return RequireRole(role, domain)
-
-
-def split_permission(permission: str) -> tuple[str, str]:
-    """Coupe `ressource:action` au dernier `:`.
-
-    Raises:
-        ConfigurationError: la forme n'est pas celle-là.
-    """
-    resource, colon, action = permission.rpartition(":")
-    if not (colon and resource and action) or "{" in action:
-        message = f"la permission « {permission} » s’écrit « ressource:action », par exemple « document:read »"
-        raise ConfigurationError(message)
-    return resource, action
