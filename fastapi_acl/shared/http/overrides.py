@@ -26,8 +26,12 @@ _ACCEPTED: Final = frozenset(inspect.signature(solve_dependencies).parameters)
 
 def is_overridden(connection: HTTPConnection, dependency: Callable[..., Any]) -> bool:
     """Dit si l'application qui sert la requête a remplacé cette dépendance."""
-    overrides: Mapping[Any, Any] = getattr(connection.scope.get("app"), "dependency_overrides", None) or {}
-    return dependency in overrides
+    return dependency in overrides_of(connection)
+
+
+def overrides_of(connection: HTTPConnection) -> Mapping[Any, Any]:
+    """Rend ce que l'application qui sert la requête a mis à la place de ses dépendances."""
+    return getattr(connection.scope.get("app"), "dependency_overrides", None) or {}
 
 
 async def solved(connection: HTTPConnection, dependency: Callable[..., Any]) -> Any:  # noqa: ANN401 - ce qu'elle rend

@@ -34,7 +34,9 @@ from fastapi_acl.shared.exceptions import (
     UnavailableError,
 )
 from fastapi_acl.shared.http.denials import report_failure
+from fastapi_acl.shared.http.dependants import guards_in, route_of
 from fastapi_acl.shared.http.json_body import UNREADABLE, StrictRequest
+from fastapi_acl.shared.http.overrides import overrides_of
 from fastapi_acl.shared.http.scope import access_control
 from fastapi_acl.shared.logging import get_logger
 
@@ -137,8 +139,22 @@ def _dated(request: Request, response: Response) -> Response:
     return response
 
 
+async def _forestall(request: Request) -> None:
+    """Interroge les gardes d'une route avant que FastAPI ne lise le corps : qui sera refusé n'a pas à être écouté.
+
+    Ce qui passe est demandé de nouveau, une fois le corps venu : il a pu tarder, et le droit disparaître.
+    """
+    route = route_of(request)
+    if getattr(route, "body_field", None) is not None:
+        for guard in guards_in(route.dependant, overrides_of(request)):
+            await guard.forestall(request)
+
+
 class ProblemRoute(APIRoute):
-    """Route dont le corps se lit strictement, et dont toutes les erreurs, validation comprise, sont des problèmes."""
+    """Route dont le corps se lit strictement, et dont toutes les erreurs, validation comprise, sont des problèmes.
+
+    Ses gardes refusent avant que le corps de la demande soit lu.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Enveloppe le gestionnaire de FastAPI."""
@@ -146,6 +162,7 @@ class ProblemRoute(APIRoute):
 
         async def handle_with_problems(request: Request) -> Response:
             try:
+                await _forestall(request)
                 return _dated(request, await handle(StrictRequest(request.scope, request.receive)))
             except RequestValidationError as error:
                 return problem_response(InvalidRequestError(errors=describe(error.errors())))

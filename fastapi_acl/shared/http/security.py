@@ -72,6 +72,22 @@ class BearerGuard(SecurityBase, Guard):
     model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="token", scopes={})))
     scheme_name = SCHEME_NAME
 
+    async def forestall(self, connection: HTTPConnection) -> None:
+        """Refuse avant que le corps soit lu ; rien n'en est retenu, la garde se prononcera de nouveau.
+
+        Une application qui met sa dépendance à la place de `current_user` identifie quand elle veut.
+
+        Raises:
+            ProblemException: voir la garde elle-même.
+        """
+        if not is_overridden(connection, current_user):
+            await self._ask(connection)
+            connection.scope.pop(PRINCIPAL_KEY, None)
+
+    async def _ask(self, connection: HTTPConnection) -> None:
+        """Demande ce qui peut l'être sans le corps : l'identité, à tout le moins."""
+        await current_user(connection)
+
 
 class CurrentUser(BearerGuard):
     """Dépendance qui rend l'identité de l'appelant, sans lire la base."""
@@ -255,6 +271,13 @@ class Require(BearerGuard):
         """Rend le hachage, que FastAPI demande plusieurs fois par requête."""
         return self._hash
 
+    async def _ask(self, connection: HTTPConnection) -> None:
+        """Décide, à moins qu'un objet ou un domaine ne reste à charger, ce que FastAPI fera une fois le corps lu."""
+        if self.resource is not None or callable(self.domain):
+            await super()._ask(connection)
+        else:
+            await self(connection=connection)
+
     def _signature(self) -> inspect.Signature:
         """Fait la signature que FastAPI lit : la requête, et ce que `resource` et `domain` demandent.
 
@@ -378,6 +401,10 @@ class RequireRole(BearerGuard):
             message = f'le domaine de require_role("{self.role}") est un texte, par exemple « {{tenant}} ».'
             raise ConfigurationError(message)
         check_domain(self.domain)
+
+    async def _ask(self, connection: HTTPConnection) -> None:
+        """Décide : rien n'est à charger."""
+        await self(connection)
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """Rend l'identité si l'appelant tient le rôle.
