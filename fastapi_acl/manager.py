@@ -30,7 +30,7 @@ from fastapi_acl.shared.http.guarded_routes import GuardedRoutes
 from fastapi_acl.shared.http.health import Health
 from fastapi_acl.shared.http.health import router as health_router
 from fastapi_acl.shared.http.problems import ProblemException, handle_problem
-from fastapi_acl.shared.http.router import PrefixedRouter
+from fastapi_acl.shared.http.router import include_ours
 from fastapi_acl.shared.http.scope import ACLMiddleware
 from fastapi_acl.shared.http.security import SCHEME_NAME
 from fastapi_acl.shared.identity import Principal
@@ -145,7 +145,12 @@ class ACLManager:
         self.application = app
         app.add_middleware(ACLMiddleware, access_control=self)
         _handle_problems(app)
-        app.include_router(PrefixedRouter(self.config.api_prefix, self._routers()))
+        closing = include_ours(app, self.config.api_prefix, self._routers())
+        if closing:
+            names = ", ".join(closing)
+            logger.info(
+                "public_routes_open: nos routes publiques n'exigent pas %s, que l'application exige partout", names
+            )
         self._wrap_lifespan(app)
         self._wrap_openapi(app)
 

@@ -1,10 +1,22 @@
 """Nos routes réunies sous un préfixe : celles de l'application n'en attendent pas le parcours."""
 
-from collections.abc import Iterable
-from typing import Any
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from starlette.routing import Match
+
+from fastapi_acl.shared.http.dependants import Guard, dependant_of, guards_in
+from fastapi_acl.shared.http.guarded_routes import described
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fastapi import FastAPI
+    from fastapi.params import Depends
 
 
 class PrefixedRouter(APIRouter):
@@ -32,3 +44,63 @@ class PrefixedRouter(APIRouter):
             return Match.NONE, {}
         found: tuple[Match, Any] = super().matches(scope)
         return found
+
+
+def include_ours(app: FastAPI, prefix: str, routers: Iterable[APIRouter]) -> list[str]:
+    """Ajoute nos routes à une application ; elles gardent ses dépendances globales, sauf ce qui fermerait la porte.
+
+    Se connecter, s'inscrire ou demander l'état de santé ne peut exiger d'être déjà connecté : de ces routes, qui n'ont
+    pas de garde, on retire les dépendances globales qui sont une garde, ou qui en demandent une. Les autres y restent.
+
+    Args:
+        app: l'application.
+        prefix: ce qui précède nos chemins.
+        routers: nos routes.
+
+    Returns:
+        Les noms des dépendances retirées.
+    """
+    ours, closing = list(routers), [found for found in app.router.dependencies if _is_closing(found)]
+    if not closing:
+        app.include_router(PrefixedRouter(prefix, ours))
+        return []
+    app.include_router(PrefixedRouter(prefix, [_part(router, is_guarded=True) for router in ours]))
+    with _without(app.router, closing):
+        app.include_router(PrefixedRouter(prefix, [_part(router, is_guarded=False) for router in ours]))
+    return list(dict.fromkeys(map(_name, closing)))
+
+
+def _is_closing(dependency: Depends) -> bool:
+    """Dit si une dépendance est une garde, ou en demande une, directement ou non."""
+    return dependency.dependency is not None and bool(guards_in(dependant_of(dependency.dependency)))
+
+
+def _part(router: APIRouter, *, is_guarded: bool) -> APIRouter:
+    """Rend le même routeur, avec ses seules routes gardées, ou ses seules routes publiques."""
+    part = copy.copy(router)
+    part.routes = [route for route in router.routes if bool(guards_in(_dependant(route))) is is_guarded]
+    return part
+
+
+def _dependant(route: Any) -> Any:  # noqa: ANN401 - structures de FastAPI
+    """Rend l'arbre des dépendances d'une route, si elle en a un."""
+    return getattr(route, "dependant", None)
+
+
+@contextmanager
+def _without(router: APIRouter, closing: list[Depends]) -> Iterator[None]:
+    """Retire des dépendances à un routeur, le temps d'une inclusion, où tout FastAPI les lit."""
+    whole = router.dependencies
+    router.dependencies = [found for found in whole if found not in closing]
+    try:
+        yield
+    finally:
+        router.dependencies = whole
+
+
+def _name(dependency: Depends) -> str:
+    """Nomme une dépendance pour l'exploitant."""
+    call = dependency.dependency
+    if isinstance(call, Guard):
+        return described(call)
+    return getattr(call, "__qualname__", None) or repr(call)
