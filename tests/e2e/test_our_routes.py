@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Security
 
 from fastapi_acl import ACLManager, Principal, current_user, get_current_user, require, require_role
 from fastapi_acl.shared.http.dependants import guards_in
-from fastapi_acl.shared.http.guarded_routes import Place, places_in
+from fastapi_acl.shared.http.places import Place, places_in
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, Client, config, serve
 
 PUBLIC = {

@@ -192,6 +192,20 @@ async def test_a_mounted_application_that_contains_itself_is_read_once() -> None
     await started(app, sqlite_uri="sqlite://")
 
 
+@pytest.mark.parametrize("paths", [("/m/{nom}", "/n"), ("/n", "/m/{nom}")])
+async def test_an_application_mounted_twice_is_judged_at_each_place(paths: tuple[str, str]) -> None:
+    app, inner = FastAPI(), FastAPI()
+    direct(inner)
+    for path in paths:
+        app.mount(path, inner)
+    manager = ACLManager(config(sqlite_uri="sqlite://"), app=app)
+
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"GET /n/a/\{name\}") as caught:
+            manager.guards.check(app)
+        assert "/m/" not in caught.value.detail
+
+
 async def test_an_application_that_has_its_own_manager_is_judged_by_it_alone(tmp_path: File) -> None:
     outer, inner = FastAPI(), FastAPI()
     inner.get("/a", dependencies=[Depends(require("a:read", domain="un"))])(answer)

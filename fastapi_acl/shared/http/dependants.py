@@ -30,8 +30,9 @@ def route_of(connection: HTTPConnection) -> Any:  # noqa: ANN401 - route d'une v
     Le contexte d'inclusion, qui porte le chemin entier, peut être celui d'un montage qui enveloppe la route : il ne
     vaut que s'il parle de cette route-ci.
     """
-    route = connection.scope.get("route")
-    context = connection.scope.get("fastapi", {}).get("effective_route_context")
+    scope = connection.scope
+    route, included = scope.get("route"), scope.get("fastapi")
+    context = included.get("effective_route_context") if included else None
     return context if context is not None and (route is None or context.original_route is route) else route
 
 

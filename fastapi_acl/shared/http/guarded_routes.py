@@ -6,40 +6,36 @@ que le modèle ne lit pas laisse chaque locataire ouvert. Elle empêche donc de 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-import fastapi.routing
-from starlette.routing import Host, Mount
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.http.dependants import guards_in, path_fields, route_of
 from fastapi_acl.shared.http.path_types import ambiguous_kind
-from fastapi_acl.shared.http.scope import ROOT_KEY, ACLMiddleware
+from fastapi_acl.shared.http.places import place_of, places_in
 from fastapi_acl.shared.http.security import Require, RequireRole
 from fastapi_acl.shared.http.templates import names_in, split_permission
 from fastapi_acl.shared.identity import ACL_NAMESPACE
 from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from starlette.applications import Starlette
     from starlette.requests import HTTPConnection
 
     from fastapi_acl.shared.http.dependants import Guard
+    from fastapi_acl.shared.http.places import Place
     from fastapi_acl.shared.identity import Authorizer
 
 logger = get_logger("http")
+
+Kept = TypeVar("Kept")
 
 MAX_LINES: Final = 20
 """Fautes qu'un message énumère ; les autres sont comptées."""
 
 MAX_KNOWN: Final = 10_000
 """Couples de route et de garde dont la vérification est retenue ; au-delà, on recommence."""
-
-_MOUNTED_PATH: Final = "path"
-"""Nom que Starlette donne au reste du chemin d'un montage, et qu'il ne transmet pas."""
 
 NO_DOMAIN = (
     "le modèle a des domaines : donnez domain=, un texte qui peut nommer un paramètre de chemin (« {tenant} ») ou, "
@@ -60,23 +56,6 @@ PARTIAL_TEMPLATE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Une route, telle qu'une requête l'atteint.
-
-    Attributes:
-        label: méthodes et chemin entier, pour les messages.
-        dependant: arbre de ses dépendances.
-        parameters: paramètres que son chemin porte ; None si on ne le sait pas.
-        is_whole: faux sous un montage à paramètres, qui n'a pas de gabarit.
-    """
-
-    label: str
-    dependant: Any
-    parameters: frozenset[str] | None
-    is_whole: bool = True
-
-
 class GuardedRoutes:
     """Les gardes d'un manager, et ce qu'il en a vérifié."""
 
@@ -88,6 +67,7 @@ class GuardedRoutes:
         """
         self._authorizer = authorizer
         self._known: dict[tuple[int, int], tuple[object, object, str]] = {}
+        self._admitted: dict[tuple[int, int], tuple[object, object]] = {}
 
     def check(self, app: Starlette) -> None:
         """Vérifie toutes les gardes d'une application, montages compris.
@@ -98,9 +78,7 @@ class GuardedRoutes:
         places = list(places_in(app.routes))
         guarded = [(place, guard) for place in places for guard in guards_in(place.dependant)]
         unknown = [(place, guard) for place, guard in guarded if self._found(guard, place.dependant) is None]
-        for place, guard in unknown:
-            self._look(place, guard)
-        faults = list(filter(None, (self._found(guard, place.dependant) for place, guard in guarded)))
+        faults = [fault for place, guard in guarded if (fault := self._look(place, guard))]
         if faults:
             raise ConfigurationError(_told("des gardes ne s’accordent ni avec leur route, ni avec le modèle", faults))
         self._warn(unknown)
@@ -111,13 +89,19 @@ class GuardedRoutes:
         Raises:
             ConfigurationError: cette garde n'ira jamais, et ne décide donc pas ; le journal dit pourquoi.
         """
-        dependant = getattr(route_of(connection), "dependant", None)
-        fault = self._found(guard, dependant)
+        route = route_of(connection)
+        if (id(guard), id(route)) not in self._admitted:
+            self._judge(guard, route, connection)
+
+    def _judge(self, guard: Guard, route: object, connection: HTTPConnection) -> None:
+        """Cherche ce qui a été vérifié, ou le vérifie ; ce qui est admis là le reste, et ne coûte plus qu'un regard."""
+        fault = self._found(guard, getattr(route, "dependant", None))
         if fault is None:
             fault = self._discover(guard, connection)
         if fault:
             message = "La garde de cette route est mal écrite ; le journal du service dit comment la corriger."
             raise ConfigurationError(message)
+        _keep(self._admitted, (id(guard), id(route)), (guard, route))
 
     def _found(self, guard: Guard, dependant: object) -> str | None:
         """Rend la faute retenue, vide s'il n'y en a pas ; None si cette garde n'a pas été vérifiée là."""
@@ -126,7 +110,7 @@ class GuardedRoutes:
 
     def _discover(self, guard: Guard, connection: HTTPConnection) -> str:
         """Vérifie une garde à sa première requête ; sa faute n'est dite qu'une fois."""
-        place = _reached(connection)
+        place = place_of(connection)
         fault = self._look(place, guard)
         if fault:
             logger.error("guard_refused: %s", fault)
@@ -135,12 +119,10 @@ class GuardedRoutes:
         return fault
 
     def _look(self, place: Place, guard: Guard) -> str:
-        """Vérifie une garde, et retient ce qu'il en est ; tenir les objets empêche qu'un autre prenne leur identité."""
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
+        """Vérifie une garde, et retient ce qu'il en est."""
         found = list(faults_of(place, guard, self._authorizer))
         fault = f"{place.label}, {described(guard)} : {' ; '.join(found)}." if found else ""
-        self._known[id(guard), id(place.dependant)] = guard, place.dependant, fault
+        _keep(self._known, (id(guard), id(place.dependant)), (guard, place.dependant, fault))
         return fault
 
     def _warn(self, guarded: Iterable[tuple[Place, Guard]]) -> None:
@@ -149,59 +131,6 @@ class GuardedRoutes:
             lines = [f"{place.label}, {described(guard)}" for place, guard in guarded if _lacks_object(guard)]
             if lines:
                 logger.warning("resource_not_loaded: %s", _told("sans resource=, l’objet n’a pas d’attribut", lines))
-
-
-def places_in(
-    routes: Sequence[Any], prefix: str = "", outer: frozenset[str] = frozenset(), through: tuple[int, ...] = ()
-) -> Iterator[Place]:
-    """Énumère les routes qui ont des dépendances, montages et inclusions compris, à tout FastAPI.
-
-    Args:
-        routes: routes d'une application ou d'un routeur.
-        prefix: chemin sous lequel elles sont montées.
-        outer: paramètres que ce chemin porte.
-        through: montages traversés, pour qu'une application montée dans elle-même ne nous retienne pas.
-    """
-    for route in _flattened(routes):
-        own = frozenset(getattr(route, "param_convertors", None) or ())
-        kind = getattr(route, "original_route", route)
-        if isinstance(kind, (Mount, Host)):
-            if id(kind) not in through and not _has_its_own_manager(kind):
-                inner = outer | (own - {_MOUNTED_PATH} if isinstance(kind, Mount) else own)
-                path = prefix + (getattr(route, "path", None) or "")
-                yield from places_in(getattr(route, "routes", None) or [], path, inner, (*through, id(kind)))
-        elif getattr(route, "dependant", None) is not None:
-            yield Place(_label(route, prefix), route.dependant, own | outer, is_whole=not outer)
-
-
-def _flattened(routes: Sequence[Any]) -> Iterable[Any]:
-    """Rend les routes une à une ; depuis FastAPI 0.137, une inclusion est un objet qui les enveloppe."""
-    each: Callable[[Sequence[Any]], Iterable[Any]] | None = getattr(fastapi.routing, "iter_route_contexts", None)
-    return routes if each is None else each(routes)
-
-
-def _has_its_own_manager(mount: Any) -> bool:  # noqa: ANN401 - Mount ou Host
-    """Dit si l'application montée a son manager : ses gardes ne sont pas les nôtres."""
-    mounted = getattr(mount, "_base_app", mount.app)
-    return ACLMiddleware in {middleware.cls for middleware in getattr(mounted, "user_middleware", ())}
-
-
-def _label(route: Any, prefix: str) -> str:  # noqa: ANN401 - route d'une version quelconque
-    """Nomme une route par ses méthodes et son chemin."""
-    methods = ", ".join(sorted(getattr(route, "methods", None) or ())) or "WEBSOCKET"
-    return f"{methods} {prefix}{getattr(route, 'path_format', None) or ''}"
-
-
-def _reached(connection: HTTPConnection) -> Place:
-    """Rend la route qu'une requête a atteinte ; sans route connue, le chemin n'est pas jugé."""
-    route = route_of(connection)
-    dependant = getattr(route, "dependant", None)
-    if dependant is None:
-        return Place("route inconnue", None, None)
-    parameters = frozenset(connection.path_params)
-    is_whole = parameters <= set(getattr(route, "param_convertors", None) or ())
-    root = connection.scope.get("root_path", "").removeprefix(connection.scope.get(ROOT_KEY, ""))
-    return Place(_label(route, root if is_whole else "…"), dependant, parameters, is_whole=is_whole)
 
 
 def faults_of(place: Place, guard: Guard, authorizer: Authorizer) -> Iterator[str]:
@@ -282,6 +211,13 @@ def described(guard: Guard) -> str:
     name = "require" if len(guard.permissions) == 1 else f"require_{guard.mode}"
     permissions = ", ".join(f'"{permission}"' for permission in guard.permissions)
     return f"{name}({permissions})"
+
+
+def _keep(memory: dict[tuple[int, int], Kept], key: tuple[int, int], kept: Kept) -> None:
+    """Retient, sous l'identité de deux objets, ces objets mêmes : tenus, aucun autre ne peut prendre leur identité."""
+    if len(memory) >= MAX_KNOWN:
+        memory.clear()
+    memory[key] = kept
 
 
 def _told(title: str, lines: Sequence[str]) -> str:

@@ -272,11 +272,20 @@ class Require(BearerGuard):
         return self._hash
 
     async def _ask(self, connection: HTTPConnection) -> None:
-        """Décide, à moins qu'un objet ou un domaine ne reste à charger, ce que FastAPI fera une fois le corps lu."""
+        """Décide, à moins qu'un objet ou un domaine ne reste à charger, ce que FastAPI fera une fois le corps lu.
+
+        Un accord sera redit, et tracé, une fois le corps venu ; un refus n'a que cette fois.
+        """
         if self.resource is not None or callable(self.domain):
             await super()._ask(connection)
-        else:
-            await self(connection=connection)
+            return
+        try:
+            await self._decided(connection, None, None, None)
+        except ProblemException as error:
+            tracer = tracer_of(connection)
+            if tracer is None:
+                raise
+            await tracer.decided(self.permissions, self.mode, _raising(error))
 
     def _signature(self) -> inspect.Signature:
         """Fait la signature que FastAPI lit : la requête, et ce que `resource` et `domain` demandent.
@@ -381,6 +390,11 @@ def _question(
     """Fait, d'une demande refusée, ce qui s'en retient : des attributs, les noms seuls."""
     subject, names = str.__str__(principal.subject), dict.fromkeys(attributes, FORGOTTEN)
     return Question(subject=subject, resource=resource, action=action, domain=domain, attributes=names)
+
+
+async def _raising(error: ProblemException) -> Principal:
+    """Lève un refus déjà prononcé."""
+    raise error
 
 
 @dataclass(frozen=True)

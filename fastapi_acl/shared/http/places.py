@@ -1,0 +1,94 @@
+"""Les routes d'une application, telles qu'une requête les atteint, à travers montages et inclusions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import fastapi.routing
+from starlette.routing import Host, Mount
+
+from fastapi_acl.shared.http.dependants import route_of
+from fastapi_acl.shared.http.scope import ROOT_KEY, ACLMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from starlette.requests import HTTPConnection
+
+_MOUNTED_PATH: Final = "path"
+"""Nom que Starlette donne au reste du chemin d'un montage, et qu'il ne transmet pas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Une route, telle qu'une requête l'atteint.
+
+    Attributes:
+        label: méthodes et chemin entier, pour les messages.
+        dependant: arbre de ses dépendances.
+        parameters: paramètres que son chemin porte ; None si on ne le sait pas.
+        is_whole: faux sous un montage à paramètres, qui n'a pas de gabarit.
+    """
+
+    label: str
+    dependant: Any
+    parameters: frozenset[str] | None
+    is_whole: bool = True
+
+
+def places_in(
+    routes: Sequence[Any], prefix: str = "", outer: frozenset[str] = frozenset(), through: tuple[int, ...] = ()
+) -> Iterator[Place]:
+    """Énumère les routes qui ont des dépendances, montages et inclusions compris, à tout FastAPI.
+
+    Args:
+        routes: routes d'une application ou d'un routeur.
+        prefix: chemin sous lequel elles sont montées.
+        outer: paramètres que ce chemin porte.
+        through: montages traversés, pour qu'une application montée dans elle-même ne nous retienne pas.
+    """
+    for route in _flattened(routes):
+        own = frozenset(getattr(route, "param_convertors", None) or ())
+        kind = getattr(route, "original_route", route)
+        if isinstance(kind, (Mount, Host)):
+            if id(kind) not in through and not _has_its_own_manager(kind):
+                inner = outer | (own - {_MOUNTED_PATH} if isinstance(kind, Mount) else own)
+                path = prefix + (getattr(route, "path", None) or "")
+                yield from places_in(getattr(route, "routes", None) or [], path, inner, (*through, id(kind)))
+        elif getattr(route, "dependant", None) is not None:
+            yield Place(_label(route, prefix), route.dependant, own | outer, is_whole=not outer)
+
+
+def _flattened(routes: Sequence[Any]) -> Iterable[Any]:
+    """Rend les routes une à une ; depuis FastAPI 0.137, une inclusion est un objet qui les enveloppe."""
+    each: Callable[[Sequence[Any]], Iterable[Any]] | None = getattr(fastapi.routing, "iter_route_contexts", None)
+    return routes if each is None else each(routes)
+
+
+def _has_its_own_manager(mount: Any) -> bool:  # noqa: ANN401 - Mount ou Host
+    """Dit si l'application montée a son manager : ses gardes ne sont pas les nôtres."""
+    mounted = getattr(mount, "_base_app", mount.app)
+    return ACLMiddleware in {middleware.cls for middleware in getattr(mounted, "user_middleware", ())}
+
+
+def _label(route: Any, prefix: str) -> str:  # noqa: ANN401 - route d'une version quelconque
+    """Nomme une route par ses méthodes et son chemin."""
+    methods = ", ".join(sorted(getattr(route, "methods", None) or ())) or "WEBSOCKET"
+    return f"{methods} {prefix}{getattr(route, 'path_format', None) or ''}"
+
+
+def place_of(connection: HTTPConnection) -> Place:
+    """Rend la route qu'une requête a atteinte.
+
+    Sans gabarit (un dossier de fichiers, une garde appelée à la main), le chemin n'est pas jugé : un paramètre qui y
+    manquerait fait encore échouer la décision.
+    """
+    route = route_of(connection)
+    dependant = getattr(route, "dependant", None)
+    if dependant is None or not getattr(route, "path_format", None):
+        return Place("route sans gabarit", dependant, None)
+    parameters = frozenset(connection.path_params)
+    is_whole = parameters <= set(getattr(route, "param_convertors", None) or ())
+    root = connection.scope.get("root_path", "").removeprefix(connection.scope.get(ROOT_KEY, ""))
+    return Place(_label(route, root if is_whole else "…"), dependant, parameters, is_whole=is_whole)
