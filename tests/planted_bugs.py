@@ -78,8 +78,8 @@ FAULTS = [
     Fault(
         "le joker n'est cherché que s'il y a un préfixe",
         "engine/index.py",
-        "few = f\"(({value}, ANY) if 'any' in {shapes}",
-        "few = f\"(({value}, ANY) if 'prefix' in {shapes}",
+        "few = f\"(({value}, '*') if {known}.anys",
+        "few = f\"(({value}, '*') if {known}.lengths",
     ),
     Fault(
         "une règle retirée reste rangée",
@@ -121,9 +121,7 @@ FAULTS = [
     Fault(
         "la règle expliquée est la première acceptée", "engine/decider.py", "shown = row\n", "shown = shown or row\n"
     ),
-    Fault(
-        "un effet inconnu accorde", "engine/decider.py", "self.definition.eft], OTHER)", "self.definition.eft], ALLOW)"
-    ),
+    Fault("un effet inconnu accorde", "engine/decider.py", "row[self.eft], OTHER)", "row[self.eft], ALLOW)"),
     Fault(
         "le compte des refus se perd",
         "engine/decider.py",
@@ -133,7 +131,7 @@ FAULTS = [
     Fault(
         "une règle trop courte est rangée comme une autre",
         "engine/decider.py",
-        "if len(row) != self._width or ",
+        "if len(row) != len(self.fields) or ",
         "if ",
     ),
     Fault(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from casbin import util
 from casbin.effect import get_effector
 
-from fastapi_acl.engine.decider import EFFECTS, Decider, Definition, Effect
+from fastapi_acl.engine.decider import EFFECTS, Definition, Effect
 from fastapi_acl.engine.evaluation import Evaluator
+from fastapi_acl.engine.forks import decider_of
 from fastapi_acl.engine.matcher import (
     MatcherPlan,
     Probe,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from casbin.effect import Effector
 
+    from fastapi_acl.engine.forks import AnyDecider
     from fastapi_acl.engine.model import IndexedModel
     from fastapi_acl.engine.role_graph import RoleGraph
     from fastapi_acl.engine.rows import Row
@@ -65,14 +67,14 @@ class Compiler:
     functions: Mapping[str, Any]
     effector: Effector | None = None
 
-    def decider(self, context: Context) -> Decider | None:
+    def decider(self, context: Context) -> AnyDecider | None:
         """Rend de quoi décider dans un contexte ; None si seul Casbin sait l'évaluer."""
         plan = self.plan(context)
         effect = EFFECTS.get(self._effect_of(context)) if plan.is_indexed else None
         if effect is None:
             return None
         try:
-            return Decider(self._definition(context, plan, effect), self.model.rows(context[1]))
+            return decider_of(self._definition(context, plan, effect), self.model.rows(context[1]))
         except UnreadableMatcherError:
             return None
 
@@ -102,6 +104,7 @@ class Compiler:
             roles={name: manager.graph for name, manager in self._indexed_managers().items()},
             order=self._order(ptype),
             evaluator=StrictEvaluator if self._is_strict else Evaluator,
+            is_strict=self._is_strict,
         )
 
     def plan(self, context: Context) -> MatcherPlan:

@@ -15,15 +15,16 @@ from casbin.constant.constants import (
     SUBJECT_PRIORITY_EFFECT,
 )
 
+from fastapi_acl.engine.crowd import ALLOW, DENY, MASKS, OTHER, Crowd
 from fastapi_acl.engine.evaluation import Evaluator
-from fastapi_acl.engine.index import ALLOW, DENY, MASKS, OTHER, BranchIndex
+from fastapi_acl.engine.index import BranchIndex
 from fastapi_acl.engine.matcher import Probe
 from fastapi_acl.engine.patterns import matcher_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from fastapi_acl.engine.index import Cell
+    from fastapi_acl.engine.crowd import Cell
     from fastapi_acl.engine.matcher import MatcherPlan
     from fastapi_acl.engine.role_graph import RoleGraph
     from fastapi_acl.engine.rows import Row, Rows
@@ -86,6 +87,8 @@ class Definition:
         roles: liens de chaque fonction de rôles indexée.
         order: rang d'une règle, si ce n'est pas celui de la liste.
         evaluator: ce qui évalue le reste du matcher ; celui du mode strict n'admet que vrai et faux.
+        motifs: comparaisons de motifs, et champ de chacune, que la décision peut écarter mais que Casbin évaluerait.
+        is_strict: vrai si une erreur est à rendre, et non à laisser à Casbin.
     """
 
     plan: MatcherPlan
@@ -97,6 +100,18 @@ class Definition:
     roles: Mapping[str, RoleGraph]
     order: Callable[[Row], Any] | None = None
     evaluator: type[Evaluator] = Evaluator
+    motifs: frozenset[tuple[str, int]] = frozenset()
+    is_strict: bool = False
+
+    def compares(self, row: Row, motifs: Collection[tuple[str, int]]) -> bool:
+        """Dit si l'index sait comparer une règle : des textes, au bon nombre, et des motifs qu'il sait lire."""
+        if len(row) != len(self.fields) or set(map(type, row)) != TEXT:
+            return False
+        return all(matcher_of(function, row[field]) is not None for function, field in motifs)
+
+    def mask(self, row: Row) -> int:
+        """Lit ce qu'une règle dit."""
+        return ALLOW if self.eft is None else MASKS.get(row[self.eft], OTHER)
 
 
 class Decider:
@@ -111,25 +126,24 @@ class Decider:
         """
         self.definition = definition
         self.arity = len(definition.request)
-        self._width = len(definition.fields)
         self._effect = definition.effect
         self._rows = rows
         self._order = definition.order or rows.rank
         self._gates = [self._evaluator(branch.gate, fields=()) for branch in definition.plan.branches]
         self.indexes = [BranchIndex(branch, definition.roles, self.arity) for branch in definition.plan.branches]
         self._rest = self._evaluator(definition.plan.expression, fields=definition.fields)
-        self._motifs = {
-            (key.function, key.field)
-            for branch in definition.plan.branches
-            for key in branch.keys
-            if key.probe is Probe.KEY_MATCH
-        }
+        self._motifs = definition.motifs | _motifs_of(definition.plan)
         self._foreign: dict[Row, None] = {}
         self._size = 0
         self._denials = 0
         self._single = self.indexes[0].probe if len(self.indexes) == 1 and self._gates == [None] else None
         self.decide: Callable[..., bool | None] = self._chosen()
         rows.follow(self)
+
+    @property
+    def evaluates(self) -> bool:
+        """Vrai s'il évalue autre chose que l'index : une même question peut alors ne pas avoir deux fois la réponse."""
+        return self._rest is not None
 
     def stop(self) -> None:
         """Cesse de suivre les règles."""
@@ -159,10 +173,10 @@ class Decider:
     def add(self, row: Row) -> None:
         """Range une règle ; une règle que l'index ne sait pas comparer le met hors service tant qu'elle est là."""
         self._size += 1
-        if not self._is_comparable(row):
+        if not self.definition.compares(row, self._motifs):
             self._foreign[row] = None
             return
-        mask = self._mask(row)
+        mask = self.definition.mask(row)
         self._denials += mask == DENY
         for index in self.indexes:
             index.add(row, mask)
@@ -173,19 +187,9 @@ class Decider:
         if row in self._foreign:
             del self._foreign[row]
             return
-        self._denials -= self._mask(row) == DENY
+        self._denials -= self.definition.mask(row) == DENY
         for index in self.indexes:
             index.remove(row)
-
-    def _is_comparable(self, row: Row) -> bool:
-        """Dit si l'index sait comparer une règle : des textes, au bon nombre, et des motifs qu'il sait lire."""
-        if len(row) != self._width or set(map(type, row)) != TEXT:
-            return False
-        return all(matcher_of(function, row[field]) is not None for function, field in self._motifs)
-
-    def _mask(self, row: Row) -> int:
-        """Lit ce qu'une règle dit."""
-        return ALLOW if self.definition.eft is None else MASKS.get(row[self.definition.eft], OTHER)
 
     # --- décision -------------------------------------------------------------------------------------------------
 
@@ -211,7 +215,7 @@ class Decider:
         cells = self._single(*request) if self._single is not None else self._cells(request)
         if cells:
             for cell in cells:
-                if ALLOW in cell.values():
+                if ALLOW in _said(cell):
                     return True if not self._foreign else None
         return self._otherwise(cells, allowed=False)
 
@@ -220,8 +224,8 @@ class Decider:
         cells = self._single(*request) if self._single is not None else self._cells(request)
         allowed = not self._effect.needs
         for cell in cells or ():
-            masks = cell.values()
-            if DENY in masks:
+            masks = _said(cell)
+            if self._denials and DENY in masks:
                 return self._otherwise(cells, allowed=False)
             allowed = allowed or ALLOW in masks
             if allowed and not self._denials:
@@ -233,7 +237,8 @@ class Decider:
         cells = self._single(*request) if self._single is not None else self._cells(request)
         first, allowed, rank = None, False, self._rows.rank
         for cell in cells or ():
-            for row, mask in cell.items():
+            known = cell.first(rank, self._rows.version) if isinstance(cell, Crowd) else cell.items()
+            for row, mask in known:
                 if mask != OTHER and (first is None or rank(row) < first):  # type: ignore[operator]
                     first, allowed = rank(row), mask == ALLOW
         return self._otherwise(cells, allowed=allowed)
@@ -294,3 +299,15 @@ class Decider:
         if len(masks) == self._size and self.definition.order is None:
             return self._rows.ordered()
         return sorted(masks, key=self._order) if len(masks) > 1 else masks
+
+
+def _said(cell: Cell) -> Iterable[int]:
+    """Rend ce que disent les règles d'une case ; une grande le sait sans les lire."""
+    return cell.said if isinstance(cell, Crowd) else cell.values()
+
+
+def _motifs_of(plan: MatcherPlan) -> set[tuple[str, int]]:
+    """Rend les comparaisons de motifs d'un plan, et le champ de chacune : l'index doit savoir en lire chaque motif."""
+    keys = [key for branch in plan.branches for key in branch.keys]
+    motifs = [motif for key in keys if (motif := key.find(Probe.KEY_MATCH)) is not None]
+    return {(motif.function, motif.field) for motif in motifs}

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from casbin.model import FunctionMap, Model
 
     from fastapi_acl.engine.compiler import Context
-    from fastapi_acl.engine.decider import Decider
+    from fastapi_acl.engine.forks import AnyDecider
     from fastapi_acl.engine.loading import RawLine
     from fastapi_acl.engine.matcher import MatcherPlan
     from fastapi_acl.engine.model_source import ModelSource
@@ -122,7 +122,7 @@ class Prepared(NamedTuple):
 
     model: IndexedModel
     managers: dict[str, Any]
-    decider: Decider | None
+    decider: AnyDecider | None
     loaded: Loaded = Loaded({})
 
 
@@ -187,7 +187,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         self._enabled = True
         self._sequence = SequenceLock()
         self._hot: Callable[..., bool | None] | None = None
-        self._deciders: dict[Context, Decider | None] = {}
+        self._deciders: dict[Context, AnyDecider | None] = {}
         self._walks: dict[Context, StrictWalk] = {}
         self._options: dict[str, Any] = {
             "allow_eval": allow_eval,
@@ -324,8 +324,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         with self._sequence:
             self._hot = None
             deciders, self._deciders, self._walks = self._deciders, {}, {}
-            for decider in filter(None, deciders.values()):
-                decider.stop()
+            for decider in deciders.values():
+                if decider is not None:
+                    decider.stop()
 
     # --- décision ---------------------------------------------------------------------------------------------------
 
@@ -358,7 +359,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         la même chose.
         """
         decider = self._decider(DEFAULT_CONTEXT)
-        if decider is None or decider.definition.plan.expression is not None:
+        if decider is None or decider.evaluates:
             return [self.enforce(*request) for request in rvals]
         known: dict[tuple[Any, ...], bool] = {}
         return [self._remembered(tuple(request), known) for request in rvals]
@@ -451,7 +452,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """Rend de quoi compiler un modèle."""
         return Compiler(model, self.fm.get_functions(), None if self._strict else self.eft)
 
-    def _decider(self, context: Context) -> Decider | None:
+    def _decider(self, context: Context) -> AnyDecider | None:
         """Rend de quoi décider dans un contexte ; fait à la première demande, puis tenu à jour."""
         try:
             return self._deciders[context]
@@ -461,7 +462,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
                     self._keep(context, self._compiler(self.model).decider(context))
                 return self._deciders[context]
 
-    def _keep(self, context: Context, decider: Decider | None) -> None:
+    def _keep(self, context: Context, decider: AnyDecider | None) -> None:
         """Retient de quoi décider ; dans le contexte habituel, la décision y va désormais tout droit."""
         replaced = self._deciders.get(context)
         if replaced is not None:
@@ -470,7 +471,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if context == DEFAULT_CONTEXT and decider is not None and self._is_direct(decider):
             self._hot = decider.decide
 
-    def _is_direct(self, decider: Decider) -> bool:
+    def _is_direct(self, decider: AnyDecider) -> bool:
         """Dit si une décision peut aller tout droit : rien à journaliser, aucun contexte à prendre pour une valeur."""
         silent = self._enabled and not self.logger.isEnabledFor(logging.WARNING)
         sizes = {len(assertion.tokens) for assertion in self.model["r"].values()}

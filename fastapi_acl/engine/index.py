@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from fastapi_acl.engine.crowd import CROWDED, Cell, Crowd
 from fastapi_acl.engine.matcher import Probe
-from fastapi_acl.engine.matching import ANY, is_prefix, patterns_of
+from fastapi_acl.engine.matching import Prefixes
 from fastapi_acl.engine.pacing import drain
 from fastapi_acl.engine.patterns import PatternGroups
 from fastapi_acl.shared.identity import AttributedName
@@ -18,16 +18,11 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.role_graph import RoleGraph
     from fastapi_acl.engine.rows import Row
 
-ALLOW: Final = 1
-DENY: Final = 2
-OTHER: Final = 4
-MASKS: Final = {"allow": ALLOW, "deny": DENY}
-
-Cell = dict["Row", int]
-"""Les règles d'une case, et ce que chacune dit : `ALLOW`, `DENY` ou `OTHER`."""
-
 Cells = dict[tuple[Any, ...], Cell]
 Probing = "Callable[..., list[Cell] | None]"
+
+FEW_PROBES: Final = 16
+"""Combinaisons qu'il vaut toujours mieux chercher que de parcourir les cases."""
 
 TEXTS: Final = frozenset({str, AttributedName})
 """Types qui se cherchent comme un texte ; tout autre objet peut redéfinir l'égalité et se compare règle par règle."""
@@ -36,9 +31,9 @@ TEXTS: Final = frozenset({str, AttributedName})
 class BranchIndex:
     """Index d'une branche : la première clé mène à un seau, les autres à une case de ce seau.
 
-    Un motif `aclMatch` se cherche comme une valeur : on énumère les motifs qui couvrent la valeur demandée. Les motifs
-    `keyMatch*` sont groupés par préfixe littéral. La fonction qui cherche est écrite pour la branche : ses boucles sont
-    celles de ses clés, et aucune valeur de règle ou de requête n'y entre.
+    Un motif `aclMatch` se cherche comme une valeur : on énumère, parmi les motifs que des règles ont, ceux qui couvrent
+    la valeur demandée. Les motifs `keyMatch*` sont groupés par préfixe littéral. La fonction qui cherche est écrite
+    pour la branche : ses boucles sont celles de ses clés, et aucune valeur de règle ou de requête n'y entre.
     """
 
     def __init__(self, branch: Branch, roles: Mapping[str, RoleGraph], request_size: int) -> None:
@@ -50,17 +45,12 @@ class BranchIndex:
             request_size: nombre de valeurs d'une requête.
         """
         self._keys = branch.keys
-        self._first = branch.keys[0] if branch.keys and branch.keys[0].probe is not Probe.KEY_MATCH else None
+        self._first = branch.keys[0] if branch.keys and branch.keys[0].find(Probe.KEY_MATCH) is None else None
         self._others = branch.keys[1:] if self._first is not None else branch.keys
-        self._motifs = [key for key in self._others if key.probe is Probe.KEY_MATCH]
+        self._motifs = [motif for key in self._others if (motif := key.find(Probe.KEY_MATCH)) is not None]
         self._buckets: dict[Any, Cells] = {}
         self._groups: dict[Any, tuple[PatternGroups, ...]] = {}
-        self.shapes = [Counter[str]() for _ in self._keys]
-        self._shaped = [
-            (key.field, shapes)
-            for key, shapes in zip(self._keys, self.shapes, strict=True)
-            if key.probe is Probe.PATTERN
-        ]
+        self._prefixes = {key.field: Prefixes() for key in self._keys if key.find(Probe.PATTERN) is not None}
         self.probe: Callable[..., list[Cell] | None] = self._write(roles, request_size)
 
     def add(self, row: Row, mask: int) -> None:
@@ -74,6 +64,8 @@ class BranchIndex:
             cells[key] = {row: mask}
         else:
             cell[row] = mask
+            if len(cell) == CROWDED:
+                cells[key] = Crowd(cell)
         if self._motifs:
             self._add_motifs(first, row)
         self._count(row, 1)
@@ -113,14 +105,9 @@ class BranchIndex:
         return first, tuple([row[key.field] for key in self._others])
 
     def _count(self, row: Row, step: int) -> None:
-        """Compte les formes de motifs, pour ne chercher que celles que des règles emploient."""
-        for field, shapes in self._shaped:
-            value = row[field]
-            if value[-1:] == ANY:
-                shape = _shape(value)
-                shapes[shape] += step
-                if not shapes[shape]:
-                    del shapes[shape]
+        """Compte les motifs, pour ne chercher que ceux que des règles emploient."""
+        for field, prefixes in self._prefixes.items():
+            prefixes.count(row[field], step)
 
     def _write(self, roles: Mapping[str, RoleGraph], request_size: int) -> Callable[..., list[Cell] | None]:
         """Écrit la fonction qui cherche : une boucle par clé à plusieurs valeurs.
@@ -131,14 +118,13 @@ class BranchIndex:
             "buckets": self._buckets,
             "groups": self._groups,
             "TEXTS": TEXTS,
-            "patterns_of": patterns_of,
-            "ANY": ANY,
             "NONE": {},
         }
-        for place, key in enumerate(self._keys):
-            scope[f"shapes{place}"] = self.shapes[place]
+        for name, key in _named(self._keys):
             if key.probe is Probe.ROLE:
-                scope[f"graph{place}"] = roles[key.function]
+                scope[name] = roles[key.function]
+            elif key.probe is Probe.PATTERN:
+                scope[name] = self._prefixes[key.field]
         exact = self._first is not None and self._first.probe is Probe.ROLE and roles[self._first.function].is_exact
         source = _source(self._first, self._others, request_size, reads_links=exact)
         exec(compile(source, "<index>", "exec"), scope)  # noqa: S102 - texte fait de numéros de clés, d'aucune donnée
@@ -146,38 +132,75 @@ class BranchIndex:
         return written
 
 
+def _named(keys: Sequence[Key]) -> Iterator[tuple[str, Key]]:
+    """Donne un nom à ce que cherche chaque terme simple."""
+    for place, key in enumerate(keys):
+        for number, term in enumerate(key.terms):
+            yield f"known{place}_{number}", term
+
+
 def _source(first: Key | None, others: Sequence[Key], request_size: int, *, reads_links: bool) -> str:
-    """Écrit le texte de la fonction qui cherche."""
-    offset = 0 if first is None else 1
+    """Écrit le texte de la fonction qui cherche.
+
+    Les valeurs de chaque clé sont énumérées une fois ; les motifs `keyMatch*`, groupés par première clé, le sont pour
+    chacune. Là où leurs combinaisons seraient plus nombreuses que les cases, ce sont les cases qui sont parcourues.
+    """
     keys = ([first] if first is not None else []) + list(others)
-    texts = sorted({place for key in keys for place in (key.request, key.domain) if isinstance(place, int)})
-    lines = [f"def probe({', '.join(f'r{place}' for place in range(request_size))}):"]
-    if texts:
-        lines.append(f"    if {' or '.join(f'r{place}.__class__ not in TEXTS' for place in texts)}: return None")
-    lines += ["    found = []", f"    for first in {_firsts(first, reads_links=reads_links)}:"]
+    offset = len(keys) - len(others)
+    lines = [
+        f"def probe({', '.join(f'r{place}' for place in range(request_size))}):",
+        *_refusal(keys),
+        "    found = []",
+    ]
+    several = [place for place, key in enumerate(others, start=offset) if key.probe is not Probe.EXACT]
+    fixed = [place for place in several if keys[place].find(Probe.KEY_MATCH) is None]
+    lines += [f"    v{place} = {_values(keys[place], place)}" for place in fixed]
+    lines += [f"    for first in {_firsts(first, reads_links=reads_links)}:"]
     lines += ["        cells = buckets.get(first)", "        if cells is None: continue"]
-    indent, components, motif = "        ", [], 0
-    for place, key in enumerate(others, start=offset):
-        if key.probe is Probe.EXACT:
-            components.append(_value(key))
-            continue
-        values = (
-            f"groups[first][{motif}].matching(r{key.request})" if key.probe is Probe.KEY_MATCH else _values(key, place)
-        )
-        motif += key.probe is Probe.KEY_MATCH
-        lines.append(f"{indent}for k{place} in {values}:")
+    for number, place in enumerate(place for place in several if place not in fixed):
+        lines.append(f"        v{place} = {_values(keys[place], place, f'groups[first][{number}]')}")
+    if len(several) > 1:
+        lines += _few_cells(others, offset)
+    indent = "        "
+    for place in several:
+        lines.append(f"{indent}for k{place} in v{place}:")
         indent += "    "
-        components.append(f"k{place}")
+    components = [f"k{place}" if place in several else _value(keys[place]) for place in range(offset, len(keys))]
     lines.append(f"{indent}cell = cells.get(({''.join(f'{name}, ' for name in components)}))")
     lines += [f"{indent}if cell is not None: found.append(cell)", "    return found"]
     return "\n".join(lines)
+
+
+def _refusal(keys: Sequence[Key]) -> list[str]:
+    """Écrit ce qui rend None si une valeur de la requête ne se cherche pas comme un texte."""
+    terms = [term for key in keys for term in key.terms]
+    texts = sorted({place for term in terms for place in (term.request, term.domain) if isinstance(place, int)})
+    return (
+        [f"    if {' or '.join(f'r{place}.__class__ not in TEXTS' for place in texts)}: return None"] if texts else []
+    )
+
+
+def _few_cells(others: Sequence[Key], offset: int) -> list[str]:
+    """Écrit le parcours des cases, quand elles sont moins nombreuses que les combinaisons à chercher."""
+    several = [place for place, key in enumerate(others, start=offset) if key.probe is not Probe.EXACT]
+    sizes = " * ".join(f"len(v{place})" for place in several)
+    tests = [
+        f"key[{number}] in s{number}" if number + offset in several else f"key[{number}] == {_value(key)}"
+        for number, key in enumerate(others)
+    ]
+    return [
+        f"        if {sizes} > {FEW_PROBES} + len(cells):",
+        *[f"            s{place - offset} = set(v{place})" for place in several],
+        f"            found += [cell for key, cell in cells.items() if {' and '.join(tests)}]",
+        "            continue",
+    ]
 
 
 def _firsts(first: Key | None, *, reads_links: bool) -> str:
     """Écrit les valeurs de la première clé."""
     if first is None:
         return "(None,)"
-    return _flat(first, 0) if reads_links else _values(first, 0)
+    return _flat(first) if reads_links else _values(first, 0)
 
 
 def _value(key: Key) -> str:
@@ -185,29 +208,36 @@ def _value(key: Key) -> str:
     return f"r{key.request}" if key.request is not None else repr(key.constant)
 
 
-def _values(key: Key, place: int) -> str:
-    """Écrit les valeurs que cherche une clé."""
+def _values(key: Key, place: int, groups: str = "") -> str:
+    """Écrit les valeurs que cherche une clé ; celles d'une disjonction, chacune une fois."""
+    found = [_simple(term, f"known{place}_{number}", groups) for number, term in enumerate(key.terms)]
+    return found[0] if len(found) == 1 else f"dict.fromkeys(({''.join(f'*{values}, ' for values in found)}))"
+
+
+def _simple(key: Key, known: str, groups: str) -> str:
+    """Écrit les valeurs que cherche un terme simple."""
     if key.probe is Probe.EXACT:
         return f"({_value(key)},)"
+    if key.probe is Probe.KEY_MATCH:
+        return f"{groups}.matching(r{key.request})"
     if key.probe is Probe.PATTERN:
-        shapes, value = f"shapes{place}", f"r{key.request}"
-        few = f"(({value}, ANY) if 'any' in {shapes} and {value} != ANY else ({value},))"
-        return f"(patterns_of({value}) if 'prefix' in {shapes} else {few})"
+        return _covering(known, f"r{key.request}")
     domain = f"r{key.domain}" if isinstance(key.domain, int) else repr(key.domain or "")
-    graph, member = f"graph{place}", f"r{key.request}"
-    kept = f"known.get({member}) if (known := {graph}.closures.get({domain})) is not None else None"
-    return f"(({kept}) or {graph}.walk({member}, {domain}))"
+    member = f"r{key.request}"
+    kept = f"known.get({member}) if (known := {known}.closures.get({domain})) is not None else None"
+    return f"(({kept}) or {known}.walk({member}, {domain}))"
 
 
-def _flat(key: Key, place: int) -> str:
+def _covering(known: str, value: str) -> str:
+    """Écrit les motifs connus qui couvrent une valeur ; sans préfixe, il n'y a pas à les chercher."""
+    few = f"(({value}, '*') if {known}.anys and {value} != '*' else ({value},))"
+    return f"({known}.covering({value}) if {known}.lengths else {few})"
+
+
+def _flat(key: Key) -> str:
     """Écrit les rôles d'un membre, pris dans les liens mêmes quand aucun de ses rôles n'en tient d'autres."""
     domain = f"r{key.domain}" if isinstance(key.domain, int) else repr(key.domain or "")
-    graph, member = f"graph{place}", f"r{key.request}"
+    member, graph = f"r{key.request}", "known0_0"
     roles = f"(roles := {graph}.links.get({domain}, NONE).get({member}))"
-    nested = _values(key, place)
+    nested = _values(key, 0)
     return f"(({member},) if {roles} is None else ({member}, *roles) if {graph}.nested.isdisjoint(roles) else {nested})"
-
-
-def _shape(value: str) -> str:
-    """Rend la forme d'une valeur de règle : joker, préfixe ou texte exact."""
-    return "any" if value == ANY else "prefix" if is_prefix(value) else "exact"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, TypeVar
 from typing_extensions import ParamSpec
 
 from fastapi_acl.engine.matcher import Probe
-from fastapi_acl.engine.matching import ANY, patterns_of
+from fastapi_acl.engine.matching import ANY, acl_match, patterns_of
 from fastapi_acl.engine.patterns import matcher_of
-from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
+from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, MAX_VALUE_LENGTH, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
@@ -259,8 +259,8 @@ class PolicyInspector:
 
     def _reached(self, branch: Branch | None, request: Sequence[str]) -> Iterable[Row]:
         """Rend les règles que les clés d'une branche désignent, rôles du sujet mis à part."""
-        keys = [key for key in (branch.keys if branch else ()) if key.request is not None and not self._is_subject(key)]
-        accepted = {key.field: set(self._variants(key, request)) for key in keys}
+        keys = [key for key in (branch.keys if branch else ()) if key.reads_request and not self._is_subject(key)]
+        accepted = {key.field: {found for term in key.terms for found in self._variants(term, request)} for key in keys}
         if not accepted:
             return self.enforcer.model.rows("p").ordered()
         narrow = min(accepted, key=lambda field: (field == self._place(ACTION_NAMES), len(accepted[field])))
@@ -269,9 +269,11 @@ class PolicyInspector:
 
     def _variants(self, key: Key, request: Sequence[str]) -> Iterable[str]:
         """Rend les valeurs de règle qui satisfont un terme, pour cette requête."""
-        value = request[key.request or 0]
+        if key.request is None:
+            return (key.constant,)
+        value = request[key.request]
         if key.probe is Probe.PATTERN:
-            return patterns_of(value)
+            return patterns_of(value, MAX_VALUE_LENGTH)
         if key.probe is Probe.ROLE:
             domain = request[key.domain] if isinstance(key.domain, int) else key.domain or ""
             return tuple(self.enforcer.rm_map[key.function].graph.closure(value, domain))
@@ -284,15 +286,19 @@ class PolicyInspector:
 
     def _is_subject(self, key: Key) -> bool:
         """Dit si un terme porte sur le sujet de la requête."""
-        return self.enforcer.schema.request[key.request or 0] in SUBJECT_NAMES
+        asked = {term.request for term in key.terms if term.request is not None}
+        return any(self.enforcer.schema.request[place] in SUBJECT_NAMES for place in asked)
 
     def _is_in_domain(self, row: Row, domain: str) -> bool:
         """Dit si une règle vaut dans un domaine."""
         place = self._place(DOMAIN_NAMES)
         if place is None or not domain:
             return True
-        compared = {key.probe for branch in self.enforcer.plan.branches for key in branch.keys if key.field == place}
-        return row[place] == domain or (Probe.PATTERN in compared and row[place] in patterns_of(domain))
+        keys = [key for branch in self.enforcer.plan.branches for key in branch.keys if key.field == place]
+        if any(key.find(Probe.PATTERN) is not None for key in keys) and acl_match(domain, row[place]):
+            return True
+        constants = {term.constant for key in keys for term in key.terms if term.request is None}
+        return row[place] in {domain, *constants}
 
     def _rows(self, field: int, values: Collection[str]) -> list[Row]:
         """Rend les règles dont un champ a l'une de ces valeurs."""

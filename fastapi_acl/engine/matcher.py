@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import product
 from typing import TYPE_CHECKING, Final
+
+from fastapi_acl.engine import gates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +26,7 @@ class Probe(Enum):
     PATTERN = "aclMatch"
     KEY_MATCH = "keyMatch"
     ROLE = "g"
+    ANY_OF = "||"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Key:
         constant: texte du matcher auquel le champ est comparé.
         function: nom de la fonction, pour un rôle ou un motif.
         domain: pour un rôle, place du domaine dans la requête, ou texte ; None sans domaine.
+        choices: pour une disjonction (`r.obj == p.obj || p.obj == "*"`), ses termes, tous sur ce champ.
     """
 
     probe: Probe
@@ -45,9 +49,26 @@ class Key:
     constant: str = ""
     function: str = ""
     domain: int | str | None = None
+    choices: tuple[Key, ...] = ()
+
+    @property
+    def terms(self) -> tuple[Key, ...]:
+        """Les termes simples : ceux de la disjonction, ou lui-même."""
+        return self.choices or (self,)
+
+    @property
+    def reads_request(self) -> bool:
+        """Vrai si la requête en change la valeur."""
+        return any(term.request is not None for term in self.terms)
+
+    def find(self, probe: Probe) -> Key | None:
+        """Rend le premier terme simple qui se cherche ainsi ; None s'il n'y en a pas."""
+        return next((term for term in self.terms if term.probe is probe), None)
 
     def describe(self, request: Sequence[str], fields: Sequence[str]) -> str:
         """Rend le terme tel que le modèle l'écrit."""
+        if self.choices:
+            return " || ".join(choice.describe(request, fields) for choice in self.choices)
         left = repr(self.constant) if self.request is None else f"r.{request[self.request]}"
         right = f"p.{fields[self.field]}"
         if self.probe is Probe.EXACT:
@@ -79,16 +100,29 @@ class MatcherPlan:
         branches: conjonctions ; une règle acceptée est dans les cases de l'une d'elles.
         expression: ce qu'il faut évaluer sur chaque règle trouvée ; None si les cases suffisent.
         reason: pourquoi rien n'est indexé ; vide si le plan sert.
+        fork: une question sur la requête seule et le plan de chaque réponse, qui décident à la place de celui-ci ; None
+            si rien ne s'y gagne.
     """
 
     branches: tuple[Branch, ...] = ()
     expression: ast.expr | None = None
     reason: str = ""
+    fork: Fork | None = None
 
     @property
     def is_indexed(self) -> bool:
         """Vrai si les décisions passent par l'index."""
         return not self.reason
+
+    @property
+    def accepts_all(self) -> bool:
+        """Vrai si toute règle est acceptée, sans rien chercher."""
+        return self.expression is None and Branch(()) in self.branches
+
+    @property
+    def leaves(self) -> tuple[MatcherPlan, ...]:
+        """Les plans qui décident : celui-ci, ou ceux où mènent ses questions."""
+        return (self,) if self.fork is None else (*self.fork.then.leaves, *self.fork.otherwise.leaves)
 
     @property
     def residual(self) -> str:
@@ -102,13 +136,44 @@ class MatcherPlan:
         """Rend le plan en quelques lignes, pour une personne."""
         if self.reason:
             return f"évaluation de Casbin, règle par règle : {self.reason}"
-        lines: list[str] = []
+        if self.fork is not None:
+            return self.fork.describe(request, fields)
+        if self.accepts_all:
+            return "clé      : aucune, toutes les règles sont acceptées"
+        lines: list[str] = [] if self.branches else ["clé      : aucune, nulle règle n’est acceptée"]
         for number, branch in enumerate(self.branches, start=1):
             lines += [f"branche  : {number} sur {len(self.branches)}"] * (len(self.branches) > 1)
             lines += [f"clé      : {key.describe(request, fields)}" for key in branch.keys]
             lines += [f"requête  : {ast.unparse(branch.gate)}"] if branch.gate is not None else []
             lines += [] if branch.keys else ["clé      : aucune, toutes les règles sont évaluées"]
         return "\n".join([*lines, f"évalué   : {self.residual}"] if self.expression is not None else lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Une question sur la requête seule, posée une fois par décision, et ce qu'il reste du matcher selon sa réponse.
+
+    Attributes:
+        gate: la question ; `g(r.sub, "admin")`, par exemple.
+        then: plan si elle est vraie.
+        otherwise: plan si elle est fausse.
+        texts: places des valeurs que les termes se bornent à comparer, et qui doivent donc être des textes.
+        motifs: comparaisons de motifs et champ de chacune : une réponse peut les écarter, Casbin les évaluerait.
+        is_pure: vrai si poser la question deux fois donne deux fois la même réponse.
+    """
+
+    gate: ast.expr
+    then: MatcherPlan
+    otherwise: MatcherPlan
+    texts: tuple[int, ...]
+    motifs: frozenset[tuple[str, int]]
+    is_pure: bool
+
+    def describe(self, request: Sequence[str], fields: Sequence[str]) -> str:
+        """Rend la question et les deux plans, pour une personne."""
+        plans = [plan.describe(request, fields).splitlines() for plan in (self.then, self.otherwise)]
+        then, otherwise = ["\n".join(f"  {line}" for line in lines) for lines in plans]
+        return f"porte    : {ast.unparse(self.gate)}\n si vraie :\n{then}\n sinon :\n{otherwise}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +195,9 @@ class Vocabulary:
 
 MAX_BRANCHES: Final = 16
 """Conjonctions au-delà desquelles une disjonction n'est plus développée."""
+
+MAX_FORKS: Final = 3
+"""Questions sur la requête seule posées de suite : chaque réponse a ses index, où les règles se rangent encore."""
 
 _STRING_OR_OPERATOR: Final = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(&&)|(\|\|)|(!(?!=))""")
 _PYTHON: Final = {2: " and ", 3: " or ", 4: " not "}
@@ -193,15 +261,32 @@ class _Planner:
 
     words: Vocabulary
 
-    def plan(self, tree: ast.expr) -> MatcherPlan:
+    def plan(self, tree: ast.expr, forks: int = MAX_FORKS) -> MatcherPlan:
         """Rend le plan d'une expression."""
-        branches = tuple(map(self._branch, self._disjunction(tree)))
+        return replace(self._flat(tree), fork=self._fork(tree, forks) if forks else None)
+
+    def _fork(self, tree: ast.expr, forks: int) -> Fork | None:
+        """Cherche une question sur la requête seule sous une disjonction, et fait le plan de chaque réponse."""
+        gate = gates.find(tree, self._is_free, self._is_sure)
+        if gate is None:
+            return None
+        then, otherwise = [
+            self.plan(gates.settled(tree, gate, told, self._is_sure), forks - 1) for told in (True, False)
+        ]
+        return Fork(gate, then, otherwise, self._texts(tree), self._motifs(tree), self._is_sure(gate))
+
+    def _flat(self, tree: ast.expr) -> MatcherPlan:
+        """Rend le plan d'une expression, toutes réponses confondues."""
+        parts = self._disjunction(tree)
+        branches = tuple([self._branch(terms) for terms in parts if not any(map(_is_false, terms))])
         if not any(branch.rest for branch in branches):
             return MatcherPlan(branches)
-        return MatcherPlan(branches, self._without_keys(tree) if len(branches) == 1 else tree)
+        return MatcherPlan(branches, self._without_keys(tree) if len(parts) == 1 else tree)
 
     def _disjunction(self, tree: ast.expr) -> Sequence[Sequence[ast.expr]]:
         """Développe une expression en conjonctions ; une disjonction qui n'y gagne rien reste un terme à évaluer."""
+        if self._key(tree, {}) is not None:
+            return [[tree]]
         if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.Or):
             parts = [conjunction for value in tree.values for conjunction in self._disjunction(value)]
             return parts if len(parts) <= MAX_BRANCHES else [[tree]]
@@ -221,7 +306,7 @@ class _Planner:
     def _narrows(self, term: ast.expr) -> bool:
         """Dit si un terme, par la requête, écarte des règles ou toute une branche."""
         key = self._key(term, {})
-        return self._is_gate(term) if key is None else key.request is not None
+        return self._is_gate(term) if key is None else key.reads_request
 
     def _branch(self, terms: Sequence[ast.expr]) -> Branch:
         """Range les termes d'une conjonction : clés, requête seule, reste."""
@@ -234,9 +319,9 @@ class _Planner:
                 keys[key.field] = key
             elif self._is_gate(term):
                 gate.append(term)
-            else:
+            elif not _is_true(term):
                 rest.append(term)
-        ordered = sorted(keys.values(), key=lambda key: (key.probe is not Probe.ROLE, key.request is None))
+        ordered = sorted(keys.values(), key=lambda key: (key.find(Probe.ROLE) is None, not key.reads_request))
         return Branch(tuple(ordered), _all_of(gate), tuple(rest))
 
     def _without_keys(self, tree: ast.expr) -> ast.expr:
@@ -260,7 +345,16 @@ class _Planner:
             return self._exact(left, right) or self._exact(right, left)
         if isinstance(term, ast.Call) and isinstance(term.func, ast.Name) and not term.keywords:
             return self._call(term.func.id, term.args, bound)
-        return None
+        return self._any_of(term, bound) if isinstance(term, ast.BoolOp) and isinstance(term.op, ast.Or) else None
+
+    def _any_of(self, term: ast.BoolOp, bound: Mapping[str, int]) -> Key | None:
+        """Reconnaît une disjonction de termes indexables qui portent tous sur un même champ."""
+        keys = [self._key(value, bound) for value in term.values]
+        choices = [choice for key in keys if key is not None for choice in key.terms]
+        motifs = sum(choice.probe is Probe.KEY_MATCH for choice in choices)
+        if None in keys or motifs > 1 or len({choice.field for choice in choices}) > 1:
+            return None
+        return Key(Probe.ANY_OF, choices[0].field, choices=tuple(choices))
 
     def _exact(self, left: ast.expr, right: ast.expr) -> Key | None:
         """Reconnaît `r.x == p.y` et `p.y == "texte"`."""
@@ -310,9 +404,47 @@ class _Planner:
 
     def _is_gate(self, term: ast.expr) -> bool:
         """Dit si un terme ne dépend que de la requête et ne peut pas échouer."""
-        return self._is_harmless(term) and not any(
+        return self._is_harmless(term) and self._is_free(term)
+
+    def _is_free(self, term: ast.expr) -> bool:
+        """Dit si un terme ne lit rien de la règle."""
+        return "eval" not in calls(term) and not any(
             _place(self.words.fields, node) is not None for node in ast.walk(term)
         )
+
+    def _is_sure(self, term: ast.expr) -> bool:
+        """Dit si un terme, sur des textes, vaut toujours vrai ou faux, et toujours le même."""
+        if isinstance(term, ast.BoolOp):
+            return all(map(self._is_sure, term.values))
+        if isinstance(term, ast.UnaryOp):
+            return isinstance(term.op, ast.Not) and self._is_sure(term.operand)
+        return self._is_harmless(term) or self._is_membership(term) or _is_true(term) or _is_false(term)
+
+    def _is_membership(self, term: ast.expr) -> bool:
+        """Reconnaît `g(r.x, "rôle"[, domaine])` ou `aclMatch(r.x, "motif")`, qui ne lisent que la requête."""
+        if not isinstance(term, ast.Call) or not isinstance(term.func, ast.Name) or term.keywords:
+            return False
+        name, is_domained = term.func.id, self.words.links.get(term.func.id)
+        sizes = {2, 3} if is_domained else {2}
+        known = is_domained is not None or self.words.patterns.get(name) is Probe.PATTERN
+        return known and len(term.args) in sizes and all(map(self._is_asked, term.args))
+
+    def _is_asked(self, node: ast.expr) -> bool:
+        """Dit si un terme est une valeur de la requête, ou un texte."""
+        is_text = isinstance(node, ast.Constant) and type(node.value) is str
+        return is_text or _place(self.words.request, node) is not None
+
+    def _texts(self, tree: ast.expr) -> tuple[int, ...]:
+        """Rend les places des valeurs de la requête que lisent les termes sûrs."""
+        sure = [node for node in ast.walk(tree) if isinstance(node, ast.expr) and self._is_sure(node)]
+        places = (_place(self.words.request, node) for term in sure for node in ast.walk(term))
+        return tuple(sorted({place for place in places if place is not None}))
+
+    def _motifs(self, tree: ast.expr) -> frozenset[tuple[str, int]]:
+        """Rend les comparaisons de motifs d'une expression, et le champ de chacune."""
+        keys = [self._key(node, {}) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        motifs = [key for key in keys if key is not None and key.probe is Probe.KEY_MATCH]
+        return frozenset((motif.function, motif.field) for motif in motifs)
 
     def _is_harmless(self, term: ast.expr) -> bool:
         """Dit si un terme vaut toujours vrai ou faux : une clé, ou une comparaison de noms et de textes."""
@@ -331,6 +463,16 @@ class _Planner:
 def _place(places: Mapping[str, int], node: ast.AST) -> int | None:
     """Rend la place d'un nom simple."""
     return places.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def _is_true(term: ast.expr) -> bool:
+    """Dit si un terme est « vrai », écrit tel quel."""
+    return isinstance(term, ast.Constant) and term.value is True
+
+
+def _is_false(term: ast.expr) -> bool:
+    """Dit si un terme est « faux », écrit tel quel."""
+    return isinstance(term, ast.Constant) and term.value is False
 
 
 def _all_of(terms: Sequence[ast.expr]) -> ast.expr | None:

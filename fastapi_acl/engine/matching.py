@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.identity import UnreadableAttribute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 ANY: Final = "*"
 ANY_BELOW: Final = ":*"
@@ -85,14 +88,71 @@ def is_pattern(text: str) -> bool:
     return ANY not in text or text == ANY or (is_prefix(text) and ANY not in text[:-1])
 
 
-def patterns_of(value: str) -> tuple[str, ...]:
-    """Énumère, sans doublon, tous les motifs qui couvrent une valeur : elle-même, `*`, et un par segment."""
-    found = {value: None, ANY: None}
-    colon = str.find(value, ":")
-    while 0 <= colon < len(value) - 1:
-        found[value[: colon + 1] + ANY] = None
-        colon = str.find(value, ":", colon + 1)
-    return tuple(found)
+def patterns_of(value: str, most: int | None = None) -> Iterator[str]:
+    """Énumère, sans doublon, les motifs qui couvrent une valeur : elle-même, `*`, et un par segment.
+
+    Args:
+        value: valeur de la requête.
+        most: longueur au-delà de laquelle aucune règle n'a de motif ; None sans borne.
+    """
+    yield value
+    if value != ANY:
+        yield ANY
+    colon, stop = str.find(value, ":"), len(value) - 1 if most is None else min(len(value) - 1, most - 1)
+    while 0 <= colon < stop:
+        pattern = value[: colon + 1] + ANY
+        if pattern != value:
+            yield pattern
+        colon = str.find(value, ":", colon + 1, stop)
+
+
+class Prefixes:
+    """Les motifs que les règles ont dans un champ : une décision ne cherche que ceux-là.
+
+    Énumérer les motifs qui couvrent une valeur coûterait un texte par segment de la valeur, que l'appelant choisit ;
+    ici, c'est au plus un par longueur de préfixe que des règles ont, et une règle n'a pas plus de 250 caractères.
+
+    Attributes:
+        lengths: longueurs de préfixe (« : » compris), et combien de règles ont chacune.
+        known: motifs à préfixe, et combien de règles ont chacun.
+        anys: combien de règles ont `*` seul.
+    """
+
+    __slots__ = ("anys", "known", "lengths")
+
+    def __init__(self) -> None:
+        """Part sans motif."""
+        self.lengths: dict[int, int] = {}
+        self.known: dict[str, int] = {}
+        self.anys = 0
+
+    def count(self, text: str, step: int) -> None:
+        """Compte une valeur de règle qui arrive (1) ou qui part (-1) ; un texte exact n'est pas un motif."""
+        if text == ANY:
+            self.anys += step
+        elif is_prefix(text):
+            _tally(self.known, text, step)
+            _tally(self.lengths, len(text) - 1, step)
+
+    def covering(self, value: str) -> Sequence[str]:
+        """Rend, sans doublon, les textes de règles à chercher pour une valeur : elle-même et les motifs connus."""
+        found = [value, ANY] if self.anys and value != ANY else [value]
+        size = len(value)
+        for length in self.lengths:
+            if length < size and value[length - 1] == ":":
+                pattern = value[:length] + ANY
+                if pattern in self.known and pattern != value:
+                    found.append(pattern)
+        return found
+
+
+def _tally(counts: dict[Any, int], key: object, step: int) -> None:
+    """Compte, sans garder ce qui tombe à zéro."""
+    total = counts.get(key, 0) + step
+    if total:
+        counts[key] = total
+    else:
+        del counts[key]
 
 
 def covers(held: str, asked: str) -> bool:

@@ -10,8 +10,8 @@ from casbin import util
 
 from fastapi_acl.engine.answers import CHECKS, described, discard, truth
 from fastapi_acl.engine.checked import SORTS, Checked, InPlace
+from fastapi_acl.engine.crowd import ALLOW
 from fastapi_acl.engine.evaluation import Evaluator
-from fastapi_acl.engine.index import ALLOW, MASKS, OTHER
 from fastapi_acl.engine.matcher import UnreadableMatcherError
 from fastapi_acl.engine.matching import acl_match
 from fastapi_acl.shared.exceptions import DecisionFailedError
@@ -139,7 +139,7 @@ class StrictWalk:
         for row in self._ordered():
             if self._is_accepted(request, row):
                 shown = row
-                seen |= self._mask(row)
+                seen |= self.definition.mask(row)
             if seen & effect.stops:
                 break
         return effect.settle(seen), shown
@@ -154,11 +154,6 @@ class StrictWalk:
         if len(row) != len(self.definition.fields) or set(map(type, row)) != {str}:
             raise DecisionFailedError(reason="une règle n’a pas la forme du modèle", rule=tuple(map(str, row)))
         return self.evaluator.accepts(request, row)
-
-    def _mask(self, row: Row) -> int:
-        """Lit ce qu'une règle dit."""
-        eft = self.definition.eft
-        return ALLOW if eft is None else MASKS.get(row[eft], OTHER)
 
 
 def failure(error: Exception, rule: tuple[str, ...] = ()) -> DecisionFailedError:

@@ -199,11 +199,15 @@ def test_asking_about_unknown_names_and_domains_keeps_nothing() -> None:
 PLANS = {
     "keyMatch(r.obj, p.obj) && r.sub == p.sub": ["clé      : keyMatch(r.obj, p.obj)", "clé      : r.sub == p.sub"],
     'r.sub == p.sub || r.act == "x"': [
-        "branche  : 1 sur 2",
-        "clé      : r.sub == p.sub",
-        "branche  : 2 sur 2",
-        "requête  : r_act == 'x'",
-        "clé      : aucune, toutes les règles sont évaluées",
+        "porte    : r_act == 'x'",
+        " si vraie :",
+        "  clé      : aucune, toutes les règles sont acceptées",
+        " sinon :",
+        "  clé      : r.sub == p.sub",
+    ],
+    'g(r.sub, p.sub) && (r.obj == p.obj || p.obj == "*")': [
+        "clé      : g(r.sub, p.sub)",
+        "clé      : r.obj == p.obj || '*' == p.obj",
     ],
     "r.sub == p.sub && r.obj.__class__ == p.obj": [
         "clé      : r.sub == p.sub",

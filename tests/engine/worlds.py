@@ -245,6 +245,20 @@ def own_functions(enforcer: Any) -> None:
     enforcer.add_function("keyMatch", glob_match_func)
 
 
+def is_chief(subject: Any) -> Any:
+    """Une fonction de la requête seule, qui échoue pour l'un et ne rend pas toujours un booléen."""
+    answers: dict[Any, Any] = {"alice": True, "bob": False, "admin": 1.0, "staff": None, "": 0.0, "*": "oui"}
+    if subject == "carol":
+        message = "inconnue"
+        raise LookupError(message)
+    return answers.get(subject, False)
+
+
+def with_chiefs(enforcer: Any) -> None:
+    """Ajoute la fonction des chefs."""
+    enforcer.add_function("isChief", is_chief)
+
+
 CHANGED: dict[str, list[Callable[..., bool]]] = {
     "keyMatch": [key_match_func, glob_match_func],
     "startsWith": [starts_with, key_match_func],
@@ -288,7 +302,69 @@ RESOURCE_ROLES = rbac(
     },
 )
 
+HELD = f"g(r.sub, p.sub) && {EQUAL}"
+PRIORITIES: dict[str, Any] = {
+    "policy": "p = priority, sub, obj, act, eft",
+    "rows": {"p": (["1", "2", "10"], SUBJECTS, OBJECTS[:2], ACTIONS, EFFECTS), "g": (SUBJECTS, ROLES)},
+    "is_plain": False,
+}
+CHIEFS: dict[str, Any] = {"prepare": with_chiefs, "request": ([*SUBJECTS, "carol"], OBJECTS, ACTIONS)}
+STARS: dict[str, Any] = {
+    "rows": {"p": ([*SUBJECTS, "*"], [*OBJECTS, "*"], ACTIONS, EFFECTS), "g": (SUBJECTS, ROLES)},
+    "request": ([*SUBJECTS, "*"], [*OBJECTS, "*"], ACTIONS),
+}
+GATED = [
+    rbac("gate_first", terms=(f'g(r.sub, "admin") || {HELD}',)),
+    rbac("gate_odd_values", terms=(f'{HELD} || g(r.sub, "admin")',), request=([*SUBJECTS, *ODD], OBJECTS, ACTIONS)),
+    rbac("gate_wrong_sizes", terms=(f'g(r.sub, "admin") || {HELD}',), sizes=True),
+    with_effect("gate_deny", DENY, terms=(f'{HELD} || g(r.sub, "admin")',)),
+    with_effect("gate_both", BOTH, terms=(f'g(r.sub, "admin") || r.sub == "bob" || {HELD}',)),
+    with_effect("gate_priority", PRIORITY, terms=(f'g(r.sub, "admin") || {HELD}',)),
+    with_effect("gate_priority_field", PRIORITY, terms=(f'r.sub == "alice" || {HELD}',), **PRIORITIES),
+    with_effect(
+        "gate_factor", BOTH, terms=('g(r.sub, "admin") || g(r.sub, p.sub)', 'r.act == p.act || r.act == "read"')
+    ),
+    with_effect("gate_negated", BOTH, terms=(f'!(g(r.sub, "admin") && r.act == "write") && {HELD} || r.act != p.act',)),
+    with_effect("gate_function", BOTH, terms=(f"isChief(r.sub) || {HELD}",), **CHIEFS),
+    with_effect("gate_function_factor", ALLOW, terms=("isChief(r.sub) || g(r.sub, p.sub)", EQUAL), **CHIEFS),
+    with_effect("gate_function_last", BOTH, terms=(f"{HELD} || isChief(r.sub)",), **CHIEFS),
+    with_effect("gate_two_functions", PRIORITY, terms=(f"!isChief(r.sub) && {HELD} || isChief(r.obj)",), **CHIEFS),
+    with_effect("gate_after_failure", BOTH, terms=(f"isChief(p.sub) && {HELD} || g(r.sub, 'admin')",), **CHIEFS),
+    in_domains(
+        "gate_domains", terms=(f'g(r.sub, "admin", r.dom) || g(r.sub, p.sub, r.dom) && r.dom == p.dom && {EQUAL}',)
+    ),
+    in_domains(
+        "gate_domains_matched",
+        terms=(f'g(r.sub, "admin", r.dom) || r.sub == p.sub && {EQUAL}',),
+        prepare=matched_domains,
+        is_plain=False,
+    ),
+    with_effect(
+        "gate_motifs",
+        BOTH,
+        terms=('r.sub == p.sub && globMatch(r.obj, p.obj) || g(r.sub, "admin")',),
+        rows={"p": (SUBJECTS, ["/a", "/a/*", "[", "/**"], ACTIONS, EFFECTS), "g": (SUBJECTS, ROLES)},
+        request=(SUBJECTS, PATHS, ACTIONS),
+        is_plain=False,
+    ),
+    with_effect(
+        "stars",
+        BOTH,
+        terms=('g(r.sub, p.sub) || p.sub == "*"', 'r.obj == p.obj || p.obj == "*"', "r.act == p.act"),
+        **STARS,
+    ),
+    with_effect("stars_alone", PRIORITY, terms=('p.sub == "*" || p.sub == r.sub',), **STARS),
+    with_effect(
+        "stars_or_keys",
+        DENY,
+        terms=('p.sub == "*" || r.sub == p.sub', "keyMatch(r.obj, p.obj) || p.obj == r.act"),
+        **STARS,
+    ),
+]
+"""Des matchers de super-administrateur : des questions sur la requête seule, et des disjonctions sur un champ."""
+
 WORLDS = [
+    *GATED,
     acl("acl"),
     acl("acl_odd_values", request=([*USERS, *ODD], [*OBJECTS, *ODD], ACTIONS)),
     acl("acl_odd_subjects", request=([*USERS, *ODD], OBJECTS, ACTIONS), is_plain=False),
