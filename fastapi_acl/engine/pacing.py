@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,6 +25,12 @@ SHORT_POLICY: Final = 2_000
 
 DOSE: Final = 2_000
 """Éléments construits entre deux passages du ramasse-miettes sur les seuls objets nouveaux."""
+
+TURN: Final = 100
+"""Pas qu'un travail fait avant de rendre la main à la boucle d'événements, si courts soient-ils."""
+
+TURN_SECONDS: Final = 0.005
+"""Durée au bout de laquelle il la rend, si longs soient-ils ; un pas de plus peut la dépasser."""
 
 
 class _Pause:
@@ -61,6 +68,29 @@ def gc_paused() -> Iterator[None]:
         yield
     finally:
         _pause.end()
+
+
+class Turns:
+    """Le tour d'un travail que la boucle d'événements fait pas à pas, et dont l'appelant choisit le nombre de pas."""
+
+    __slots__ = ("_began", "_clock", "_steps")
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Commence un tour.
+
+        Args:
+            clock: horloge, en secondes.
+        """
+        self._clock = clock
+        self._began = clock()
+        self._steps = 0
+
+    async def step(self) -> None:
+        """Compte un pas fait, et rend la main à la boucle si le tour est passé."""
+        self._steps += 1
+        if self._steps >= TURN or self._clock() - self._began >= TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._began, self._steps = self._clock(), 0
 
 
 async def aside(work: Callable[[], T], *, is_short: bool = False) -> T:

@@ -11,6 +11,9 @@ from fastapi_acl.shared.policy import Grant, PolicyRule, PolicyStamp
 
 Value = Annotated[str, Field(min_length=1, max_length=250)]
 
+Asked = Annotated[str, Field(min_length=1)]
+"""Valeur d'une question : trop longue pour le moteur, elle a sa réponse (`value_too_long`) et n'ôte pas les autres."""
+
 STRICT = ConfigDict(extra="forbid")
 
 
@@ -19,9 +22,9 @@ class CheckItem(BaseModel):
 
     model_config = STRICT
 
-    resource: Value = Field(description="Ressource.", examples=["document"])
-    action: Value = Field(description="Action.", examples=["read"])
-    domain: Value | None = Field(None, description="Domaine (locataire), si le modèle en a.")
+    resource: Asked = Field(description="Ressource.", examples=["document"])
+    action: Asked = Field(description="Action.", examples=["read"])
+    domain: Asked | None = Field(None, description="Domaine (locataire), si le modèle en a.")
 
     def to_dto(self) -> CheckDTO:
         """Rend la question pour le cas d'usage."""
@@ -36,16 +39,27 @@ class CheckRequest(BaseModel):
     checks: Annotated[list[CheckItem], Field(min_length=1, max_length=1000)]
 
 
+class CheckError(BaseModel):
+    """Une question qui n'a pas pu être décidée."""
+
+    index: int = Field(description="Place de la question, à partir de 0.")
+    code: str = Field(
+        description="`decision_failed` si l'évaluation a échoué, `value_too_long` au-delà de 4 096 caractères."
+    )
+
+
 class CheckResponse(BaseModel):
     """Réponses, dans l'ordre des questions."""
 
-    revision: int = Field(description="Révision à laquelle les réponses valent.")
-    results: list[bool]
+    revision: int = Field(description="Révision à laquelle toutes les réponses valent.")
+    results: list[bool] = Field(description="Une réponse par question ; faux si elle n'a pas pu être décidée.")
+    errors: list[CheckError] = Field(description="Questions qui n'ont pas pu être décidées ; vide s'il n'y en a pas.")
 
     @classmethod
     def of(cls, result: CheckResultDTO) -> Self:
         """Fait la réponse du résultat."""
-        return cls(revision=result.revision, results=result.results)
+        errors = [CheckError.model_validate(error, from_attributes=True) for error in result.errors]
+        return cls(revision=result.revision, results=result.results, errors=errors)
 
 
 class PermissionSchema(BaseModel):

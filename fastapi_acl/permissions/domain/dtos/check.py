@@ -15,8 +15,23 @@ class CheckDTO:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckErrorDTO:
+    """Une question qui n'a pas pu être décidée : sa place, et le code de l'erreur."""
+
+    index: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResultDTO:
-    """Réponses, dans l'ordre des questions, et la révision à laquelle elles valent."""
+    """Réponses, dans l'ordre des questions, et la révision à laquelle elles valent.
+
+    Attributes:
+        revision: la révision.
+        results: une réponse par question ; faux pour celle qui n'a pas pu être décidée.
+        errors: celles-là.
+    """
 
     revision: int
     results: list[bool]
+    errors: list[CheckErrorDTO]
