@@ -6,7 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING, Final, final
 
 from fastapi_acl.engine.introspection import PolicyInspector
+from fastapi_acl.engine.pacing import Turns
 from fastapi_acl.engine.schema import ACTION_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
+from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.policy import Grant, PolicyStamp
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.sync.replica import Replica
 
 DIGEST_BYTES: Final = 16
+
+ATTEMPTS: Final = 8
+"""Lectures recommencées parce que la politique a changé en chemin."""
 
 
 @final
@@ -49,10 +54,20 @@ class PolicyGrants:
             domain: domaine, si le modèle en a.
 
         Returns:
-            Une entrée par règle de type `p` qui nomme le sujet ou l'un de ses rôles.
+            Une entrée par règle de type `p` qui nomme le sujet ou l'un de ses rôles, toutes d'une même révision.
+
+        Raises:
+            PolicyUnavailableError: la politique a changé à chacun des essais.
         """
-        held = self._inspector.permissions_of(principal.subject, domain or "")
-        return self.stamp(principal, domain), [self._grant(permission) for permission in held]
+        for _ in range(ATTEMPTS):
+            stamp, grants, turns = self.stamp(principal, domain), list[Grant](), Turns()
+            for batch in self._inspector.batches_of(principal.subject, domain or ""):
+                grants += [self._grant(permission) for permission in batch]
+                await turns.step(len(batch) + 1)
+            if self.stamp(principal, domain) == stamp:
+                return stamp, grants
+        message = "La politique change sans cesse : redemandez vos permissions dans un instant."
+        raise PolicyUnavailableError(message)
 
     def _grant(self, permission: Permission) -> Grant:
         """Range les valeurs d'une règle selon ce qu'elles désignent."""

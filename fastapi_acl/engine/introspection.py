@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
     from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.engine.matcher import Branch, Key
-    from fastapi_acl.engine.rows import Row
+    from fastapi_acl.engine.rows import Rank, Row
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_SUGGESTIONS: Final = 5
 """Changements proposés pour lever un refus."""
+
+BATCH: Final = 100
+"""Règles rendues d'un coup à qui en lit beaucoup."""
 
 MAX_TRIALS: Final = 50
 """Changements essayés avant de renoncer à en trouver d'autres."""
@@ -126,13 +129,31 @@ class PolicyInspector:
     @_steady
     def permissions_of(self, subject: str, domain: str = "") -> list[Permission]:
         """Rend les règles qui valent pour un sujet, refus compris, dans l'ordre où ses rôles les lui donnent."""
+        return [permission for batch in self.batches_of(subject, domain) for permission in batch]
+
+    def batches_of(self, subject: str, domain: str = "") -> Iterator[list[Permission]]:
+        """Rend les mêmes règles par petits lots, vides parfois : entre deux, la politique peut changer.
+
+        Ce n'est alors plus un seul état d'elle, et c'est à qui lit de recommencer.
+        """
         place = self._place(SUBJECT_NAMES)
         if place is None:
-            return []
-        names = self.enforcer.closure(subject, self._linked(domain))
-        held = {name: [row for row in self._rows(place, [name]) if self._is_in_domain(row, domain)] for name in names}
-        paths = {name: self.path(subject, name, domain) for name, rows in held.items() if rows}
-        return [Permission(PolicyRule("p", row), paths[name]) for name, rows in held.items() for row in rows]
+            return
+        with self.enforcer.lock:
+            rows, holds = self.enforcer.model.rows("p"), self._in_domain(domain)
+            paths = self.enforcer.graph.paths(subject, self._linked(domain))
+            held = [(path, rows.holding(place, name)) for name, path in paths.items()]
+        for path, known in held:
+            ranked: list[tuple[Rank, Row]] = []
+            for start in range(0, len(known), BATCH):
+                ranked += rows.ranked(known[start : start + BATCH])
+                yield []
+            ranked.sort()
+            for start in range(0, len(ranked), BATCH):
+                lot = ranked[start : start + BATCH]
+                yield [Permission(PolicyRule("p", row), path) for _, row in lot if holds(row)]
+            if not known:
+                yield []
 
     @_steady
     def path(self, subject: str, holder: str, domain: str = "") -> tuple[str, ...]:
@@ -289,16 +310,15 @@ class PolicyInspector:
         asked = {term.request for term in key.terms if term.request is not None}
         return any(self.enforcer.schema.request[place] in SUBJECT_NAMES for place in asked)
 
-    def _is_in_domain(self, row: Row, domain: str) -> bool:
-        """Dit si une règle vaut dans un domaine."""
+    def _in_domain(self, domain: str) -> Callable[[Row], bool]:
+        """Rend de quoi dire si une règle vaut dans un domaine ; le plan n'est lu qu'une fois."""
         place = self._place(DOMAIN_NAMES)
         if place is None or not domain:
-            return True
+            return lambda _: True
         keys = [key for branch in self.enforcer.plan.branches for key in branch.keys if key.field == place]
-        if any(key.find(Probe.PATTERN) is not None for key in keys) and acl_match(domain, row[place]):
-            return True
-        constants = {term.constant for key in keys for term in key.terms if term.request is None}
-        return row[place] in {domain, *constants}
+        named = {domain, *(term.constant for key in keys for term in key.terms if term.request is None)}
+        is_pattern = any(key.find(Probe.PATTERN) is not None for key in keys)
+        return lambda row: row[place] in named or (is_pattern and acl_match(domain, row[place]))
 
     def _rows(self, field: int, values: Collection[str]) -> list[Row]:
         """Rend les règles dont un champ a l'une de ces valeurs."""

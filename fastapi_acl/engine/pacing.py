@@ -85,9 +85,9 @@ class Turns:
         self._began = clock()
         self._steps = 0
 
-    async def step(self) -> None:
-        """Compte un pas fait, et rend la main à la boucle si le tour est passé."""
-        self._steps += 1
+    async def step(self, count: int = 1) -> None:
+        """Compte des pas faits, et rend la main à la boucle si le tour est passé."""
+        self._steps += count
         if self._steps >= TURN or self._clock() - self._began >= TURN_SECONDS:
             await asyncio.sleep(0)
             self._began, self._steps = self._clock(), 0

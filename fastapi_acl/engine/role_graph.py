@@ -335,6 +335,16 @@ class RoleGraph:
 
     def path(self, member: str, role: str, domain: str = "") -> list[str]:
         """Rend la plus courte suite de noms qui mène d'un membre à un rôle ; vide s'il ne le tient pas."""
+        came_from = self._origins(member, domain)
+        return _unwound(role, came_from) if role in came_from else []
+
+    def paths(self, member: str, domain: str = "") -> dict[str, tuple[str, ...]]:
+        """Rend la plus courte suite de noms qui mène d'un membre à chacun des rôles qu'il tient, lui-même compris."""
+        came_from = self._origins(member, domain)
+        return {name: tuple(_unwound(name, came_from)) for name in self.closure(member, domain) if name in came_from}
+
+    def _origins(self, member: str, domain: str) -> dict[str, str | None]:
+        """Rend, pour chaque nom qu'un membre atteint, celui d'où on l'atteint d'abord."""
         came_from: dict[str, str | None] = {member: None}
         edge = [member]
         for _ in range(MAX_LINKS):
@@ -342,7 +352,7 @@ class RoleGraph:
             fresh = {held: name for held, name in reversed(links) if held not in came_from}
             came_from.update(fresh)
             edge = list(fresh)
-        return _unwound(role, came_from) if role in came_from else []
+        return came_from
 
     def reach(self, name: str, accepts: Callable[[str], bool]) -> list[str]:
         """Rend un nom et tous les rôles qu'il atteint par des liens de domaines acceptés, quels qu'ils soient."""

@@ -179,6 +179,15 @@ class Rows:
         """Dit si une règle commence par ces valeurs."""
         return any(row[: len(values)] == values for row in self._field(0).get(values[0], ()))
 
+    def holding(self, place: int, value: str) -> list[Row]:
+        """Rend, sans ordre, les règles dont un champ a cette valeur."""
+        return list(self._field(place).get(value, ()))
+
+    def ranked(self, rows: Iterable[Row]) -> list[tuple[Rank, Row]]:
+        """Rend le rang de règles ; celles qui sont parties entre-temps n'en ont plus."""
+        known = [(self._ranks.get(row), row) for row in rows]
+        return [(rank, row) for rank, row in known if rank is not None]
+
     def values_of(self, place: int) -> list[Any]:
         """Rend les valeurs distinctes d'un champ, dans l'ordre de leur première règle."""
         with self._sequence.lock:

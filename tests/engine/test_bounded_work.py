@@ -5,6 +5,7 @@ Rien ici ne regarde l'heure : les pas de l'interpréteur sont comptés.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 from collections.abc import Callable
@@ -14,11 +15,12 @@ from typing import Any
 import casbin
 import pytest
 
-from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.engine.crowd import ALLOW, DENY, OTHER, Crowd
+from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.matching import Prefixes, acl_match, patterns_of
 from fastapi_acl.engine.schema import packaged_model_text
-from fastapi_acl.shared.exceptions import DecisionFailedError
+from fastapi_acl.shared.exceptions import DecisionFailedError, PolicyUnavailableError
 from tests.engine.worlds import ALLOW as ALLOW_OVERRIDE
 from tests.engine.worlds import BOTH, GATED, PRIORITY, Drawer, build, model_of
 from tests.engine.worlds import DENY as DENY_OVERRIDE
@@ -164,6 +166,83 @@ def test_crowded_cells_and_few_cells_change_no_answer(world: Any, monkeypatch: p
             except Exception:  # noqa: BLE001, S112 - test_against_stock compare aussi les échecs
                 continue
             assert ours.enforce(*request) == expected, (request, rows)
+
+
+# --- ce que l'on tient -----------------------------------------------------------------------------------------------
+
+
+class Log:
+    """Ce qu'un processus sait du journal."""
+
+    policy: Any = ("journal", 1, "")
+    revision = policy_revision = 1
+
+
+def grants(model: str, size: int) -> tuple[PolicyGrants, Log]:
+    """Un compte dont l'un des rôles a beaucoup de règles."""
+    enforcer = PolicyEnforcer(model_of(packaged_model_text(model)), strict=True, share_domains=True)
+    domain = ["*"] if enforcer.schema.has_domains else []
+    rules = [PolicyRule("p", ("role:a", *domain, f"doc{place}", "read", "allow")) for place in range(size)]
+    enforcer.install(
+        [*rules, PolicyRule("g", ("user:ada", "role:b", *domain)), PolicyRule("g", ("role:b", "role:a", *domain))]
+    )
+    log = Log()
+    return PolicyGrants(enforcer, log), log  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", ["rbac", "rbac_with_domains"])
+async def test_reading_thousands_of_permissions_gives_the_loop_back_every_hundred(model: str) -> None:
+    asked, _ = grants(model, 3_000)
+    domain = "d" if "domains" in model else None
+    turns = 0
+
+    async def neighbour() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(neighbour())
+    _, found = await asked.of(Principal(id="ada"), domain)
+    beside.cancel()
+
+    assert [(grant.resource, grant.via) for grant in found] == [
+        (f"doc{place}", ("role:b", "role:a")) for place in range(3_000)
+    ]
+    assert turns >= 3_000 // 100
+
+
+def test_a_domain_does_not_make_each_rule_cost_a_reading_of_the_matcher() -> None:
+    plain, domained = [grants(model, 300)[0]._inspector for model in ("rbac", "rbac_with_domains")]
+
+    assert steps(domained.permissions_of, "user:ada", "d") <= 3 * steps(plain.permissions_of, "user:ada")
+
+
+async def test_permissions_that_change_while_they_are_read_are_read_again() -> None:
+    asked, log = grants("rbac", 1_000)
+
+    async def change() -> None:
+        log.revision = log.policy_revision = 2
+
+    task = asyncio.create_task(change())
+    stamp, found = await asked.of(Principal(id="ada"), None)
+    await task
+
+    assert (stamp.revision, len(found)) == (2, 1_000)
+
+
+async def test_a_policy_that_never_rests_is_not_read_for_ever() -> None:
+    asked, log = grants("rbac", 200)
+
+    async def change() -> None:
+        while True:
+            log.revision += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(change())
+    with pytest.raises(PolicyUnavailableError, match="change sans cesse"):
+        await asked.of(Principal(id="ada"), None)
+    task.cancel()
 
 
 # --- aclMatch -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 NAMESPACE: Final = "grants"
 
+MAX_KEPT: Final = 500
+"""Droits au-delà desquels rien n'est gardé : les écrire et les relire d'un coup tiendrait la boucle d'événements."""
+
 _GRANTS: Final = TypeAdapter(list[Grant])
 
 
@@ -48,7 +51,8 @@ class CachedGrants(IGrants):
         if kept is not None:
             return stamp, kept
         stamp, grants = await self._grants.of(principal, domain)
-        await self._cache.set(_key(stamp), [asdict(grant) for grant in grants])
+        if len(grants) <= MAX_KEPT:
+            await self._cache.set(_key(stamp), [asdict(grant) for grant in grants])
         return stamp, grants
 
 

@@ -1,10 +1,12 @@
 """Routes de chacun : poser des questions sur ses propres permissions."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Response
 
+from fastapi_acl.engine.pacing import Turns
 from fastapi_acl.permissions.interface.dependencies import CheckPermissionsDep, ListPermissionsDep
 from fastapi_acl.permissions.interface.schemas import CheckRequest, CheckResponse, PermissionList, Value
 from fastapi_acl.shared.exceptions import (
@@ -15,7 +17,10 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.http.problems import ProblemRoute, problems
 from fastapi_acl.shared.http.security import CurrentPrincipal
-from fastapi_acl.shared.policy import PolicyStamp
+from fastapi_acl.shared.policy import Grant, PolicyStamp
+
+LOT: Final = 100
+"""Permissions écrites d'un coup."""
 
 MINE = problems(AuthenticationRequiredError, InvalidTokenError, InvalidRequestError, PolicyUnavailableError)
 
@@ -36,19 +41,28 @@ async def check_permissions(
     responses={304: {"description": "Rien n'a changé depuis l'ETag que donne `If-None-Match`."}, **MINE},
 )
 async def my_permissions(
-    response: Response,
     principal: CurrentPrincipal,
     listing: ListPermissionsDep,
     domain: Annotated[Value | None, Query(description="Domaine (locataire), si le modèle en a.")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
-) -> PermissionList | Response:
+) -> Response:
     """Liste les règles qui valent pour l'appelant, refus compris : pour afficher, non pour décider."""
     headers = _headers(listing.stamp(principal, domain))
     if headers["ETag"] in _tags(if_none_match):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     stamp, grants = await listing.execute(principal, domain)
-    response.headers.update(_headers(stamp))
-    return PermissionList.of(stamp, grants)
+    return Response(await _written(stamp, grants), headers=_headers(stamp), media_type="application/json")
+
+
+async def _written(stamp: PolicyStamp, grants: Sequence[Grant]) -> bytes:
+    """Écrit une liste par petits lots : cent mille règles d'un coup tiendraient la boucle d'événements."""
+    empty = PermissionList.of(stamp, ()).model_dump_json().encode()
+    turns, lots = Turns(), list[bytes]()
+    for start in range(0, len(grants), LOT):
+        lots.append(PermissionList.of(stamp, grants[start : start + LOT]).model_dump_json().encode())
+        await turns.step(LOT)
+    head = empty.removesuffix(b"]}")
+    return head + b",".join([lot.removeprefix(head).removesuffix(b"]}") for lot in lots]) + b"]}"
 
 
 def _headers(stamp: PolicyStamp) -> dict[str, str]:
