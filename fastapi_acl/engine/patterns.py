@@ -13,13 +13,17 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wcmatch import glob
+
+from fastapi_acl.engine import segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    _Matcher = Callable[[str], bool]
+    _Matchers = dict[str, _Matcher]
 
 PATTERN_FUNCTIONS: Final = frozenset({"keyMatch", "keyMatch2", "keyMatch3", "keyMatch4", "keyMatch5", "globMatch"})
 """Fonctions que ce module sait comparer."""
@@ -137,7 +141,7 @@ def _keyed(function: str, pattern: str) -> Callable[[str], bool]:
     if len(set(names)) != len(names):
         matcher = _repeated(text, names, atoms)
     else:
-        matcher = _direct(text) if _is_direct(atoms) else _Bits(_merged(atoms)).matches
+        matcher = _segmented(atoms) or (_direct(text) if _is_direct(atoms) else _Bits(_merged(atoms)).matches)
     return (lambda value: matcher(value.partition("?")[0])) if function == "keyMatch5" else matcher
 
 
@@ -184,6 +188,15 @@ def _one(text: str, place: int) -> tuple[str, int]:
     if character in "\\()[|^$*+?" or _REPEAT.match(text, place):
         raise _UnreadError
     return character, place + 1
+
+
+def _segmented(atoms: Sequence[_Atom]) -> Callable[[str], bool] | None:
+    """Compare par segments, quand le motif n'a que des caractères, des `[^/]+` et des `.*`."""
+    holes = {_Atom("[^/]", "+"): segments.HOLE, _Atom("any", "*"): ".*"}
+    if not all(atom.is_literal or atom in holes for atom in atoms):
+        return None
+    found = segments.read([holes.get(atom, atom.text) for atom in atoms])
+    return None if found is None else found.matches
 
 
 def _is_direct(atoms: Sequence[_Atom]) -> bool:
@@ -317,9 +330,9 @@ def trimmed(function: str, value: str) -> str:
 
 
 def probes(function: str, value: str) -> tuple[str, ...]:
-    """Rend les motifs sans joker qu'une valeur, réduite par `trimmed`, satisfait."""
-    has_line = function not in {"keyMatch", "globMatch"} and value.endswith("\n")
-    return (value, value[:-1]) if has_line else (value,)
+    """Rend les motifs sans joker que satisfait une valeur réduite par `trimmed` ; `globMatch` admet un « / » final."""
+    spare = {"keyMatch": None, "globMatch": "/"}.get(function, "\n")
+    return (value, value[:-1]) if spare is not None and value.endswith(spare) else (value,)
 
 
 def is_literal(function: str, pattern: str) -> bool:
@@ -341,6 +354,19 @@ def literal_prefix(function: str, pattern: str) -> str:
         return ""
 
 
+def literal_suffix(function: str, pattern: str) -> str:
+    """Rend un texte par lequel finit l'une au moins des valeurs que rend `probes`, si elle satisfait le motif."""
+    if function == "keyMatch":
+        return ""
+    if function == "globMatch":
+        return "" if pattern.endswith("/**") else _GLOB_SPECIAL.split(_SLASHES.sub("/", pattern))[-1].strip("/")
+    try:
+        atoms = list(_atoms(_expression(function, pattern)[1]))
+    except _UnreadError:
+        return ""
+    return "".join(_leading(atoms[::-1]))[::-1]
+
+
 def _leading(atoms: Sequence[_Atom]) -> Iterator[str]:
     """Énumère les caractères par lesquels un motif commence toujours."""
     for atom in atoms:
@@ -350,7 +376,11 @@ def _leading(atoms: Sequence[_Atom]) -> Iterator[str]:
 
 
 class PatternGroups:
-    """Les motifs distincts d'un champ : ceux sans joker par hachage, les autres par préfixe littéral."""
+    """Les motifs distincts d'un champ : ceux sans joker par hachage, les autres par préfixe, puis par suffixe littéral.
+
+    Seules les longueurs que des motifs ont sont cherchées ; une valeur n'est donc comparée qu'à ceux dont elle a le
+    début et la fin.
+    """
 
     __slots__ = ("_counts", "_function", "_groups", "_literals")
 
@@ -363,7 +393,7 @@ class PatternGroups:
         self._function = function
         self._counts: Counter[str] = Counter()
         self._literals: set[str] = set()
-        self._groups: dict[int, dict[str, dict[str, Callable[[str], bool]]]] = {}
+        self._groups: dict[int, dict[str, dict[int, dict[str, _Matchers]]]] = {}
 
     def __len__(self) -> int:
         """Rend le nombre de motifs distincts."""
@@ -385,8 +415,10 @@ class PatternGroups:
         if matcher is None:
             message = "ce motif ne se compare pas en temps linéaire"
             raise ValueError(message)
-        prefix = literal_prefix(self._function, pattern)
-        self._groups.setdefault(len(prefix), {}).setdefault(prefix, {})[pattern] = matcher
+        group: dict[Any, Any] = self._groups
+        for key in self._place(pattern):
+            group = group.setdefault(key, {})
+        group[pattern] = matcher
 
     def discard(self, pattern: str) -> None:
         """Retire un motif ajouté."""
@@ -397,20 +429,36 @@ class PatternGroups:
         if pattern in self._literals:
             self._literals.remove(pattern)
             return
-        prefix = literal_prefix(self._function, pattern)
-        groups = self._groups[len(prefix)]
-        del groups[prefix][pattern]
-        if not groups[prefix]:
-            del groups[prefix]
-        if not groups:
-            del self._groups[len(prefix)]
+        _drop(self._groups, (*self._place(pattern), pattern))
+
+    def _place(self, pattern: str) -> tuple[int, str, int, str]:
+        """Rend le chemin d'un motif parmi les groupes."""
+        prefix, suffix = literal_prefix(self._function, pattern), literal_suffix(self._function, pattern)
+        return len(prefix), prefix, len(suffix), suffix
 
     def matching(self, value: str) -> list[str]:
         """Rend les motifs que la valeur satisfait."""
         text = trimmed(self._function, value)
-        found = [known for known in probes(self._function, text) if known in self._literals]
+        texts = probes(self._function, text)
+        found = [known for known in texts if known in self._literals]
         for length, groups in self._groups.items():
             group = groups.get(text[:length])
             if group is not None:
-                found += [pattern for pattern, matches in group.items() if matches(value)]
+                found += [pattern for pattern, matches in self._ending(group, texts) if matches(value)]
         return found
+
+    def _ending(self, group: dict[int, dict[str, _Matchers]], texts: Sequence[str]) -> Iterator[tuple[str, _Matcher]]:
+        """Énumère les motifs d'un groupe dont une valeur a la fin."""
+        for length, ends in group.items():
+            for suffix in {text[len(text) - length :] if length <= len(text) else None for text in texts}:
+                if suffix in ends:
+                    yield from ends[suffix].items()
+
+
+def _drop(groups: dict[Any, Any], path: Sequence[Any]) -> None:
+    """Retire ce qui est au bout d'un chemin, sans laisser de groupe vide."""
+    first, *rest = path
+    if rest:
+        _drop(groups[first], rest)
+    if not rest or not groups[first]:
+        del groups[first]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from tests.bench import changes, decisions, guarded, models, page, processes, spread, storage
+from tests.bench import changes, decisions, guarded, hostile, models, page, processes, spread, storage
 from tests.bench.timing import QUICK, Row, Scale
 
 
@@ -90,6 +90,12 @@ GROUPS = {
         "vigueur. Le temps part du retour de l'écriture. La taille de la politique ne doit rien y changer : le pair\n"
         "est la même mesure à 1 100 règles.",
         spread.spread,
+    ),
+    "hostile": Group(
+        "Ce qu'un appelant choisit",
+        "Des valeurs faites de séparateurs, de 250 et de 4 096 caractères, et mille questions d'un coup ; puis des\n"
+        "matchers de super-administrateur, dont le temps ne doit pas suivre le nombre de règles.",
+        hostile.rows,
     ),
     "loop": Group(
         "Ce que le chargement retient de la boucle d'événements",

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import casbin
@@ -24,6 +21,7 @@ from fastapi_acl.shared.exceptions import DecisionFailedError, PolicyUnavailable
 from tests.engine.worlds import ALLOW as ALLOW_OVERRIDE
 from tests.engine.worlds import BOTH, GATED, PRIORITY, Drawer, build, model_of
 from tests.engine.worlds import DENY as DENY_OVERRIDE
+from tests.support.steps import steps
 
 LONG = 4_096
 EFFECTS = [ALLOW_OVERRIDE, DENY_OVERRIDE, BOTH, PRIORITY]
@@ -40,26 +38,6 @@ SUPER = {
     "un rôle ou un joker": '(g(r.sub, p.sub) || p.sub == "*") && r.obj == p.obj',
     "deux questions": f'g(r.sub, "role:admin") || isRoot(r.sub) || {HELD}',
 }
-
-
-def steps(call: Callable[..., Any], *arguments: Any) -> int:
-    """Compte les pas de l'interpréteur que prend un appel."""
-    counted = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal counted
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        counted += event == "opcode"
-        return trace
-
-    call(*arguments)
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call(*arguments)
-    finally:
-        sys.settrace(before)
-    return counted
 
 
 def strict(matcher: str, rules: list[PolicyRule], effect: str = ALLOW_OVERRIDE) -> PolicyEnforcer:

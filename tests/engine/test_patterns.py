@@ -11,6 +11,7 @@ from casbin import util
 
 from fastapi_acl.engine import patterns
 from fastapi_acl.engine.patterns import PatternGroups
+from tests.support.steps import steps
 
 STOCK: dict[str, Callable[[str, str], bool]] = {
     "keyMatch": util.key_match,
@@ -47,10 +48,13 @@ def test_a_pattern_that_is_read_is_compared_as_casbin_compares_it(function: str)
             continue
         read += 1
         prefix, is_literal = patterns.literal_prefix(function, pattern), patterns.is_literal(function, pattern)
+        suffix = patterns.literal_suffix(function, pattern)
         for value in (some_value(draw, pattern) for _ in range(8)):
             expected, text = STOCK[function](value, pattern), patterns.trimmed(function, value)
             assert matches(value) == expected, (pattern, value)
             assert not expected or text.startswith(prefix), (pattern, value, prefix)
+            ends = [one.endswith(suffix) for one in patterns.probes(function, text)]
+            assert not expected or any(ends), (pattern, value, suffix)
             assert not is_literal or (pattern in patterns.probes(function, text)) == expected, (pattern, value)
     assert read > 500
 
@@ -134,3 +138,52 @@ def test_no_pattern_runs_away_on_a_long_value(function: str, pattern: str) -> No
         started = time.process_time()
         matches(value)  # type: ignore[misc]
         assert time.process_time() - started < 0.5  # 10 ms visées ; un emballement se compte en heures
+
+
+PIECES_OF_PATHS = ["/a", "/", "b", "/{x}", "{x}", "-", "/*", "{y}c", "/*/", "aa", ".*"]
+
+
+@pytest.mark.parametrize("function", ["keyMatch3", "keyMatch4", "keyMatch5"])
+def test_a_path_is_cut_into_segments_as_the_expression_would_read_it(function: str) -> None:
+    draw, compared = random.Random(5), 0
+    for _ in range(2_000):
+        pattern = "".join(draw.choice(PIECES_OF_PATHS) for _ in range(draw.randrange(1, 8)))
+        matches = patterns.matcher_of(function, pattern)
+        for _ in range(6 if matches else 0):
+            filled = pattern.replace("{x}", draw.choice(["a", "b-", "aa", "/"])).replace("{y}", draw.choice("cb\n"))
+            filled = filled.replace("*", draw.choice(["a/b", "", "aa", "\n"]))
+            value = filled + draw.choice(["", "", "\n", "/", "\n\n"])
+            compared += 1
+            assert matches(value) == STOCK[function](value, pattern), (pattern, value)  # type: ignore[misc]
+    assert compared > 1_000
+
+
+@pytest.mark.parametrize(
+    ("function", "made"),
+    [
+        ("keyMatch2", "/:a/x{}"),
+        ("keyMatch2", "/*/x{}"),
+        ("keyMatch2", "/:a/*/x{}"),
+        ("keyMatch3", "/{{a}}-x{}"),
+        ("keyMatch4", "/{{a}}/{{a}}/x{}"),
+        ("keyMatch5", "/{{a}}/*/x{}"),
+        ("globMatch", "/*/x{}"),
+        ("globMatch", "**/x{}"),
+    ],
+)
+@pytest.mark.parametrize("value", LONG)
+def test_a_long_value_is_compared_only_to_the_patterns_whose_end_it_has(function: str, made: str, value: str) -> None:
+    few, many = PatternGroups(function), PatternGroups(function)
+    for groups, count in ((few, 10), (many, 90)):
+        for place in range(10, 10 + count):
+            groups.add(made.format(place))
+
+    assert steps(many.matching, value) == steps(few.matching, value)
+
+
+@pytest.mark.parametrize("pattern", ["/*/x/*", "/:a/b/:c", "/*/a/*/b/*/c", "/api/:id/*/edit"])
+def test_the_steps_of_a_comparison_do_not_follow_the_length_of_the_value(pattern: str) -> None:
+    matches = patterns.matcher_of("keyMatch2", pattern)
+    assert matches is not None
+
+    assert max(steps(matches, value) for value in LONG) <= 2 * max(steps(matches, value[:40]) for value in LONG) + 50

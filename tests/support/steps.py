@@ -1,0 +1,28 @@
+"""Compter ce que coûte un appel sans regarder l'heure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+def steps(call: Callable[..., Any], *arguments: Any) -> int:
+    """Compte les pas de l'interpréteur que prend un appel."""
+    counted = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal counted
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        counted += event == "opcode"
+        return trace
+
+    call(*arguments)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call(*arguments)
+    finally:
+        sys.settrace(before)
+    return counted
