@@ -59,6 +59,43 @@ FAULTS = [
         "domain = bound.get(given.id)",
         "domain = 0",
     ),
+    # --- questions sur la requête seule
+    Fault(
+        "une question peut être posée avant ce que Casbin évalue d'abord",
+        "engine/gates.py",
+        "if is_first or is_sure(term)), None)",
+        "if is_first or term), None)",
+    ),
+    Fault(
+        "ce qui peut échouer avant une question vraie n'est plus évalué",
+        "engine/gates.py",
+        "            if all(map(is_sure, kept)):\n",
+        "            if kept is not None:\n",
+    ),
+    Fault(
+        "la réponse à une question est renversée",
+        "engine/forks.py",
+        "return self._then if self._gate.accepts(request, ()) else self._otherwise",
+        "return self._otherwise if self._gate.accepts(request, ()) else self._then",
+    ),
+    Fault(
+        "une règle retirée compte encore parmi toutes",
+        "engine/forks.py",
+        "        self._count(row, -1)\n",
+        "        self._count(row, 0)\n",
+    ),
+    Fault(
+        "une grande case oublie qu'une règle en part",
+        "engine/crowd.py",
+        "        self.said[mask] -= 1\n",
+        "        self.said[mask] -= 0\n",
+    ),
+    Fault(
+        "une disjonction sur deux champs est prise pour une clé",
+        "engine/matcher.py",
+        "or len({choice.field for choice in choices}) > 1:",
+        "or not choices:",
+    ),
     # --- index
     Fault(
         "un objet qui redéfinit l'égalité se cherche comme un texte",

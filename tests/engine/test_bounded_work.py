@@ -126,6 +126,37 @@ def test_a_question_that_fails_is_an_error_in_strict_mode_even_where_no_rule_is_
             enforcer.enforce(*request)
 
 
+def test_a_function_is_not_asked_before_what_casbin_evaluates_first() -> None:
+    enforcer = strict(f"{HELD} || isRoot(r.sub)", staff(50))
+    enforcer.add_function("isRoot", lambda subject: {}[subject])
+
+    assert enforcer.enforce("role:r0", "data0", "write")
+    with pytest.raises(DecisionFailedError):
+        enforcer.enforce("role:r0", "data0", "read")
+
+
+@pytest.mark.parametrize(
+    "matcher", ['fails(p.sub) && r.obj == p.obj || r.sub == "bob"', 'r.sub == "bob" || fails(p.sub)']
+)
+@pytest.mark.parametrize("subject", ["alice", "bob"])
+def test_a_rule_that_fails_before_a_question_still_fails(matcher: str, subject: str) -> None:
+    text = (
+        "[request_definition]\nr = sub, obj\n[policy_definition]\np = sub, obj\n"
+        f"[policy_effect]\ne = {ALLOW_OVERRIDE}\n[matchers]\nm = {matcher}\n"
+    )
+    answers: list[object] = []
+    for kind in (PolicyEnforcer, casbin.AsyncEnforcer):
+        enforcer = kind(model_of(text))
+        enforcer.add_function("fails", lambda _: {}["rien"])
+        enforcer.model["p"]["p"].policy.append(["carol", "doc"])
+        try:
+            answers.append(enforcer.enforce(subject, "doc"))
+        except Exception as error:  # noqa: BLE001 - toute erreur est une issue
+            answers.append(type(error))
+
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize("world", [world for world in GATED if not world.sizes], ids=lambda world: world.name)
 def test_crowded_cells_and_few_cells_change_no_answer(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastapi_acl.engine.index.CROWDED", 2)
