@@ -63,8 +63,8 @@ FAULTS = [
     Fault(
         "une question peut être posée avant ce que Casbin évalue d'abord",
         "engine/gates.py",
-        "if is_first or is_sure(term)), None)",
-        "if is_first or term), None)",
+        "return (found, True) if found is not None or not asked else (asked[0][0], False)",
+        "return (found or (asked[0][0] if asked else None), True)",
     ),
     Fault(
         "ce qui peut échouer avant une question vraie n'est plus évalué",

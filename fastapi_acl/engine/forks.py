@@ -31,6 +31,9 @@ def decider_of(definition: Definition, rows: Rows) -> AnyDecider:
 class ForkedDecider:
     """Pose une question sur la requête, puis décide selon la réponse.
 
+    Une question que Casbin peut ne pas poser (`r.sub == p.sub || isRoot(r.sub)`) ne l'est que si la première règle y
+    mène ; sinon les règles sont lues comme il les lit.
+
     La question n'est posée que si la politique a une règle, comme Casbin, qui l'évalue avec la première. Nu, un échec
     rend la main à Casbin, qui échouera s'il l'atteint ; en mode strict, c'est une erreur.
     """
@@ -53,21 +56,32 @@ class ForkedDecider:
         self._then: AnyDecider = decider_of(replace(definition, plan=fork.then, motifs=motifs), rows)
         self._otherwise: AnyDecider = decider_of(replace(definition, plan=fork.otherwise, motifs=motifs), rows)
         self._is_pure = fork.is_pure
+        self._reaches = [
+            definition.evaluator(tree, definition.request, definition.fields, definition.functions)
+            for tree in fork.reaches
+        ]
+        unforked = replace(definition, plan=replace(definition.plan, fork=None), motifs=motifs)
+        self._unforked: AnyDecider | None = decider_of(unforked, rows) if fork.reaches else None
 
     @property
     def evaluates(self) -> bool:
         """Vrai si une même question peut n'avoir pas deux fois la même réponse."""
         return not self._is_pure or self._then.evaluates or self._otherwise.evaluates
 
+    @property
+    def _deciders(self) -> list[AnyDecider]:
+        """Ce qui peut décider."""
+        return [self._then, self._otherwise, *([] if self._unforked is None else [self._unforked])]
+
     def stop(self) -> None:
         """Cesse de suivre les règles."""
-        self._then.stop()
-        self._otherwise.stop()
+        for decider in self._deciders:
+            decider.stop()
 
     def warm(self) -> None:
         """Compile d'avance ce qui tiendrait la première décision."""
-        self._then.warm()
-        self._otherwise.warm()
+        for decider in self._deciders:
+            decider.warm()
 
     def decide(self, *request: object) -> bool | None:
         """Décide ; None si l'index ne peut pas répondre."""
@@ -83,12 +97,25 @@ class ForkedDecider:
         """Pose la question, et rend ce qui décide alors."""
         if not self._rows or any(request[place].__class__ not in TEXTS for place in self._texts):
             return None
+        if self._unforked is not None and not self._is_asked(request):
+            return self._unforked
         try:
             return self._then if self._gate.accepts(request, ()) else self._otherwise
         except Exception:
             if self._is_strict:
                 raise
             return None
+
+    def _is_asked(self, request: Sequence[object]) -> bool:
+        """Dit si Casbin poserait la question à la première règle : ce que le matcher y vaut dépend de la réponse."""
+        if self.definition.order is not None:
+            return False
+        first = next(iter(self._rows.ordered()))
+        try:
+            then, otherwise = [evaluator.accepts(request, first) for evaluator in self._reaches]
+        except Exception:  # noqa: BLE001 - une règle échoue : les lire dans l'ordre dira si on l'atteint
+            return False
+        return then != otherwise
 
 
 class EveryRow:

@@ -3,8 +3,9 @@
 `g(r.sub, "admin") || g(r.sub, p.sub) && r.obj == p.obj` demande, pour chaque règle, si le sujet est administrateur : la
 réponse est la même pour toutes. Posée une fois, elle laisse « toute règle » ou des termes que l'index sait chercher.
 
-Casbin évalue les termes de gauche à droite et s'arrête dès qu'il sait. Une question n'est donc tirée du matcher que si
-Casbin la poserait d'abord, à la première règle ; ou si, sans effet ni échec possible, la poser plus tôt ne se voit pas.
+Casbin évalue les termes de gauche à droite et s'arrête dès qu'il sait. Une question n'est donc posée d'avance que s'il
+la poserait d'abord, à la première règle ; ou si, sans effet ni échec possible, la poser plus tôt ne se voit pas. Une
+autre ne l'est qu'une fois vérifié que la première règle y mène (voir `forks`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     Test = Callable[[ast.expr], bool]
 
 
-def find(tree: ast.expr, is_free: Test, is_sure: Test) -> ast.expr | None:
-    """Rend la première question à poser d'avance.
+def find(tree: ast.expr, is_free: Test, is_sure: Test) -> tuple[ast.expr | None, bool]:
+    """Rend la première question à poser d'avance, et s'il suffit pour cela qu'il y ait une règle.
 
     Args:
         tree: matcher, ou ce qu'il en reste.
@@ -30,8 +31,9 @@ def find(tree: ast.expr, is_free: Test, is_sure: Test) -> ast.expr | None:
         Un nœud de l'arbre ; None s'il n'y en a pas sous une disjonction. Ailleurs, il ne fait qu'écarter des règles, et
         l'index s'en passe.
     """
-    asked = _questions(tree, is_free, under_or=False, is_first=True)
-    return next((term for term, is_first in asked if is_first or is_sure(term)), None)
+    asked = list(_questions(tree, is_free, under_or=False, is_first=True))
+    found = next((term for term, is_first in asked if is_first or is_sure(term)), None)
+    return (found, True) if found is not None or not asked else (asked[0][0], False)
 
 
 def _questions(tree: ast.expr, is_free: Test, *, under_or: bool, is_first: bool) -> Iterator[tuple[ast.expr, bool]]:

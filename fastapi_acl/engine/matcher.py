@@ -160,6 +160,8 @@ class Fork:
         texts: places des valeurs que les termes se bornent à comparer, et qui doivent donc être des textes.
         motifs: comparaisons de motifs et champ de chacune : une réponse peut les écarter, Casbin les évaluerait.
         is_pure: vrai si poser la question deux fois donne deux fois la même réponse.
+        reaches: ce qu'il reste du matcher après chaque réponse, si Casbin peut ne pas poser la question : il la pose là
+            où ces deux expressions ne valent pas de même ; vide s'il la pose toujours, ou si cela ne se voit pas.
     """
 
     gate: ast.expr
@@ -168,6 +170,7 @@ class Fork:
     texts: tuple[int, ...]
     motifs: frozenset[tuple[str, int]]
     is_pure: bool
+    reaches: tuple[ast.expr, ...] = ()
 
     def describe(self, request: Sequence[str], fields: Sequence[str]) -> str:
         """Rend la question et les deux plans, pour une personne."""
@@ -267,13 +270,19 @@ class _Planner:
 
     def _fork(self, tree: ast.expr, forks: int) -> Fork | None:
         """Cherche une question sur la requête seule sous une disjonction, et fait le plan de chaque réponse."""
-        gate = gates.find(tree, self._is_free, self._is_sure)
+        gate, is_first = gates.find(tree, self._is_free, self._is_sure)
         if gate is None:
             return None
-        then, otherwise = [
-            self.plan(gates.settled(tree, gate, told, self._is_sure), forks - 1) for told in (True, False)
-        ]
-        return Fork(gate, then, otherwise, self._texts(tree), self._motifs(tree), self._is_sure(gate))
+        then, otherwise = [gates.settled(tree, gate, told, self._is_sure) for told in (True, False)]
+        return Fork(
+            gate,
+            then=self.plan(then, forks - 1),
+            otherwise=self.plan(otherwise, forks - 1),
+            texts=self._texts(tree),
+            motifs=self._motifs(tree),
+            is_pure=self._is_sure(gate),
+            reaches=() if is_first else (then, otherwise),
+        )
 
     def _flat(self, tree: ast.expr) -> MatcherPlan:
         """Rend le plan d'une expression, toutes réponses confondues."""

@@ -31,6 +31,7 @@ SUPER = {
     "un rôle, à la fin": f'{HELD} || g(r.sub, "role:admin")',
     "un nom": f'r.sub == "user:root" || {HELD}',
     "une fonction": f"isRoot(r.sub) || {HELD}",
+    "une fonction, à la fin": f"{HELD} || isRoot(r.sub)",
     "une fonction, en facteur": "(isRoot(r.sub) || g(r.sub, p.sub)) && r.obj == p.obj && r.act == p.act",
     "une action pour toute clé": "(isRoot(r.sub) || g(r.sub, p.sub)) && r.act == p.act",
     "un joker par champ": '(p.sub == "*" || p.sub == r.sub) && (r.obj == p.obj || p.obj == "*") && r.act == p.act',
