@@ -254,9 +254,67 @@ FAULTS = [
     Fault("un flottant nul accorde", "engine/evaluation.py", "return answer != 0", "return True"),
     Fault(
         "un attribut absent vaut rien",
-        "engine/evaluation.py",
+        "engine/answers.py",
         "            raise AttributeError(name) from error",
         "            return error is None",
+    ),
+    # --- ce qu'un matcher strict répond
+    Fault(
+        "ce qui n'est pas faux est vrai",
+        "engine/answers.py",
+        "    if value is True or value is False:\n        return value",
+        "    if value is not None:\n        return bool(value)",
+    ),
+    Fault(
+        "un texte est différent d'un nombre",
+        "engine/answers.py",
+        "        return kind is against",
+        "        return True",
+    ),
+    Fault(
+        "un élément d'une autre sorte passe inaperçu",
+        "engine/answers.py",
+        "if known is not type(None) and not is_alike",
+        "if known is None and not is_alike",
+    ),
+    Fault("la méthode d'un texte est un attribut", "engine/answers.py", "return _held", "return attribute"),
+    Fault(
+        "un attribut illisible vaut ce qu'il est",
+        "engine/answers.py",
+        "if isinstance(found, UnreadableAttribute)",
+        "if found is NOTHING",
+    ),
+    Fault(
+        "une porte n'a pas à répondre vrai ou faux",
+        "engine/checked.py",
+        "return visited if is_boolean(node)",
+        "return visited if node",
+    ),
+    Fault(
+        "les sortes supposées d'une part ne sont pas éprouvées",
+        "engine/checked.py",
+        "if not self._proofs:",
+        "if self._is_supposed:",
+    ),
+    Fault(
+        "une fonction de textes compare n'importe quoi",
+        "engine/strict_evaluation.py",
+        "if is_textual:",
+        "if name == '':",
+    ),
+    Fault("un booléen est un propriétaire", "engine/matching.py", " and not isinstance(value, bool)", ""),
+    Fault("un UUID se compare avec sa casse", "engine/matching.py", "return text.lower()", "return text"),
+    Fault(
+        "un objet qui s'appelle comme une coroutine passe pour ordinaire",
+        "engine/functions.py",
+        "for one in (function, called))",
+        "for one in (function,))",
+    ),
+    Fault(
+        "le second matcher n'est pas essayé",
+        "engine/trial.py",
+        'enforcer.model["m"].items():',
+        '[("m", enforcer.model["m"]["m"])]:',
     ),
     Fault(
         "une fonction remplacée garde l'index de l'ancienne",
@@ -274,8 +332,8 @@ FAULTS = [
     Fault(
         "changer une fonction laisse ce qui en a été compilé",
         "engine/enforcer.py",
-        "changed = self.get(name) is not function",
-        "changed = name not in self",
+        "if self.get(name) is not function:",
+        "if name not in self:",
     ),
     Fault(
         "couper l'exécution laisse la décision rapide",

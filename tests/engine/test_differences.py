@@ -422,6 +422,62 @@ def test_strict_an_error_is_a_refusal_that_is_seen() -> None:
         strict(READ).enforce("user:ada", "doc")
 
 
+def bare_stock(matcher: str) -> casbin.AsyncEnforcer:
+    stock = casbin.AsyncEnforcer(model_of(text(matcher=matcher)))
+    stock.model["p"]["p"].policy.append(list(READ.values))
+    return stock
+
+
+def test_strict_an_answer_is_true_or_false() -> None:
+    matcher = f"f(r.sub) && {EQUAL}"
+    stock, ours = bare_stock(matcher), strict(READ, matcher=matcher)
+    for enforcer in (stock, ours):
+        enforcer.add_function("f", lambda _: "non")
+
+    assert stock.enforce(*ASKED)
+    with pytest.raises(DecisionFailedError):
+        ours.enforce(*ASKED)
+
+
+def test_strict_a_text_is_never_different_from_a_number() -> None:
+    matcher = "r.obj != 'doc' && r.act == p.act"
+
+    assert bare_stock(matcher).enforce("ada", 7, "read")
+    with pytest.raises(DecisionFailedError):
+        strict(READ, matcher=matcher).enforce("ada", 7, "read")
+
+
+def test_strict_a_method_of_a_text_is_no_attribute() -> None:
+    matcher = "r.obj.title != 'doc' && r.act == p.act"
+
+    assert bare_stock(matcher).enforce(*ASKED)
+    with pytest.raises(DecisionFailedError):
+        strict(READ, matcher=matcher).enforce(*ASKED)
+
+
+def test_strict_an_asynchronous_function_is_refused() -> None:
+    async def nobody(_: object) -> bool:
+        return False
+
+    given: list[Any] = []
+    matcher = f"f(r.sub) && {EQUAL}"
+    stock = bare_stock(matcher)
+    stock.add_function("f", lambda name: given.append(nobody(name)) or given[-1])
+
+    assert stock.enforce(*ASKED)
+    given[0].close()
+    with pytest.raises(ConfigurationError):
+        strict(READ, matcher=matcher).add_function("f", nobody)
+
+
+def test_strict_knows_the_functions_that_read_a_path() -> None:
+    matcher = "keyGet(r.obj, '/*') == p.obj && keyGet2(r.obj, '/:id', 'id') == keyGet3(r.obj, '/{id}', 'id')"
+
+    with pytest.raises(Exception, match="keyGet"):
+        bare_stock(matcher).enforce("ada", "/doc", "read")
+    assert strict(READ, matcher=matcher).enforce("ada", "/doc", "read")
+
+
 @pytest.mark.parametrize(
     "values",
     [
