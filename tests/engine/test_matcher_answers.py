@@ -302,7 +302,7 @@ def test_a_method_of_a_text_is_no_attribute(name: str) -> None:
     for value in ("document", resource(size=3)):
         error = refused(strict(f"r.obj.{name} == 'x' || r.act == p.act"), SUBJECT, value, "read")
 
-        assert name == "format" or f"« r.obj.{name} »" in error.reason
+        assert name == "format" or f"« r.obj.{name} » n’existe pas" in error.reason
 
 
 def test_an_attribute_named_as_a_method_is_the_attribute() -> None:
@@ -339,7 +339,13 @@ def test_an_object_is_read_but_never_called() -> None:
     document = Document("secret")
 
     assert strict("r.obj.owner == 'secret'").enforce(SUBJECT, document, "read")
-    for matcher in ("r.obj.is_open", "r.obj.is_open()", "r.obj.owner.startswith('s')", "r.obj.broken == 'x'"):
+    for matcher in (
+        "!r.obj.missing",
+        "r.obj.is_open",
+        "r.obj.is_open()",
+        "r.obj.owner.startswith('s')",
+        "r.obj.broken == 'x'",
+    ):
         error = refused(strict(matcher), SUBJECT, document, "read")
         assert "secret" not in error.reason
 
