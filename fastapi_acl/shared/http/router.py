@@ -100,7 +100,5 @@ def _without(router: APIRouter, closing: list[Depends]) -> Iterator[None]:
 
 def _name(dependency: Depends) -> str:
     """Nomme une dépendance pour l'exploitant."""
-    call = dependency.dependency
-    if isinstance(call, Guard):
-        return described(call)
-    return getattr(call, "__qualname__", None) or repr(call)
+    call: Any = dependency.dependency
+    return described(call) if isinstance(call, Guard) else getattr(call, "__qualname__", type(call).__qualname__)
