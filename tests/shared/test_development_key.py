@@ -189,14 +189,14 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-c", START], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for _ in range(6)
+        for _ in range(4)
     ]
 
     for process in started:
         assert process.stdin is not None
         process.stdin.write("partez\n")
         process.stdin.flush()
-    found = [process.communicate(timeout=60)[0].strip() for process in started]
+    found = [process.communicate()[0].strip() for process in started]
 
     assert len(set(found)) == 1
     assert len(found[0]) >= 64
