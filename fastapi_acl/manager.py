@@ -361,6 +361,8 @@ class ACLManager:
             advice = " ; lancez « fastapi-acl policy apply » pour l’adopter" if self.config.is_production else ""
             names = standing.mine.source, standing.noted.source
             logger.warning("model_differs: modèle %s, règles écrites sous %s%s", *names, advice)
+        elif standing.noted is None and not standing.is_first and self.config.is_production:
+            logger.warning("model_not_noted: lancez « fastapi-acl policy apply » pour noter %s", standing.mine.source)
 
     async def _keep_model(self, standing: Standing, *, is_served: bool) -> None:
         """Note le modèle au premier démarrage, et en développement chaque fois qu'il change."""

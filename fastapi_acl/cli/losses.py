@@ -67,9 +67,18 @@ def confirm(*, yes: bool) -> None:
     if not sys.stdin.isatty():
         errors.print("Rien n’a été changé : personne ne peut confirmer ici ; ajoutez --yes.", style="red")
         raise typer.Exit(REFUSED)
-    if not typer.confirm("Continuer ?", err=True):
+    if not _is_agreed():
         note("Rien n’a été changé.")
         raise typer.Exit(1)
+
+
+def _is_agreed() -> bool:
+    """Demande s'il faut continuer ; tout ce qui n'est pas un oui est un non, une entrée fermée aussi."""
+    try:
+        answer = str(typer.prompt("Continuer ? [o/N]", default="n", show_default=False, err=True))
+    except typer.Abort:
+        return False
+    return answer.strip().casefold() in {"o", "oui", "y", "yes"}
 
 
 def is_denial(enforcer: PolicyEnforcer, rule: PolicyRule) -> bool:

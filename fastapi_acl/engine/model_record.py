@@ -103,7 +103,7 @@ class ModelRecord:
 
     @property
     def differs(self) -> bool:
-        """Vrai si les règles ont été écrites sous un autre modèle, que ce processus en soit ou non à le savoir."""
+        """Vrai si, autant que ce processus l'a lu, les règles ont été écrites sous un autre modèle."""
         return self.noted is not None and self.noted.digest != self.mine.digest
 
     # --- ce que le journal demande à une mémoire --------------------------------------------------------------------

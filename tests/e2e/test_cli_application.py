@@ -503,12 +503,12 @@ def test_who_is_at_a_terminal_is_asked_and_obeyed(name: str) -> None:
     before = rules()
     arguments = ("policy", "quarantine", "3", "--app", f"{name}:acl")
 
-    no = terminal(*arguments, answer="n\n")
+    no = [terminal(*arguments, answer=answer) for answer in ("n\n", "\n", "peut-être\n", "\x04")]
     kept = rules()
-    yes = terminal(*arguments, answer="y\n")
+    yes = terminal(*arguments, answer="oui\n")
 
-    assert no[0] == 1
-    assert "Rien n’a été changé" in no[1]
+    assert [code for code, _ in no] == [1, 1, 1, 1]
+    assert all("Rien n’a été changé" in said and "Abort" not in said for _, said in no)
     assert kept == before
     assert yes[0] == 0, yes[1]
     assert before - rules() == {"p,role:reader,acme,document:*,read,allow"}
