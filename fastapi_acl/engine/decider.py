@@ -210,6 +210,26 @@ class Decider:
                 break
         return self._effect.settle(seen), shown
 
+    def reached(self, request: Sequence[Any]) -> list[Row] | None:
+        """Rend les règles qui accordent dans les cases d'une requête, sans évaluer ce qu'il reste du matcher.
+
+        Returns:
+            None si l'index ne peut pas répondre.
+        """
+        masks = self._reached(request)
+        return None if masks is None or self._foreign else [row for row, mask in masks.items() if mask == ALLOW]
+
+    def grants(self, request: Sequence[Any]) -> bool | None:
+        """Dit si une règle accorde la requête, refus mis à part.
+
+        Returns:
+            None si l'index ne peut pas répondre, ou si l'effet accorde sans règle : les refus y sont tout.
+        """
+        masks = self._reached(request)
+        if masks is None or self._foreign or not self._size or not self._effect.needs:
+            return None
+        return any(masks[row] == ALLOW for row in self._accepted(masks, request))
+
     def _decide_first_allow(self, *request: object) -> bool | None:
         """Décide quand un accord suffit."""
         cells = self._single(*request) if self._single is not None else self._cells(request)

@@ -22,6 +22,7 @@ from casbin.model.policy_op import PolicyOp
 from fastapi_acl.engine.compiler import DEFAULT_CONTEXT, Compiler
 from fastapi_acl.engine.domains import spread
 from fastapi_acl.engine.functions import OUR_FUNCTIONS, check_function, strict_functions
+from fastapi_acl.engine.links import LinksAfter
 from fastapi_acl.engine.loading import Loaded, PolicyReader
 from fastapi_acl.engine.matching import OWNER
 from fastapi_acl.engine.model import IndexedModel
@@ -352,6 +353,20 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         """
         return self._guarded(rvals) if self._strict else self._consistent(rvals)
 
+    def grants(self, *rvals: Any) -> bool:  # noqa: ANN401 - valeurs d'une requête
+        """Dit si une règle accorde la requête, refus mis à part ; où cela ne se lit pas, c'est la décision même."""
+        with self._sequence.lock:
+            decider = self._decider(DEFAULT_CONTEXT) if self._loaded else None
+            found = decider.grants(rvals) if decider is not None and decider.arity == len(rvals) else None
+        return self.enforce(*rvals) if found is None else found
+
+    def granting(self, request: Sequence[str]) -> list[PolicyRule] | None:
+        """Rend les règles qui accordent dans les cases d'une requête ; None si l'index ne peut pas répondre."""
+        with self._sequence.lock:
+            decider = self._decider(DEFAULT_CONTEXT)
+            rows = decider.reached(request) if decider is not None else None
+        return None if rows is None else [PolicyRule("p", row) for row in rows]
+
     def batch_enforce(self, rvals: Iterable[Sequence[Any]]) -> list[bool]:
         """Décide plusieurs requêtes ; celles qui se répètent ne sont décidées qu'une fois.
 
@@ -667,14 +682,25 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             InvalidRuleError: une règle n'a pas la forme du modèle, ou les rôles feraient un cycle ou une chaîne
                 trop longue.
         """
+        for _ in self.checking(change):
+            pass
+
+    def checking(self, change: PolicyChange) -> Iterator[None]:
+        """Fait la même vérification par petites étapes, entre lesquelles l'appelant peut rendre la main.
+
+        Raises:
+            InvalidRuleError: voir `check`.
+        """
         for rule in change.added:
             self.schema.check(rule)
-        links = [rule for rule in change.added if rule.section == "g" and not self.holds(rule)]
-        if links:
-            leaving = tuple(rule for rule in change.removed if rule.section == "g" and self.holds(rule))
-            with self.trial(PolicyChange(added=tuple(links), removed=leaving)):
-                for rule in links:
-                    self.rm_map[rule.ptype].graph.check(rule.values[0], *rule.values[2:3])
+            yield
+        for ptype in dict.fromkeys(rule.ptype for rule in change.added if rule.section == "g"):
+            yield from LinksAfter.of(self.rm_map[ptype].graph, change, ptype).checking()
+
+    @property
+    def shares_domains(self) -> bool:
+        """Vrai si un lien dans le domaine `*` vaut dans tous les domaines."""
+        return bool(self._options["share_domains"])
 
     def _wired(self, model: IndexedModel) -> tuple[IndexedModel, dict[str, Any]]:
         """Relie les règles `g` d'un modèle strict à leurs liens."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
 
 T = TypeVar("T")
 
@@ -31,6 +31,31 @@ TURN: Final = 100
 
 TURN_SECONDS: Final = 0.005
 """Durée au bout de laquelle il la rend, si longs soient-ils ; un pas de plus peut la dépasser."""
+
+
+STEPS: Final = 64
+"""Étapes d'un travail entre lesquelles la boucle d'événements reprend la main ; chacune dure quelques microsecondes."""
+
+
+class Pace:
+    """Rend la main à la boucle d'événements au fil d'un travail dont l'appelant a choisi la taille."""
+
+    def __init__(self) -> None:
+        """Part de zéro."""
+        self._done = 0
+
+    async def step(self, count: int = 1) -> None:
+        """Compte des étapes faites."""
+        self._done += count
+        if self._done >= STEPS:
+            self._done = 0
+            await asyncio.sleep(0)
+
+    async def through(self, items: Iterable[T]) -> AsyncIterator[T]:
+        """Parcourt une suite, une étape par élément."""
+        for item in items:
+            yield item
+            await self.step()
 
 
 class _Pause:

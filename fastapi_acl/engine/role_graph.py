@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fastapi_acl.engine.pacing import drain, paced
 from fastapi_acl.engine.sequence import SequenceLock
@@ -32,6 +32,13 @@ RETURNED_AT_ONCE: Final = 8
 """Fermetures mises de côté qu'un calcul rend en passant."""
 
 Graph = dict[str, list[str]]
+
+
+class Upward(Protocol):
+    """Des liens que l'on remonte."""
+
+    def get(self, name: str, default: Sequence[str] = ()) -> Sequence[str]:
+        """Rend les rôles directs d'un nom."""
 
 
 def check_links(links: Collection[Sequence[str]], *, shares_domains: bool = True) -> None:
@@ -76,10 +83,10 @@ def _check_graph(graph: Mapping[str, Sequence[str]], limit: int) -> None:
     """Mesure la plus longue chaîne depuis chaque nœud, sans récursion : la profondeur vient d'un client."""
     depth: dict[str, int] = {}
     for start in graph:
-        _measure(start, graph, depth, limit)
+        measure(start, graph, depth, limit)
 
 
-def _measure(start: str, graph: Mapping[str, Sequence[str]] | _Upward, depth: dict[str, int], limit: int) -> None:
+def measure(start: str, graph: Mapping[str, Sequence[str]] | Upward, depth: dict[str, int], limit: int) -> None:
     """Remplit `depth` pour tout ce que `start` atteint."""
     path: list[str] = [start]
     on_path = {start}
@@ -303,7 +310,7 @@ class RoleGraph:
 
     def _graphs(self, domain: str) -> list[dict[str, tuple[str, ...]]]:
         """Rend les liens qui valent dans un domaine."""
-        return [self.links[place] for place in self._places(domain) if place in self.links]
+        return [self.links[place] for place in self.places_of(domain) if place in self.links]
 
     def has(self, member: str, role: str, domain: str = "") -> bool:
         """Dit si un membre tient un rôle, ou est ce rôle.
@@ -316,12 +323,12 @@ class RoleGraph:
 
     def roles_of(self, member: str, domain: str = "") -> list[str]:
         """Rend les rôles directs d'un membre."""
-        links = (self.links.get(place, {}).get(member, ()) for place in self._places(domain))
+        links = (self.links.get(place, {}).get(member, ()) for place in self.places_of(domain))
         return list(dict.fromkeys(role for roles in links for role in roles))
 
     def members_of(self, role: str, domain: str = "") -> list[str]:
         """Rend les membres directs d'un rôle."""
-        known = (self._members.get(place, {}).get(role, {}) for place in self._places(domain))
+        known = (self._members.get(place, {}).get(role, {}) for place in self.places_of(domain))
         return list(dict.fromkeys(member for members in known for member in members))
 
     def everyone(self, role: str, domain: str = "") -> list[str]:
@@ -371,21 +378,37 @@ class RoleGraph:
         given = [(member, name, domain) for domain, links in self._members.items() for member in links.get(name, ())]
         return [link if link[2] else link[:2] for link in dict.fromkeys([*held, *given])]
 
+    def under(self, name: str) -> list[str]:
+        """Rend un nom et tous ceux qui le tiennent, par des liens de n'importe quels domaines."""
+        found, waiting = {name: None}, [name]
+        while waiting:
+            held = waiting.pop()
+            known = [members[held] for members in self._members.values() if held in members]
+            fresh = [member for members in known for member in members if member not in found]
+            found.update(dict.fromkeys(fresh))
+            waiting += [member for member in fresh if member in self._held]
+        return list(found)
+
+    def is_role(self, name: str) -> bool:
+        """Dit si quelqu'un tient ce nom comme rôle."""
+        return name in self._held
+
+    def has_direct(self, member: str, role: str, domain: str = "") -> bool:
+        """Dit si ce lien-là existe."""
+        return role in self.links.get(domain, {}).get(member, ())
+
+    def nested_members(self, role: str, domain: str = "") -> tuple[int, list[str]]:
+        """Rend le nombre des membres directs d'un rôle, dans ce domaine seul, et ceux d'entre eux qui sont des rôles.
+
+        Les autres ne sont pas énumérés, sauf s'ils sont moins nombreux que les rôles emboîtés.
+        """
+        members = self._members.get(domain, {}).get(role, {})
+        few, many = (members, self.nested) if len(members) <= len(self.nested) else (self.nested, members)
+        return len(members), [name for name in few if name in many and name in self._held]
+
     def height(self, name: str, domain: str = "") -> int:
         """Rend la longueur de la plus longue suite de membres sous un nom, dans ce domaine seul ; 0 sans membre."""
         return self._links_below(name, (domain,))
-
-    def check(self, member: str, domain: str = "") -> None:
-        """Refuse un lien de ce membre, déjà fait, qui formerait un cycle ou une chaîne trop longue, là où il vaut.
-
-        Raises:
-            InvalidRuleError: avec `reason` valant `role_cycle` ou `role_depth`.
-        """
-        shared = self._shares_domains and domain == EVERY_DOMAIN
-        for place in list(self.links) if shared else [domain]:
-            _measure(member, _Upward(self, place), {}, MAX_LINKS)
-            below = self._links_below(member, self._places(place))
-            _measure(member, _Upward(self, place), {}, MAX_LINKS - below)
 
     def _links_below(self, name: str, places: Sequence[str]) -> int:
         """Rend la longueur de la plus longue suite de membres sous un nom, dans des domaines."""
@@ -397,7 +420,7 @@ class RoleGraph:
             edge = [member for member in members if member in self._held]
         return links
 
-    def _places(self, domain: str) -> tuple[str, ...]:
+    def places_of(self, domain: str) -> tuple[str, ...]:
         """Rend les domaines dont les liens valent dans celui-ci."""
         if self._matches is not None:
             return (domain, *(place for place in self.links if place != domain and self._accepts(domain, place)))
@@ -446,18 +469,6 @@ def _breadth_first(member: str, graphs: Sequence[Mapping[str, Sequence[str]]]) -
             break
         found.update(dict.fromkeys(edge))
     return tuple(found)
-
-
-class _Upward:
-    """Les rôles directs d'un nom, là où un domaine les voit."""
-
-    def __init__(self, graph: RoleGraph, domain: str) -> None:
-        self._graph = graph
-        self._domain = domain
-
-    def get(self, name: str, _: object = None) -> Sequence[str]:
-        """Rend les rôles directs d'un nom."""
-        return self._graph.roles_of(name, self._domain)
 
 
 def _unwound(role: str, came_from: Mapping[str, str | None]) -> list[str]:
