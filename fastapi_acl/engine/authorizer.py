@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
+from fastapi_acl.engine.administration import Administration
 from fastapi_acl.engine.matching import OWNER
 from fastapi_acl.engine.resource_reads import ResourceReads
 from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
@@ -56,7 +57,7 @@ class Demand:
 class PolicyAuthorizer(Authorizer):
     """Décide par `PolicyEnforcer`, en mémoire, tant que la politique est assez fraîche."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - ce que la configuration en dit, par nom
         self,
         enforcer: PolicyEnforcer,
         replica: Replica,
@@ -64,6 +65,7 @@ class PolicyAuthorizer(Authorizer):
         max_staleness: float,
         request_builder: RequestBuilder | None = None,
         owner_attribute: str = OWNER,
+        administration: Administration | None = None,
     ) -> None:
         """Associe chaque jeton de la requête à sa valeur.
 
@@ -73,6 +75,7 @@ class PolicyAuthorizer(Authorizer):
             max_staleness: âge, en secondes, au-delà duquel plus rien n'est décidé.
             request_builder: valeurs des jetons que la bibliothèque ne connaît pas.
             owner_attribute: attribut que lit `aclOwns`.
+            administration: ce que valent les permissions `acl.*` sous un modèle de routes.
 
         Raises:
             ConfigurationError: le modèle emploie un jeton inconnu et aucun `request_builder` ne le donne.
@@ -81,6 +84,7 @@ class PolicyAuthorizer(Authorizer):
         self._replica = replica
         self._max_staleness = max_staleness
         self._builder = request_builder
+        self.administration = administration or Administration()
         self._schema: PolicySchema = enforcer.schema
         self._answers = [0, 0]
         matchers = (assertion.value for assertion in enforcer.model["m"].values())
@@ -161,15 +165,42 @@ class PolicyAuthorizer(Authorizer):
         return self._enforcer.has_link(principal.subject, f"{ROLE_PREFIX}{role}", *in_domain)
 
     def allows(self, user_id: str, resource: str, action: str) -> bool:
-        """Dit ce que la politique répond pour un compte."""
-        return self._ask(Principal(id=user_id), resource, action)
+        """Dit ce que la politique répond pour un compte ; sous un modèle de routes, sur les routes de la permission."""
+        return self.permits(Principal(id=user_id), resource, action)
+
+    def permits(self, principal: Principal, resource: str, action: str) -> bool:
+        """Dit si quelqu'un tient une permission `acl.*`, ou toutes les routes qui la demandent."""
+        return all(
+            self._ask(principal, *pair, EVERY_DOMAIN) for pair in self.administration.questions(resource, action)
+        )
 
     def still_allows(self, principal: Principal, resource: str, action: str) -> bool:
         """Dit si l'auteur d'une écriture a encore la permission de la faire, la politique étant à jour.
 
-        Sous un modèle de routes, la permission est celle de la route, que `require` a vérifiée.
+        Sous un modèle de routes, la permission est celle de la route que `require` a vérifiée ; sans elle, celle de
+        toutes les routes qui la demandent.
         """
-        return self.decides_on_routes or self._ask(principal, resource, action)
+        if self.decides_on_routes and principal.asked is not None:
+            return self._ask(principal, *principal.asked, EVERY_DOMAIN)
+        return self.permits(principal, resource, action)
+
+    def grants(self, who: Principal | str, resource: str, action: str) -> bool:
+        """Dit si une règle accorde à quelqu'un, ou à un sujet de politique, de quoi administrer, refus mis à part."""
+        return self._enforcer.grants(*self._administering(who, resource, action))
+
+    def decides_for(self, who: Principal | str, resource: str, action: str) -> bool:
+        """Dit ce que la politique répond, refus compris, à la même question."""
+        return self._enforcer.enforce(*self._administering(who, resource, action))
+
+    def _administering(self, who: Principal | str, resource: str, action: str) -> list[object]:
+        """Rend les valeurs d'une question d'administration, pour un compte, un rôle ou tout autre sujet."""
+        principal = who if isinstance(who, Principal) else Principal(id=who.removeprefix(USER_PREFIX))
+        values = self._values(Demand(principal, resource, action, EVERY_DOMAIN))
+        if isinstance(who, Principal) or who.startswith(USER_PREFIX):
+            return values
+        subject = AttributedName(who, {"id": who})
+        tokens = zip(self._schema.request, values, strict=True)
+        return [subject if name in SUBJECT_NAMES else value for name, value in tokens]
 
     def request(self, question: Question) -> list[object]:
         """Rend la requête que devient une question sur n'importe quel sujet, dans l'ordre du modèle.

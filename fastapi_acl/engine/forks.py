@@ -93,6 +93,16 @@ class ForkedDecider:
         chosen = self._chosen(request)
         return None if chosen is None else chosen.explain(request)
 
+    def grants(self, request: Sequence[object]) -> bool | None:
+        """Dit si une règle accorde la requête, refus mis à part ; voir `Decider.grants`."""
+        chosen = self._chosen(request)
+        return None if chosen is None else chosen.grants(request)
+
+    def reached(self, request: Sequence[object]) -> list[Row] | None:
+        """Rend les règles qui accordent dans les cases d'une requête ; voir `Decider.reached`."""
+        chosen = self._chosen(request)
+        return None if chosen is None else chosen.reached(request)
+
     def _chosen(self, request: Sequence[object]) -> AnyDecider | None:
         """Pose la question, et rend ce qui décide alors."""
         if not self._rows or any(request[place].__class__ not in TEXTS for place in self._texts):
@@ -176,6 +186,17 @@ class EveryRow:
         stops = self._seen & self._effect.stops
         said = self.definition.mask(shown) if stops and shown is not None else self._seen
         return self._effect.settle(said), shown
+
+    def grants(self, request: Sequence[object]) -> bool | None:  # noqa: ARG002 - toute règle vaut
+        """Dit si une règle accorde, refus mis à part ; voir `Decider.grants`."""
+        if self._foreign or not self._seen or not self._effect.needs:
+            return None
+        return bool(self._said[ALLOW])
+
+    def reached(self, request: Sequence[object]) -> list[Row] | None:  # noqa: ARG002 - toute règle vaut
+        """Rend toutes les règles qui accordent ; voir `Decider.reached`."""
+        allows = (row for row in self._rows.ordered() if self.definition.mask(row) == ALLOW)
+        return None if self._foreign else list(allows)
 
     def _decisive(self) -> Row | None:
         """Rend la règle qui met fin à la lecture, ou la dernière ; cherchée une fois par état de la politique."""

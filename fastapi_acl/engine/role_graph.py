@@ -119,7 +119,7 @@ def chained(fault: InvalidRuleError) -> Sequence[str]:
     return found if isinstance(found, list) else []
 
 
-def _longest(name: str, graph: Mapping[str, Sequence[str]] | _Upward, depth: Mapping[str, int]) -> list[str]:
+def _longest(name: str, graph: Mapping[str, Sequence[str]] | Upward, depth: Mapping[str, int]) -> list[str]:
     """Rend la plus longue chaîne mesurée au-dessus d'un nom."""
     chain = [name]
     while parents := graph.get(chain[-1], ()):

@@ -14,6 +14,7 @@ ACLException
 │   └── ValueTooLongError
 ├── NotFoundError
 │   ├── UserNotFoundError
+│   ├── RoleNotFoundError
 │   ├── RuleNotFoundError
 │   └── DecisionUnknownError
 ├── ConflictError
@@ -170,6 +171,13 @@ class UserNotFoundError(NotFoundError):
 
     code = "user_not_found"
     default_detail = "Aucun compte ne porte cet identifiant."
+
+
+class RoleNotFoundError(NotFoundError):
+    """Un lien donnerait un rôle que rien ne définit : qui le tient d'avance aurait ce qui lui sera donné plus tard."""
+
+    code = "role_not_found"
+    default_detail = "Aucune règle ne nomme ce rôle ; écrivez d’abord ce qu’il permet. Rien n’a été changé."
 
 
 class RuleNotFoundError(NotFoundError):

@@ -27,6 +27,17 @@ ROLE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 ACL_NAMESPACE: Final = "acl."
 """Début des ressources de la bibliothèque elle-même."""
 
+ACL_PERMISSIONS: Final = (
+    ("acl.users", "read"),
+    ("acl.users", "write"),
+    ("acl.roles", "read"),
+    ("acl.roles", "write"),
+    ("acl.rules", "read"),
+    ("acl.rules", "write"),
+    ("acl.changes", "read"),
+)
+"""Ce que la bibliothèque demande à qui l'administre ; les tenir fait le rang."""
+
 EVERY_DOMAIN: Final = "*"
 """Domaine dans lequel se décident les permissions `acl.*`."""
 
@@ -109,6 +120,7 @@ class Principal:
         session_id: session dont vient le jeton ; None pour un Authenticator qui n'en a pas.
         session_version: version de session du compte que le jeton porte.
         claims: revendications scalaires que les matchers peuvent lire (`r.sub.<nom>`).
+        asked: sous un modèle de routes, gabarit et méthode que `require` a demandés pour lui ; None ailleurs.
         subject: sujet de politique, `user:<id>`, avec `id` et les revendications pour attributs.
     """
 
@@ -116,6 +128,7 @@ class Principal:
     session_id: str | None = None
     session_version: int = 0
     claims: Mapping[str, Any] = field(default_factory=lambda: NO_CLAIMS, hash=False)
+    asked: tuple[str, str] | None = field(default=None, compare=False)
     subject: AttributedName = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

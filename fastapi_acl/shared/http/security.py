@@ -6,7 +6,7 @@ un problème 401 ou 403. Rien sur ce chemin ne lit de base ni de réseau.
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from fastapi import Depends
@@ -267,6 +267,11 @@ class Require(BearerGuard):
         object.__setattr__(self, "_hash", hash((self.permissions, self.mode, self.resource, self.domain)))
         object.__setattr__(self, "__signature__", self._signature())
 
+    @property
+    def demands(self) -> tuple[tuple[str, str], ...]:
+        """Couples de ressource et d'action demandés."""
+        return self._demands
+
     def __hash__(self) -> int:
         """Rend le hachage, que FastAPI demande plusieurs fois par requête."""
         return self._hash
@@ -333,9 +338,9 @@ class Require(BearerGuard):
             refused = self._list_refused(connection, manager.authorizer, caller, loaded, place)
             if refused:
                 raise record_denial(connection, refused)
+            return _asking(caller, connection) if manager.authorizer.decides_on_routes else caller
         except ACLException as error:
             raise problem_of(connection, error, self.permissions) from error
-        return caller
 
     def _place(self, connection: HTTPConnection, given: object) -> str:
         """Rend le texte du domaine : le gabarit rempli, ou ce que la dépendance `domain=` a donné.
@@ -395,6 +400,11 @@ def _question(
 async def _raising(error: ProblemException) -> Principal:
     """Lève un refus déjà prononcé."""
     raise error
+
+
+def _asking(principal: Principal, connection: HTTPConnection) -> Principal:
+    """Joint à l'identité la route demandée : ce qu'une écriture redemandera, sous le verrou du journal."""
+    return replace(principal, asked=(route_template(connection), connection.scope.get("method", "WEBSOCKET")))
 
 
 @dataclass(frozen=True)
