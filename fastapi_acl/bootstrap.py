@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
+from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.closing import closing_line, links_fault
-from fastapi_acl.engine.guard import ADMINISTRATION
 from fastapi_acl.engine.rule_files import read_rules
 from fastapi_acl.engine.schema import administrator_rules
 from fastapi_acl.shared.exceptions import (
@@ -201,7 +201,7 @@ class Bootstrap:
         """
         missing = tuple(rule for rule in rules if not self.store.enforcer.holds(rule))
         with self.store.enforcer.trial(PolicyChange(added=missing)):
-            is_administrator = self.store.administrators.authorizer.allows(user_id, *ADMINISTRATION)
+            is_administrator = self.store.ranks.ranks.authorizer.allows(user_id, *ADMINISTRATION)
         if not is_administrator:
             message = (
                 "sous ce modèle, une règle « * » ne permet rien : l’administrateur ne pourrait rien faire. Comparez "

@@ -22,16 +22,21 @@ from fastapi_acl.auth.infrastructure.services.access import JournalAccessRevoker
 from fastapi_acl.auth.infrastructure.services.email_validator import SyntaxEmailValidator
 from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher
 from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
+from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.bootstrap import Bootstrap
+from fastapi_acl.engine.administration import Administration
+from fastapi_acl.engine.administrators import AdministratorGuard
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.domains import shares_domains
 from fastapi_acl.engine.enforcer import PolicyEnforcer
 from fastapi_acl.engine.explainer import PolicyExplainer
 from fastapi_acl.engine.grants import PolicyGrants
-from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
+from fastapi_acl.engine.guard import ActorGuard, EscalationGuard
 from fastapi_acl.engine.history import PolicyHistory
 from fastapi_acl.engine.model_record import ModelRecord, NotedModel
 from fastapi_acl.engine.model_source import ModelSource
+from fastapi_acl.engine.rank_guard import RankGuard
+from fastapi_acl.engine.ranks import Ranks
 from fastapi_acl.engine.schema import load_model
 from fastapi_acl.engine.store import PolicyMemory, PolicyStore
 from fastapi_acl.engine.transfer import PolicyTransfer
@@ -40,8 +45,10 @@ from fastapi_acl.permissions.application.usecases.check_permissions import Check
 from fastapi_acl.permissions.application.usecases.explain import ExplainUseCase
 from fastapi_acl.permissions.application.usecases.list_permissions import ListPermissionsUseCase
 from fastapi_acl.permissions.infrastructure.cached_grants import CachedGrants
+from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
 from fastapi_acl.shared.cache.factory import create_cache
 from fastapi_acl.shared.decisions import DecisionMemory
+from fastapi_acl.shared.http.administration import administration_routes
 from fastapi_acl.shared.sync.factory import create_watcher
 from fastapi_acl.shared.sync.replica import Replica
 from fastapi_acl.shared.sync.revision_gate import RevisionGate
@@ -133,11 +140,19 @@ def compose(
         max_staleness=config.max_staleness_seconds,
         request_builder=builder,
         owner_attribute=config.owner_attribute,
+        administration=_administration(config, enforcer),
     )
-    administrators = AdministratorGuard(authorizer, users if authenticator is None else None)
-    actors = ActorGuard(authorizer, revocations)
-    escalation = EscalationGuard(enforcer.schema)
-    store = PolicyStore(stored.adapter, enforcer, replica, log, escalation, administrators, actors)
+    ranks = Ranks(authorizer, enforcer)
+    store = PolicyStore(
+        stored.adapter,
+        enforcer,
+        replica,
+        log,
+        escalation=EscalationGuard(ranks),
+        ranks=RankGuard(ranks),
+        administrators=AdministratorGuard(ranks, users if authenticator is None else None),
+        actors=ActorGuard(authorizer, revocations),
+    )
     enforcer.bind(store)
     transfer = PolicyTransfer(store)
     grants = PolicyGrants(enforcer, replica)
@@ -183,6 +198,14 @@ def compose(
             ),
         },
     )
+
+
+def _administration(config: ACLConfig, enforcer: PolicyEnforcer) -> Administration:
+    """Rend ce qu'il faut demander à qui administre : sous un modèle de routes, nos routes, montées ou non."""
+    if not enforcer.schema.decides_on_routes:
+        return Administration()
+    routes = administration_routes(config.api_prefix, (auth_admin_router, permissions_admin_router))
+    return Administration(routes)
 
 
 def _session_use_cases(

@@ -1,149 +1,120 @@
-"""Ce qu'un changement de règles ne peut pas faire, quel que soit le chemin par lequel il vient.
+"""Ce qu'un changement de règles ne peut pas donner, quel que soit le chemin par lequel il vient, et à qui.
 
-Nul n'accorde ce qu'il ne détient pas, et nul ne retire le dernier administrateur.
+Nul n'accorde ce qu'il ne détient pas, et nul n'écrit après avoir perdu, ailleurs, le droit d'écrire.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING
 
-from casbin.constant.constants import ALLOW_AND_DENY_EFFECT, ALLOW_OVERRIDE_EFFECT
-
-from fastapi_acl.engine.introspection import PolicyInspector
-from fastapi_acl.engine.matcher import Probe
-from fastapi_acl.engine.matching import ANY, covers, overlaps
-from fastapi_acl.engine.schema import DOMAIN_NAMES, SUBJECT_NAMES
-from fastapi_acl.shared.exceptions import (
-    EscalationRefusedError,
-    InvalidTokenError,
-    LastAdministratorError,
-    PermissionDeniedError,
-)
-from fastapi_acl.shared.identity import EVERY_DOMAIN, SYSTEM, USER_PREFIX
-from fastapi_acl.shared.policy import PolicyChange
+from fastapi_acl.engine.administration import READING
+from fastapi_acl.engine.comparison import Carried, Comparison, is_computable
+from fastapi_acl.engine.matching import ANY
+from fastapi_acl.shared.exceptions import EscalationRefusedError, InvalidTokenError, PermissionDeniedError
+from fastapi_acl.shared.identity import SYSTEM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.enforcer import PolicyEnforcer
-    from fastapi_acl.engine.matcher import Key
-    from fastapi_acl.engine.schema import PolicySchema
+    from fastapi_acl.engine.comparison import Grant
+    from fastapi_acl.engine.pacing import Pace
+    from fastapi_acl.engine.ranks import Ranks
     from fastapi_acl.shared.identity import Principal
-    from fastapi_acl.shared.policy import PolicyRule
+    from fastapi_acl.shared.policy import PolicyChange
     from fastapi_acl.shared.sync.revocations import Revocations
-
-ADMINISTRATION: Final = ("acl.rules", "write")
-"""La permission qui fait un administrateur."""
-
-
-ACCOUNTS: Final = ("acl.users", "write")
-"""La permission qui touche aux comptes."""
-
-ABAC_SCOPE: Final = "(p_scope == '*' or (p_scope == 'own' and aclOwns(r_obj, r_sub, p_eft)))"
-"""Ce que le plan laisse à évaluer dans le modèle `abac` fourni."""
-
-
-COMPUTABLE_EFFECTS: Final = frozenset({ALLOW_OVERRIDE_EFFECT, ALLOW_AND_DENY_EFFECT})
-"""Effets sous lesquels une permission ne dépend pas de l'ordre des règles."""
-
-
-class ActiveAccounts(Protocol):
-    """Ce que la garde demande aux comptes."""
-
-    async def active_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes actifs."""
-
-    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Ce qu'une règle `p` accorde ou refuse : ses champs hors sujet et effet, et le domaine où elle vaut."""
-
-    fields: tuple[tuple[str, str], ...]
-    domain: str
-    allows: bool
 
 
 @dataclass(frozen=True, slots=True)
 class EscalationGuard:
     """Refuse qu'un changement donne à quelqu'un ce que son auteur ne détient pas.
 
-    Où cela ne se calcule pas (un modèle qui compare autrement que par égalité ou `aclMatch`), l'auteur doit détenir
-    `acl.rules:write` dans tous les domaines, ce que les routes exigent déjà : là, qui écrit les règles peut tout.
+    Où cela ne se calcule pas (un modèle qui compare autrement que par égalité ou `aclMatch`), l'auteur doit tout
+    détenir : là, qui écrit les règles peut tout.
     """
 
-    schema: PolicySchema
+    ranks: Ranks
 
-    def check(self, change: PolicyChange, actor: Principal, enforcer: PolicyEnforcer) -> None:
+    async def check(self, change: PolicyChange, actor: Principal, pace: Pace) -> None:
         """Compare ce que le changement accorde à ce que l'auteur détient avant lui.
 
         Args:
-            change: effet net du changement.
+            change: effet net du changement ; les règles qui arrivent ont la forme du modèle.
             actor: son auteur ; `SYSTEM` n'est pas limité.
-            enforcer: politique en service, où se lit ce que l'auteur détient.
+            pace: rend la main au fil du travail.
 
         Raises:
             EscalationRefusedError: le changement accorde plus que l'auteur ne détient.
         """
-        if actor is SYSTEM or not _is_computable(enforcer):
+        if actor is SYSTEM:
             return
-        with enforcer.trial(PolicyChange(added=change.added)):
-            given = list(self._given(change, enforcer))
-        for grant in given:
-            if not self._holds(actor, grant, enforcer):
-                raise EscalationRefusedError(needed=dict(grant.fields))
+        if not is_computable(self.ranks.enforcer):
+            self.require_everything(actor)
+            return
+        held = _Held(Comparison(self.ranks.enforcer), actor)
+        may_lift = self.ranks.is_whole(actor)
+        async for grant in pace.through(await self._given(change, pace)):
+            if not (may_lift and not grant.allows) and not held.includes(grant):
+                raise self._refused(grant, actor)
 
-    def _given(self, change: PolicyChange, enforcer: PolicyEnforcer) -> Iterator[Grant]:
-        """Énumère ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
-        for rule in change.added:
-            yield from (grant for grant in self._grants(rule, enforcer) if grant.allows)
-        for rule in change.removed:
-            yield from (grant for grant in self._grants(rule, enforcer) if not grant.allows)
+    def require_everything(self, actor: Principal) -> None:
+        """Exige de l'auteur qu'il détienne tout, refus mis à part : ce qu'il écrit ne se compare pas.
 
-    def _grants(self, rule: PolicyRule, enforcer: PolicyEnforcer) -> Iterator[Grant]:
-        """Rend ce que porte une règle `p`, ou tout ce que porte le rôle d'un lien `g`."""
-        if rule.ptype == "p":
-            yield self._grant(rule)
-        elif rule.ptype == "g":
-            domain = rule.values[2] if len(rule.values) > 2 else ANY  # noqa: PLR2004 - membre, rôle, domaine
-            held = map(self._grant, enforcer.rules_of(enforcer.graph.reach(rule.values[1], _anywhere)))
-            yield from (_in_domain(grant, domain) for grant in held if overlaps(grant.domain, domain))
+        Raises:
+            EscalationRefusedError: il ne détient pas tout.
+        """
+        if actor is not SYSTEM and not self.ranks.is_whole(actor):
+            message = "Sous ce modèle, ou en masse, seul qui détient tout, ou la ligne de commande, change les règles."
+            raise EscalationRefusedError(message)
 
-    def _grant(self, rule: PolicyRule) -> Grant:
-        """Lit une règle `p`."""
-        named = dict(zip(self.schema.fields["p"], rule.values, strict=True))
-        domain = next((value for name, value in named.items() if name in DOMAIN_NAMES), ANY)
-        kept = ((name, value) for name, value in named.items() if name not in SUBJECT_NAMES | DOMAIN_NAMES | {"eft"})
-        return Grant(tuple(kept), domain, named.get("eft", "allow") != "deny")
+    async def _given(self, change: PolicyChange, pace: Pace) -> dict[Grant, None]:
+        """Rend ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
+        comparison = Comparison(self.ranks.enforcer)
+        carried = Carried(comparison, change, pace)
+        given = {grant: None async for grant in carried.distinct(change.added) if grant.allows}
+        given.update([(grant, None) async for grant in carried.distinct(change.removed) if not grant.allows])
+        return given
 
-    def _holds(self, actor: Principal, asked: Grant, enforcer: PolicyEnforcer) -> bool:
-        """Dit si l'auteur détient tout ce qui est accordé, sans qu'aucun refus n'en retranche.
+    def _refused(self, grant: Grant, actor: Principal) -> EscalationRefusedError:
+        """Fait l'erreur ; ce qu'il aurait fallu détenir n'est dit qu'à qui peut lire les règles."""
+        if not self.ranks.authorizer.permits(actor, *READING):
+            return EscalationRefusedError()
+        return EscalationRefusedError(needed=dict(grant.fields))
+
+
+class _Held:
+    """Ce que l'auteur d'un changement détient, sans qu'aucun refus n'en retranche."""
+
+    def __init__(self, comparison: Comparison, actor: Principal) -> None:
+        self._comparison = comparison
+        self._actor = actor
+        self._denials = {name: found for name in self._reached(ANY) if (found := self._denials_of(name))}
+        self._by_domain: dict[str, list[Grant]] = {}
+
+    def includes(self, asked: Grant) -> bool:
+        """Dit si l'auteur détient tout ce qui est demandé.
 
         Un accord doit lui venir dans le domaine même ; un refus compte dès qu'il vaut dans une partie du domaine.
         """
-        has_domains = self.schema.links.get("g", 2) > 2  # noqa: PLR2004 - avec domaine
-        near = enforcer.closure(actor.subject, *((asked.domain,) if has_domains else ()))
-        far = enforcer.graph.reach(actor.subject, lambda place: overlaps(place, asked.domain)) if has_domains else near
-        granted = (grant for grant in map(self._grant, enforcer.rules_of(near)) if grant.allows)
-        denied = (grant for grant in map(self._grant, enforcer.rules_of(far)) if not grant.allows)
-        if any(self._compares(grant, asked, overlaps) for grant in denied):
-            return False
-        return any(self._compares(grant, asked, covers) for grant in granted)
+        denied = any(self._comparison.overlaps(denial, asked) for denial in self._denials_in(asked.domain))
+        return not denied and self._comparison.is_granted(self._actor.subject, asked)
 
-    def _compares(self, mine: Grant, asked: Grant, compare: Callable[[str, str], bool]) -> bool:
-        """Compare deux permissions champ à champ : par motif où le modèle le fait, par égalité ailleurs."""
-        fields = zip(mine.fields, asked.fields, strict=True)
-        by_pattern = not DOMAIN_NAMES.intersection(self.schema.fields["p"]) or DOMAIN_NAMES & self.schema.patterns
-        same_domain = mine.domain == asked.domain or (by_pattern and compare(mine.domain, asked.domain))
-        return bool(same_domain) and all(
-            held == wanted or ((name in self.schema.patterns or name == "scope") and compare(held, wanted))
-            for (name, held), (_, wanted) in fields
-        )
+    def _denials_in(self, domain: str) -> list[Grant]:
+        """Rend les refus qui visent l'auteur dans une partie d'un domaine ; lus une fois par domaine."""
+        if not self._denials:
+            return []
+        if domain not in self._by_domain:
+            names = filter(self._denials.__contains__, self._reached(domain))
+            self._by_domain[domain] = [grant for name in names for grant in self._denials[name]]
+        return self._by_domain[domain]
+
+    def _reached(self, domain: str) -> list[str]:
+        """Rend l'auteur et les rôles qu'il tient dans une partie d'un domaine."""
+        return self._comparison.reached(self._actor.subject, domain)
+
+    def _denials_of(self, name: str) -> list[Grant]:
+        """Rend les refus qui nomment un sujet."""
+        grants = map(self._comparison.grant, self._comparison.enforcer.rules_of([name]))
+        return list(dict.fromkeys(grant for grant in grants if not grant.allows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,136 +143,6 @@ class ActorGuard:
         if not self.authorizer.still_allows(actor, resource, action):
             raise PermissionDeniedError
 
-
-@dataclass(frozen=True, slots=True)
-class AdministratorGuard:
-    """Veille à ce qu'il reste toujours un compte actif qui puisse modifier les règles."""
-
-    authorizer: PolicyAuthorizer
-    accounts: ActiveAccounts | None
-
-    async def check(self, change: PolicyChange, actor: Principal, enforcer: PolicyEnforcer) -> None:
-        """Refuse un changement après lequel plus aucun compte actif ne serait administrateur.
-
-        Raises:
-            LastAdministratorError: il n'en resterait aucun.
-        """
-        if actor is SYSTEM or not _may_revoke(change) or await self._stays(actor, change, enforcer):
-            return
-        with enforcer.trial(change):
-            administrators = self._administrators(actor.id, enforcer)
-        if not await self._any_active(administrators):
-            raise LastAdministratorError
-
-    async def check_whole(self, after: AbstractContextManager[object], enforcer: PolicyEnforcer) -> None:
-        """Refuse, même au système, une politique sous laquelle il n'y aurait plus d'administrateur actif.
-
-        Args:
-            after: essai de cette politique, le temps d'un bloc.
-            enforcer: politique en service.
-
-        Raises:
-            LastAdministratorError: il y en avait un, et il n'y en aurait plus.
-        """
-        before = self._administrators("", enforcer)
-        with after:
-            left = self._administrators("", enforcer)
-        if await self._any_active(before) and not await self._any_active(left):
-            raise LastAdministratorError
-
-    async def _stays(self, actor: Principal, change: PolicyChange, enforcer: PolicyEnforcer) -> bool:
-        """Dit si l'auteur est administrateur par des règles auxquelles le changement ne touche pas.
-
-        C'est le cas courant, qui évite d'essayer la politique d'après ; il faut que ces règles décident seules.
-        """
-        if not _is_computable(enforcer):
-            return False
-        domain = (EVERY_DOMAIN,) if enforcer.schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
-        mine = enforcer.closure(actor.subject, *domain)
-        touched = any(name in rule.values for rule in change for name in mine)
-        return not touched and self._is_administrator(actor.id) and await self._any_active([actor.id])
-
-    def require_authority(self, user_id: str, actor: Principal) -> None:
-        """Refuse qu'un compte soit touché par qui n'est pas administrateur quand lui l'est.
-
-        Raises:
-            EscalationRefusedError: le compte peut modifier les règles, et pas l'auteur.
-        """
-        if actor is SYSTEM or not self._is_administrator(user_id):
-            return
-        if not self.authorizer.still_allows(actor, *ADMINISTRATION):
-            message = "Ce compte est administrateur ; il faut l’être aussi pour y toucher."
-            raise EscalationRefusedError(message)
-
-    async def require_another_than(self, user_id: str, pending: PolicyChange, enforcer: PolicyEnforcer) -> None:
-        """Refuse d'écarter ce compte s'il est le dernier administrateur actif.
-
-        Args:
-            user_id: le compte.
-            pending: ce que la transaction a déjà écrit.
-            enforcer: politique en service.
-
-        Raises:
-            LastAdministratorError: il l'est.
-        """
-        with enforcer.trial(pending):
-            if not self._is_administrator(user_id):
-                return
-            others = [account for account in self._administrators(user_id, enforcer) if account != user_id]
-        if not await self._any_active(others):
-            raise LastAdministratorError
-
-    def _administrators(self, user_id: str, enforcer: PolicyEnforcer) -> list[str]:
-        """Rend les comptes à qui la politique permet de modifier les règles ; celui-ci est essayé d'abord."""
-        inspector = PolicyInspector(enforcer)
-        subjects = inspector.subjects_of(*ADMINISTRATION, EVERY_DOMAIN) if inspector.can_ask else enforcer.subjects
-        named = (subject[len(USER_PREFIX) :] for subject in subjects if subject.startswith(USER_PREFIX))
-        return [account for account in dict.fromkeys([user_id, *named]) if self._is_administrator(account)]
-
-    def _is_administrator(self, account: str) -> bool:
-        """Dit si la politique en service permet à un compte de modifier les règles."""
-        return self.authorizer.allows(account, *ADMINISTRATION)
-
-    async def _any_active(self, accounts: Sequence[str]) -> bool:
-        """Dit si l'un de ces comptes est actif ; sans comptes à nous, tout sujet l'est."""
-        if self.accounts is None or not accounts:
-            return bool(accounts)
-        return bool(await self.accounts.active_ids(accounts))
-
-
-def _is_computable(enforcer: PolicyEnforcer) -> bool:
-    """Dit si les permissions se comparent : une conjonction de `g`, d'égalités et d'`aclMatch`, et rien d'autre.
-
-    La condition de portée du modèle `abac` s'y ajoute, qui ne fait que restreindre.
-    """
-    plan = enforcer.plan
-    known = len(plan.branches) == 1 and _names_one_subject(enforcer.schema, plan.branches[0].keys)
-    unordered = enforcer.model["e"]["e"].value in COMPUTABLE_EFFECTS
-    single = len(enforcer.schema.fields) == 1 and enforcer.schema.links.keys() <= {"g"}
-    return known and unordered and single and plan.branches[0].gate is None and plan.residual in {"", ABAC_SCOPE}
-
-
-def _names_one_subject(schema: PolicySchema, keys: Sequence[Key]) -> bool:
-    """Dit si une règle nomme son sujet, par égalité ou par rôle, et le reste par égalité ou `aclMatch`."""
-    place = schema.position("p", SUBJECT_NAMES)
-    if any(key.request is None or key.probe is Probe.KEY_MATCH for key in keys):
-        return False
-    own = [key for key in keys if key.field == place and schema.request[key.request or 0] in SUBJECT_NAMES]
-    others = [key for key in keys if key.field != place]
-    named = len(own) == 1 and own[0].probe is not Probe.PATTERN
-    return named and all(key.probe is not Probe.ROLE for key in others)
-
-
-def _may_revoke(change: PolicyChange) -> bool:
-    """Dit si le changement peut retirer une permission."""
-    return bool(change.removed) or any(rule.section == "g" or "deny" in rule.values for rule in change.added)
-
-
-def _anywhere(_: str) -> bool:
-    """Accepte tout domaine."""
-    return True
-
-
-def _in_domain(grant: Grant, domain: str) -> Grant:
-    """Restreint une permission au domaine du lien qui la donne."""
-    return Grant(grant.fields, grant.domain if domain == ANY else domain, grant.allows)
+    def may_read(self, actor: Principal) -> bool:
+        """Dit si l'auteur peut lire les règles ; à qui ne le peut pas, une erreur n'en nomme aucune."""
+        return actor is SYSTEM or self.authorizer.permits(actor, *READING)

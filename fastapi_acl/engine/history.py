@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.engine.adapters.base import PACKET
-from fastapi_acl.engine.guard import ADMINISTRATION
+from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.loading import row_rule, without_tail
 from fastapi_acl.engine.pacing import aside
 from fastapi_acl.engine.transfer import Batch
@@ -78,7 +78,7 @@ class PolicyHistory:
 
         Args:
             to_revision: révision dont les règles sont voulues.
-            actor: son auteur, qui doit détenir `acl.rules:write` partout.
+            actor: son auteur, qui doit tout détenir.
             key: clé du client ; la même demande, renvoyée, n'est faite qu'une fois.
 
         Returns:
@@ -87,6 +87,7 @@ class PolicyHistory:
         Raises:
             InvalidRequestError: cette révision n'existe pas encore.
             RevisionCompactedError: le journal a été compacté au-delà d'elle.
+            EscalationRefusedError: l'auteur ne détient pas tout.
             InvalidRuleError: le modèle n'admet plus une des règles.
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
         """
@@ -102,7 +103,7 @@ class PolicyHistory:
                 return transaction.check_ordered().revision
             if len(change.added) + len(change.removed) <= PACKET:
                 self.store.enforcer.check(change)
-                await self.store.administrators.check_whole(self.store.enforcer.trial(change), self.store.enforcer)
+                await self.store.check_whole(actor, partial(self.store.enforcer.trial, change))
                 return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
         return await self._replace_all(to_revision, target, actor, key)
 

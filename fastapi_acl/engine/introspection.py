@@ -175,6 +175,12 @@ class PolicyInspector:
         subjects = dict.fromkeys(name for holder in holders for name in graph.everyone(holder, place))
         return [subject for subject in subjects if self._allows(self._request({**named, "subject": subject}))]
 
+    @_steady
+    def concerned(self, resource: str, action: str, domain: str = "") -> list[PolicyRule]:
+        """Rend les règles `p` qui portent sur une permission, quel que soit leur sujet, refus compris."""
+        rows = self._concerned({"resource": resource, "action": action, "domain": domain})
+        return [PolicyRule("p", row) for row in rows]
+
     # --- explication ------------------------------------------------------------------------------------------------
 
     @_steady

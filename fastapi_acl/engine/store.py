@@ -9,11 +9,15 @@ from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 from fastapi_acl.engine.adapters.base import COLUMNS
-from fastapi_acl.engine.guard import ACCOUNTS, ADMINISTRATION
+from fastapi_acl.engine.administration import ACCOUNTS, ADMINISTRATION
 from fastapi_acl.engine.loading import row_rule
+from fastapi_acl.engine.pacing import Pace
+from fastapi_acl.engine.schema import SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import (
+    ConflictError,
     IdempotencyKeyReusedError,
     InvalidRuleError,
+    RoleNotFoundError,
     RuleAlreadyExistsError,
     RuleNotFoundError,
 )
@@ -23,11 +27,13 @@ from fastapi_acl.shared.sync.changes import POLICY_CHANGED, ROW_QUARANTINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from fastapi_acl.engine.adapters.base import PolicyAdapter
+    from fastapi_acl.engine.administrators import AdministratorGuard
     from fastapi_acl.engine.enforcer import PolicyEnforcer, Prepared
-    from fastapi_acl.engine.guard import ActorGuard, AdministratorGuard, EscalationGuard
+    from fastapi_acl.engine.guard import ActorGuard, EscalationGuard
+    from fastapi_acl.engine.rank_guard import RankGuard
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.policy import PolicyRule
@@ -64,6 +70,7 @@ class PolicyStore:
     replica: Replica
     log: ChangeLog
     escalation: EscalationGuard
+    ranks: RankGuard
     administrators: AdministratorGuard
     actors: ActorGuard
 
@@ -118,7 +125,9 @@ class PolicyStore:
             InvalidRuleError: une règle n'a pas la forme du modèle, ou ferait un cycle ou une chaîne trop longue.
             RuleAlreadyExistsError: une règle à ajouter existe déjà.
             RuleNotFoundError: une règle à retirer n'existe pas.
-            EscalationRefusedError: l'auteur ne détient pas ce qu'il accorde.
+            EscalationRefusedError: l'auteur ne détient pas ce qu'il accorde, ou abaisserait qui est au-dessus de lui.
+            RoleNotFoundError: un lien donnerait un rôle qu'aucune règle ne nomme.
+            ConflictError: une règle à ajouter existe déjà, et l'auteur ne peut pas lire les règles.
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
             IdempotencyKeyReusedError: la clé a déjà servi à une autre demande.
             DatabaseUnavailableError: la base ne répond pas ; rien n'est changé, ou rien ne permet de le savoir.
@@ -169,8 +178,13 @@ class PolicyStore:
         return revision
 
     async def remove_subject(self, user_id: str, actor: Principal) -> None:
-        """Retire toutes les règles qui nomment un compte, dans la transaction ambiante s'il y en a une."""
+        """Retire toutes les règles qui nomment un compte, dans la transaction ambiante s'il y en a une.
+
+        Raises:
+            EscalationRefusedError: le compte est au-dessus de l'auteur.
+        """
         async with self.replica.writing() as transaction:
+            self.ranks.check_account(user_id, actor)
             with self.enforcer.as_written():
                 change = PolicyChange(removed=self.enforcer.rules_naming(f"{USER_PREFIX}{user_id}"))
             if change:
@@ -184,7 +198,7 @@ class PolicyStore:
             LastAdministratorError: il y en avait un, et il n'y en aurait plus.
         """
         self.enforcer.check(change)
-        await self.administrators.check_whole(self.enforcer.trial(change), self.enforcer)
+        await self.administrators.check_whole(lambda: self.enforcer.trial(change))
 
     async def find_row(self, row_id: int | str) -> Mapping[str, Any]:
         """Lit une ligne de la base, telle que `quarantine` l'écarterait.
@@ -198,6 +212,21 @@ class PolicyStore:
                     if str(number) == str(row_id):
                         return {"id": number, **dict(zip(("ptype", *COLUMNS), content, strict=True))}
         raise RuleNotFoundError(id=row_id)
+
+    async def check_whole(self, actor: Principal, after: Callable[[], AbstractContextManager[object]]) -> None:
+        """Vérifie une politique entière, mémoires à jour, avant qu'elle ne prenne la place de celle en service.
+
+        Args:
+            actor: son auteur, qui peut encore écrire les règles.
+            after: essaie cette politique, le temps d'un bloc.
+
+        Raises:
+            EscalationRefusedError: l'auteur ne détient pas tout, ou un refus priverait un pair d'administrer.
+            LastAdministratorError: plus aucun compte actif n'administrerait.
+        """
+        self.escalation.require_everything(actor)
+        await self.administrators.check_whole(after)
+        await self.ranks.check_whole(actor, after)
 
     async def quarantine(self, row_id: int | str, actor: Principal = SYSTEM) -> Mapping[str, Any]:
         """Écarte une ligne de la base, illisible ou non ; le journal la garde, colonne par colonne, puis tout se relit.
@@ -239,11 +268,11 @@ class PolicyStore:
         Raises:
             InvalidTokenError: l'auteur a été révoqué entre-temps.
             PermissionDeniedError: il n'a plus `acl.users:write`.
-            EscalationRefusedError: le compte est administrateur, et pas l'auteur.
+            EscalationRefusedError: le compte tient une permission `acl.*` que l'auteur ne tient pas.
         """
         async with self.replica.writing():
             self.actors.check(actor, *ACCOUNTS)
-            self.administrators.require_authority(user_id, actor)
+            self.ranks.check_account(user_id, actor)
 
     async def require_another_than(self, user_id: str) -> None:
         """Refuse d'écarter un compte qui est le dernier administrateur actif.
@@ -252,7 +281,7 @@ class PolicyStore:
             LastAdministratorError: il l'est.
         """
         async with self.replica.writing() as transaction:
-            await self.administrators.require_another_than(user_id, transaction.pending, self.enforcer)
+            await self.administrators.check_account(user_id, transaction.pending)
 
     async def _make(
         self, transaction: Transaction, change: PolicyChange, actor: Principal, key: IdempotencyKey | None
@@ -271,26 +300,71 @@ class PolicyStore:
         return await self.adapter.reserve(transaction, len(change.added)) if change.added else ()
 
     async def _check(self, pending: PolicyChange, change: PolicyChange, actor: Principal) -> None:
-        """Vérifie un changement contre la politique à jour et ce que la transaction a déjà écrit."""
+        """Vérifie un changement contre la politique à jour et ce que la transaction a déjà écrit.
+
+        Les gardes rendent la main à la boucle d'événements. Le verrou du journal est tenu : seule une relecture de
+        toutes les règles peut alors les changer, et l'on recommence.
+        """
         if not change or len(set(change)) != len(change.added) + len(change.removed):
             message = "Un changement nomme au moins une règle, et chacune une seule fois ; rien n’a été changé."
             raise InvalidRuleError(message)
         self.actors.check(actor, *ADMINISTRATION)
-        whole = pending.then(change)
-        self.enforcer.check(whole)
-        self._check_existence(pending, change)
-        self.escalation.check(whole, actor, self.enforcer)
-        await self.administrators.check(whole, actor, self.enforcer)
+        seen = None
+        while seen is not self.enforcer.model:
+            seen = self.enforcer.model
+            await self._guard(pending, change, actor)
 
-    def _check_existence(self, pending: PolicyChange, change: PolicyChange) -> None:
+    async def _guard(self, pending: PolicyChange, change: PolicyChange, actor: Principal) -> None:
+        """Passe un changement devant les gardes : la forme, ce que l'auteur tient, puis seulement ce qui existe."""
+        pace, whole = Pace(), pending.then(change)
+        async for rule in pace.through(change.added):
+            self.enforcer.schema.check(rule)
+        await self.escalation.check(whole, actor, pace)
+        await self.ranks.check(whole, actor, pace)
+        self._check_existence(pending, change, actor)
+        await self._check_links(whole, actor, pace)
+        self._check_roles(whole, actor)
+        await self.administrators.check(whole, actor, pace)
+
+    async def _check_links(self, change: PolicyChange, actor: Principal, pace: Pace) -> None:
+        """Refuse un cycle ou une chaîne trop longue ; à qui ne peut pas lire les règles, aucun rôle n'est nommé."""
+        try:
+            async for _ in pace.through(self.enforcer.checking(change)):
+                pass
+        except InvalidRuleError as error:
+            if "reason" not in error.evidence or self.actors.may_read(actor):
+                raise
+            message = "Règle refusée : les rôles formeraient un cycle ou une chaîne trop longue ; rien n’a été changé."
+            raise InvalidRuleError(message, reason=error.evidence["reason"]) from None
+
+    def _check_existence(self, pending: PolicyChange, change: PolicyChange, actor: Principal) -> None:
         """Refuse d'ajouter ce qui existe et de retirer ce qui n'existe pas."""
+        arrived, left = frozenset(pending.added), frozenset(pending.removed)
 
         def exists(rule: PolicyRule) -> bool:
-            return rule in pending.added or (rule not in pending.removed and self.enforcer.holds(rule))
+            return rule in arrived or (rule not in left and self.enforcer.holds(rule))
 
         known = next(filter(exists, change.added), None)
+        if known is not None and not self.actors.may_read(actor):
+            raise ConflictError
         if known is not None:
             raise RuleAlreadyExistsError(rule=known.as_json())
         missing = next(filterfalse(exists, change.removed), None)
         if missing is not None:
             raise RuleNotFoundError(rule=missing.as_json())
+
+    def _check_roles(self, change: PolicyChange, actor: Principal) -> None:
+        """Refuse de donner un rôle que rien ne définit, ni avant le changement ni en lui.
+
+        Un rôle vide, joint d'avance, donnerait un jour ce que personne n'a voulu donner à ce compte. Le système, lui,
+        écrit dans l'ordre qu'il veut.
+        """
+        place = self.enforcer.schema.position("p", SUBJECT_NAMES)
+        if actor is SYSTEM or place is None:
+            return
+        given = {rule.values[1]: rule for rule in change.added if rule.ptype == "g"}
+        defined = {self.enforcer.schema.subject_of(rule) for rule in change.added if rule.ptype == "p"}
+        known = self.enforcer.model.rows("p").known(place)
+        for role, rule in given.items():
+            if role not in defined and role not in known and f'"{role}"' not in self.enforcer.schema.matcher:
+                raise RoleNotFoundError(rule=rule.as_json())

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
 from fastapi_acl.engine.adapters.base import PACKET
+from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.closing import closing_line
-from fastapi_acl.engine.guard import ADMINISTRATION
 from fastapi_acl.engine.loading import without_tail
 from fastapi_acl.engine.pacing import aside
 from fastapi_acl.engine.rule_files import closing, read_rules, write_rules
@@ -128,7 +128,7 @@ class PolicyTransfer:
             file: texte en UTF-8 ; un CSV s'ouvre avec `newline=""`.
             form: `csv` ou `json`.
             replaces: vrai si le fichier prend la place de toutes les règles ; sinon il s'y ajoute.
-            actor: son auteur, qui doit détenir `acl.rules:write` partout.
+            actor: son auteur, qui doit tout détenir.
             key: clé du client ; le même import, renvoyé, n'est fait qu'une fois.
             progress: reçoit, au fil de la lecture, le nombre de règles lues.
 
@@ -136,6 +136,7 @@ class PolicyTransfer:
             InvalidImportError: une ligne n'est pas admise, ou son lien ferme un cycle de rôles ou une chaîne trop
                 longue, et la phrase la nomme ; rien n'est changé.
             InvalidRuleError: de même, mais le fichier ne se relit pas pour dire quelle ligne.
+            EscalationRefusedError: l'auteur ne détient pas tout.
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
             DatabaseUnavailableError: la base ne répond pas ; rien n'est changé.
         """
@@ -273,8 +274,7 @@ class PolicyTransfer:
                 return known.revision, int(known.payload.get("added", 0))
             self.store.actors.check(actor, *ADMINISTRATION)
             current = await self._current(transaction, batch, checked)
-            trial = self.store.enforcer.trial_of(current.prepared)
-            await self.store.administrators.check_whole(trial, self.store.enforcer)
+            await self.store.check_whole(actor, partial(self.store.enforcer.trial_of, current.prepared))
             return await self._write(transaction, batch, current, actor, key)
 
     async def _current(self, transaction: Transaction, batch: Batch, checked: _Checked) -> _Checked:

@@ -57,7 +57,8 @@ async def test_role_chains_do_not_hide_behind_domain_patterns(sqlite_uri: str) -
         admin = await visitor.admin()
 
         patterns = [await admin.add_rules(("g", "role:x", "role:y", domain)) for domain in ("t:*", "te*nt", "**")]
-        first = await admin.add_rules(("g", "role:x", "role:y", "t"))
+        defined = ("p", "role:y", "t", "document", "read", "allow")
+        first = await admin.add_rules(defined, ("g", "role:x", "role:y", "t"))
         cycle = await admin.add_rules(("g", "role:y", "role:x", "*"))
 
     assert {answer.json()["code"] for answer in patterns} == {"invalid_rule"}

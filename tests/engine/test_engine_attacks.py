@@ -14,9 +14,13 @@ from casbin.effect import DenyOverrideEffector
 from casbin.model import Model
 
 from fastapi_acl import ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.administrators import AdministratorGuard
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
-from fastapi_acl.engine.guard import AdministratorGuard, EscalationGuard
+from fastapi_acl.engine.guard import EscalationGuard
 from fastapi_acl.engine.introspection import PolicyInspector
+from fastapi_acl.engine.pacing import Pace
+from fastapi_acl.engine.rank_guard import RankGuard
+from fastapi_acl.engine.ranks import Ranks
 from fastapi_acl.engine.rows import Rows
 from fastapi_acl.shared.exceptions import (
     EscalationRefusedError,
@@ -281,12 +285,17 @@ class Fresh:
         """Ne refuse rien."""
 
 
+def ranks(enforcer: PolicyEnforcer) -> Ranks:
+    return Ranks(PolicyAuthorizer(enforcer, Fresh(), max_staleness=1), enforcer)  # type: ignore[arg-type]
+
+
 async def refused(enforcer: PolicyEnforcer, change: PolicyChange, actor: str = "1") -> bool:
-    """Dit si la garde du dernier administrateur refuse un changement."""
-    authorizer = PolicyAuthorizer(enforcer, Fresh(), max_staleness=1)  # type: ignore[arg-type]
+    """Dit si les gardes refusent un changement qui ôterait à son auteur de quoi administrer."""
+    known, author = ranks(enforcer), Principal(id=actor)
     try:
-        await AdministratorGuard(authorizer, None).check(change, Principal(id=actor), enforcer)
-    except LastAdministratorError:
+        await RankGuard(known).check(change, author, Pace())
+        await AdministratorGuard(known, None).check(change, author, Pace())
+    except (EscalationRefusedError, LastAdministratorError):
         return True
     return False
 
@@ -323,7 +332,7 @@ async def test_a_longer_chain_of_roles_cannot_shut_the_last_administrator_out() 
     assert await refused(enforcer, change)
 
 
-def test_a_permission_of_every_domain_is_not_one_of_each_when_domains_are_compared_by_equality() -> None:
+async def test_a_permission_of_every_domain_is_not_one_of_each_when_domains_are_compared_by_equality() -> None:
     made = model(
         f"g(r.sub, p.sub, r.dom) && r.dom == p.dom && {EQUAL}",
         request="sub, dom, obj, act",
@@ -333,8 +342,8 @@ def test_a_permission_of_every_domain_is_not_one_of_each_when_domains_are_compar
     enforcer = strict(made, p("role:a", "*", "pay", "read", "allow"), g("user:1", "role:a", "acme"))
 
     with pytest.raises(EscalationRefusedError):
-        EscalationGuard(enforcer.schema).check(
-            PolicyChange(added=(p("user:1", "acme", "pay", "read", "allow"),)), Principal(id="1"), enforcer
+        await EscalationGuard(ranks(enforcer)).check(
+            PolicyChange(added=(p("user:1", "acme", "pay", "read", "allow"),)), Principal(id="1"), Pace()
         )
     assert PolicyInspector(enforcer).permissions_of("user:1", "acme") == []
 

@@ -50,6 +50,7 @@ async def test_a_role_holds_in_its_domain_only_unless_it_is_given_in_all(sqlite_
         ada, bob, admin = await visitor.newcomer("ada"), await visitor.newcomer("bob"), await visitor.admin()
         added = await admin.add_rules(
             ("p", "role:reader", "*", "document", "read", "allow"),
+            ("p", "role:editor", "*", "draft", "write", "allow"),
             ("g", "role:editor", "role:reader", "*"),
             ("g", f"user:{ada.id}", "role:editor", "un"),
             ("g", f"user:{bob.id}", "role:reader", "*"),
@@ -204,6 +205,7 @@ async def test_any_and_role_compose_and_overrides_are_by_value(sqlite_uri: str) 
         before = [(await ada.get(path)).status_code for path in ("/any", "/role")]
         await admin.add_rules(
             ("p", "role:base", "b", "read", "allow"),
+            ("p", "role:reader", "elsewhere", "read", "allow"),
             ("g", "role:reader", "role:base"),
             ("g", f"user:{ada.id}", "role:reader"),
         )

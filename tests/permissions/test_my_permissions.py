@@ -45,6 +45,7 @@ async def test_each_rule_says_what_it_gives_and_by_which_roles(client: Client) -
     added = await admin.add_rules(
         ("p", "role:reader", "document", "read", "allow"),
         ("p", f"user:{ada.id}", "document:secret", "*", "deny"),
+        ("p", "role:writer", "draft", "write", "allow"),
         ("g", f"user:{ada.id}", "role:writer"),
         ("g", "role:writer", "role:reader"),
     )
@@ -57,6 +58,7 @@ async def test_each_rule_says_what_it_gives_and_by_which_roles(client: Client) -
         "policy_revision": added.json()["revision"],
         "permissions": [
             {"resource": "document:secret", "action": "*", "effect": "deny", "via": [], "conditions": {}},
+            {"resource": "draft", "action": "write", "effect": "allow", "via": ["role:writer"], "conditions": {}},
             {
                 "resource": "document",
                 "action": "read",
