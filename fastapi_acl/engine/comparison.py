@@ -16,6 +16,8 @@ from fastapi_acl.shared.policy import PolicyRule
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
+    from typing_extensions import Self
+
     from fastapi_acl.engine.administration import Pair
     from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.engine.matcher import Key
@@ -44,9 +46,20 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Compare des permissions sous un modèle où elles se comparent (voir `is_computable`)."""
+    """Compare des permissions sous un modèle où elles se comparent (voir `is_computable`).
+
+    Attributes:
+        enforcer: politique en service.
+        keys: termes du matcher ; les lire n'est pas à refaire à chaque comparaison.
+    """
 
     enforcer: PolicyEnforcer
+    keys: tuple[Key, ...]
+
+    @classmethod
+    def over(cls, enforcer: PolicyEnforcer) -> Self:
+        """Prépare la comparaison."""
+        return cls(enforcer, enforcer.plan.branches[0].keys)
 
     @property
     def schema(self) -> PolicySchema:
@@ -94,7 +107,7 @@ class Comparison:
         values = dict(asked.fields)
         values |= dict.fromkeys(DOMAIN_NAMES, asked.domain) | dict.fromkeys(SUBJECT_NAMES, subject)
         request = [""] * len(self.schema.request)
-        for key in self.enforcer.plan.branches[0].keys:
+        for key in self.keys:
             request[key.request or 0] = values[self.schema.fields["p"][key.field]]
         return request
 
@@ -144,7 +157,7 @@ class Carried:
             pace: rend la main au fil de la lecture.
             removes: faux pour garder aussi ce qui part.
         """
-        self._comparison = comparison
+        self.comparison = comparison
         self._pace = pace
         self._links = LinksAfter.of(comparison.enforcer.graph, change, removes=removes)
         self._gone = frozenset(change.removed) if removes else frozenset[PolicyRule]()
@@ -159,7 +172,7 @@ class Carried:
         """Rend ce que porte une règle `p`, ou tout ce que porte le rôle d'un lien `g`."""
         await self._pace.step()
         if rule.ptype == "p":
-            return (self._comparison.grant(rule),)
+            return (self.comparison.grant(rule),)
         if rule.ptype != "g":
             return ()
         role, domain = rule.values[1], rule.values[2] if len(rule.values) > MEMBER_ROLE else ANY
@@ -170,7 +183,7 @@ class Carried:
     async def distinct(self, rules: Iterable[PolicyRule]) -> AsyncIterator[Grant]:
         """Énumère ce que portent des règles ; mille liens vers un rôle, dans un domaine, ne le disent qu'une fois."""
         seen: set[tuple[str, ...]] = set()
-        for rule in filter(self._comparison.is_well_formed, rules):
+        for rule in filter(self.comparison.is_well_formed, rules):
             if rule.ptype != "g" or rule.values[1:] not in seen:
                 seen.add(rule.values[1:])
                 for grant in await self.of(rule):
@@ -188,19 +201,19 @@ class Carried:
         if role not in self._roles:
             found = self._roles[role] = {}
             async for rule in self._pace.through(self._rules(self._links.reach(role))):
-                grant = self._comparison.grant(rule)
+                grant = self.comparison.grant(rule)
                 found.setdefault(grant.domain, []).append(grant)
         return self._roles[role]
 
     def is_held(self, subject: str, asked: Grant) -> bool:
         """Dit si, le changement fait, une règle accorde encore tout cela à un sujet."""
-        names = self._links.closure(subject, asked.domain if self._comparison.has_domains else "")
-        grants = map(self._comparison.grant, self._rules(names))
-        return any(grant.allows and self._comparison.covers(grant, asked) for grant in grants)
+        names = self._links.closure(subject, asked.domain if self.comparison.has_domains else "")
+        grants = map(self.comparison.grant, self._rules(names))
+        return any(grant.allows and self.comparison.covers(grant, asked) for grant in grants)
 
     def _rules(self, names: Sequence[str]) -> list[PolicyRule]:
         """Rend les règles de ces sujets."""
-        kept = [rule for rule in self._comparison.enforcer.rules_of(names) if rule not in self._gone]
+        kept = [rule for rule in self.comparison.enforcer.rules_of(names) if rule not in self._gone]
         return kept + [rule for name in names for rule in self._fresh.get(name, ())]
 
 

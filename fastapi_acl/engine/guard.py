@@ -50,7 +50,7 @@ class EscalationGuard:
         if not is_computable(self.ranks.enforcer):
             self.require_everything(actor)
             return
-        held = _Held(Comparison(self.ranks.enforcer), actor)
+        held = _Held(Comparison.over(self.ranks.enforcer), actor)
         may_lift = self.ranks.is_whole(actor)
         async for grant in pace.through(await self._given(change, pace)):
             if not (may_lift and not grant.allows) and not held.includes(grant):
@@ -68,7 +68,7 @@ class EscalationGuard:
 
     async def _given(self, change: PolicyChange, pace: Pace) -> dict[Grant, None]:
         """Rend ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
-        comparison = Comparison(self.ranks.enforcer)
+        comparison = Comparison.over(self.ranks.enforcer)
         carried = Carried(comparison, change, pace)
         given = {grant: None async for grant in carried.distinct(change.added) if grant.allows}
         given.update([(grant, None) async for grant in carried.distinct(change.removed) if not grant.allows])

@@ -78,11 +78,11 @@ class RankGuard:
         if not is_computable(self.ranks.enforcer):
             await self._check_by_trial(change, pace)
             return
-        mine, comparison = self.ranks.of(actor), Comparison(self.ranks.enforcer)
+        mine, comparison = self.ranks.of(actor), Comparison.over(self.ranks.enforcer)
         losses = await self._losses(change, comparison, pace)
         if losses:
             await self._check_higher(losses, mine, Carried(comparison, change, pace, removes=True), pace)
-            await self._check_denials(losses, mine, pace)
+            await self._check_denials(losses, mine, comparison, pace)
 
     async def check_whole(self, actor: Principal, after: Callable[[], AbstractContextManager[object]]) -> None:
         """Refuse une politique entière sous laquelle qui tient encore tout n'administrerait plus, fût-ce par un refus.
@@ -139,12 +139,12 @@ class RankGuard:
         higher = [name async for name in pace.through(direct) if self._is_above(name, mine)]
         lost = {name: [loss.grants for loss in known] for name, known in losses.items()}
         async for subject in pace.through(self.ranks.under(higher)):
-            hits = self._hits(subject, lost)
-            if hits and self._is_above(subject, mine) and any(self._loses(subject, grant, after) for grant in hits):
+            hits = _hits(subject, lost, after.comparison)
+            if hits and self._is_above(subject, mine) and any(_loses(subject, grant, after) for grant in hits):
                 message = "Ce changement abaisserait un sujet qui administre ce que vous n’administrez pas."
                 raise EscalationRefusedError(message)
 
-    async def _check_denials(self, losses: Losses, mine: Rank, pace: Pace) -> None:
+    async def _check_denials(self, losses: Losses, mine: Rank, comparison: Comparison, pace: Pace) -> None:
         """Refuse de priver par un refus, de quoi administrer, un sujet qui n'est pas strictement au-dessous."""
         denials = {name: [loss.denials for loss in known] for name, known in losses.items()}
         touching = {name: found for name, found in denials.items() if any(found)}
@@ -152,31 +152,13 @@ class RankGuard:
             return
         writes = self.ranks.administration.writes
         async for subject in pace.through(self.ranks.under(await self.ranks.holding(writes, pace))):
-            rank = self.ranks.of(subject) if self._hits(subject, touching) else frozenset()
+            rank = self.ranks.of(subject) if _hits(subject, touching, comparison) else frozenset()
             if rank & writes and not rank < mine:
                 raise _peer()
 
     def _is_above(self, subject: str, mine: Rank) -> bool:
         """Dit si un sujet tient une permission `acl.*` que l'auteur ne tient pas."""
         return not self.ranks.of(subject) <= mine
-
-    def _hits(self, subject: str, losses: Mapping[str, Sequence[Sequence[Grant]]]) -> list[Grant]:
-        """Rend ce qu'un sujet perdrait, par lui-même ou par un rôle qu'il tient, là où cela vaut."""
-        comparison = Comparison(self.ranks.enforcer)
-        names = [name for name in comparison.reached(subject, ANY) if name in losses]
-        grants = dict.fromkeys(grant for name in names for known in losses[name] for grant in known)
-        if not comparison.has_domains:
-            return list(grants)
-        reached = {domain: comparison.reached(subject, domain) for domain in {grant.domain for grant in grants}}
-        return [grant for grant in grants if not set(names).isdisjoint(reached[grant.domain])]
-
-    def _loses(self, subject: str, grant: Grant, after: Carried) -> bool:
-        """Dit si un sujet n'aurait plus une permission, ou si un refus en prendrait une qu'il tient."""
-        if grant.allows:
-            return not after.is_held(subject, grant)
-        comparison = Comparison(self.ranks.enforcer)
-        held = map(comparison.grant, self.ranks.enforcer.rules_of(comparison.reached(subject, grant.domain)))
-        return any(mine.allows and comparison.overlaps(mine, grant) for mine in held)
 
     # --- ce qui s'essaie ------------------------------------------------------------------------------------------
 
@@ -223,6 +205,25 @@ class RankGuard:
         """Rend ce qu'un sujet peut vraiment, parmi ce qui se demande à qui administre."""
         pairs = self.ranks.administration.everything - {ANYTHING}
         return frozenset(pair for pair in pairs if self.ranks.authorizer.decides_for(subject, *pair))
+
+
+def _hits(subject: str, losses: Mapping[str, Sequence[Sequence[Grant]]], comparison: Comparison) -> list[Grant]:
+    """Rend ce qu'un sujet perdrait, par lui-même ou par un rôle qu'il tient, là où cela vaut."""
+    names = [name for name in comparison.reached(subject, ANY) if name in losses]
+    grants = dict.fromkeys(grant for name in names for known in losses[name] for grant in known)
+    if not comparison.has_domains:
+        return list(grants)
+    reached = {domain: comparison.reached(subject, domain) for domain in {grant.domain for grant in grants}}
+    return [grant for grant in grants if not set(names).isdisjoint(reached[grant.domain])]
+
+
+def _loses(subject: str, grant: Grant, after: Carried) -> bool:
+    """Dit si un sujet n'aurait plus une permission, ou si un refus en prendrait une qu'il tient."""
+    if grant.allows:
+        return not after.is_held(subject, grant)
+    comparison = after.comparison
+    held = map(comparison.grant, comparison.enforcer.rules_of(comparison.reached(subject, grant.domain)))
+    return any(mine.allows and comparison.overlaps(mine, grant) for mine in held)
 
 
 def _peer() -> EscalationRefusedError:
