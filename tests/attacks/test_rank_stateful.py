@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -300,7 +300,7 @@ async def world(name: str, folder: Path, seed: Sequence[object]) -> AsyncIterato
     try:
         made = World(manager, random.Random(repr(seed)))
         for person in NAMES:
-            made.ids[person] = str(uuid4())
+            made.ids[person] = str(UUID(int=made.random.getrandbits(128)))
             await manager.get_auth_repository().create_user(account(made.ids[person]))
         made.start = made.beginning()
         yield made
