@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from tests.bench import changes, decisions, guarded, hostile, models, page, processes, spread, storage
+from tests.bench import changes, decisions, guarded, guards, hostile, models, page, processes, spread, storage
 from tests.bench.timing import QUICK, Row, Scale
 
 
@@ -57,6 +57,12 @@ GROUPS = {
         "En mémoire, une fois la base écrite. pycasbin relit toute sa liste, et refait tous les liens à chaque\n"
         "retrait.",
         changes.changes,
+    ),
+    "guards": Group(
+        "Donner des rôles",
+        "Sous le modèle par défaut, par l'administrateur : la garde compare ce qui est donné à ce qu'il tient, une\n"
+        "fois par permission, et rend la main à la boucle.",
+        guards.links,
     ),
     "unknown": Group(
         "Les noms que la politique ne connaît pas",
