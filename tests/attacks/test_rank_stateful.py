@@ -87,6 +87,9 @@ CUSTOM = {
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest", *CUSTOM]
 NAMES = ("root", "peer", "ada", "bob", "eve")
 
+Power = set[tuple[tuple[str, str], str]]
+"""Ce qu'un compte peut : des couples de ressource et d'action, dans un domaine."""
+
 
 @dataclass
 class World:
@@ -128,7 +131,7 @@ class World:
         known["sub"] = Principal(id=account).subject
         return enforcer.enforce(*(known[name] for name in enforcer.schema.request))
 
-    def power(self, account: str) -> set[tuple[tuple[str, str], str]]:
+    def power(self, account: str) -> Power:
         """Rend tout ce qu'un compte peut, refus compris."""
         asked = product(self.pairs, self.domains)
         return {(pair, domain) for pair, domain in asked if self.asks(self.enforcer, account, pair, domain)}
@@ -231,7 +234,7 @@ class World:
         self.outcomes[kind] += 1
         told = f"{actor} {kind} {change or target}"
         after = {name: self.power(one) for name, one in self.ids.items()}
-        left = await self.active()
+        left = await self.active() if not change else actives
         for name in NAMES:
             gained = after[name] - before[name] - before[actor]
             assert UNSEEN in ranks[actor] or not gained, f"{told} : {name} gagne {gained}"
@@ -239,15 +242,21 @@ class World:
             assert not is_above or (before[name] <= after[name] and (name in left or name not in actives)), (
                 f"{told} : {name}"
             )
-        await self.check_mending(told, actor, change, before, after)
+        await self.check_mending(told, actor, change, before, after, left)
         assert any(UNSEEN in self.ranks()[name] for name in left), f"{told} : plus personne ne tient tout"
 
     async def check_mending(
-        self, told: str, actor: str, change: PolicyChange, before: dict[str, set[object]], after: dict[str, set[object]]
+        self,
+        told: str,
+        actor: str,
+        change: PolicyChange,
+        before: dict[str, Power],
+        after: dict[str, Power],
+        left: set[str],
     ) -> None:
         """Vérifie que qui tient tout peut encore administrer, et lever ce qu'un pair vient de refuser."""
         administered = {(pair, "*") for pair in self.administration[:-1]}
-        whole = [name for name, rank in self.ranks().items() if UNSEEN in rank and name in await self.active()]
+        whole = [name for name, rank in self.ranks().items() if UNSEEN in rank and name in left]
         for name in whole:
             lost = (before[name] - after[name]) & administered
             assert not lost, f"{told} : {name} tient tout mais ne peut plus {lost}"

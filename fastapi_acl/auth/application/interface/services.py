@@ -98,7 +98,7 @@ class IAdministrators(Protocol):
         Raises:
             InvalidTokenError: l'auteur a été révoqué entre-temps.
             PermissionDeniedError: il n'a plus le droit de toucher aux comptes.
-            EscalationRefusedError: le compte est administrateur, et pas l'auteur.
+            EscalationRefusedError: le compte tient une permission `acl.*` que l'auteur ne tient pas.
         """
 
     async def require_another_than(self, user_id: str) -> None:

@@ -32,7 +32,7 @@ class SetUserActiveUseCase:
         Raises:
             UserNotFoundError: aucun compte ne porte cet identifiant.
             LastAdministratorError: ce compte est le dernier administrateur actif.
-            EscalationRefusedError: ce compte est administrateur, et pas l'auteur.
+            EscalationRefusedError: ce compte tient une permission `acl.*` que l'auteur ne tient pas.
         """
         return await self.transactions.retried(lambda: self._change(user_id, active=active, actor=actor))
 
@@ -68,7 +68,7 @@ class DeleteUserUseCase:
         Raises:
             UserNotFoundError: aucun compte ne porte cet identifiant.
             LastAdministratorError: ce compte est le dernier administrateur actif.
-            EscalationRefusedError: ce compte est administrateur, et pas l'auteur.
+            EscalationRefusedError: ce compte tient une permission `acl.*` que l'auteur ne tient pas.
         """
         await self.transactions.retried(lambda: self._delete(user_id, actor))
 

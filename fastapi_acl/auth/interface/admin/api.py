@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi_acl.auth.interface.dependencies import AuthRepositoryDep, DeleteUserUseCaseDep, SetUserActiveUseCaseDep
 from fastapi_acl.auth.interface.schemas import UserPageResponse, UserResponse
 from fastapi_acl.shared.exceptions import (
+    EscalationRefusedError,
     LastAdministratorError,
     UserNotFoundError,
 )
@@ -34,20 +35,25 @@ async def list_users(
     return UserPageResponse.of(await users.list_users(limit=limit, cursor=cursor, query=q, is_active=is_active))
 
 
-@router.put("/users/{user_id}/activate", responses=problems(*GUARDED, UserNotFoundError))
+@router.put("/users/{user_id}/activate", responses=problems(*GUARDED, UserNotFoundError, EscalationRefusedError))
 async def activate_user(user_id: UUID, actor: UsersWriter, set_active: SetUserActiveUseCaseDep) -> UserResponse:
     """Active un compte."""
     return UserResponse.of(await set_active.execute(user_id, active=True, actor=actor))
 
 
-@router.put("/users/{user_id}/deactivate", responses=problems(*GUARDED, UserNotFoundError, LastAdministratorError))
+@router.put(
+    "/users/{user_id}/deactivate",
+    responses=problems(*GUARDED, UserNotFoundError, EscalationRefusedError, LastAdministratorError),
+)
 async def deactivate_user(user_id: UUID, actor: UsersWriter, set_active: SetUserActiveUseCaseDep) -> UserResponse:
     """Désactive un compte ; ses jetons cessent aussitôt."""
     return UserResponse.of(await set_active.execute(user_id, active=False, actor=actor))
 
 
 @router.delete(
-    "/users/{user_id}", status_code=204, responses=problems(*GUARDED, UserNotFoundError, LastAdministratorError)
+    "/users/{user_id}",
+    status_code=204,
+    responses=problems(*GUARDED, UserNotFoundError, EscalationRefusedError, LastAdministratorError),
 )
 async def delete_user(user_id: UUID, actor: UsersWriter, remove: DeleteUserUseCaseDep) -> None:
     """Supprime un compte, ses sessions et ses règles, tout ou rien."""

@@ -20,6 +20,7 @@ from fastapi_acl.shared.exceptions import (
     InvalidRequestError,
     InvalidRuleError,
     LastAdministratorError,
+    RoleNotFoundError,
     RuleAlreadyExistsError,
     RuleNotFoundError,
 )
@@ -83,7 +84,13 @@ async def list_rules(
     "/rules",
     status_code=201,
     responses=problems(
-        *GUARDED, InvalidRuleError, IdempotencyKeyReusedError, RuleAlreadyExistsError, EscalationRefusedError
+        *GUARDED,
+        InvalidRuleError,
+        IdempotencyKeyReusedError,
+        RuleAlreadyExistsError,
+        RoleNotFoundError,
+        EscalationRefusedError,
+        LastAdministratorError,
     ),
 )
 async def add_rules(
@@ -101,6 +108,7 @@ async def add_rules(
         InvalidRuleError,
         IdempotencyKeyReusedError,
         RuleAlreadyExistsError,
+        RoleNotFoundError,
         RuleNotFoundError,
         EscalationRefusedError,
         LastAdministratorError,
