@@ -172,7 +172,11 @@ class World:
         if "g" in links and self.random.random() < 0.4:
             return self.link(pick(subjects), pick(["role:admin", "role:a", "role:b"]), pick(self.domains))
         pair = pick(
-            [*self.pairs[:-1], ("/*" if self.is_routed else "*", pick(["*", "read", "GET"])), ("document:*", "read")]
+            [
+                *(known for known in self.pairs[:-1] if known != UNSEEN),
+                ("/*" if self.is_routed else "*", pick(["*", "read", "GET"])),
+                ("document:*", "read"),
+            ]
         )
         effect = pick(["allow", "allow", "deny"])
         values = {"obj": pair[0], "act": pair[1], "dom": pick(self.domains), "eft": effect, "scope": pick(["*", "own"])}
