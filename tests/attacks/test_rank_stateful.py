@@ -217,6 +217,9 @@ class World:
             places = self.domains if self.enforcer.schema.links["g"] > 2 else ("*",)
             rules += [self.link(users[name], "role:admin", place) for name in ("root", "peer") for place in places]
             rules += [self.link(users[name], "role:a") for name in ("root", "ada", "eve")]
+        if "eft" in self.enforcer.schema.fields["p"]:
+            refused = {"obj": self.pairs[-2][0], "act": self.pairs[-2][1], "eft": "deny", "priority": "1"}
+            rules.append(self.rule("p", sub=users["ada"], **refused))
         return tuple(dict.fromkeys(rules))
 
     # --- un pas ---
@@ -321,6 +324,7 @@ async def world(name: str, folder: Path, seed: Sequence[object]) -> AsyncIterato
         await manager.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 async def test_no_power_grows_and_nobody_above_is_lowered(name: str, tmp_path: Path) -> None:
     async with world(name, tmp_path, (name, 1)) as here:
