@@ -14,8 +14,8 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from fastapi_acl.shared.cache.base import seal
-from tests.support.app import Client, protected
+from fastapi_acl.shared.cache.base import ValueSealer
+from tests.support.app import SECRET, Client, protected
 from tests.support.servers import RedisServer
 
 MINE = "/api/v1/permissions/me"
@@ -209,6 +209,9 @@ async def test_rules_changed_by_hand_are_listed_once_read_again(tmp_path: Path, 
         assert answer.json()["permissions"] == []
 
 
+OURS = ValueSealer([SECRET])
+"""Ce que scelle qui a la clé de l'application : le pire des cas."""
+
 LIES: list[Any] = [
     b"n'importe quoi",
     ["texte"],
@@ -229,7 +232,7 @@ async def test_what_redis_holds_that_is_no_list_is_not_there(
         await raw.flushdb()
         true = await ada.get(MINE)
         for name in await raw.keys("*"):
-            await raw.set(name, lie if isinstance(lie, bytes) else seal(name, lie) or b"")
+            await raw.set(name, lie if isinstance(lie, bytes) else OURS.seal(name, lie) or b"")
 
         answer = await ada.get(MINE)
 
@@ -245,10 +248,27 @@ async def test_a_list_forged_in_redis_opens_no_route(tmp_path: Path, redis_serve
         await ada.get(MINE)
         forged = {"resource": "document", "action": "read", "effect": "allow", "via": [], "conditions": {}}
         for name in await raw.keys("*"):
-            await raw.set(name, seal(name, [forged]) or b"")
+            await raw.set(name, OURS.seal(name, [forged]) or b"")
 
         assert (await ada.get(MINE)).json()["permissions"] == [forged], "le témoin : Redis a bien été lu"
         assert (await ada.get("/documents")).status_code == 403
+        await raw.aclose()
+
+
+@pytest.mark.parametrize("secrets", [[], ["une clé devinée, longue d'au moins trente-deux octets"]])
+async def test_a_list_forged_without_our_key_is_not_even_shown(
+    tmp_path: Path, redis_server: RedisServer, secrets: list[str]
+) -> None:
+    async with shared_cache(tmp_path, redis_server) as client:
+        raw: Redis = Redis.from_url(redis_server.uri())
+        ada = await client.newcomer("ada")
+        await raw.flushdb()
+        true = (await ada.get(MINE)).json()
+        forged = {"resource": "document", "action": "read", "effect": "allow", "via": [], "conditions": {}}
+        for name in await raw.keys("*"):
+            await raw.set(name, ValueSealer(secrets).seal(name, [forged]) or b"")
+
+        assert (await ada.get(MINE)).json() == true
         await raw.aclose()
 
 

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from fastapi_acl.shared.cache.base import MAX_KEY_BYTES, MAX_VALUE_BYTES, CacheBackend, CacheKey, seal, unseal
+from fastapi_acl.shared.cache.base import MAX_KEY_BYTES, MAX_VALUE_BYTES, CacheBackend, CacheKey, ValueSealer
 from fastapi_acl.shared.cache.factory import create_cache
 from fastapi_acl.shared.cache.memory_cache import MemoryCache
 from fastapi_acl.shared.cache.redis_cache import MAX_COMMANDS, FallbackCache, RedisCache
@@ -36,6 +36,7 @@ from tests.support.proxy import before
 from tests.support.servers import RedisServer, SentinelServer, TLSRedisServer
 
 PREFIX = "acl:essai:"
+SEALER = ValueSealer(["secret"])
 OPEN_SECONDS = 0.2
 KEY = CacheKey.of("essai", "clé")
 VALUES: list[Any] = [True, False, 0, -7, 1.5, "", "é😀\x00\ud800", [], [1, None, "a"], {}, {"a": {"b": [None]}}]
@@ -55,7 +56,7 @@ async def opened(
     """Un cache dans Redis, dont le disjoncteur retente vite ; une machine lente n'est pas une panne de Redis."""
     async with AsyncExitStack() as stack:
         breaker = Breaker(open_seconds, limit_seconds=limit_seconds)
-        redis = RedisCache(lambda: create_redis(url, command_timeout=limit_seconds), breaker, PREFIX)
+        redis = RedisCache(lambda: create_redis(url, command_timeout=limit_seconds), breaker, PREFIX, sealer=SEALER)
         cache = FallbackCache(redis, MemoryCache())
         stack.push_async_callback(cache.close)
         yield cache
@@ -152,31 +153,39 @@ def test_a_long_key_is_short_once_written() -> None:
 @settings(max_examples=300, deadline=None)
 @given(json_values)
 def test_a_value_reads_back_as_it_was(value: Any) -> None:
-    assert unseal(b"n", seal(b"n", value)) == value
+    assert SEALER.unseal(b"n", SEALER.seal(b"n", value)) == value
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_junk_is_a_miss(junk: bytes, has_a_version: bool) -> None:
-    assert unseal(b"n", b"acl1" + junk if has_a_version else junk) is None
+    assert SEALER.unseal(b"n", b"acl2" + junk if has_a_version else junk) is None
 
 
 def test_a_value_whose_name_lends_it_a_digit_is_a_miss() -> None:
-    sealed = seal(b"11", 2) or b""
+    sealed = SEALER.seal(b"11", 2) or b""
 
-    assert unseal(b"1", sealed[:-1] + b"12") is None
+    assert SEALER.unseal(b"1", sealed[:-1] + b"12") is None
 
 
 def test_a_value_moved_to_another_key_is_a_miss() -> None:
-    assert unseal(b"b", seal(b"a", "x")) is None
+    assert SEALER.unseal(b"b", SEALER.seal(b"a", "x")) is None
+
+
+def test_a_value_sealed_with_another_secret_is_a_miss_and_with_an_older_one_is_read() -> None:
+    sealed = ValueSealer(["ancien"]).seal(b"n", "x")
+
+    assert ValueSealer(["autre"]).unseal(b"n", sealed) is None
+    assert ValueSealer().unseal(b"n", sealed) is None
+    assert ValueSealer(["nouveau", "ancien"]).unseal(b"n", sealed) == "x"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 60_000, b"\xff", b"9" * 5000, b"NaN x"])
 def test_a_well_sealed_forgery_that_is_not_json_is_a_miss(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json, "dumps", lambda *_, **__: body.decode("latin-1"))
-    forged = seal(b"n", "x")
+    forged = SEALER.seal(b"n", "x")
 
-    assert unseal(b"n", forged) is None
+    assert SEALER.unseal(b"n", forged) is None
 
 
 # Ce que les deux caches promettent
@@ -362,7 +371,7 @@ async def corrupt(raw: Redis, how: str, name: bytes, chance: random.Random) -> N
     changed = {
         "flip": content[:place] + bytes([content[place] ^ (1 << chance.randrange(8))]) + content[place + 1 :],
         "truncate": content[:place],
-        "version": b"acl2" + content[4:],
+        "version": b"acl1" + content[4:],
         "junk": chance.randbytes(1_048_576 if place == 0 else chance.randrange(200)),
         "move": await raw.get(PREFIX.encode() + KEY.encoded()) or b"",
     }
@@ -680,8 +689,8 @@ async def test_a_cluster_comes_back_and_forgets_what_changed(cluster: str) -> No
 
 async def test_announcements_travel_through_tls_too(tls: str) -> None:
     transport = RedisTransport(tls)
-    async with transport.subscribed() as messages:
-        await transport.publish(b"annonce")
+    async with transport.subscribed("essai") as messages:
+        await transport.publish("essai", b"annonce")
 
         assert await asyncio.wait_for(messages.__anext__(), 5) == b"annonce"
     await transport.close()

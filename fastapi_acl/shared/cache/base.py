@@ -6,9 +6,14 @@ Une décision n'est jamais lue d'ici : elle se prend sur la politique que le pro
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 JsonValue: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any]"
 """Ce qui se garde : du JSON, sauf null, qui est l'absence."""
@@ -24,9 +29,13 @@ MAX_VALUE_BYTES: Final = 65_536
 
 DEFAULT_TTL_SECONDS: Final = 300.0
 
-VERSION: Final = b"acl1"
-DIGEST_BYTES: Final = 16
-HEADER_BYTES: Final = len(VERSION) + 2 * DIGEST_BYTES
+VERSION: Final = b"acl2"
+SEAL_BYTES: Final = 16
+HEADER_BYTES: Final = len(VERSION) + 2 * SEAL_BYTES
+KEY_BYTES: Final = 32
+
+PURPOSE: Final = b"fastapi_acl cache 1"
+"""Ce à quoi sert la clé dérivée ; aucune autre n'en dérive de même."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,44 +127,57 @@ class CacheBackend(Protocol):
         """Ferme les connexions ; un usage de plus les rouvrirait."""
 
 
-def seal(name: bytes, value: JsonValue) -> bytes | None:
-    """Écrit une valeur dans son enveloppe : version, condensé, JSON.
+class ValueSealer:
+    """Écrit et relit des valeurs dans leur enveloppe : version, sceau, JSON.
 
-    Le condensé porte aussi sur le nom : une valeur abîmée ou déplacée ne se lit plus.
-
-    Args:
-        name: clé entière.
-        value: du JSON.
-
-    Returns:
-        L'enveloppe, ou None si elle est trop grande.
-
-    Raises:
-        TypeError: la valeur ne s'écrit pas en JSON ; ValueError pour un nombre qui n'est pas fini.
+    Le sceau (BLAKE2b à clé, RFC 7693) porte aussi sur le nom : une valeur abîmée, déplacée, ou écrite par qui n'a pas
+    la clé ne se lit pas.
     """
-    body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    sealed = VERSION + _digest(name, body) + body
-    return sealed if len(sealed) <= MAX_VALUE_BYTES else None
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        """Dérive une clé de chaque secret.
+
+        Args:
+            secrets: le secret en cours, puis les anciens, dont le sceau vaut encore ; sans aucun, la clé est à ce seul
+                processus, et rien ne se partage.
+        """
+        derived = [hmac.digest(secret.encode(), PURPOSE, "sha256") for secret in secrets]
+        self._keys = derived or [token_bytes(KEY_BYTES)]
+
+    def seal(self, name: bytes, value: JsonValue) -> bytes | None:
+        """Écrit une valeur dans son enveloppe.
+
+        Args:
+            name: clé entière.
+            value: du JSON.
+
+        Returns:
+            L'enveloppe, ou None si elle est trop grande.
+
+        Raises:
+            TypeError: la valeur ne s'écrit pas en JSON ; ValueError pour un nombre qui n'est pas fini.
+        """
+        body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        sealed = VERSION + _sealed(self._keys[0], name, body) + body
+        return sealed if len(sealed) <= MAX_VALUE_BYTES else None
+
+    def unseal(self, name: bytes, sealed: object) -> JsonValue | None:
+        """Lit une enveloppe ; None pour tout ce qui n'en est pas une, entière, écrite par nous sous ce nom."""
+        if not isinstance(sealed, bytes) or len(sealed) > MAX_VALUE_BYTES or not sealed.startswith(VERSION):
+            return None
+        given, body = sealed[len(VERSION) : HEADER_BYTES], sealed[HEADER_BYTES:]
+        found = [hmac.compare_digest(given, _sealed(key, name, body)) for key in self._keys]
+        return _parsed(body) if any(found) else None  # toutes les clés sont essayées : le temps ne dit pas laquelle
 
 
-def unseal(name: bytes, sealed: object) -> JsonValue | None:
-    """Lit une enveloppe ; None pour tout ce qui n'en est pas une, entière, écrite sous ce nom."""
-    if not isinstance(sealed, bytes) or len(sealed) > MAX_VALUE_BYTES or not sealed.startswith(VERSION):
-        return None
-    body = sealed[HEADER_BYTES:]
-    if sealed[len(VERSION) : HEADER_BYTES] != _digest(name, body):
-        return None
-    return _parsed(body)
-
-
-def _digest(name: bytes, body: bytes) -> bytes:
-    """Rend le condensé d'une valeur et de son nom, dont la longueur précède."""
+def _sealed(key: bytes, name: bytes, body: bytes) -> bytes:
+    """Rend le sceau d'une valeur et de son nom, dont la longueur précède."""
     content = b"%d:%b%b" % (len(name), name, body)
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest().encode()
+    return hashlib.blake2b(content, key=key, digest_size=SEAL_BYTES).hexdigest().encode()
 
 
 def _parsed(body: bytes) -> JsonValue | None:
-    """Lit du JSON : sans clé secrète, un condensé juste ne prouve pas que nous l'ayons écrit."""
+    """Lit du JSON ; une version d'avant, ou une clé partagée avec un autre programme, a pu y mettre autre chose."""
     try:
         value: JsonValue | None = json.loads(body)
     except (ValueError, RecursionError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from fastapi_acl.shared.cache.base import CacheKey
+from fastapi_acl.shared.cache.base import CacheKey, ValueSealer
 from fastapi_acl.shared.cache.memory_cache import MemoryCache
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ def create_cache(config: ACLConfig) -> CacheBackend:
     from fastapi_acl.shared.redis import Breaker, create_redis  # noqa: PLC0415 - idem
 
     url = config.redis_url.get_secret_value()
-    return FallbackCache(RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), config.cache_ttl), memory)
+    keys = (config.jwt_secret_key, *config.jwt_previous_keys)
+    sealer = ValueSealer([key.get_secret_value() for key in keys if key is not None])
+    shared = RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), config.cache_ttl, sealer=sealer)
+    return FallbackCache(shared, memory)
 
 
 def _prefix(config: ACLConfig) -> str:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, final
 
-from fastapi_acl.shared.cache.base import DEFAULT_TTL_SECONDS, CacheBackend, CacheCounts, seal, unseal
+from fastapi_acl.shared.cache.base import DEFAULT_TTL_SECONDS, CacheBackend, CacheCounts, ValueSealer
 
 if TYPE_CHECKING:
     from fastapi_acl.shared.cache.base import CacheKey, JsonValue
@@ -43,6 +43,7 @@ class MemoryCache(CacheBackend):
         """
         self._max_entries = max_entries
         self._default_ttl = default_ttl
+        self._sealer = ValueSealer()
         self.counts = CacheCounts()
         self._values: OrderedDict[bytes, Entry[bytes]] = OrderedDict()
         self._counters: OrderedDict[bytes, Entry[int]] = OrderedDict()
@@ -60,14 +61,14 @@ class MemoryCache(CacheBackend):
         """Rend une valeur, et la rajeunit dans l'ordre des départs."""
         name = key.encoded()
         entry = _living(self._values, name)
-        value = None if entry is None else unseal(name, entry.content)
+        value = None if entry is None else self._sealer.unseal(name, entry.content)
         self.counts = self.counts.after(value)
         return value
 
     async def set(self, key: CacheKey, value: JsonValue, ttl: float | None = None) -> None:
         """Garde une valeur ; trop grande, elle ne l'est pas, et l'ancienne s'en va."""
         name = key.encoded()
-        sealed = seal(name, value)
+        sealed = self._sealer.seal(name, value)
         self._forget(name)
         if sealed is not None:
             self._values[name] = Entry(sealed, time.monotonic() + (ttl or self._default_ttl))
@@ -93,7 +94,7 @@ class MemoryCache(CacheBackend):
         name = key.encoded()
         entry = _living(self._values, name)
         self._forget(name)
-        return None if entry is None else unseal(name, entry.content)
+        return None if entry is None else self._sealer.unseal(name, entry.content)
 
     async def revive(self) -> None:
         """Ne fait rien : la mémoire ne manque jamais."""

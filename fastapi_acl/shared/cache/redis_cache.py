@@ -17,8 +17,7 @@ from fastapi_acl.shared.cache.base import (
     CacheBackend,
     CacheCounts,
     CacheKey,
-    seal,
-    unseal,
+    ValueSealer,
 )
 from fastapi_acl.shared.redis import RedisRefusedError, RedisUnavailableError, close_redis
 
@@ -76,6 +75,8 @@ class RedisCache:
         breaker: Breaker,
         prefix: str,
         default_ttl: float = DEFAULT_TTL_SECONDS,
+        *,
+        sealer: ValueSealer,
     ) -> None:
         """Fait un client, qu'il ferme à la fin.
 
@@ -84,7 +85,9 @@ class RedisCache:
             breaker: ce qui décide d'essayer.
             prefix: ce qui précède chaque clé, propre à une application.
             default_ttl: durée de vie d'une valeur, en secondes.
+            sealer: ce qui écrit et relit les valeurs ; les processus qui partagent le cache ont les mêmes secrets.
         """
+        self._sealer = sealer
         self._connect = connect
         self._client = connect()
         self._breaker = breaker
@@ -100,12 +103,12 @@ class RedisCache:
     async def get(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur ; d'une valeur démesurée, seul le début est lu, et ne vaut rien."""
         name = self._name(key)
-        return unseal(name, await self._run(lambda: self._read(name)))
+        return self._sealer.unseal(name, await self._run(lambda: self._read(name)))
 
     async def set(self, key: CacheKey, value: JsonValue, ttl: float | None = None) -> None:
         """Garde une valeur ; trop grande, elle ne l'est pas, et l'ancienne s'en va."""
         name = self._name(key)
-        sealed = seal(name, value)
+        sealed = self._sealer.seal(name, value)
         if sealed is None:
             await self.delete(key)
             return
@@ -125,7 +128,7 @@ class RedisCache:
 
     async def take(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur et la retire : Redis n'exécute rien d'autre entre les deux."""
-        return unseal(self._name(key), await self._run(lambda: self._eval(TAKE, key, MAX_VALUE_BYTES)))
+        return self._sealer.unseal(self._name(key), await self._run(lambda: self._eval(TAKE, key, MAX_VALUE_BYTES)))
 
     async def close(self) -> None:
         """Ferme les connexions."""
