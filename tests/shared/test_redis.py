@@ -188,7 +188,7 @@ async def test_a_mistake_of_ours_is_not_an_outage() -> None:
 async def frozen(own_redis: RedisServer) -> AsyncIterator[RedisTransport]:
     """Un transport dont le serveur accepte tout et ne répond plus à rien."""
     transport = RedisTransport(own_redis.uri())
-    await transport.publish(b"bonjour")
+    await transport.publish("essai", b"bonjour")
     own_redis.freeze()
     yield transport
     own_redis.thaw()
@@ -196,7 +196,7 @@ async def frozen(own_redis: RedisServer) -> AsyncIterator[RedisTransport]:
 
 
 async def test_a_frozen_server_costs_one_short_wait(frozen: RedisTransport) -> None:
-    durations = [await _timed(lambda: frozen.publish(b"x")) for _ in range(20)]
+    durations = [await _timed(lambda: frozen.publish("essai", b"x")) for _ in range(20)]
 
     assert durations[0] < 0.4
     assert sorted(durations)[10] < 0.005
@@ -207,7 +207,7 @@ async def test_a_server_that_swallows_everything_costs_one_short_wait(own_redis:
         proxy.stalls = True
         transport = RedisTransport(uri)
 
-        assert await _timed(lambda: transport.publish(b"x")) < 0.4
+        assert await _timed(lambda: transport.publish("essai", b"x")) < 0.4
         await transport.close()
 
 
@@ -253,7 +253,7 @@ async def _carries(url: str) -> None:
     transport = RedisTransport(url)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(transport.close)
-        messages = await stack.enter_async_context(transport.subscribed())
-        await transport.publish(b"bonjour")
+        messages = await stack.enter_async_context(transport.subscribed("essai"))
+        await transport.publish("essai", b"bonjour")
 
         assert await asyncio.wait_for(anext(messages), 5) == b"bonjour"

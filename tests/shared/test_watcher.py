@@ -20,8 +20,9 @@ from fastapi_acl import ACLManager
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.announcements import Announcement, Sealer
 from fastapi_acl.shared.sync.changes import POLICY_CHANGED, Change
+from fastapi_acl.shared.sync.postgresql_watcher import MAX_WAITING, PostgreSQLTransport
 from fastapi_acl.shared.sync.replica import Position
-from fastapi_acl.shared.sync.watcher import CHANNEL, Watcher
+from fastapi_acl.shared.sync.watcher import Watcher, channel_of
 from tests.support.app import config
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
@@ -54,6 +55,12 @@ def watcher_of(manager: ACLManager) -> Watcher:
     watcher = manager._parts.watcher
     assert watcher is not None
     return watcher
+
+
+def scope_of(manager: ACLManager) -> str:
+    scope = manager.get_replica().scope
+    assert scope is not None
+    return scope
 
 
 def is_connected(manager: ACLManager) -> Callable[[], bool]:
@@ -143,10 +150,11 @@ async def test_a_forged_message_changes_no_decision(watched: dict[str, Any], sta
     assert at is not None
     payload = PolicyChange(added=(rule(1),)).as_json()
     change = Change(revision=at.revision + 1, at=_now(), actor="system", kind=POLICY_CHANGED, payload=payload)
-    (forged,) = Sealer(["une clé devinée"]).seal([Announcement(at, change)], 7_900)
+    scope = scope_of(manager)
+    (forged,) = Sealer(["une clé devinée"]).seal([Announcement(at, change)], 7_900, scope)
 
     for message in (forged.decode(), "", "n'importe quoi", "0" * 64 + "[]", "x" * 7_999):
-        await _notify(watched["postgresql_uri"], message)
+        await _notify(watched["postgresql_uri"], channel_of(scope), message)
     await add(await start(watched), 2)
 
     await until(holds(manager, 2))
@@ -174,6 +182,37 @@ async def test_an_announcement_replayed_or_of_another_log_does_nothing(watched: 
 
     assert not holds(manager, 2)()
     assert manager.get_policy_store().revision == revision
+
+
+async def test_a_log_whose_identity_changes_is_listened_to_again(watched: dict[str, Any], start: Start) -> None:
+    first, second = await start(watched), await start(watched)
+    before = scope_of(second)
+    await first.get_policy_history().restored()
+    await asyncio.gather(*(manager.get_replica().refresh() for manager in (first, second)))
+    await until(lambda: first.get_replica().scope == second.get_replica().scope != before)
+
+    number = 0
+    while not holds(second, number)():
+        number += 1
+        await add(first, number)
+        await asyncio.sleep(0.05)
+
+    assert number < 100
+
+
+async def test_a_flood_of_notifications_is_bounded(postgresql_uri: str) -> None:
+    transport, sender = PostgreSQLTransport(postgresql_uri), await asyncpg.connect(postgresql_uri)
+    async with transport.subscribed("flot") as messages:
+        await sender.execute("SELECT pg_notify('flot', n::text) FROM generate_series(1, 5000) AS n")
+        await sender.close()
+        await asyncio.sleep(0.5)
+
+        kept = 0
+        with suppress(asyncio.TimeoutError):
+            while await asyncio.wait_for(anext(messages), 0.3):
+                kept += 1
+
+    assert kept == MAX_WAITING
 
 
 async def test_a_server_restarted_is_listened_to_again(own_postgresql: PostgreSQLServer, start: Start) -> None:
@@ -224,9 +263,9 @@ async def test_nothing_listens_any_more_once_closed(watched: dict[str, Any]) -> 
     await connection.close()
 
 
-async def _notify(uri: str, message: str) -> None:
+async def _notify(uri: str, channel: str, message: str) -> None:
     connection = await asyncpg.connect(uri)
-    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, message)
+    await connection.execute("SELECT pg_notify($1, $2)", channel, message)
     await connection.close()
 
 
@@ -293,7 +332,7 @@ async def test_a_message_larger_than_ours_is_not_even_read(redis_server: RedisSe
     manager = ACLManager(config(**by_redis(redis_server.uri(), sqlite_uri)))
     await manager.load()
 
-    watcher_of(manager)._receive(b"x" * 20_000_000)
+    watcher_of(manager)._receive(b"x" * 20_000_000, scope_of(manager))
 
     assert manager._parts.replica.woken.is_set()
     await manager.close()
@@ -318,10 +357,10 @@ async def second():
     import redis.asyncio
     client = redis.asyncio.from_url(sys.argv[2])
     listener = client.pubsub()
-    await listener.subscribe("fastapi_acl")
+    await listener.psubscribe("fastapi_acl:*")
     await write(2)
     said = [await listener.get_message(timeout=0.2) for _ in range(3)]
-    print(sum(one is not None and one["type"] == "message" for one in said), manager.health().watcher)
+    print(sum(one is not None and one["type"] == "pmessage" for one in said), manager.health().watcher)
     await listener.aclose()
     await client.aclose()
     await manager.close()

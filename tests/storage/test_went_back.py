@@ -190,3 +190,77 @@ async def test_a_long_reading_is_as_old_as_its_beginning(process: Composition) -
     await process.replica.reload()
 
     assert process.replica.age_seconds >= 0.5
+
+
+def heard(process: Composition) -> list[tuple[Position, Change]]:
+    """Retient tout ce que ce processus annonce."""
+    said: list[tuple[Position, Change]] = []
+    process.replica.listen(lambda before, change: said.append((before, change)))
+    return said
+
+
+async def test_it_gets_another_log_whose_old_announcements_revive_nothing(
+    base: Base, process: Composition, twin: Composition
+) -> None:
+    lost = rule("role:lost", "doc", "read", "allow")
+    said, kept, known = heard(process), server_of(process).state, process.replica._at
+    await add(process, lost)
+    await twin.replica.refresh()
+    server_of(process).state = kept
+    newcomer = await base.process()
+    await twin.replica.refresh()
+
+    assert known is not None
+    assert server_of(process).state.head.log_id != known.log_id
+    for follower in (newcomer, twin, process):
+        await follower.replica.refresh()
+        assert not any(follower.replica.offer(*one) for one in said)
+        assert not follower.enforcer.holds(lost)
+
+
+async def test_several_that_see_it_at_once_give_it_one_new_log_and_read_it_once_more(
+    process: Composition, twin: Composition
+) -> None:
+    kept: State = server_of(process).state
+    await add(process, rule("role:lost", "doc", "read", "allow"))
+    await twin.replica.refresh()
+    server_of(process).state = kept
+    before = [one.replica.reloads for one in (process, twin)]
+
+    await asyncio.gather(process.replica.refresh(), twin.replica.refresh())
+    log_id = server_of(process).state.head.log_id
+    for one in (process, twin):
+        await one.replica.refresh()
+
+    assert server_of(process).state.head.log_id == log_id
+    assert [one.replica.reloads - known for one, known in zip((process, twin), before, strict=True)] == [1, 1]
+
+
+async def test_nothing_is_decided_while_its_log_cannot_be_renewed(process: Composition) -> None:
+    kept: State = server_of(process).state
+    await add(process, rule("role:lost", "doc", "read", "allow"))
+    server_of(process).state = kept
+    renew, broken = process.storage.log.renew, OSError("la base ne s'écrit plus")
+
+    async def refused(_: Transaction) -> None:
+        raise broken
+
+    process.storage.log.renew = refused  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="ne s'écrit plus"):
+        await process.replica.refresh()
+    with pytest.raises(PolicyUnavailableError):
+        process.replica.require_fresh(60)
+
+    process.storage.log.renew = renew  # type: ignore[method-assign]
+    await process.replica.refresh()
+    process.replica.require_fresh(60)
+
+
+async def test_an_announcement_far_older_than_what_was_read_is_not_believed(process: Composition, base: Base) -> None:
+    said, kept = heard(process), server_of(process).state
+    await add(process, rule("role:lost", "doc", "read", "allow"))
+    server_of(process).state = kept
+    newcomer, ((before, change),) = await base.process(), said
+
+    assert not newcomer.replica.offer(before, replace(change, at=change.at - timedelta(minutes=2)))
+    assert newcomer.replica.offer(before, change), "le témoin : la même, toute fraîche, se croit"

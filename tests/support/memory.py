@@ -143,6 +143,9 @@ class MemoryDatabase(AmbientDatabase):
         self.server.fault("statement")
         transaction.connection.state.head = head
 
+    async def read_place(self, transaction: Transaction) -> str:  # noqa: ARG002 - signature du port
+        return f"mémoire {id(self.server)}"
+
     async def migrate(self, *, force: bool = False) -> None:
         """N'a rien à faire."""
 

@@ -223,6 +223,10 @@ class AmbientDatabase(Database, ABC):
         """Écrit la tête du journal, dont le verrou est tenu."""
 
     @abstractmethod
+    async def read_place(self, transaction: Transaction) -> str:
+        """Rend où la base se trouve, tel que le serveur le dit : une copie servie ailleurs l'est à un autre endroit."""
+
+    @abstractmethod
     async def commit(self, transaction: Transaction) -> None:
         """Valide une transaction du pilote.
 

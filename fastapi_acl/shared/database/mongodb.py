@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import random
 import time
@@ -174,6 +175,13 @@ class MongoDatabase(AmbientDatabase):
         """Écrit la tête du journal, dont le document est tenu."""
         change = {"$set": asdict(head)}
         await self.collection("acl_revision").update_one({"_id": 1}, change, session=transaction.connection)
+
+    async def read_place(self, transaction: Transaction) -> str:  # noqa: ARG002 - « hello » n'est pas d'une transaction
+        """Nomme la base, le jeu de répliques, ses nœuds et le processus du primaire."""
+        hello = await settled(self.client.admin.command("hello"))
+        known = hello.get("topologyVersion", {}).get("processId"), *sorted(hello.get("hosts", ()))
+        name = self.client.get_default_database("fastapi_acl").name
+        return json.dumps([name, hello.get("setName"), *known], default=str)
 
     async def migrate(self, *, force: bool = False) -> None:
         """Fait les collections, leurs index et la tête du journal ; plusieurs processus peuvent le faire à la fois."""

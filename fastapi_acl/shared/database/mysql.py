@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomysql import connection as driver  # type: ignore[import-untyped]
-from sqlalchemy import event, text
+from sqlalchemy import event, func, literal_column, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
-    from sqlalchemy import Executable
+    from sqlalchemy import Executable, Select
     from sqlalchemy.engine import URL, Connection
 
     from fastapi_acl.shared.database.base import Transaction
@@ -46,6 +46,8 @@ SESSION: Final = (
     f"innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS}, lock_wait_timeout = {COMMAND_TIMEOUT_SECONDS}"
 )
 """Réglages d'une session : une valeur trop longue est une erreur, jamais coupée ; aucun verrou ne s'attend sans fin."""
+
+_PLACE: Final = select(func.database(), literal_column("@@hostname"), literal_column("@@port"))
 
 SSL_CONNECTION_ERROR: Final = 2026
 """Numéro que MySQL donne aux erreurs de TLS."""
@@ -78,6 +80,10 @@ class MySQLDatabase(SQLDatabase):
         )
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
+
+    def place_query(self) -> Select[Any]:
+        """Demande le nom de la base, celui de la machine et le port."""
+        return _PLACE
 
     def take_migration_lock(self, connection: Connection) -> None:
         """Attend le verrou nommé, qui est à la connexion et non à la transaction : tout DDL valide celle-ci.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, final
 
 import asyncpg
-from sqlalchemy import UniqueConstraint, func, select, text
+from sqlalchemy import Text, UniqueConstraint, cast, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -44,6 +44,12 @@ MIGRATION_LOCK: Final = 0x61636C6D
 
 _BEGUN: Final = text("SELECT 1")
 """SQLAlchemy ne commence la transaction qu'à sa première instruction ; le pilote seul validerait les siennes."""
+
+_PLACE: Final = select(
+    func.current_database(),
+    func.current_setting("port"),
+    cast(func.extract("epoch", func.pg_postmaster_start_time()), Text),
+)
 
 _OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(quote_ident($1))"
 
@@ -100,6 +106,14 @@ class PostgreSQLDatabase(SQLDatabase):
             hide_parameters=True,
             connect_args={**arguments, "server_settings": {"lock_timeout": str(LOCK_TIMEOUT_SECONDS * 1_000)}},
         )
+
+    def place_query(self) -> Select[Any]:
+        """Demande le nom de la base, le port du serveur et l'instant de son démarrage.
+
+        L'adresse vue du serveur ne dirait pas mieux : elle change selon qu'on vient par une socket ou par le réseau, et
+        deux conteneurs peuvent avoir la même.
+        """
+        return _PLACE
 
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
         """Avance la séquence de la colonne `id`, que les numéros donnés par nous n'avancent pas."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from abc import abstractmethod
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -190,6 +191,15 @@ class SQLDatabase(AmbientDatabase):
         """Écrit la tête du journal, dont la ligne est tenue."""
         values = {name: getattr(head, name) for name in Head.__dataclass_fields__}
         await transaction.connection.execute(update(revision_table).values(**values))
+
+    @abstractmethod
+    def place_query(self) -> Select[Any]:
+        """Demande au serveur de quoi le reconnaître, et le nom de la base."""
+
+    async def read_place(self, transaction: Transaction) -> str:
+        """Rend où la base se trouve, tel que le serveur le dit."""
+        row = (await transaction.connection.execute(self.place_query())).one()
+        return json.dumps(list(row), default=str)
 
     @staticmethod
     async def _read_head(transaction: Transaction, query: Select[Any]) -> Head:

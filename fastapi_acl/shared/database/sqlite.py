@@ -8,8 +8,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
+from uuid import uuid4
 
-from sqlalchemy import event
+from sqlalchemy import event, literal, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
@@ -23,10 +24,14 @@ from fastapi_acl.shared.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sqlalchemy import Select
     from sqlalchemy.engine import URL, Connection
 
 BUSY_TIMEOUT_MS: Final = 5_000
 """Temps, en millisecondes, pendant lequel un écrivain attend le verrou d'un autre processus."""
+
+IN_MEMORY: Final = frozenset({None, "", ":memory:"})
+"""Noms d'une base en mémoire."""
 
 WRITE_OPTION: Final = "fastapi_acl_write"
 
@@ -41,6 +46,11 @@ class SQLiteDatabase(SQLDatabase):
 
     has_look_engine = False
 
+    def __init__(self, uri: str, *, auto_migrate: bool = True) -> None:
+        """Retient l'adresse ; voir `SQLDatabase`."""
+        super().__init__(uri, auto_migrate=auto_migrate)
+        self._private_name = str(uuid4())
+
     def create_engine(self, *, looks: bool = False) -> AsyncEngine:  # noqa: ARG002 - un fichier n'a pas de réserve
         """Fait le moteur ; une connexion par session pour un fichier, une seule, partagée, en mémoire."""
         _quiet_driver()
@@ -52,6 +62,12 @@ class SQLiteDatabase(SQLDatabase):
         event.listen(engine.sync_engine, "begin", _begin)
         event.listen(engine.sync_engine, "invalidate", _release_lock)
         return engine
+
+    def place_query(self) -> Select[Any]:
+        """Nomme le fichier par son chemin réel ; une base en mémoire n'est qu'à ce manager."""
+        database = make_url(self._uri).database
+        in_memory = database in IN_MEMORY
+        return select(literal(self._private_name if in_memory else str(Path(database or "").resolve())))
 
     async def check_schema(self) -> None:
         """Vérifie d'abord le fichier, que la première connexion créerait."""
@@ -127,7 +143,7 @@ def _has_our_tables(path: Path) -> bool:
 def _pool(url: URL) -> dict[str, Any]:
     """Choisit la réserve : une base en mémoire n'existe que dans sa connexion."""
     pool: type[Pool] = NullPool
-    if url.database in {None, "", ":memory:"}:
+    if url.database in IN_MEMORY:
         return {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
     return {"poolclass": pool}
 

@@ -18,7 +18,7 @@ from fastapi_acl.shared.sync.replica import UNKNOWN_ENTRY, Position
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-PURPOSE: Final = b"fastapi_acl watcher 1"
+PURPOSE: Final = b"fastapi_acl watcher 2 "
 """Ce à quoi sert la clé dérivée ; aucune autre n'en dérive de même."""
 
 SEAL_BYTES: Final = 64
@@ -38,13 +38,14 @@ class Announcement(NamedTuple):
 class Envelope:
     """Ferme et ouvre des messages scellés (HMAC-SHA256, RFC 2104)."""
 
-    def __init__(self, secrets: Sequence[str]) -> None:
+    def __init__(self, secrets: Sequence[str], scope: str = "") -> None:
         """Dérive une clé de chaque secret.
 
         Args:
             secrets: le secret en cours, puis les anciens, dont le sceau vaut encore.
+            scope: cadre hors duquel un sceau ne vaut rien ; voir `Replica.scope`.
         """
-        self._keys = [hmac.digest(secret.encode(), PURPOSE, "sha256") for secret in secrets]
+        self._keys = [hmac.digest(secret.encode(), PURPOSE + scope.encode(), "sha256") for secret in secrets]
 
     def close(self, text: str) -> bytes:
         """Scelle un texte."""
@@ -54,21 +55,23 @@ class Envelope:
     def open(self, message: bytes) -> bytes | None:
         """Rend le texte d'un message ; None s'il n'est pas authentique."""
         seal, body = message[:SEAL_BYTES], message[SEAL_BYTES:]
-        return body if sum(hmac.compare_digest(seal, _seal(key, body)) for key in self._keys) else None
+        found = [hmac.compare_digest(seal, _seal(key, body)) for key in self._keys]
+        return body if any(found) else None  # toutes les clés sont essayées : le temps ne dit pas laquelle
 
 
 class Sealer:
     """Met des annonces en messages, et les en ressort."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        """Prépare l'enveloppe.
+        """Retient de quoi sceller.
 
         Args:
             secrets: le secret en cours, puis les anciens, dont le sceau vaut encore.
         """
-        self._envelope = Envelope(secrets)
+        self._secrets = secrets
+        self._opened = ("", Envelope(secrets))
 
-    def seal(self, announcements: Sequence[Announcement], max_bytes: int) -> Iterator[bytes]:
+    def seal(self, announcements: Sequence[Announcement], max_bytes: int, scope: str) -> Iterator[bytes]:
         """Rend les messages qui portent ces annonces, aussi peu qu'il se peut.
 
         Une annonce trop longue part sans son contenu : qui la reçoit voit qu'il lui manque une entrée.
@@ -76,28 +79,37 @@ class Sealer:
         Args:
             announcements: annonces, dans l'ordre.
             max_bytes: taille du plus grand message.
+            scope: cadre où ils se croiront.
         """
+        envelope = self._envelope(scope)
         texts: list[str] = []
         for announcement in announcements:
             text = _text(announcement, max_bytes - OVERHEAD_BYTES)
             if texts and sum(map(len, texts)) + len(texts) + len(text) > max_bytes - OVERHEAD_BYTES:
-                yield self._sealed(texts)
+                yield _sealed(envelope, texts)
                 texts = []
             texts.append(text)
         if texts:
-            yield self._sealed(texts)
+            yield _sealed(envelope, texts)
 
-    def unseal(self, message: bytes) -> list[Announcement] | None:
-        """Rend les annonces d'un message ; None s'il n'est pas authentique, ou ne se lit pas."""
-        body = self._envelope.open(message)
+    def unseal(self, message: bytes, scope: str) -> list[Announcement] | None:
+        """Rend les annonces d'un message ; None s'il n'est pas authentique dans ce cadre, ou ne se lit pas."""
+        body = self._envelope(scope).open(message)
         try:
             return None if body is None else [_announcement(one) for one in json.loads(body)]
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def _sealed(self, texts: Sequence[str]) -> bytes:
-        """Fait un message."""
-        return self._envelope.close(f"[{','.join(texts)}]")
+    def _envelope(self, scope: str) -> Envelope:
+        """Rend l'enveloppe d'un cadre ; la dernière est gardée."""
+        if self._opened[0] != scope:
+            self._opened = (scope, Envelope(self._secrets, scope))
+        return self._opened[1]
+
+
+def _sealed(envelope: Envelope, texts: Sequence[str]) -> bytes:
+    """Fait un message."""
+    return envelope.close(f"[{','.join(texts)}]")
 
 
 def _seal(key: bytes, body: bytes) -> bytes:

@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.announcements import Envelope
-from fastapi_acl.shared.sync.watcher import FIRST_BACKOFF_SECONDS, WatcherError
+from fastapi_acl.shared.sync.watcher import CHANNEL, FIRST_BACKOFF_SECONDS, WatcherError
 from fastapi_acl.shared.tasks import ended
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class CasbinWatcher:
         if len(message) > self._transport.max_bytes:
             message = self._envelope.close(json.dumps([self._id, "update"]))
         try:
-            await self._transport.publish(message)
+            await self._transport.publish(CHANNEL, message)
         except WatcherError:
             logger.warning("watcher_publish_failed: %s", self._transport.name)
 
@@ -125,7 +125,7 @@ class CasbinWatcher:
 
     async def _listen(self) -> None:
         """Écoute jusqu'à ce que la connexion se perde ; l'abonnement rappelle d'abord, pour ce qui s'est dit avant."""
-        async with self._transport.subscribed() as messages:
+        async with self._transport.subscribed(CHANNEL) as messages:
             await self._call("subscribed")
             async for message in messages:
                 body = self._envelope.open(message)

@@ -9,13 +9,13 @@ Source : https://www.postgresql.org/docs/current/sql-notify.html
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from fastapi_acl.shared.sync.watcher import CHANNEL, HEARTBEAT_SECONDS, WatcherError
+from fastapi_acl.shared.sync.watcher import HEARTBEAT_SECONDS, WatcherError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +24,9 @@ CONNECT_TIMEOUT_SECONDS: Final = 1.0
 PUBLISH_TIMEOUT_SECONDS: Final = 0.3
 MAX_BYTES: Final = 7_900
 """PostgreSQL refuse un message de 8 000 octets."""
+
+MAX_WAITING: Final = 1_000
+"""Messages qui attendent d'être lus ; PostgreSQL les envoie sans attendre qu'ils le soient."""
 
 _FAULTS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncio.TimeoutError)
 
@@ -44,27 +47,27 @@ class PostgreSQLTransport:
         self._uri = make_url(uri).set(drivername="postgresql").render_as_string(hide_password=False)
         self._publisher: asyncpg.Connection | None = None
 
-    async def publish(self, message: bytes) -> None:
+    async def publish(self, channel: str, message: bytes) -> None:
         """Envoie un message, par une connexion gardée."""
         try:
             if self._publisher is None or self._publisher.is_closed():
                 self._publisher = await self._connect()
             notify = "SELECT pg_notify($1, $2)"
-            await self._publisher.execute(notify, CHANNEL, message.decode(), timeout=PUBLISH_TIMEOUT_SECONDS)
+            await self._publisher.execute(notify, channel, message.decode(), timeout=PUBLISH_TIMEOUT_SECONDS)
         except _FAULTS as error:
             await self.close()
             raise WatcherError(type(error).__name__) from error
 
     @asynccontextmanager
-    async def subscribed(self) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def subscribed(self, channel: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """S'abonne par une connexion à elle seule."""
-        arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        arrived: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
         try:
             connection = await self._connect()
         except _FAULTS as error:
             raise WatcherError(type(error).__name__) from error
         try:
-            listening = connection.add_listener(CHANNEL, lambda *said: arrived.put_nowait(said[3].encode()))
+            listening = connection.add_listener(channel, lambda *said: _keep(arrived, said[3]))
             await asyncio.wait_for(listening, CONNECT_TIMEOUT_SECONDS)
             yield _messages(connection, arrived)
         except _FAULTS as error:
@@ -97,6 +100,12 @@ async def _messages(connection: Any, arrived: asyncio.Queue[bytes]) -> AsyncIter
             yield message
         else:
             await connection.execute("SELECT 1", timeout=HEARTBEAT_SECONDS)
+
+
+def _keep(arrived: asyncio.Queue[bytes], said: str) -> None:
+    """Garde un message, ou le perd s'il y en a trop : le suivant montrera qu'il manque, et fera regarder la base."""
+    with suppress(asyncio.QueueFull):
+        arrived.put_nowait(said.encode())
 
 
 async def _next(arrived: asyncio.Queue[bytes]) -> bytes | None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from fastapi_acl.shared.redis import REDIS_ERRORS, Breaker, RedisUnavailableError, close_redis, create_publisher
-from fastapi_acl.shared.sync.watcher import CHANNEL, HEARTBEAT_SECONDS, WatcherError
+from fastapi_acl.shared.sync.watcher import HEARTBEAT_SECONDS, WatcherError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,23 +36,23 @@ class RedisTransport:
         self._client: Any = None
         self._breaker = Breaker()
 
-    async def publish(self, message: bytes) -> None:
+    async def publish(self, channel: str, message: bytes) -> None:
         """Envoie un message ; un Redis qui ne répond pas n'est plus essayé à chaque fois."""
         if self._client is None:
             self._client = create_publisher(self._url)
         try:
-            await self._breaker.call(lambda: self._client.publish(CHANNEL, message))
+            await self._breaker.call(lambda: self._client.publish(channel, message))
         except RedisUnavailableError as error:
             await self.close()  # dans une grappe, l'essai suivant ira à un autre nœud
             raise WatcherError(type(error).__name__) from error
 
     @asynccontextmanager
-    async def subscribed(self) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def subscribed(self, channel: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """S'abonne par une connexion à elle seule."""
         client = create_publisher(self._url, command_timeout=None)
         listener: Any = client.pubsub()
         try:
-            await asyncio.wait_for(listener.subscribe(CHANNEL), HEARTBEAT_SECONDS)
+            await asyncio.wait_for(listener.subscribe(channel), HEARTBEAT_SECONDS)
             yield _messages(listener)
         except REDIS_ERRORS as error:
             raise WatcherError(type(error).__name__) from error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
@@ -16,7 +19,6 @@ from fastapi_acl.shared.sync.changes import BULK_KINDS, POLICY_KINDS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
 
     from fastapi_acl.shared.database.base import AmbientDatabase, Transaction
     from fastapi_acl.shared.identity import Principal
@@ -33,6 +35,15 @@ MAX_CATCH_UP: Final = 1_000
 
 UNKNOWN_ENTRY: Final = "-"
 """Témoin qu'aucune entrée n'a : qui reçoit une annonce placée après elle regarde la base."""
+
+PLACE_SECONDS: Final = 5.0
+"""Temps au bout duquel on redemande à la base où elle est : un redémarrage ou une bascule la change de place."""
+
+OLDEST_ANNOUNCEMENT: Final = timedelta(minutes=1)
+"""Avance d'une entrée sur la lecture de tout, au-delà de laquelle son annonce ne peut être que rejouée."""
+
+NEVER: Final = datetime.min.replace(tzinfo=timezone.utc) + OLDEST_ANNOUNCEMENT
+"""Instant d'avant toute lecture."""
 
 LOADS_WITHOUT_LOCK: Final = 2
 """Fois qu'un écrivain rend le verrou du journal pour tout relire ; ensuite, il le garde."""
@@ -74,10 +85,12 @@ class _News(NamedTuple):
 
     Attributes:
         began: instant monotone où la lecture d'un bloc a commencé.
+        read_at: le même, à l'horloge murale.
         faults: nombre de fautes qu'on connaissait alors.
     """
 
     began: float = float("-inf")
+    read_at: datetime = NEVER
     faults: int = 0
     changes: Sequence[Change] = ()
     states: Sequence[Any] = ()
@@ -107,8 +120,11 @@ class Replica:
         self._log = log
         self._memories = memories
         self._at: Position | None = None
-        self._is_lost = False
+        self._is_lost = self._is_rewound = False
         self._faults = 0
+        self._read_at = NEVER
+        self._place: str | None = None
+        self._next_place = float("-inf")
         self._policy: Position | None = None
         self._seen_at = float("-inf")
         self._seen_revision = UNLOADED
@@ -145,6 +161,16 @@ class Replica:
         return self._at is not None and not self._is_lost
 
     @property
+    def scope(self) -> str | None:
+        """Cadre où une annonce se croit : condensé du journal suivi et de l'endroit où il est ; None si rien n'est lu.
+
+        Une copie de la base, servie ailleurs, porte le même journal : sans l'endroit, ses annonces vaudraient ici.
+        """
+        if self._at is None or self._place is None:
+            return None
+        return hashlib.sha256(json.dumps([self._at.log_id, self._place]).encode()).hexdigest()
+
+    @property
     def age_seconds(self) -> float:
         """Temps écoulé depuis que la révision de la base a été vue, en secondes."""
         return time.monotonic() - self._seen_at
@@ -170,9 +196,13 @@ class Replica:
         """Oublie ce qui a commencé dans une boucle d'événements qui n'existe plus."""
         self._refreshing = asyncio.Lock()
         self._awaiting, self.woken = set(), asyncio.Event()
+        self._next_place = float("-inf")
 
     async def refresh(self) -> None:
         """Regarde la révision de la base et rattrape ce qui a changé.
+
+        D'une base revenue en arrière, le journal change d'identité avant que rien ne se décide : les annonces de ce
+        qu'elle a oublié ne disent alors plus rien à personne.
 
         Raises:
             DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
@@ -180,8 +210,10 @@ class Replica:
         self._database.require_alone()
         async with self._refreshing:  # deux lectures de tout n'apprendraient rien de plus qu'une
             started, known = time.monotonic(), self._at
-            async with self._database.looking() as transaction:
-                news = await self._read(transaction, known)
+            news = await self._look(known)
+            if self._is_rewound and known is not None:
+                await self._renew(known)
+                news = await self._look(known)
             self._install(news)
             self._seen_at = started
 
@@ -193,6 +225,8 @@ class Replica:
             PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; l'ancienne politique reste.
         """
         self._database.require_alone()
+        if self._is_lost:
+            await self.refresh()
         async with self._refreshing:
             async with self._database.snapshot() as transaction:
                 news = await self._read_all(transaction, await self._log.head(transaction))
@@ -224,6 +258,8 @@ class Replica:
                 if transaction.recorded or await self._catch_up(transaction, may_leave=chances > 0):
                     yield transaction
                     return
+            if self.ambient is not None:
+                raise PolicyUnavailableError
             chances -= 1
             await self.refresh()
 
@@ -235,14 +271,14 @@ class Replica:
             may_leave: vrai pour renoncer s'il faut tout relire.
 
         Returns:
-            Faux si elle y a renoncé.
+            Faux si elle y a renoncé, ou si la base est revenue en arrière, ce qui se règle à part.
 
         Raises:
             PolicyUnavailableError: elles n'ont pu y être mises.
         """
         head = transaction.check_ordered()
         changes = await self._missing(transaction, head, self._at)
-        if changes is None and may_leave:
+        if changes is None and (may_leave or self._is_rewound):
             return False
         self._install(_News(time.monotonic(), changes=changes or ()))
         if changes is None or self.revision != head.revision:
@@ -305,6 +341,8 @@ class Replica:
             return False
         if change.revision <= at.revision:
             return True
+        if change.at < self._read_at - OLDEST_ANNOUNCEMENT:
+            return False
         return before == at and change.kind not in BULK_KINDS and self._apply(change, at, None)
 
     def wake(self) -> None:
@@ -319,6 +357,12 @@ class Replica:
             await future
         finally:
             self._awaiting.discard(future)
+
+    async def moved_from(self, scope: str | None) -> str:
+        """Attend que les annonces aient un autre cadre que celui-ci, et le rend."""
+        while self.scope is None or self.scope == scope:
+            await self.moved()
+        return self.scope
 
     def _committed(self, change: Change, install: Callable[[], None] | None) -> None:
         """Applique une entrée que ce processus vient de valider, et l'annonce."""
@@ -335,12 +379,32 @@ class Replica:
             if not future.done():
                 future.set_result(None)
 
-    async def _read(self, transaction: Transaction, known: Position | None) -> _News:
-        """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène."""
-        began, head = time.monotonic(), transaction.head or await self._log.head(transaction)
-        self._seen_revision = head.revision
-        changes = await self._missing(transaction, head, known)
-        return await self._read_all(transaction, head) if changes is None else _News(began, changes=changes)
+    async def _look(self, known: Position | None) -> _News:
+        """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène ; rien d'une base revenue en arrière."""
+        self._is_rewound = False
+        async with self._database.looking() as transaction:
+            await self._locate(transaction)
+            began, head = time.monotonic(), transaction.head or await self._log.head(transaction)
+            self._seen_revision = head.revision
+            changes = await self._missing(transaction, head, known)
+            if changes is not None or self._is_rewound:
+                return _News(began, changes=changes or ())
+            return await self._read_all(transaction, head)
+
+    async def _locate(self, transaction: Transaction) -> None:
+        """Demande à la base où elle est, s'il y a assez longtemps qu'on ne l'a fait."""
+        if time.monotonic() < self._next_place:
+            return
+        before, self._place = self._place, await self._database.read_place(transaction)
+        self._next_place = time.monotonic() + PLACE_SECONDS
+        if self._place != before:
+            self._tell()
+
+    async def _renew(self, known: Position) -> None:
+        """Donne une autre identité au journal d'une base revenue en arrière, si un autre processus ne l'a pas fait."""
+        async with self._database.transaction(log=True) as transaction:
+            if transaction.check_ordered().log_id == known.log_id:
+                await self._log.renew(transaction)
 
     async def _missing(self, transaction: Transaction, head: Head, known: Position | None) -> Sequence[Change] | None:
         """Lit les entrées qui mènent de ce que l'on savait à la tête ; None s'il faut tout relire.
@@ -366,16 +430,16 @@ class Replica:
     def _lose(self, head: Head, known: Position) -> None:
         """Note que la base n'est plus celle que l'on suivait."""
         logger.error("database_went_back: revision=%d known=%d", head.revision, known.revision)
-        self._is_lost = True
+        self._is_lost, self._is_rewound = True, head.log_id == known.log_id
         self._faults += 1
 
     async def _read_all(self, transaction: Transaction, head: Head) -> _News:
         """Lit l'état entier de chaque mémoire."""
-        began, faults = time.monotonic(), self._faults
+        began, read_at, faults = time.monotonic(), datetime.now(timezone.utc), self._faults
         position = await self._position(transaction, head, head.revision)
         policy = await self._position(transaction, head, head.policy_revision)
         states = [await memory.read(transaction) for memory in self._memories]
-        return _News(began, faults, states=states, position=position, policy=policy)
+        return _News(began, read_at, faults, states=states, position=position, policy=policy)
 
     async def _position(self, transaction: Transaction, head: Head, revision: int) -> Position:
         """Rend une position du journal ; sans témoin si l'entrée n'y est plus."""
@@ -392,6 +456,7 @@ class Replica:
             for memory, state in zip(self._memories, news.states, strict=True):
                 memory.install(state)
             self._at, self._policy, self._is_lost = news.position, news.policy, False
+            self._read_at = max(self._read_at, news.read_at)
             self._seen_at = max(self._seen_at, news.began)
             self.reloads += 1
             self._tell()

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 logger = get_logger("watcher")
 
 CHANNEL: Final = "fastapi_acl"
-"""Canal des annonces ; chacune nomme son journal, et celles d'un autre sont ignorées."""
+"""Début du nom du canal des annonces, que suit leur cadre."""
+
+SCOPE_CHARACTERS: Final = 32
+"""Ce que le nom d'un canal dit du cadre : PostgreSQL n'admet que 63 caractères."""
 
 HEARTBEAT_SECONDS: Final = 2.0
 """Silence au bout duquel un transport vérifie que sa connexion vit encore ; sans réponse autant après, il la lâche."""
@@ -52,15 +55,15 @@ class Transport(Protocol):
     name: str
     max_bytes: int
 
-    async def publish(self, message: bytes) -> None:
-        """Envoie un message, en un temps borné.
+    async def publish(self, channel: str, message: bytes) -> None:
+        """Envoie un message sur un canal, en un temps borné.
 
         Raises:
             WatcherError: il n'est pas parti.
         """
 
-    def subscribed(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """S'abonne, et rend les messages qui arrivent ; l'itérateur lève `WatcherError` quand la connexion est perdue.
+    def subscribed(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """S'abonne à un canal, et rend les messages qui arrivent, jusqu'à lever `WatcherError`, connexion perdue.
 
         Raises:
             WatcherError: le serveur ne répond pas.
@@ -148,9 +151,12 @@ class Watcher:
 
     async def _send(self, waiting: Sequence[Announcement]) -> bool:
         """Envoie des annonces ; ce qui ne part pas se trouvera dans le journal."""
+        scope = self._replica.scope
+        if scope is None:
+            return False
         try:
-            for message in self._sealer.seal(waiting, self._transport.max_bytes):
-                await self._transport.publish(message)
+            for message in self._sealer.seal(waiting, self._transport.max_bytes, scope):
+                await self._transport.publish(channel_of(scope), message)
         except WatcherError:
             return False
         except Exception:
@@ -176,23 +182,44 @@ class Watcher:
             await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 - pour ne pas revenir ensemble
 
     async def _listen(self) -> None:
-        """Écoute jusqu'à ce que la connexion se perde ; ce qui s'est dit avant l'abonnement est dans le journal.
+        """Écoute jusqu'à ce que la connexion se perde, ou que les annonces changent de cadre.
 
         Raises:
             WatcherError: elle est perdue.
         """
-        async with self._transport.subscribed() as messages:
+        scope = await self._replica.moved_from(None)
+        moving = asyncio.ensure_future(self._replica.moved_from(scope))
+        listening = asyncio.ensure_future(self._listen_at(scope))
+        try:
+            await asyncio.wait({moving, listening}, return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                listening.result()
+        finally:
+            await ended(moving, listening)
+
+    async def _listen_at(self, scope: str) -> None:
+        """Écoute dans un cadre ; ce qui s'est dit avant l'abonnement est dans le journal.
+
+        Raises:
+            WatcherError: la connexion est perdue.
+        """
+        async with self._transport.subscribed(channel_of(scope)) as messages:
             self._is_connected = True
             logger.info("watcher_connected: %s", self.name)
             self._replica.wake()
             self._news.set()
             async for message in messages:
-                self._receive(message)
+                self._receive(message, scope)
                 await asyncio.sleep(0)  # un flot de messages ne retient pas la boucle
 
-    def _receive(self, message: bytes) -> None:
+    def _receive(self, message: bytes, scope: str) -> None:
         """Applique un message authentique ; tout autre, ou qui ne suit pas, ne fait que regarder la base."""
         is_ours = len(message) <= self._transport.max_bytes
-        announcements = self._sealer.unseal(message) if is_ours else None
+        announcements = self._sealer.unseal(message, scope) if is_ours else None
         if announcements is None or not all(self._replica.offer(*one) for one in announcements):
             self._replica.wake()
+
+
+def channel_of(scope: str) -> str:
+    """Rend le canal des annonces d'un cadre."""
+    return f"{CHANNEL}:{scope[:SCOPE_CHARACTERS]}"
