@@ -130,6 +130,14 @@ class ACLConfig(BaseSettings):
     """Adresse MySQL ou MariaDB : `mysql://utilisateur:motdepasse@hote/base`."""
     mongodb_uri: SecretStr | None = None
     """Adresse MongoDB : `mongodb://hote/base?replicaSet=rs0`."""
+    postgresql_schema: Annotated[str, Field(min_length=1, max_length=63)] = "public"
+    """Schéma de PostgreSQL où sont nos tables, et le seul où elles se cherchent."""
+    database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Connexions que ce processus garde vers PostgreSQL ou MySQL."""
+    database_max_overflow: Annotated[int, Field(ge=0, le=1000)] = 10
+    """Connexions de plus, en pointe."""
+    database_timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = 5
+    """Temps, en secondes, pendant lequel on attend une connexion libre avant de répondre 503."""
     auto_migrate: bool = True
     """Met le schéma à jour au démarrage ; coupé, un schéma en retard refuse de démarrer."""
 

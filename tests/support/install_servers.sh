@@ -9,6 +9,7 @@ stand_in=secantusdb==0.7.0b3  # compatible avec MongoDB ; sous GPL, il reste dan
 
 has_postgresql() { [ -n "${ACL_TEST_POSTGRESQL_URI:-}" ] || command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
 has_mariadb() { [ -n "${ACL_TEST_MYSQL_URI:-}" ] || PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null 2>&1; }
+has_pgbouncer() { PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null 2>&1; }
 has_redis() { command -v redis-server >/dev/null 2>&1; }
 has_faketime() { ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1; }
 has_mongodb() { [ -n "${ACL_TEST_MONGODB_URI:-}${ACL_TEST_MONGODB_SERVER:-}" ] || [ -x .venv-mongodb/bin/secantusd-py ]; }
@@ -17,6 +18,7 @@ missing() {
   has_postgresql || echo -n " postgresql"
   has_mariadb || echo -n " mariadb-server"
   has_redis || echo -n " redis-server"
+  has_pgbouncer || echo -n " pgbouncer"
   has_faketime || echo -n " faketime"
 }
 

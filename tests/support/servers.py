@@ -264,6 +264,66 @@ class PostgreSQLServer(Server):
         return f"postgresql://acl@127.0.0.1:{self.port}/{database}"
 
 
+class TLSPostgreSQLServer(PostgreSQLServer):
+    """Un PostgreSQL qui offre TLS, sous un certificat que nul autre que nous ne connaît."""
+
+    name = "PostgreSQL (TLS)"
+
+    def prepare(self) -> None:
+        super().prepare()
+        subject = ("-subj", "/CN=essai", "-addext", "subjectAltName=IP:127.0.0.1")
+        files = ("-keyout", str(self._folder / "key.pem"), "-out", str(self.certificate))
+        self.run(find("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, *files)
+
+    @property
+    def certificate(self) -> Path:
+        return self._folder / "certificate.pem"
+
+    def command(self) -> list[str]:
+        files = {"ssl": "on", "ssl_cert_file": self.certificate, "ssl_key_file": self._folder / "key.pem"}
+        return [*super().command(), *(part for name, value in files.items() for part in ("-c", f"{name}={value}"))]
+
+
+class PgBouncerServer(Server):
+    """Un PgBouncer privé, qui prête les connexions d'un PostgreSQL le temps d'une transaction."""
+
+    name = "PgBouncer"
+    user = "postgres"
+
+    def __init__(self, behind: PostgreSQLServer, *, pool_size: int = 3) -> None:
+        """Prépare un pooler ; peu de connexions, pour que chacune serve à plusieurs."""
+        self._behind = behind
+        self._pool_size = pool_size
+        super().__init__()
+
+    def find(self) -> None:
+        self._binary = find("pgbouncer")
+
+    def prepare(self) -> None:
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "unix_socket_dir": self._folder,
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": self._pool_size,
+            "max_client_conn": 200,
+        }
+        behind = f"* = host=127.0.0.1 port={self._behind.port} user=acl"
+        lines = ["[databases]", behind, "[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
+        (self._folder / "pgbouncer.ini").write_text("\n".join(lines))
+        (self._folder / "pgbouncer.ini").chmod(0o644)
+
+    def command(self) -> list[str]:
+        return [self._binary, "-q", str(self._folder / "pgbouncer.ini")]
+
+    def is_ready(self) -> bool:
+        return self.listens()
+
+    def uri(self, database: str = "postgres") -> str:
+        return f"postgresql://acl@127.0.0.1:{self.port}/{database}"
+
+
 class MariaDBServer(Server):
     """Un MariaDB privé ; la collation par défaut reste celle du serveur, que nos tables ne doivent pas subir."""
 

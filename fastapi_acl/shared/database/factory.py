@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from fastapi_acl.shared.database.sql import PoolSettings
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ def create_database(config: ACLConfig) -> SQLDatabase:
         _need("asyncpg", extra="postgresql")
         from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase  # noqa: PLC0415 - idem
 
-        return PostgreSQLDatabase(config.database_uri, auto_migrate=config.auto_migrate)
+        return PostgreSQLDatabase(
+            config.database_uri, auto_migrate=config.auto_migrate, pool=pool_of(config), schema=config.postgresql_schema
+        )
     if config.database_type == "mysql":
         _need("aiomysql", extra="mysql")
         from fastapi_acl.shared.database.mysql import MySQLDatabase  # noqa: PLC0415 - idem
 
-        return MySQLDatabase(config.database_uri, auto_migrate=config.auto_migrate)
+        return MySQLDatabase(config.database_uri, auto_migrate=config.auto_migrate, pool=pool_of(config))
     message = f"database_type « {config.database_type} » n’est pas une base SQL."
     raise ConfigurationError(message)
 
@@ -50,6 +53,13 @@ def create_mongo_database(config: ACLConfig) -> MongoDatabase:
     from fastapi_acl.shared.database.mongodb import MongoDatabase  # noqa: PLC0415 - idem
 
     return MongoDatabase(config.database_uri, auto_migrate=config.auto_migrate)
+
+
+def pool_of(config: ACLConfig) -> PoolSettings:
+    """Rend la réserve que la configuration demande."""
+    return PoolSettings(
+        config.database_pool_size, config.database_max_overflow, timeout=config.database_timeout_seconds
+    )
 
 
 def _check_uri(config: ACLConfig) -> None:

@@ -73,8 +73,7 @@ class MySQLDatabase(SQLDatabase):
             url.set(drivername="mysql+aiomysql").difference_update_query(TLS_OPTIONS),
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
-            pool_timeout=CONNECT_TIMEOUT_SECONDS,
-            **(LOOK_POOL if looks else {}),
+            **(LOOK_POOL if looks else self._pool.options()),
             hide_parameters=True,
             connect_args={**arguments, "ssl": _tls(url), "async_creator_fn": connect},
         )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import asyncpg
-from sqlalchemy import Text, UniqueConstraint, cast, func, select, text
+from sqlalchemy import Text, UniqueConstraint, cast, event, func, select, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
+    DEFAULT_POOL,
     LOCK_TIMEOUT_SECONDS,
     LOOK_POOL,
     LOOK_TIMEOUT_SECONDS,
     SQLDatabase,
 )
+from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from fastapi_acl.shared.database.base import Transaction
+    from fastapi_acl.shared.database.sql import PoolSettings
 
 COMMAND_TIMEOUT_SECONDS: Final = 10.0
 """Temps laissé à une commande ; sans lui, une base figée retient la requête sans fin."""
@@ -50,6 +54,19 @@ _PLACE: Final = select(
     func.current_setting("port"),
     cast(func.extract("epoch", func.pg_postmaster_start_time()), Text),
 )
+
+_NAMESPACE: Final = text("SELECT to_regnamespace(quote_ident(:schema))::text")
+
+_OURS: Final = text("SELECT to_regclass(quote_ident(:schema) || '.acl_revision')::text")
+
+_STRANGERS: Final = text(
+    "SELECT relname, pg_get_userbyid(relowner) FROM pg_class JOIN pg_namespace AS mine ON mine.oid = relnamespace"
+    " WHERE mine.nspname = :schema AND relkind IN ('r', 'v', 'm') AND (relname = 'casbin_rule' OR relname ^@ 'acl_')"
+    " AND NOT pg_has_role(relowner, 'USAGE') AND relowner <> mine.nspowner"
+    " AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = relowner)"
+    " AND relowner <> (SELECT datdba FROM pg_database WHERE datname = current_database())"
+)
+"""Tables de nos noms que ni nous, ni le propriétaire de la base ou du schéma n'avons faites."""
 
 _OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(quote_ident($1))"
 
@@ -91,21 +108,80 @@ class PostgreSQLDatabase(SQLDatabase):
     Source : https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
     """
 
+    def __init__(
+        self, uri: str, *, auto_migrate: bool = True, pool: PoolSettings = DEFAULT_POOL, schema: str = "public"
+    ) -> None:
+        """Retient l'adresse ; voir `SQLDatabase`.
+
+        Args:
+            uri: adresse, telle que la configuration la donne.
+            auto_migrate: met le schéma à jour au démarrage.
+            pool: réserve de connexions.
+            schema: schéma de PostgreSQL où sont nos tables.
+
+        Raises:
+            ConfigurationError: l'adresse a un paramètre que le pilote ne sait pas honorer.
+        """
+        super().__init__(uri, auto_migrate=auto_migrate, pool=pool)
+        self._schema = schema
+        self._link = PostgreSQLLink(
+            uri, schema=schema, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS, connect_timeout=CONNECT_TIMEOUT_SECONDS
+        )
+
     def create_engine(self, *, looks: bool = False) -> AsyncEngine:
         """Fait le moteur et sa réserve."""
-        url = make_url(self._uri)
         patience = LOOK_TIMEOUT_SECONDS if looks else COMMAND_TIMEOUT_SECONDS
-        arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": patience}
-        if "sslmode" in url.query:  # le nom de libpq ; asyncpg l'appelle ssl
-            arguments["ssl"] = url.query["sslmode"]
-        return create_async_engine(
-            url.set(drivername="postgresql+asyncpg").difference_update_query(["sslmode"]),
+        engine = create_async_engine(
+            f"{DIALECT}://",
             pool_pre_ping=True,
-            pool_timeout=CONNECT_TIMEOUT_SECONDS,
-            **(LOOK_POOL if looks else {}),
             hide_parameters=True,
-            connect_args={**arguments, "server_settings": {"lock_timeout": str(LOCK_TIMEOUT_SECONDS * 1_000)}},
+            **(LOOK_POOL if looks else self._pool.options()),
+            connect_args={"async_creator_fn": partial(self._link.open, patience)},
         )
+        event.listen(engine.sync_engine, "do_connect", lambda *given: self._link.prepare(given[3]))
+        event.listen(engine.sync_engine, "begin", self._link.begin)
+        return engine
+
+    def abandon(self) -> None:
+        """Oublie la réserve, et ce que l'on savait du chemin vers le serveur."""
+        super().abandon()
+        self._link.forget()
+
+    def check_owners(self, connection: Connection) -> None:
+        """Refuse des tables que quelqu'un d'autre aurait mises là où nous cherchons les nôtres.
+
+        Raises:
+            ConfigurationError: le schéma manque, ou une table n'est ni à nous, ni au propriétaire de la base ou du
+                schéma.
+        """
+        strangers = connection.execute(_STRANGERS, {"schema": self._schema}).all()
+        if strangers:
+            table, owner = strangers[0]
+            message = (
+                f"la table « {self._schema}.{table} » appartient à « {owner} », qui n’est ni ce compte, ni le "
+                "propriétaire de la base ou du schéma : quelqu’un a pu la mettre à la place de la nôtre. Si c’est "
+                "voulu, donnez-lui le schéma (ALTER SCHEMA … OWNER TO …) ; sinon, supprimez-la."
+            )
+            raise ConfigurationError(message)
+
+    def prepare_schema(self, connection: Connection) -> None:
+        """Vérifie que le schéma existe, et que nos tables ne sont pas restées dans un autre.
+
+        Raises:
+            ConfigurationError: il n'existe pas, ou nos tables sont ailleurs.
+        """
+        if connection.scalar(_NAMESPACE, {"schema": self._schema}) is None:
+            message = (
+                f"le schéma « {self._schema} » (ACL_POSTGRESQL_SCHEMA) n’existe pas : faites-le par CREATE SCHEMA."
+            )
+            raise ConfigurationError(message)
+        elsewhere = self._link.found_schema
+        if elsewhere not in {None, self._schema} and connection.scalar(_OURS, {"schema": self._schema}) is None:
+            message = (
+                f"des tables à nos noms sont dans le schéma « {elsewhere} », et aucune dans « {self._schema} » : si "
+                f"elles sont à vous, réglez ACL_POSTGRESQL_SCHEMA={elsewhere} ; sinon, supprimez-les."
+            )
+            raise ConfigurationError(message)
 
     def place_query(self) -> Select[Any]:
         """Demande le nom de la base, le port du serveur et l'instant de son démarrage.
@@ -176,6 +252,7 @@ class PostgreSQLDatabase(SQLDatabase):
     def take_migration_lock(self, connection: Connection) -> None:
         """Attend le verrou consultatif, rendu à la fin de la transaction."""
         connection.execute(text("SET LOCAL lock_timeout = 0"))
+        self.prepare_schema(connection)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
 
     def snapshot_options(self) -> Mapping[str, Any]:

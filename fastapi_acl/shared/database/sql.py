@@ -6,6 +6,7 @@ import asyncio
 import json
 from abc import abstractmethod
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sqlalchemy import insert, select, update
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 logger = get_logger("database")
 
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
-"""Temps laissé à l'ouverture d'une connexion, et à l'attente d'une place dans la réserve."""
+"""Temps laissé à l'ouverture d'une connexion."""
 
 LOCK_TIMEOUT_SECONDS: Final = 2
 """Temps, en secondes, pendant lequel un écrivain attend que le verrou du journal soit rendu."""
@@ -41,11 +42,33 @@ QUERY_FAULTS: Final = (IntegrityError, DataError, NotSupportedError)
 LOOK_TIMEOUT_SECONDS: Final = 1.0
 """Temps laissé à chaque réponse à qui suit le journal."""
 
-LOOK_POOL: Final[dict[str, Any]] = {"pool_size": 1, "max_overflow": 0}
+LOOK_POOL: Final[dict[str, Any]] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": CONNECT_TIMEOUT_SECONDS}
 """Réserve de qui suit le journal."""
 
 CONFLICTS: Final = frozenset({"40001", "40P01", "1213"})
 """Codes d'une transaction que la base a annulée parce qu'une autre l'a croisée (PostgreSQL, MySQL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Réserve de connexions.
+
+    Attributes:
+        size: connexions gardées.
+        overflow: connexions de plus, en pointe.
+        timeout: temps, en secondes, pendant lequel on attend une place : une file n'est pas une panne.
+    """
+
+    size: int = 5
+    overflow: int = 10
+    timeout: float = 5.0
+
+    def options(self) -> dict[str, Any]:
+        """Rend ce que SQLAlchemy en demande."""
+        return {"pool_size": self.size, "max_overflow": self.overflow, "pool_timeout": self.timeout}
+
+
+DEFAULT_POOL: Final = PoolSettings()
 
 _HEAD: Final = select(*(revision_table.c[name] for name in Head.__dataclass_fields__))
 
@@ -60,14 +83,16 @@ class SQLDatabase(AmbientDatabase):
     has_look_engine: ClassVar[bool] = True
     """Vrai si qui suit le journal a une connexion à lui ; sans réserve à épuiser, il n'en a pas besoin."""
 
-    def __init__(self, uri: str, *, auto_migrate: bool = True) -> None:
+    def __init__(self, uri: str, *, auto_migrate: bool = True, pool: PoolSettings = DEFAULT_POOL) -> None:
         """Retient l'adresse ; aucune connexion n'est ouverte avant le premier usage.
 
         Args:
             uri: adresse, telle que la configuration la donne.
             auto_migrate: met le schéma à jour au démarrage ; sinon un schéma en retard refuse de démarrer.
+            pool: réserve de connexions.
         """
         super().__init__()
+        self._pool = pool
         self._uri = uri
         self._auto_migrate = auto_migrate
         self._engine: AsyncEngine | None = None
@@ -84,6 +109,9 @@ class SQLDatabase(AmbientDatabase):
     @abstractmethod
     def take_migration_lock(self, connection: Connection) -> None:
         """Prend, dans la transaction ouverte, le verrou qu'une seule réplique tient à la fois."""
+
+    def check_owners(self, connection: Connection) -> None:
+        """Refuse un schéma, à jour, qui ne serait pas le nôtre ; la plupart des bases n'ont rien à vérifier."""
 
     def release_migration_lock(self, connection: Connection) -> None:
         """Rend le verrou de migration, si la fin de la transaction n'y suffit pas."""
@@ -157,13 +185,19 @@ class SQLDatabase(AmbientDatabase):
     async def check_schema(self) -> None:
         """Vérifie le schéma, sans rien écrire."""
         async with self._translated(), self.engine.connect() as connection:
-            await connection.run_sync(check_connection)
+            await connection.run_sync(self._check)
+
+    def _check(self, connection: Connection) -> None:
+        """Vérifie que le schéma est à jour, et le nôtre."""
+        check_connection(connection)
+        self.check_owners(connection)
 
     def _migrate(self, connection: Connection, upgrade: bool) -> None:  # noqa: FBT001 - run_sync ne passe que des positions
         """Prend le verrou, puis migre, dans la même transaction."""
         self.take_migration_lock(connection)
         try:
             migrate_connection(connection, upgrade=upgrade)
+            self.check_owners(connection)
         finally:
             self.release_migration_lock(connection)
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 
-from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.database.sql import DEFAULT_POOL, PoolSettings, SQLDatabase
 from fastapi_acl.shared.database.sqlite_files import make_private, named_file
 from fastapi_acl.shared.database.tables import VERSION_TABLE
 from fastapi_acl.shared.database.versions import refuse_without_schema
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_MS: Final = 5_000
 """Temps, en millisecondes, pendant lequel un écrivain attend le verrou d'un autre processus."""
 
-IN_MEMORY: Final = frozenset({None, "", ":memory:"})
-"""Noms d'une base en mémoire."""
-
 WRITE_OPTION: Final = "fastapi_acl_write"
 
 
@@ -46,9 +43,9 @@ class SQLiteDatabase(SQLDatabase):
 
     has_look_engine = False
 
-    def __init__(self, uri: str, *, auto_migrate: bool = True) -> None:
+    def __init__(self, uri: str, *, auto_migrate: bool = True, pool: PoolSettings = DEFAULT_POOL) -> None:
         """Retient l'adresse ; voir `SQLDatabase`."""
-        super().__init__(uri, auto_migrate=auto_migrate)
+        super().__init__(uri, auto_migrate=auto_migrate, pool=pool)
         self._private_name = str(uuid4())
 
     def create_engine(self, *, looks: bool = False) -> AsyncEngine:  # noqa: ARG002 - un fichier n'a pas de réserve
@@ -65,9 +62,9 @@ class SQLiteDatabase(SQLDatabase):
 
     def place_query(self) -> Select[Any]:
         """Nomme le fichier par son chemin réel ; une base en mémoire n'est qu'à ce manager."""
-        database = make_url(self._uri).database
-        in_memory = database in IN_MEMORY
-        return select(literal(self._private_name if in_memory else str(Path(database or "").resolve())))
+        url = make_url(self._uri)
+        file = named_file(url.database, url.query)
+        return select(literal(self._private_name if file is None else str(file.resolve())))
 
     async def check_schema(self) -> None:
         """Vérifie d'abord le fichier, que la première connexion créerait."""
@@ -143,7 +140,7 @@ def _has_our_tables(path: Path) -> bool:
 def _pool(url: URL) -> dict[str, Any]:
     """Choisit la réserve : une base en mémoire n'existe que dans sa connexion."""
     pool: type[Pool] = NullPool
-    if url.database in IN_MEMORY:
+    if named_file(url.database, url.query) is None:
         return {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
     return {"poolclass": pool}
 

@@ -1,7 +1,7 @@
 """Annonces par LISTEN et NOTIFY de PostgreSQL : pour qui n'a pas de Redis, par la base qu'il a déjà.
 
-Deux connexions par processus, hors de la réserve. Un guetteur ne traverse pas un PgBouncer en mode « transaction », où
-LISTEN se perd : les processus ne se suivent alors que par leurs regards sur la base.
+Deux connexions par processus, hors de la réserve. LISTEN ne traverse pas un pooler : le guetteur le voit, le dit, et
+les processus ne se suivent alors que par leurs regards sur la base.
 
 Source : https://www.postgresql.org/docs/current/sql-notify.html
 """
@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 import asyncpg
-from sqlalchemy.engine import make_url
 
+from fastapi_acl.shared.database.postgresql_link import PostgreSQLLink
 from fastapi_acl.shared.sync.watcher import HEARTBEAT_SECONDS, WatcherError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class PostgreSQLTransport:
         Args:
             uri: adresse de la base, telle que la configuration la donne.
         """
-        self._uri = make_url(uri).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._link = PostgreSQLLink(uri, connect_timeout=CONNECT_TIMEOUT_SECONDS)
         self._publisher: asyncpg.Connection | None = None
 
     async def publish(self, channel: str, message: bytes) -> None:
@@ -52,8 +52,7 @@ class PostgreSQLTransport:
         try:
             if self._publisher is None or self._publisher.is_closed():
                 self._publisher = await self._connect()
-            notify = "SELECT pg_notify($1, $2)"
-            await self._publisher.execute(notify, channel, message.decode(), timeout=PUBLISH_TIMEOUT_SECONDS)
+            await self._notify(self._publisher, channel, message)
         except _FAULTS as error:
             await self.close()
             raise WatcherError(type(error).__name__) from error
@@ -67,6 +66,7 @@ class PostgreSQLTransport:
         except _FAULTS as error:
             raise WatcherError(type(error).__name__) from error
         try:
+            await _refuse_pooler(connection)
             listening = connection.add_listener(channel, lambda *said: _keep(arrived, said[3]))
             await asyncio.wait_for(listening, CONNECT_TIMEOUT_SECONDS)
             yield _messages(connection, arrived)
@@ -74,6 +74,13 @@ class PostgreSQLTransport:
             raise WatcherError(type(error).__name__) from error
         finally:
             connection.terminate()
+
+    @staticmethod
+    async def _notify(connection: Any, channel: str, message: bytes) -> None:  # noqa: ANN401 - asyncpg n'est pas typé
+        """Envoie un message, dans une transaction : entre deux temps, un pooler prêterait une autre connexion."""
+        async with connection.transaction():
+            notify = "SELECT pg_notify($1, $2)"
+            await connection.execute(notify, channel, message.decode(), timeout=PUBLISH_TIMEOUT_SECONDS)
 
     async def close(self) -> None:
         """Lâche la connexion qui sert à envoyer."""
@@ -87,9 +94,23 @@ class PostgreSQLTransport:
 
     async def _connect(self) -> Any:  # noqa: ANN401 - asyncpg n'est pas typé
         """Ouvre une connexion."""
+        settings = {"application_name": "fastapi_acl watcher"}
         return await asyncpg.connect(
-            self._uri, timeout=CONNECT_TIMEOUT_SECONDS, server_settings={"application_name": "fastapi_acl watcher"}
+            self._link.dsn, timeout=self._link.connect_timeout, server_settings=settings, statement_cache_size=0
         )
+
+
+async def _refuse_pooler(connection: Any) -> None:  # noqa: ANN401 - asyncpg n'est pas typé
+    """Refuse d'écouter à travers un pooler, où rien n'arriverait.
+
+    Raises:
+        WatcherError: le processus qui sert n'est pas celui qui a ouvert la connexion.
+    """
+    async with connection.transaction():
+        serving = await connection.fetchval("SELECT pg_backend_pid()", timeout=CONNECT_TIMEOUT_SECONDS)
+    if serving != connection.get_server_pid():
+        message = "LISTEN ne traverse pas le pooler de ACL_POSTGRESQL_URI : réglez ACL_WATCHER=redis, ou none"
+        raise WatcherError(message)
 
 
 async def _messages(connection: Any, arrived: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:  # noqa: ANN401 - idem

@@ -1,0 +1,200 @@
+"""Les connexions à PostgreSQL : l'adresse de libpq, le schéma épinglé, et ce que demande un pooler.
+
+Un pooler qui prête une connexion le temps d'une transaction (PgBouncer) refuse les réglages de session, et fait lire
+à l'un les instructions préparées d'un autre. Derrière lui, rien n'est préparé d'une transaction à l'autre, et les
+réglages se posent au début de chacune.
+
+Source : https://www.pgbouncer.org/features.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, final
+from urllib.parse import parse_qsl, urlencode
+from uuid import uuid4
+
+import asyncpg
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.util import await_only
+
+from fastapi_acl.shared.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+PING_SECONDS: Final = 0.5
+"""Temps laissé à une connexion gardée pour dire qu'elle vit ; au-delà, on en ouvre une autre."""
+
+CACHE_SIZE: Final = 100
+"""Instructions préparées gardées par connexion, sans pooler."""
+
+PASSED_ON: Final = frozenset(
+    {
+        *("host", "port", "dbname", "database", "user", "password", "passfile", "service", "application_name"),
+        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation", "options"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib"),
+    }
+)
+"""Paramètres de libpq que le pilote entend de même."""
+
+OURS: Final = frozenset({"connect_timeout", "statement_cache_size"})
+"""Paramètres que nous traduisons : un délai en secondes, et la taille du cache d'instructions préparées."""
+
+INSTEAD: Final = {
+    "ssl": "écrivez sslmode=",
+    "channel_binding": "le pilote ne lie pas le canal ; sslmode=verify-full authentifie le serveur",
+    "hostaddr": "écrivez host=",
+    "sslcompression": "retirez-le : TLS ne comprime plus",
+    "gssencmode": "retirez-le ; sslmode= chiffre",
+    "fallback_application_name": "écrivez application_name=",
+    "prepared_statement_cache_size": "écrivez statement_cache_size=",
+    "command_timeout": "retirez-le : les délais sont ceux de la bibliothèque",
+    "search_path": "réglez ACL_POSTGRESQL_SCHEMA",
+    "client_encoding": "retirez-le : le pilote parle UTF-8",
+}
+"""Ce qu'il faut écrire à la place des paramètres que le pilote n'a pas."""
+
+FOUND: Final = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('acl_revision')"
+"""Schéma où nos tables se trouvaient quand aucun n'était épinglé."""
+
+SESSION: Final = "SELECT set_config('search_path', $1, {local}), set_config('lock_timeout', $2, {local})"
+
+
+class PostgreSQLDialect(PGDialect_asyncpg):
+    """Le dialecte de SQLAlchemy, moins ce qui prépare une instruction hors d'une transaction."""
+
+    supports_statement_cache = True
+
+    async def setup_asyncpg_json_codec(self, conn: object) -> None:
+        """Ne fait rien : nos tables n'ont pas de JSON, et y préparer le type interrogerait le serveur."""
+
+    async def setup_asyncpg_jsonb_codec(self, conn: object) -> None:
+        """Ne fait rien, pour la même raison."""
+
+    def do_ping(self, dbapi_connection: Any) -> bool:  # noqa: ANN401 - la connexion adaptée par SQLAlchemy
+        """Éprouve une connexion par le protocole simple, et n'attend pas une base muette."""
+        try:
+            await_only(dbapi_connection.driver_connection.execute("SELECT 1", timeout=PING_SECONDS))
+        except Exception as error:
+            dbapi_connection.driver_connection.terminate()
+            message = "connection is closed"
+            raise self.loaded_dbapi.InterfaceError(message) from error
+        return True
+
+
+DIALECT: Final = "postgresql+fastapi_acl"
+registry.register("postgresql.fastapi_acl", __name__, PostgreSQLDialect.__name__)
+
+
+@final
+class PostgreSQLLink:
+    """Ouvre des connexions, et sait si un pooler est entre nous et le serveur."""
+
+    def __init__(
+        self, uri: str, *, connect_timeout: float, schema: str = "public", lock_timeout_seconds: int = 0
+    ) -> None:
+        """Lit l'adresse.
+
+        Args:
+            uri: adresse, telle que la configuration la donne.
+            connect_timeout: temps laissé à l'ouverture, si l'adresse n'en donne pas.
+            schema: schéma de nos tables, le seul où elles se cherchent.
+            lock_timeout_seconds: attente d'un verrou ; zéro, sans fin.
+
+        Raises:
+            ConfigurationError: elle a un paramètre que le pilote ne sait pas honorer.
+        """
+        address, given = _split(uri)
+        self.dsn = address
+        self.connect_timeout = given.get("connect_timeout") or connect_timeout
+        self.is_pooled: bool | None = None
+        self.found_schema: str | None = None
+        self._cache_size = given.get("statement_cache_size", CACHE_SIZE)
+        self._session = (_quoted(schema), f"{lock_timeout_seconds}s")
+
+    async def open(self, command_timeout: float) -> asyncpg.Connection:
+        """Ouvre une connexion, réglages de session posés s'ils peuvent l'être."""
+        search_path, lock_timeout = self._session
+        settings = {} if self.is_pooled else {"search_path": search_path, "lock_timeout": lock_timeout}
+        return await asyncpg.connect(
+            self.dsn,
+            timeout=self.connect_timeout,
+            command_timeout=command_timeout,
+            server_settings=settings,
+            statement_cache_size=0 if self.is_pooled else self._cache_size,
+        )
+
+    def prepare(self, parameters: dict[str, Any]) -> None:
+        """Règle ce que SQLAlchemy prépare sur une connexion à venir ; cherche d'abord s'il y a un pooler."""
+        if self.is_pooled is None:
+            await_only(self._look_around())
+        parameters["prepared_statement_name_func"] = _unique_name
+        parameters["prepared_statement_cache_size"] = 0 if self.is_pooled else self._cache_size
+
+    def begin(self, connection: Connection) -> None:
+        """Pose, au début d'une transaction que porte un pooler, les réglages qu'une session aurait gardés."""
+        if self.is_pooled:
+            connection.exec_driver_sql(SESSION.format(local="true"), self._session)
+
+    def forget(self) -> None:
+        """Oublie s'il y a un pooler : la prochaine connexion le cherchera."""
+        self.is_pooled = None
+
+    async def _look_around(self) -> None:
+        """Voit, sans rien épingler, où sont nos tables, et si un pooler répond à la place du serveur.
+
+        Un pooler ne donne pas, à l'ouverture, le numéro du processus qui servira.
+        """
+        timeout = self.connect_timeout
+        connection = await asyncpg.connect(self.dsn, timeout=timeout, command_timeout=timeout, statement_cache_size=0)
+        try:
+            async with connection.transaction():
+                serving = await connection.fetchval("SELECT pg_backend_pid()")
+                self.found_schema = await connection.fetchval(FOUND)
+            self.is_pooled = serving != connection.get_server_pid()
+        finally:
+            connection.terminate()
+
+
+def _split(uri: str) -> tuple[str, dict[str, int]]:
+    """Sépare une adresse, telle que le pilote l'entend, des paramètres que nous traduisons.
+
+    Raises:
+        ConfigurationError: un paramètre n'est d'aucun des deux ; le message dit celui qu'il faut.
+    """
+    address, _, query = uri.partition("://")[2].partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    unknown = [name for name, _ in given if name not in PASSED_ON | OURS]
+    if unknown:
+        raise ConfigurationError(_refused(unknown[0]))
+    kept = urlencode([(name, value) for name, value in given if name in PASSED_ON])
+    return f"postgresql://{address}" + f"?{kept}" * bool(kept), {n: _number(n, v) for n, v in given if n in OURS}
+
+
+def _number(name: str, value: str) -> int:
+    """Lit un nombre.
+
+    Raises:
+        ConfigurationError: ce n'en est pas un.
+    """
+    if not (value.isascii() and value.isdigit()):
+        message = f"dans ACL_POSTGRESQL_URI, « {name} » est un nombre entier."
+        raise ConfigurationError(message)
+    return int(value)
+
+
+def _refused(name: str) -> str:
+    """Dit pourquoi un paramètre est refusé, et ce qui le remplace."""
+    advice = INSTEAD.get(name, "un réglage du serveur s’écrit options=-c nom=valeur")
+    return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}."
+
+
+def _quoted(schema: str) -> str:
+    """Écrit un chemin de recherche d'un seul schéma ; les tables temporaires ne s'y cherchent qu'ensuite."""
+    return '"{}", pg_temp'.format(schema.replace('"', '""'))
+
+
+def _unique_name() -> str:
+    """Nomme une instruction préparée comme nulle autre, de ce processus ou d'un autre."""
+    return f"acl_{uuid4().hex}"

@@ -1,0 +1,246 @@
+"""PostgreSQL tel qu'on le trouve : adresses de libpq, TLS, schémas d'un autre, et un pooler entre nous et lui."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from fastapi_acl import ACLManager
+from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
+from fastapi_acl.shared.database.postgresql_link import PostgreSQLLink
+from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from tests.conftest import addressed, launched
+from tests.support.app import config
+from tests.support.rules import stored
+from tests.support.servers import PgBouncerServer, PostgreSQLServer, TLSPostgreSQLServer
+
+
+def rule(name: str) -> PolicyRule:
+    return PolicyRule("p", (f"role:{name}", "document", "read", "allow"))
+
+
+async def add(manager: ACLManager, name: str) -> None:
+    await manager.get_policy_store().change(PolicyChange(added=(rule(name),)))
+
+
+@asynccontextmanager
+async def started(uri: str, **settings: Any) -> AsyncIterator[ACLManager]:
+    given = {"database_type": "postgresql", "postgresql_uri": uri, "create_default_admin": False, "watcher": "none"}
+    manager = ACLManager(config(**{**given, **settings}))
+    try:
+        await manager.initialize()
+        yield manager
+    finally:
+        await manager.close()
+
+
+@asynccontextmanager
+async def connected(uri: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(uri)
+    yield connection
+    await connection.close()
+
+
+def link_of(manager: ACLManager) -> PostgreSQLLink:
+    database = manager._parts.database
+    assert isinstance(database, PostgreSQLDatabase)
+    return database._link
+
+
+# Adresses
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("channel_binding=require", "verify-full"),
+        ("ssl=require", "sslmode="),
+        ("hostaddr=10.0.0.1", "host="),
+        ("prepared_statement_cache_size=0", "statement_cache_size="),
+        ("search_path=acl", "ACL_POSTGRESQL_SCHEMA"),
+        ("statement_timeout=3", "options=-c"),
+        ("connect_timeout=bientôt", "nombre entier"),
+        ("sslmode=require&keepalives=1", "keepalives"),
+    ],
+)
+def test_a_parameter_that_cannot_be_honoured_is_refused_with_the_one_to_use(query: str, said: str) -> None:
+    settings = {"database_type": "postgresql", "postgresql_uri": f"postgresql://acl@127.0.0.1:1/acl?{query}"}
+
+    with pytest.raises(ConfigurationError) as refused:
+        ACLManager(config(**settings))
+
+    assert said in refused.value.detail
+    assert "ACL_POSTGRESQL_URI" in refused.value.detail
+
+
+async def test_the_parameters_of_libpq_reach_the_server(postgresql_uri: str) -> None:
+    options = "application_name=Facturation&options=-c%20statement_timeout%3D7s&connect_timeout=3"
+    async with started(f"{postgresql_uri}?{options}&statement_cache_size=0") as manager:
+        async with manager._parts.database.snapshot() as transaction:
+            connection = await transaction.connection.connection()
+            said = [
+                (await connection.exec_driver_sql(f"SHOW {name}")).scalar()
+                for name in ("application_name", "statement_timeout", "lock_timeout", "search_path")
+            ]
+
+        assert said == ["Facturation", "7s", "2s", '"public", pg_temp']
+        assert link_of(manager).connect_timeout == 3
+
+
+@pytest.fixture
+def tls_postgresql(request: pytest.FixtureRequest) -> Iterator[TLSPostgreSQLServer]:
+    yield from launched(request.config, TLSPostgreSQLServer)
+
+
+async def test_a_server_is_verified_by_an_authority_of_ones_own(tls_postgresql: TLSPostgreSQLServer) -> None:
+    verified = f"{tls_postgresql.uri()}?sslmode=verify-full&sslrootcert={tls_postgresql.certificate}"
+
+    async with started(verified) as manager:
+        await add(manager, "r")
+        async with manager._parts.database.snapshot() as transaction:
+            connection = await transaction.connection.connection()
+            used = (
+                await connection.exec_driver_sql("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            ).scalar()
+
+    assert used
+    for refused in (verified.replace("127.0.0.1", "localhost"), f"{tls_postgresql.uri()}?sslmode=verify-full"):
+        async with started(refused) as manager:
+            assert not manager.is_ready
+            with pytest.raises(DatabaseUnavailableError):
+                await manager.load()
+
+
+# Schémas
+
+
+@asynccontextmanager
+async def shared_with_an_intruder(admin: str) -> AsyncIterator[tuple[str, str]]:
+    """Une base à un compte, et un autre compte qui ne peut qu'y faire des schémas."""
+    async with connected(admin) as connection:
+        name = (await connection.fetchval("SELECT current_database()"))[-12:]
+        ours, theirs = f"app_{name}", f"intrus_{name}"
+        await connection.execute(f"CREATE ROLE {ours} LOGIN; CREATE ROLE {theirs} LOGIN")
+        await connection.execute(f'ALTER DATABASE "{urlsplit(admin).path[1:]}" OWNER TO {ours}')
+        await connection.execute(f'GRANT CREATE ON DATABASE "{urlsplit(admin).path[1:]}" TO {theirs}')
+        await connection.execute(f"GRANT CREATE ON SCHEMA public TO {ours}")
+        yield admin.replace("acl@", f"{ours}@"), admin.replace("acl@", f"{theirs}@")
+        await connection.execute(f"DROP OWNED BY {theirs} CASCADE; DROP OWNED BY {ours} CASCADE")
+        await connection.execute(f'ALTER DATABASE "{urlsplit(admin).path[1:]}" OWNER TO acl')
+        await connection.execute(f"DROP ROLE {theirs}; DROP ROLE {ours}")
+
+
+async def test_a_schema_that_bears_the_name_of_our_account_takes_nothing_over(postgresql_uri: str) -> None:
+    async with shared_with_an_intruder(postgresql_uri) as (ours, theirs):
+        async with started(ours) as manager:
+            await add(manager, "vraie")
+        account = urlsplit(ours).username
+        async with connected(theirs) as intruder:
+            await intruder.execute(f"CREATE SCHEMA {account}; GRANT USAGE ON SCHEMA {account} TO PUBLIC")
+            for table in ("casbin_rule", "acl_revision", "acl_changes", "acl_users", "acl_alembic_version"):
+                await intruder.execute(f"CREATE TABLE {account}.{table} (id int, ptype text, v0 text)")
+                await intruder.execute(f"GRANT ALL ON {account}.{table} TO PUBLIC")
+
+        async with started(ours) as manager:
+            assert manager.get_enforcer().rules == (rule("vraie"),)
+            await manager.get_policy_store().reload()
+            assert await stored(manager._parts.storage.adapter)
+
+
+async def test_a_table_made_by_another_account_refuses_to_start(postgresql_uri: str) -> None:
+    async with shared_with_an_intruder(postgresql_uri) as (ours, theirs):
+        async with started(ours):
+            pass
+        account = urlsplit(theirs).username
+        async with connected(postgresql_uri) as superuser:
+            await superuser.execute(f"ALTER TABLE casbin_rule OWNER TO {account}")
+            await superuser.execute("GRANT ALL ON casbin_rule TO PUBLIC")
+
+        with pytest.raises(ConfigurationError, match=f"casbin_rule.*{account}"):
+            async with started(ours):
+                pass
+
+
+async def test_the_schema_is_the_one_that_is_set(postgresql_uri: str) -> None:
+    with pytest.raises(ConfigurationError, match="CREATE SCHEMA"):
+        async with started(postgresql_uri, postgresql_schema="À moi"):
+            pass
+    async with connected(postgresql_uri) as connection:
+        await connection.execute('CREATE SCHEMA "À moi"')
+
+    async with started(postgresql_uri, postgresql_schema="À moi") as manager:
+        await add(manager, "r")
+
+    async with connected(postgresql_uri) as connection:
+        assert await connection.fetchval('SELECT count(*) FROM "À moi".casbin_rule') == 1
+        assert await connection.fetchval("SELECT to_regclass('public.casbin_rule')") is None
+
+
+async def test_tables_left_in_the_schema_of_the_account_are_not_forgotten(postgresql_uri: str) -> None:
+    async with connected(postgresql_uri) as connection:
+        await connection.execute("CREATE SCHEMA acl")
+    async with started(postgresql_uri, postgresql_schema="acl") as manager:
+        await add(manager, "r")
+
+    with pytest.raises(ConfigurationError, match="ACL_POSTGRESQL_SCHEMA=acl"):
+        async with started(postgresql_uri):
+            pass
+
+
+# PgBouncer
+
+
+@pytest.fixture
+def pooled_uri(
+    request: pytest.FixtureRequest, postgresql_server: PostgreSQLServer, postgresql_uri: str
+) -> Iterator[str]:
+    """La base de l'essai, derrière un pooler qui prête trois connexions, une transaction à la fois."""
+    for pooler in launched(request.config, lambda: PgBouncerServer(postgresql_server)):
+        yield addressed(pooler.uri(), urlsplit(postgresql_uri).path[1:])
+
+
+async def test_a_pooler_is_seen_and_a_server_is_not_taken_for_one(postgresql_uri: str, pooled_uri: str) -> None:
+    async with started(postgresql_uri) as direct, started(pooled_uri) as pooled:
+        assert (link_of(direct).is_pooled, link_of(pooled).is_pooled) == (False, True)
+
+
+async def test_behind_a_pooler_each_transaction_has_its_settings(pooled_uri: str) -> None:
+    async with started(pooled_uri) as manager, manager._parts.database.transaction() as transaction:
+        connection = await transaction.connection.connection()
+        said = [(await connection.exec_driver_sql(f"SHOW {name}")).scalar() for name in ("lock_timeout", "search_path")]
+
+        assert said == ["2s", '"public", pg_temp']
+
+
+async def test_listening_through_a_pooler_is_refused_aloud(pooled_uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with started(pooled_uri, watcher="postgresql") as manager:
+        while "ACL_WATCHER" not in caplog.text:
+            await asyncio.sleep(0.01)
+
+        assert (manager.health().watcher, manager.health().status) == ("connecting", "degraded")
+
+
+async def test_behind_a_pooler_processes_read_and_write_what_is_theirs(pooled_uri: str) -> None:
+    async with started(pooled_uri) as first, started(pooled_uri) as second:
+
+        async def write(manager: ACLManager, name: str) -> None:
+            for number in range(15):
+                await add(manager, f"{name}{number}")
+                assert (await manager.get_policy_store().page({"v0": f"role:{name}{number}"}))[0][1] == rule(
+                    f"{name}{number}"
+                )
+
+        await asyncio.gather(*(write(one, name) for one, names in ((first, "ab"), (second, "cd")) for name in names))
+        for manager in (first, second):
+            await manager.get_replica().refresh()
+
+        kept = await stored(first._parts.storage.adapter)
+        assert len(kept) == 60
+        assert set(first.get_enforcer().rules) == set(second.get_enforcer().rules) == set(kept)
