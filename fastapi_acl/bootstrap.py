@@ -220,7 +220,7 @@ class Bootstrap:
         async with self.database.snapshot() as transaction:
             seeded = await self.log.last(transaction, POLICY_SEEDED)
             is_empty = not await self.store.page({}, limit=1)
-        if seeded is not None and seeded.payload["digest"] == self._digest() and not force:
+        if seeded is not None and seeded.payload.get("digest") == self._digest() and not force:
             return {}
         if force or (seeded is None and is_empty) or (seeded is not None and not self.config.is_production):
             return dict(self._read_file(self.config.policy_path))

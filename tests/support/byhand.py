@@ -69,3 +69,25 @@ async def _execute(storage: Storage, statement: str) -> None:
     assert isinstance(storage.database, SQLDatabase)
     async with storage.database.session() as session:
         await session.execute(text(statement))
+
+
+async def empty_head(storage: Storage) -> None:
+    """Vide la table de la tête du journal."""
+    if isinstance(storage.database, MongoDatabase):
+        await storage.database.collection("acl_revision").delete_many({})
+        return
+    await _execute(storage, "DELETE FROM acl_revision")
+
+
+async def spoil_last_entry(storage: Storage, payload: str) -> None:
+    """Remplace le contenu de la dernière entrée du journal."""
+    if isinstance(storage.database, MongoDatabase):
+        changes = storage.database.collection("acl_changes")
+        last = await changes.find_one({}, sort=[("_id", -1)])
+        await changes.update_one({"_id": last["_id"]}, {"$set": {"payload": payload}})
+        return
+    assert isinstance(storage.database, SQLDatabase)
+    async with storage.database.session() as session:
+        last = await session.scalar(text("SELECT max(revision) FROM acl_changes"))
+        change = text("UPDATE acl_changes SET payload = :payload WHERE revision = :last")
+        await session.execute(change, {"payload": payload, "last": last})

@@ -41,6 +41,11 @@ RETRY_SECONDS: Final = 2.0
 """Temps pendant lequel un travail croisé par un autre se refait."""
 
 
+HEADLESS: Final = (
+    "La tête du journal (acl_revision) manque : redémarrez l’application, qui la refait de ce qu’il reste."
+)
+
+
 class Mode(Enum):
     """Ce qu'une transaction fera.
 

@@ -19,11 +19,16 @@ from pymongo.errors import CollectionInvalid, DuplicateKeyError, InvalidURI, Ope
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from fastapi_acl.shared.database.base import AmbientDatabase, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
-from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError, TransactionConflictError
+from fastapi_acl.shared.exceptions import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    PolicyUnreadableError,
+    TransactionConflictError,
+)
 from fastapi_acl.shared.logging import get_logger, one_line
-from fastapi_acl.shared.sync.changes import Head
+from fastapi_acl.shared.sync.changes import POLICY_KINDS, Head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -193,6 +198,8 @@ class MongoDatabase(AmbientDatabase):
             elif found is None or found.get("schema", 0) < SCHEMA:
                 schema_behind(upgrade=self._auto_migrate or force)
                 await self._create()
+            elif self._auto_migrate or force:
+                await self._create()  # une sauvegarde restaurée a pu perdre les index
 
     async def check_schema(self) -> None:
         """Vérifie, sans rien créer, que les collections sont faites."""
@@ -288,19 +295,31 @@ class MongoDatabase(AmbientDatabase):
                 if error.code != NAMESPACE_EXISTS:
                     raise
             if indexes:
-                await database[name].create_indexes(indexes)
+                await _create_indexes(database[name], indexes)
         await self._create_head()
 
     async def _create_head(self) -> None:
         """Fait la tête du journal, si elle n'y est pas, et y note la version des collections."""
-        head = Head(log_id=str(uuid4()), revision=0, policy_revision=0)
+        if await self.collection("acl_revision").find_one({"_id": 1}) is None:
+            await self._insert_head(await self._head_of_entries())
+        older = {"_id": 1, "schema": {"$lt": SCHEMA}}
+        await self.collection("acl_revision").update_one(older, {"$set": {"schema": SCHEMA}})
+
+    async def _insert_head(self, head: Head) -> None:
+        """Écrit la première tête, sauf si un autre processus vient de le faire."""
         first = {**asdict(head), "schema": SCHEMA, "min_code_version": OLDEST_VERSION}
         try:
             await self.collection("acl_revision").update_one({"_id": 1}, {"$setOnInsert": first}, upsert=True)
         except DuplicateKeyError:
             logger.debug("head_exists")
-        older = {"_id": 1, "schema": {"$lt": SCHEMA}}
-        await self.collection("acl_revision").update_one(older, {"$set": {"schema": SCHEMA}})
+
+    async def _head_of_entries(self) -> Head:
+        """Fait la tête des entrées qu'il reste, sous une autre identité : aucune, sauf si elle s'est perdue."""
+        found = self.collection("acl_changes").find({}, {"kind": 1}).sort("_id", ASCENDING)
+        kinds = {entry["_id"]: entry.get("kind") async for entry in found}
+        last_policy = max((revision for revision, kind in kinds.items() if kind in POLICY_KINDS), default=0)
+        first, last = min(kinds, default=1), max(kinds, default=0)
+        return Head(log_id=str(uuid4()), revision=last, policy_revision=last_policy, compacted=first - 1)
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -314,6 +333,24 @@ class MongoDatabase(AmbientDatabase):
                 raise TransactionConflictError from error
             logger.warning("database_unavailable: %s", one_line(type(error).__name__))
             raise DatabaseUnavailableError from error
+
+
+async def _create_indexes(collection: Any, indexes: list[IndexModel]) -> None:  # noqa: ANN401 - du pilote
+    """Fait les index d'une collection, s'ils n'y sont pas.
+
+    Raises:
+        ConfigurationError: des documents s'y répètent : sans index, un nom a pu faire deux comptes.
+    """
+    try:
+        await collection.create_indexes(indexes)
+    except PyMongoError as error:
+        if not is_duplicate(error):
+            raise
+        message = (
+            f"la collection « {collection.name} » a perdu un index unique, et des documents s’y répètent depuis : "
+            "retirez les doublons, puis redémarrez."
+        )
+        raise ConfigurationError(message) from error
 
 
 async def settled(value: Any) -> Any:  # noqa: ANN401 - du pilote
@@ -369,11 +406,14 @@ def _head(found: Mapping[str, Any] | None) -> Head:
     """Refait la tête du journal de son document.
 
     Raises:
-        PyMongoError: il n'y est pas : les collections ne sont pas faites.
+        PolicyUnreadableError: il n'y est pas, ou pas en entier.
     """
     if found is None:
-        raise PyMongoError
-    return Head(**{name: found[name] for name in Head.__dataclass_fields__})
+        raise PolicyUnreadableError(HEADLESS)
+    try:
+        return Head(**{name: found[name] for name in Head.__dataclass_fields__})
+    except KeyError as error:
+        raise PolicyUnreadableError(HEADLESS) from error
 
 
 async def _abort(session: Any) -> None:  # noqa: ANN401 - du pilote

@@ -14,10 +14,10 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from fastapi_acl.shared.database.base import AmbientDatabase, Mode, Transaction, to_the_end
-from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection
+from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
 from fastapi_acl.shared.database.tables import revision_table
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionConflictError
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnreadableError, TransactionConflictError
 from fastapi_acl.shared.logging import get_logger, one_line
 from fastapi_acl.shared.sync.changes import Head
 
@@ -197,6 +197,7 @@ class SQLDatabase(AmbientDatabase):
         self.take_migration_lock(connection)
         try:
             migrate_connection(connection, upgrade=upgrade)
+            restore_head(connection)
             self.check_owners(connection)
         finally:
             self.release_migration_lock(connection)
@@ -237,8 +238,14 @@ class SQLDatabase(AmbientDatabase):
 
     @staticmethod
     async def _read_head(transaction: Transaction, query: Select[Any]) -> Head:
-        """Lit la ligne unique de la tête."""
-        row = (await transaction.connection.execute(query)).one()
+        """Lit la ligne unique de la tête.
+
+        Raises:
+            PolicyUnreadableError: elle n'y est pas.
+        """
+        row = (await transaction.connection.execute(query)).one_or_none()
+        if row is None:
+            raise PolicyUnreadableError(HEADLESS)
         return Head(**row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
 
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:

@@ -7,6 +7,7 @@ piste d'audit : qui, quand, ce qu'il y avait (`removed`) et ce qu'il y a (`added
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -14,10 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
+from fastapi_acl.shared.logging import get_logger
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fastapi_acl.shared.database.base import Transaction
+
+logger = get_logger("sync")
 
 POLICY_CHANGED: Final = "policy_changed"
 POLICY_IMPORTED: Final = "policy_imported"
@@ -29,8 +34,11 @@ ACCOUNT_REVOKED: Final = "account_revoked"
 LOG_COMPACTED: Final = "log_compacted"
 MODEL_ADOPTED: Final = "model_adopted"
 
-BULK_KINDS: Final = frozenset({POLICY_IMPORTED, ROW_QUARANTINED})
-"""Natures d'entrées dont le contenu n'est pas dans l'entrée : qui les rencontre relit toutes les règles."""
+UNREADABLE: Final = "unreadable"
+"""Nature que prend une entrée qu'on ne sait pas lire : écrite à la main, ou abîmée."""
+
+BULK_KINDS: Final = frozenset({POLICY_IMPORTED, ROW_QUARANTINED, UNREADABLE})
+"""Natures d'entrées dont le contenu n'est pas dans l'entrée : qui les rencontre relit tout."""
 
 POLICY_KINDS: Final = BULK_KINDS | {POLICY_CHANGED}
 """Natures d'entrées qui changent les règles, et donc `policy_revision`."""
@@ -107,6 +115,54 @@ class Head:
         revision = self.revision + 1
         policy_revision = revision if kind in POLICY_KINDS else self.policy_revision
         return replace(self, revision=revision, policy_revision=policy_revision)
+
+
+NEVER: Final = datetime.min.replace(tzinfo=timezone.utc)
+
+
+def read_entry(columns: Mapping[str, Any]) -> Change:
+    """Refait une entrée de ce que la base en garde.
+
+    Args:
+        columns: ses valeurs, par colonne ; `payload` est un texte JSON.
+
+    Returns:
+        L'entrée ; de nature `UNREADABLE` si une valeur n'a pas la forme attendue.
+    """
+    try:
+        return _read_entry(columns)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        revision = columns["revision"]
+        logger.error("log_entry_unreadable: revision=%s", revision)  # noqa: TRY400 - une valeur de la base n'y paraît pas
+        witness = str(columns.get("change_id") or "")
+        return Change(revision=revision, at=NEVER, actor="", kind=UNREADABLE, payload={}, change_id=witness)
+
+
+def _read_entry(columns: Mapping[str, Any]) -> Change:
+    """Refait une entrée bien formée.
+
+    Raises:
+        ValueError: une valeur n'a pas la forme attendue, ou TypeError, ou KeyError.
+    """
+    payload, at, until = json.loads(columns["payload"]), columns["at"], columns["live_until"]
+    texts = [columns[name] for name in ("actor", "kind", "change_id")]
+    is_dated = isinstance(at, datetime) and (until is None or isinstance(until, datetime))
+    if not (isinstance(payload, dict) and is_dated and all(isinstance(text, str) for text in texts)):
+        message = "une entrée du journal n’a pas la forme attendue"
+        raise ValueError(message)
+    actor, kind, change_id = texts
+    given = columns["idempotency_key"]
+    key = IdempotencyKey(given, columns["request_digest"]) if given is not None else None
+    return Change(
+        revision=columns["revision"],
+        at=at,
+        actor=actor,
+        kind=kind,
+        payload=payload,
+        live_until=until,
+        change_id=change_id,
+        key=key,
+    )
 
 
 class Heads(Protocol):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, final
 
 from fastapi_acl.shared.database.mongodb import as_instant, as_text
-from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, IdempotencyKey
+from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, read_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ class MongoChangeLog(ChangeLog):
         """Exécute une lecture et refait les entrées."""
         changes = self._database.collection("acl_changes")
         found = changes.find(wanted, session=transaction.connection).sort("_id", order).limit(limit)
-        return [_change(document) async for document in found]
+        return [read_entry(_columns(document)) async for document in found]
 
 
 def _ago(margin: timedelta) -> str | None:
@@ -93,16 +94,10 @@ def _document(change: Change) -> dict[str, Any]:
     }
 
 
-def _change(found: Mapping[str, Any]) -> Change:
-    """Refait une entrée de son document."""
-    given = found["idempotency_key"]
-    return Change(
-        revision=found["_id"],
-        at=cast("datetime", as_instant(found["at"])),
-        actor=found["actor"],
-        kind=found["kind"],
-        payload=json.loads(found["payload"]),
-        live_until=as_instant(found["live_until"]),
-        change_id=found["change_id"],
-        key=IdempotencyKey(given, found["request_digest"]) if given is not None else None,
-    )
+def _columns(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Range un document comme une ligne de table ; un instant qui ne se lit pas reste le texte qu'il est."""
+    columns = {"idempotency_key": None, **found, "revision": found["_id"]}
+    for name in ("at", "live_until"):
+        with suppress(ValueError, TypeError):
+            columns[name] = as_instant(found.get(name))
+    return columns

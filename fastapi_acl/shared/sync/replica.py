@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
-from fastapi_acl.shared.exceptions import PolicyUnavailableError
+from fastapi_acl.shared.exceptions import ACLException, PolicyUnavailableError, PolicyUnreadableError
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.changes import BULK_KINDS, POLICY_KINDS
 
@@ -96,6 +96,22 @@ class _News(NamedTuple):
     states: Sequence[Any] = ()
     position: Position | None = None
     policy: Position | None = None
+
+
+@asynccontextmanager
+async def readable() -> AsyncIterator[None]:
+    """Dit illisible ce que la base garde et qui n'a pas la forme attendue ; une panne reste une panne.
+
+    Raises:
+        PolicyUnreadableError: une lecture a levé ce que nul n'attendait.
+    """
+    try:
+        yield
+    except ACLException:
+        raise
+    except Exception as error:
+        logger.exception("stored_data_unreadable")
+        raise PolicyUnreadableError from error
 
 
 class Replica:
@@ -228,7 +244,7 @@ class Replica:
         if self._is_lost:
             await self.refresh()
         async with self._refreshing:
-            async with self._database.snapshot() as transaction:
+            async with self._database.snapshot() as transaction, readable():
                 news = await self._read_all(transaction, await self._log.head(transaction))
             self._install(news)
         if self._policy is not None:  # ce qui vient d'être relu n'est peut-être pas ce que le journal en dit
@@ -277,12 +293,15 @@ class Replica:
             PolicyUnavailableError: elles n'ont pu y être mises.
         """
         head = transaction.check_ordered()
-        changes = await self._missing(transaction, head, self._at)
+        async with readable():
+            changes = await self._missing(transaction, head, self._at)
         if changes is None and (may_leave or self._is_rewound):
             return False
         self._install(_News(time.monotonic(), changes=changes or ()))
         if changes is None or self.revision != head.revision:
-            self._install(await self._read_all(transaction, head))
+            async with readable():
+                news = await self._read_all(transaction, head)
+            self._install(news)
         if self.revision != head.revision:
             raise PolicyUnavailableError
         return True
@@ -382,7 +401,7 @@ class Replica:
     async def _look(self, known: Position | None) -> _News:
         """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène ; rien d'une base revenue en arrière."""
         self._is_rewound = False
-        async with self._database.looking() as transaction:
+        async with self._database.looking() as transaction, readable():
             await self._locate(transaction)
             began, head = time.monotonic(), transaction.head or await self._log.head(transaction)
             self._seen_revision = head.revision

@@ -8,13 +8,17 @@ from datetime import timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, SESSION_REVOKED
+from fastapi_acl.shared.exceptions import PolicyUnreadableError
+from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, SESSION_REVOKED, UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.sync.changes import Change, ChangeLog
+
+logger = get_logger("sync")
 
 CLOCK_MARGIN: Final = timedelta(hours=1)
 """Écart entre deux horloges, ou saut de l'une, qui ne rend cours à aucun jeton révoqué."""
@@ -53,6 +57,15 @@ class _Revoked:
             del self.versions[key]
 
 
+def _is_readable(change: Change) -> bool:
+    """Dit si une entrée vivante est d'une nature connue, et dit qui elle révoque."""
+    said = change.payload
+    if change.kind == SESSION_REVOKED:
+        return isinstance(said.get("session_id"), str)
+    is_account = isinstance(said.get("user_id"), str) and type(said.get("session_version")) is int
+    return is_account if change.kind == ACCOUNT_REVOKED else change.kind != UNREADABLE
+
+
 class Revocations:
     """Mémoire des révocations vivantes, alimentée par le journal (voir `Replica`).
 
@@ -77,8 +90,19 @@ class Revocations:
         return session_id in self._revoked.sessions or (minimum is not None and session_version < minimum.version)
 
     async def read(self, transaction: Transaction) -> Sequence[Change]:
-        """Lit les révocations vivantes, et celles qui l'étaient il y a peu."""
-        return await self._log.live(transaction, margin=self._kept)
+        """Lit les révocations vivantes, et celles qui l'étaient il y a peu.
+
+        Raises:
+            PolicyUnreadableError: l'une ne se lit pas : elle révoquait quelqu'un, et l'ignorer lui rouvrirait.
+        """
+        found = await self._log.live(transaction, margin=self._kept)
+        lost = next((change for change in found if not _is_readable(change)), None)
+        if lost is not None:
+            logger.error(
+                "revocation_unreadable: revision=%d ; corrigez l'entrée, ou retirez-la d'acl_changes", lost.revision
+            )
+            raise PolicyUnreadableError
+        return found
 
     def install(self, state: Iterable[Change]) -> None:
         """Joint ce qui a été lu à ce que l'on savait : une base revenue en arrière ne rend pas cours à un jeton."""

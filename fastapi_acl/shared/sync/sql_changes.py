@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 from sqlalchemy import Select, delete, func, insert, or_, select
 
 from fastapi_acl.shared.database.tables import changes_table
-from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, IdempotencyKey
+from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, read_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ class SQLChangeLog(ChangeLog):
 
     async def _select(self, transaction: Transaction, query: Select[Any]) -> list[Change]:
         """Exécute une lecture et refait les entrées."""
-        return [_change(row) for row in (await transaction.connection.execute(query)).all()]
+        return [read_entry(row._mapping) for row in (await transaction.connection.execute(query)).all()]  # noqa: SLF001 - l'interface publique d'une ligne
 
 
 def _where(*conditions: ColumnElement[bool]) -> Select[Any]:
@@ -95,18 +95,3 @@ def _columns(change: Change) -> dict[str, Any]:
         "idempotency_key": change.key.value if change.key else None,
         "request_digest": change.key.digest if change.key else None,
     }
-
-
-def _change(row: Any) -> Change:  # noqa: ANN401 - ligne SQLAlchemy
-    """Refait une entrée d'une ligne de la table."""
-    key = IdempotencyKey(row.idempotency_key, row.request_digest) if row.idempotency_key is not None else None
-    return Change(
-        revision=row.revision,
-        at=row.at,
-        actor=row.actor,
-        kind=row.kind,
-        payload=json.loads(row.payload),
-        live_until=row.live_until,
-        change_id=row.change_id,
-        key=key,
-    )

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, select
+from sqlalchemy import func, insert, inspect, select
 
-from fastapi_acl.shared.database.tables import VERSION_TABLE, revision_table
+from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, revision_table
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import ConfigurationError
+from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.sync.changes import POLICY_KINDS, Head
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
+
+logger = get_logger("database")
+
+_REVISION: Final = changes_table.c.revision
 
 RULES_TABLE: Final = "casbin_rule"
 """Nom que tous les adaptateurs de Casbin donnent à leur table."""
@@ -65,6 +73,23 @@ def _is_usable(connection: Connection, config: Config) -> bool:
         return False
     check_runs_ahead(current, connection.scalar(select(revision_table.c.min_code_version)) or "0")
     return True
+
+
+def restore_head(connection: Connection) -> None:
+    """Refait la tête du journal si sa ligne manque : sous une autre identité, car nul ne sait ce qui s'est perdu.
+
+    Args:
+        connection: connexion dont la transaction tient le verrou de migration, schéma à jour.
+    """
+    if connection.scalar(select(func.count()).select_from(revision_table)):
+        return
+    first, last = connection.execute(select(func.min(_REVISION), func.max(_REVISION))).one()
+    last_policy = connection.scalar(select(func.max(_REVISION)).where(changes_table.c.kind.in_(POLICY_KINDS)))
+    head = Head(
+        log_id=str(uuid4()), revision=last or 0, policy_revision=last_policy or 0, compacted=max(0, (first or 1) - 1)
+    )
+    connection.execute(insert(revision_table).values(id=1, **asdict(head)))
+    logger.error("log_head_restored: revision=%d", head.revision)
 
 
 def _check_rules_table(connection: Connection) -> None:

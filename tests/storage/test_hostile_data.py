@@ -1,0 +1,124 @@
+"""Ce que personne n'a écrit par nous : jamais une erreur sans nom, jamais une porte ouverte, et un redémarrage part."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from fastapi_acl.composition import Composition
+from fastapi_acl.shared.database.mongodb import MongoDatabase
+from fastapi_acl.shared.exceptions import ConfigurationError, PolicyUnavailableError, PolicyUnreadableError
+from fastapi_acl.shared.identity import SYSTEM
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from fastapi_acl.shared.sync.changes import SESSION_REVOKED
+from tests.conftest import DATABASES
+from tests.storage.conftest import Base, agreed, base_of, rule
+from tests.support import byhand
+
+
+@pytest.fixture(params=DATABASES)
+def designated(request: pytest.FixtureRequest) -> Base:
+    """Chaque vraie base : c'est dans ses tables qu'une main étrangère écrit."""
+    return base_of(request, request.param)
+
+
+async def add(process: Composition, *rules: PolicyRule) -> None:
+    await process.store.change(PolicyChange(added=rules))
+
+
+SPOILT = [
+    "{",
+    "null",
+    "[]",
+    '"texte"',
+    "7",
+    "{}",
+    '{"added": 7, "removed": []}',
+    '{"added": [7], "removed": []}',
+    "é" * 50,
+]
+
+
+@pytest.mark.parametrize("payload", SPOILT, ids=lambda payload: payload[:12])
+async def test_an_entry_that_cannot_be_read_makes_all_be_read_again(
+    base: Base, process: Composition, twin: Composition, payload: str
+) -> None:
+    kept, last = rule("role:r", "doc", "read", "allow"), rule("role:s", "doc", "read", "allow")
+    await add(process, kept)
+    await twin.replica.refresh()
+    await add(process, last)
+    await byhand.spoil_last_entry(process.storage, payload)
+
+    for _ in range(2):  # le premier regard peut ne voir que la faute, le second relit tout
+        await twin.replica.refresh()
+    restarted = await base.process()
+    await add(twin, rule("role:t", "doc", "read", "allow"))
+
+    assert list(await agreed(process, twin, restarted)) == [kept, last, rule("role:t", "doc", "read", "allow")]
+
+
+@pytest.mark.parametrize("payload", ["{", "{}", '{"session_id": 7}', "[]"])
+async def test_a_live_revocation_that_cannot_be_read_opens_nothing(
+    base: Base, process: Composition, payload: str
+) -> None:
+    until = datetime.now(timezone.utc) + timedelta(minutes=5)
+    async with process.replica.writing() as transaction:
+        said = {"session_id": "s"}
+        await process.replica.record(transaction, SESSION_REVOKED, said, actor=SYSTEM, live_until=until)
+    await byhand.spoil_last_entry(process.storage, payload)
+    newcomer = base.storage()
+    await newcomer.database.migrate()
+
+    with pytest.raises(PolicyUnreadableError):
+        await base.process()
+
+    process.replica.require_fresh(60)
+
+
+async def test_a_log_without_its_head_is_told_and_a_restart_gives_it_another(base: Base, process: Composition) -> None:
+    kept = rule("role:r", "doc", "read", "allow")
+    await add(process, kept)
+    known = process.replica._at
+    await byhand.empty_head(process.storage)
+
+    with pytest.raises(PolicyUnreadableError, match="acl_revision"):
+        await process.replica.refresh()
+    with pytest.raises(PolicyUnreadableError, match="acl_revision"):
+        await add(process, rule("role:s", "doc", "read", "allow"))
+
+    restarted = await base.process()
+    await add(restarted, rule("role:t", "doc", "read", "allow"))
+    assert known is not None
+    assert restarted.replica._at is not None
+    assert restarted.replica._at.log_id != known.log_id
+    assert restarted.replica.revision == known.revision + 1
+    assert list(await agreed(process, restarted)) == [kept, rule("role:t", "doc", "read", "allow")]
+
+
+async def test_what_is_unreadable_grows_old_until_nothing_is_decided(process: Composition) -> None:
+    await byhand.empty_head(process.storage)
+    with pytest.raises(PolicyUnreadableError):
+        await process.replica.refresh()
+
+    process.replica._seen_at -= 31
+    with pytest.raises(PolicyUnavailableError):
+        process.replica.require_fresh(30)
+
+
+@pytest.mark.parametrize("designated", [kind for kind in DATABASES if kind == "mongodb"], indirect=True)
+async def test_indexes_lost_by_a_restore_are_made_again_or_refused(base: Base) -> None:
+    storage = base.storage()
+    database: Any = storage.database
+    assert isinstance(database, MongoDatabase)
+    await database.migrate()
+    users = database.collection("acl_users")
+    await users.drop_indexes()
+    await base.storage().database.migrate()
+    assert "username_key_1" in await users.index_information()
+
+    await users.drop_indexes()
+    await users.insert_many([{"_id": number, "username_key": "ada"} for number in range(4)])
+    with pytest.raises(ConfigurationError, match=r"acl_users.*doublons"):
+        await base.storage().database.migrate()
