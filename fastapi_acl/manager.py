@@ -175,6 +175,7 @@ class ACLManager:
         async def lifespan(started: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - l'application, et son état
             _handle_mounted_problems(app)
             try:
+                check_matchers(self._parts.enforcer)
                 self._check_guards(app)
                 await self.initialize()
                 async with inner(started) as state:

@@ -314,6 +314,7 @@ def test_what_reads_no_rule_does_not_compare_models(name: str, arguments: tuple[
 def test_a_changed_model_is_adopted_by_apply_and_only_by_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     start(name)
     monkeypatch.setenv("ACL_MODEL_PATH", "model.conf")
+    monkeypatch.setenv("ACL_SHARED_DOMAIN", "*")
     text = (ROOT / "fastapi_acl/engine/models/rbac_with_domains.conf").read_text("utf-8")
     Path("model.conf").write_text(text.replace("p.act)", 'p.act) && r.sub != "user:x"'), "utf-8")
 

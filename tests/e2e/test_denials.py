@@ -51,7 +51,7 @@ def application() -> FastAPI:
 @pytest.fixture
 async def ada(sqlite_uri: str) -> AsyncIterator[Client]:
     app = application()
-    manager = ACLManager(config(sqlite_uri=sqlite_uri, policy_poll_seconds=60), app=app)
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, model="abac", policy_poll_seconds=60), app=app)
     async with serve(app, manager) as client:
         yield await client.newcomer("ada")
 
@@ -147,34 +147,45 @@ def failing(reasons: list[str]) -> FastAPI:
     async def answer() -> str:
         return "ok"
 
-    app.get("/fails", dependencies=[Depends(require("document:{none}:read"))])(answer)
+    async def load() -> dict[str, object]:
+        return {"owner": 1.5}
+
+    app.get("/fails", dependencies=[Depends(require("document:read", resource=load))])(answer)
     app.get("/raises")(domain)
     return app
+
+
+async def owning(visitor: Client, *holders: Client) -> None:
+    """Donne à chacun le droit de lire les siens."""
+    rules = [("p", f"user:{holder.id}", "document", "read", "own", "allow") for holder in holders]
+    assert (await (await visitor.admin()).add_rules(*rules)).status_code == 201
 
 
 async def test_a_failed_decision_is_told_once_with_its_route_and_no_stack(
     sqlite_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = failing([])
-    manager = ACLManager(config(sqlite_uri=sqlite_uri, log_level="INFO"), app=app)
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, model="abac", log_level="INFO"), app=app)
     async with serve(app, manager) as visitor:
         ada = await visitor.newcomer("ada")
+        await owning(visitor, ada)
         with caplog.at_level(logging.INFO, "fastapi_acl"):
             answers = [await ada.get("/fails") for _ in range(20)]
 
     assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(503, "decision_failed")}
     told = [record for record in caplog.records if record.message.startswith("decision_failed")]
     assert [(record.levelno, record.exc_info) for record in told] == [(logging.ERROR, None)]
-    for part in ('route="GET /fails"', 'permission="document:{none}:read"', "none", "rule=-"):
+    for part in ('route="GET /fails"', 'permission="document:read"', "r.obj.owner", f'rule="p","user:{ada.id}"'):
         assert part in told[0].message
     assert all("decision_id" not in answer.json() for answer in answers)
 
 
 async def test_its_stack_is_for_the_debug_level(sqlite_uri: str, caplog: pytest.LogCaptureFixture) -> None:
     app = failing([])
-    manager = ACLManager(config(sqlite_uri=sqlite_uri, log_level="DEBUG"), app=app)
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, model="abac", log_level="DEBUG"), app=app)
     async with serve(app, manager) as visitor:
         ada = await visitor.newcomer("ada")
+        await owning(visitor, ada)
         with caplog.at_level(logging.DEBUG, "fastapi_acl"):
             for _ in range(3):
                 await ada.get("/fails")
@@ -188,7 +199,7 @@ async def test_a_decision_the_application_asks_for_itself_is_told_in_the_same_wa
 ) -> None:
     reasons = ["une cause"]
     app = failing(reasons)
-    manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, model="abac"), app=app)
     async with serve(app, manager) as visitor:
         with caplog.at_level(logging.INFO, "fastapi_acl"):
             for reason in ("une cause", "une autre", "une cause"):
@@ -285,9 +296,11 @@ async def test_a_caller_put_in_place_is_the_one_the_log_names(
             return Principal(id=f'{token}" revision=9\n')
 
     app = application()
-    manager = ACLManager(config(sqlite_uri=sqlite_uri, create_default_admin=False), app=app, authenticator=Given())
+    manager = ACLManager(
+        config(sqlite_uri=sqlite_uri, model="abac", create_default_admin=False), app=app, authenticator=Given()
+    )
     async with serve(app, manager) as visitor:
-        await manager.get_enforcer().add_policy("role:reader", "other", "read", "allow")
+        await manager.get_enforcer().add_policy("role:reader", "other", "read", "*", "allow")
         with caplog.at_level(logging.INFO, "fastapi_acl"):
             answer = await Client(visitor.http, manager, "ada").get("/one")
 

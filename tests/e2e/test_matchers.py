@@ -106,9 +106,9 @@ def hidden(subject: object) -> object:
 @pytest.mark.parametrize(
     ("term", "function"),
     [
-        ("trusted(r.sub)", hidden),
-        ("trusted(r.sub)", lambda _: "oui"),
-        ("trusted(r.sub)", lambda _: 1),
+        ("trusted(r.sub) && r.obj.level == 3", hidden),
+        ("trusted(r.sub) && r.obj.level == 3", lambda _: "oui"),
+        ("trusted(r.sub) && r.obj.level == 3", lambda _: 1),
         ('r.obj.level == "3"', None),
         ('r.obj.level in ("3", "4")', None),
         ("r.obj.title == p.obj", None),
@@ -139,7 +139,12 @@ async def test_an_asynchronous_function_does_not_even_make_a_manager(sqlite_uri:
 
 async def test_an_application_whose_matcher_names_nothing_does_not_start(sqlite_uri: str, tmp_path: Path) -> None:
     app = application(7)
-    managed(app, sqlite_uri, model_path=own_model(tmp_path, "trusted(r.sub)"), functions={"trustd": lambda _: True})
+    managed(
+        app,
+        sqlite_uri,
+        model_path=own_model(tmp_path, "trusted(r.sub) && r.obj.level == 3"),
+        functions={"trustd": lambda _: True},
+    )
 
     with pytest.raises(ConfigurationError, match="vouliez-vous « trustd »"):
         async with LifespanManager(app):

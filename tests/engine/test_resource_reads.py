@@ -112,7 +112,7 @@ def test_reading_an_unreadable_attribute_fails_the_decision_however_it_is_read(m
     with pytest.raises(DecisionFailedError) as raised:
         asked.decide(Principal(id="ada"), UNREADABLE, "read")
 
-    assert raised.value.reason == "rechargez"
+    assert "rechargez" in raised.value.reason
 
 
 @pytest.mark.parametrize(

@@ -218,13 +218,6 @@ def test_a_matcher_whose_domain_is_shared_stays_in_the_index(name: str) -> None:
     assert all(branch.keys for branch in plan.branches)
 
 
-def test_a_value_that_only_casbin_can_read_is_decided_by_the_same_rule() -> None:
-    rules = [PolicyRule("p", ("user:1", "*", "doc", "read", "allow"))]
-    enforcer = enforcer_of(custom(MATCHERS["égalité"].replace("r.act == p.act", "r.act != p.act")), "*", rules)
-
-    assert enforcer.enforce("user:1", "un", "doc", 7)
-
-
 @pytest.mark.parametrize(
     ("matcher", "reason"),
     [

@@ -55,7 +55,7 @@ def report_failure(connection: HTTPConnection, error: Exception, asked: Sequence
         return
     route = route_label(connection)
     logger.debug("decision_failed_here: route=%s", quote(route), exc_info=error)
-    if access_control(connection).decisions.is_news((route, *asked, error.reason, error.rule)):
+    if access_control(connection).decisions.is_news((route, *asked, error.reason)):
         logger.error(
             "decision_failed: route=%s permission=%s rule=%s reason=%s",
             quote(route),

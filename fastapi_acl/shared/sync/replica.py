@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
-from fastapi_acl.shared.exceptions import ACLException, PolicyUnavailableError, PolicyUnreadableError
+from fastapi_acl.shared.exceptions import PolicyUnavailableError, PolicyUnreadableError
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.changes import BULK_KINDS, POLICY_KINDS
 
@@ -98,6 +98,10 @@ class _News(NamedTuple):
     policy: Position | None = None
 
 
+MISREADINGS: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""Ce que lève la lecture d'une valeur d'une autre forme que la nôtre ; une panne du pilote n'en est pas."""
+
+
 @asynccontextmanager
 async def readable() -> AsyncIterator[None]:
     """Dit illisible ce que la base garde et qui n'a pas la forme attendue ; une panne reste une panne.
@@ -107,9 +111,7 @@ async def readable() -> AsyncIterator[None]:
     """
     try:
         yield
-    except ACLException:
-        raise
-    except Exception as error:
+    except MISREADINGS as error:
         logger.exception("stored_data_unreadable")
         raise PolicyUnreadableError from error
 
