@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fastapi_acl.engine.matcher import UnreadableMatcherError, calls, parse
 from fastapi_acl.engine.model_file import ROLE_FUNCTION
+from fastapi_acl.engine.model_record import model_digest
 from fastapi_acl.engine.schema import DOMAIN_NAMES, packaged_model_text, read_model
 from fastapi_acl.shared.config import PackagedModel
 from fastapi_acl.shared.exceptions import ConfigurationError
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from casbin.model import Model
 
     from fastapi_acl.engine.schema import PolicySchema
-
-    Outline = dict[str, dict[str, object]]
 
 COMPARISONS: Final = frozenset(
     {"aclMatch", "keyMatch", "keyMatch2", "keyMatch3", "keyMatch4", "keyMatch5", "globMatch", "regexMatch"}
@@ -63,31 +62,13 @@ def shares_domains(given: str | None, model: Model) -> bool | None:
 
 def is_packaged(model: Model) -> bool:
     """Dit si un modèle dit la même chose qu'un de ceux qui sont fournis, mise en page à part."""
-    return _outline(model) in _packaged()
+    return model_digest(model) in _packaged()
 
 
 @lru_cache(maxsize=1)
-def _packaged() -> tuple[Outline, ...]:
-    """Lit les modèles fournis."""
-    return tuple(_outline(read_model(packaged_model_text(name), name)) for name in get_args(PackagedModel))
-
-
-def _outline(model: Model) -> Outline:
-    """Rend ce que dit un modèle, ni blancs, ni commentaires, ni ordre des sections."""
-    return {
-        letter: {name: _said(letter, definition) for name, definition in (model[letter] or {}).items()}
-        for letter in ("r", "p", "g", "e", "m")
-    }
-
-
-def _said(letter: str, definition: Any) -> object:  # noqa: ANN401 - type de pycasbin
-    """Rend ce que dit une définition."""
-    if letter in {"r", "p"}:
-        return tuple(definition.tokens)
-    try:
-        return ast.dump(parse(definition.value)) if letter == "m" else "".join(definition.value.split())
-    except UnreadableMatcherError:
-        return definition.value
+def _packaged() -> frozenset[str]:
+    """Rend l'empreinte de chaque modèle fourni."""
+    return frozenset(model_digest(read_model(packaged_model_text(name), name)) for name in get_args(PackagedModel))
 
 
 def describe(schema: PolicySchema, given: str | None) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final, final
 
 from fastapi_acl.engine.introspection import PolicyInspector
-from fastapi_acl.engine.pacing import Turns
+from fastapi_acl.engine.pacing import Pace
 from fastapi_acl.engine.schema import ACTION_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.policy import Grant, PolicyStamp
@@ -60,10 +60,10 @@ class PolicyGrants:
             PolicyUnavailableError: la politique a changé à chacun des essais.
         """
         for _ in range(ATTEMPTS):
-            stamp, grants, turns = self.stamp(principal, domain), list[Grant](), Turns()
+            stamp, grants, pace = self.stamp(principal, domain), list[Grant](), Pace()
             for batch in self._inspector.batches_of(principal.subject, domain or ""):
                 grants += [self._grant(permission) for permission in batch]
-                await turns.step(len(batch) + 1)
+                await pace.step(len(batch) + 1)
             if self.stamp(principal, domain) == stamp:
                 return stamp, grants
         message = "La politique change sans cesse : redemandez vos permissions dans un instant."

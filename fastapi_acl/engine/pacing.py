@@ -26,36 +26,11 @@ SHORT_POLICY: Final = 2_000
 DOSE: Final = 2_000
 """Éléments construits entre deux passages du ramasse-miettes sur les seuls objets nouveaux."""
 
-TURN: Final = 100
+TURN: Final = 64
 """Pas qu'un travail fait avant de rendre la main à la boucle d'événements, si courts soient-ils."""
 
 TURN_SECONDS: Final = 0.005
 """Durée au bout de laquelle il la rend, si longs soient-ils ; un pas de plus peut la dépasser."""
-
-
-STEPS: Final = 64
-"""Étapes d'un travail entre lesquelles la boucle d'événements reprend la main ; chacune dure quelques microsecondes."""
-
-
-class Pace:
-    """Rend la main à la boucle d'événements au fil d'un travail dont l'appelant a choisi la taille."""
-
-    def __init__(self) -> None:
-        """Part de zéro."""
-        self._done = 0
-
-    async def step(self, count: int = 1) -> None:
-        """Compte des étapes faites."""
-        self._done += count
-        if self._done >= STEPS:
-            self._done = 0
-            await asyncio.sleep(0)
-
-    async def through(self, items: Iterable[T]) -> AsyncIterator[T]:
-        """Parcourt une suite, une étape par élément."""
-        for item in items:
-            yield item
-            await self.step()
 
 
 class _Pause:
@@ -95,8 +70,8 @@ def gc_paused() -> Iterator[None]:
         _pause.end()
 
 
-class Turns:
-    """Le tour d'un travail que la boucle d'événements fait pas à pas, et dont l'appelant choisit le nombre de pas."""
+class Pace:
+    """Le pas d'un travail dont l'appelant choisit la taille : la boucle d'événements y reprend la main par tours."""
 
     __slots__ = ("_began", "_clock", "_steps")
 
@@ -116,6 +91,12 @@ class Turns:
         if self._steps >= TURN or self._clock() - self._began >= TURN_SECONDS:
             await asyncio.sleep(0)
             self._began, self._steps = self._clock(), 0
+
+    async def through(self, items: Iterable[T]) -> AsyncIterator[T]:
+        """Parcourt une suite, un pas par élément."""
+        for item in items:
+            yield item
+            await self.step()
 
 
 async def aside(work: Callable[[], T], *, is_short: bool = False) -> T:

@@ -100,13 +100,13 @@ async def test_the_loop_is_given_back_every_few_questions() -> None:
 
 async def test_a_slow_step_gives_the_loop_back_at_once() -> None:
     clock = iter(range(1_000))
-    turns, seen = pacing.Turns(lambda: float(next(clock))), list[str]()
+    pace, seen = pacing.Pace(lambda: float(next(clock))), list[str]()
 
     async def neighbour() -> None:
         seen.append("voisin")
 
     beside = asyncio.create_task(neighbour())
-    await turns.step()
+    await pace.step()
 
     assert seen == ["voisin"]
     await beside

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Response
 
-from fastapi_acl.engine.pacing import Turns
+from fastapi_acl.engine.pacing import Pace
 from fastapi_acl.permissions.interface.dependencies import CheckPermissionsDep, ListPermissionsDep
 from fastapi_acl.permissions.interface.schemas import CheckRequest, CheckResponse, PermissionList, Value
 from fastapi_acl.shared.exceptions import (
@@ -57,10 +57,10 @@ async def my_permissions(
 async def _written(stamp: PolicyStamp, grants: Sequence[Grant]) -> bytes:
     """Écrit une liste par petits lots : cent mille règles d'un coup tiendraient la boucle d'événements."""
     empty = PermissionList.of(stamp, ()).model_dump_json().encode()
-    turns, lots = Turns(), list[bytes]()
+    pace, lots = Pace(), list[bytes]()
     for start in range(0, len(grants), LOT):
         lots.append(PermissionList.of(stamp, grants[start : start + LOT]).model_dump_json().encode())
-        await turns.step(LOT)
+        await pace.step(LOT)
     head = empty.removesuffix(b"]}")
     return head + b",".join([lot.removeprefix(head).removesuffix(b"]}") for lot in lots]) + b"]}"
 

@@ -25,16 +25,30 @@ class Place:
     """Une route, telle qu'une requête l'atteint.
 
     Attributes:
-        label: méthodes et chemin entier, pour les messages.
+        path: chemin entier, gabarits compris.
+        methods: ses méthodes ; aucune pour un WebSocket.
         dependant: arbre de ses dépendances.
         parameters: paramètres que son chemin porte ; None si on ne le sait pas.
         is_whole: faux sous un montage à paramètres, qui n'a pas de gabarit.
     """
 
-    label: str
+    path: str
+    methods: tuple[str, ...]
     dependant: Any
     parameters: frozenset[str] | None
     is_whole: bool = True
+
+    @classmethod
+    def of(cls, route: Any, prefix: str, parameters: frozenset[str] | None, *, is_whole: bool) -> Place:  # noqa: ANN401 - route d'une version quelconque
+        """Situe une route sous un préfixe."""
+        methods = tuple(sorted(getattr(route, "methods", None) or ()))
+        path = f"{prefix}{getattr(route, 'path_format', None) or ''}"
+        return cls(path, methods, route.dependant, parameters, is_whole)
+
+    @property
+    def label(self) -> str:
+        """Méthodes et chemin entier, pour les messages."""
+        return f"{', '.join(self.methods) or 'WEBSOCKET'} {self.path}"
 
 
 def places_in(
@@ -57,7 +71,7 @@ def places_in(
                 path = prefix + (getattr(route, "path", None) or "")
                 yield from places_in(getattr(route, "routes", None) or [], path, inner, (*through, id(kind)))
         elif getattr(route, "dependant", None) is not None:
-            yield Place(_label(route, prefix), route.dependant, own | outer, is_whole=not outer)
+            yield Place.of(route, prefix, own | outer, is_whole=not outer)
 
 
 def _flattened(routes: Sequence[Any]) -> Iterable[Any]:
@@ -72,12 +86,6 @@ def _has_its_own_manager(mount: Any) -> bool:  # noqa: ANN401 - Mount ou Host
     return ACLMiddleware in {middleware.cls for middleware in getattr(mounted, "user_middleware", ())}
 
 
-def _label(route: Any, prefix: str) -> str:  # noqa: ANN401 - route d'une version quelconque
-    """Nomme une route par ses méthodes et son chemin."""
-    methods = ", ".join(sorted(getattr(route, "methods", None) or ())) or "WEBSOCKET"
-    return f"{methods} {prefix}{getattr(route, 'path_format', None) or ''}"
-
-
 def place_of(connection: HTTPConnection) -> Place:
     """Rend la route qu'une requête a atteinte.
 
@@ -87,8 +95,8 @@ def place_of(connection: HTTPConnection) -> Place:
     route = route_of(connection)
     dependant = getattr(route, "dependant", None)
     if dependant is None or not getattr(route, "path_format", None):
-        return Place("route sans gabarit", dependant, None)
+        return Place("(sans gabarit)", (connection.scope.get("method", "WEBSOCKET"),), dependant, None)
     parameters = frozenset(connection.path_params)
     is_whole = parameters <= set(getattr(route, "param_convertors", None) or ())
     root = connection.scope.get("root_path", "").removeprefix(connection.scope.get(ROOT_KEY, ""))
-    return Place(_label(route, root if is_whole else "…"), dependant, parameters, is_whole=is_whole)
+    return Place.of(route, root if is_whole else "…", parameters, is_whole=is_whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.engine.pacing import Turns
+from fastapi_acl.engine.pacing import Pace
 from fastapi_acl.permissions.domain.dtos.check import CheckDTO, CheckErrorDTO, CheckResultDTO
 from fastapi_acl.shared.exceptions import (
     DecisionFailedError,
@@ -55,7 +55,7 @@ class CheckPermissionsUseCase:
     async def _answers(self, principal: Principal, checks: Sequence[CheckDTO]) -> CheckResultDTO:
         """Répond une fois à tout ; s'arrête dès que la révision a changé."""
         found = CheckResultDTO(self.rules.revision, [], [])
-        turns = Turns()
+        pace = Pace()
         for index, check in enumerate(checks):
             if self.rules.revision != found.revision:
                 break
@@ -65,7 +65,7 @@ class CheckPermissionsUseCase:
                 answer = False
                 found.errors.append(CheckErrorDTO(index, error.code))
             found.results.append(answer)
-            await turns.step()
+            await pace.step()
         return found
 
     def _require_domains(self, checks: Sequence[CheckDTO]) -> None:
