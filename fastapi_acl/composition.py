@@ -46,6 +46,7 @@ from fastapi_acl.permissions.application.usecases.explain import ExplainUseCase
 from fastapi_acl.permissions.application.usecases.list_permissions import ListPermissionsUseCase
 from fastapi_acl.permissions.infrastructure.cached_grants import CachedGrants
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
+from fastapi_acl.permissions.interface.admin.explain import router as explain_router
 from fastapi_acl.shared.cache.factory import create_cache
 from fastapi_acl.shared.decisions import DecisionMemory
 from fastapi_acl.shared.http.administration import administration_routes
@@ -204,7 +205,7 @@ def _administration(config: ACLConfig, enforcer: PolicyEnforcer) -> Administrati
     """Rend ce qu'il faut demander à qui administre : sous un modèle de routes, nos routes, montées ou non."""
     if not enforcer.schema.decides_on_routes:
         return Administration()
-    routes = administration_routes(config.api_prefix, (auth_admin_router, permissions_admin_router))
+    routes = administration_routes(config.api_prefix, (auth_admin_router, permissions_admin_router, explain_router))
     return Administration(routes)
 
 

@@ -297,9 +297,8 @@ class ACLManager:
 
         Raises:
             DatabaseUnavailableError: la base ne répond pas.
-            PolicyUnreadableError: sous ce modèle, une règle qui pourrait refuser ne se lit pas.
         """
-        await self.load()
+        await self._parts.database.migrate()
         standing = await self._parts.model_record.standing(self._parts.replica)
         return not standing.is_first and await self._parts.model_record.adopt(self._parts.replica)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,16 @@ def format_of(file: Path) -> RuleFormat:
 def rules_of(file: Path) -> TextIO:
     """Ouvre un fichier de règles à lire, tel que le CSV se lit."""
     return file.open(encoding="utf-8-sig", newline="")
+
+
+@contextmanager
+def kept_copy(file: Path) -> Iterator[Path]:
+    """Copie un fichier dans un dossier à nous, le temps d'un bloc : ce qui a été montré est ce qui sera fait."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / file.name
+        with file.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        yield copy
 
 
 @contextmanager

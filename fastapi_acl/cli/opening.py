@@ -43,7 +43,7 @@ def or_exit(action: Callable[[], T]) -> T:
     """Exécute une action ; une erreur attendue termine la commande en une phrase."""
     try:
         return action()
-    except (ACLException, ValidationError, OSError) as error:
+    except (ACLException, ValidationError, OSError, UnicodeDecodeError) as error:
         complain(error)
         raise typer.Exit(1) from error
 

@@ -34,7 +34,7 @@ def warn(message: str) -> None:
     errors.print(f"Attention : {message}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def complain(error: ACLException | ValidationError | OSError) -> None:
+def complain(error: ACLException | ValidationError | OSError | UnicodeDecodeError) -> None:
     """Écrit une erreur attendue, en une phrase et sans trace."""
     errors.print("Erreur :", style="red", end=" ")
     errors.print(_sentence(error), highlight=False, markup=False, soft_wrap=True)
@@ -54,12 +54,14 @@ def progress(title: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: shown.update(task, completed=count)
 
 
-def _sentence(error: ACLException | ValidationError | OSError) -> str:
+def _sentence(error: ACLException | ValidationError | OSError | UnicodeDecodeError) -> str:
     """Rend une erreur en phrases, sans les valeurs fautives."""
     if isinstance(error, ACLException):
         return error.detail
     if isinstance(error, OSError):
         return f"« {error.filename} » : {error.strerror or type(error).__name__}."
+    if isinstance(error, UnicodeDecodeError):
+        return "un fichier (.env, ou celui que la commande lit) n’est pas en UTF-8 : réenregistrez-le dans ce codage."
     return "\n".join(f"ACL_{_name(item)} : {item['msg']}" for item in error.errors(include_input=False))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastapi_acl.cli.files import format_of, replaced, rules_of
+from fastapi_acl.cli.files import format_of, kept_copy, replaced, rules_of
 from fastapi_acl.cli.linting import lint_all
 from fastapi_acl.cli.losses import Yes, ask_about, confirm, written
 from fastapi_acl.cli.opening import look, opened, or_exit, run, writing
@@ -37,11 +37,13 @@ def apply_policy(application: Application = None) -> None:
     """Ajoute à la base les règles du fichier ACL_POLICY_PATH qui manquent, et adopte le modèle de l'application."""
 
     async def apply(manager: ACLManager) -> str:
-        if manager.config.policy_path is None and await manager.adopt_model():
-            return _adopted(manager)
-        added = await manager.apply_policy_file()
-        said = f"{added} règle(s) ajoutée(s)."
-        return f"{said}\n{_adopted(manager)}" if await manager.adopt_model() else said
+        is_adopted = await manager.adopt_model()
+        if is_adopted:
+            say(f"Modèle adopté : {manager.config.model_source}.")
+        await _tell_unread(manager)
+        if is_adopted and manager.config.policy_path is None:
+            return ""
+        return f"{await manager.apply_policy_file()} règle(s) ajoutée(s)."
 
     run(application, apply)
 
@@ -58,11 +60,13 @@ def import_policy(
 
     async def action(manager: ACLManager) -> str:
         form = format_of(file)
-        async with writing(manager, creates=True):
-            if replace:
-                await ask_about(manager, _replacing(manager, file), yes=yes)
-            with progress(f"Import de {file.name}") as shown, rules_of(file) as text:
-                done = await manager.get_policy_transfer().import_rules(text, form, replaces=replace, progress=shown)
+        with kept_copy(file) as copy:
+            async with writing(manager, creates=True):
+                if replace:
+                    await ask_about(manager, _replacing(manager, copy), yes=yes)
+                with progress(f"Import de {file.name}") as shown, rules_of(copy) as text:
+                    transfer = manager.get_policy_transfer()
+                    done = await transfer.import_rules(text, form, replaces=replace, progress=shown)
         known = done.read - done.added
         return f"{done.added} règle(s) ajoutée(s), {known} déjà là ; révision {done.revision}."
 
@@ -194,11 +198,18 @@ def lint_policy(application: Application = None) -> None:
         raise typer.Exit(1)
 
 
-def _adopted(manager: ACLManager) -> str:
-    """Dit que le modèle est adopté, et ce qu'il ne lit pas."""
+async def _tell_unread(manager: ACLManager) -> None:
+    """Dit ce que le modèle de l'application ne lit pas, et comment en sortir."""
+    if not await _is_loaded(manager):
+        warn(
+            "Des règles en place ne se lisent pas sous ce modèle et pourraient refuser : rien ne se décide tant "
+            "qu’elles sont là. Le journal nomme chaque ligne ; écartez-les une à une par « fastapi-acl policy "
+            "quarantine », puis écrivez les règles du nouveau modèle."
+        )
+        raise typer.Exit(1)
     skipped = manager.get_enforcer().skipped_rows
-    unread = f" ; {skipped} ligne(s) ne se lisent pas sous lui et n’accordent rien" if skipped else ""
-    return f"Modèle adopté : {manager.config.model_source}{unread}."
+    if skipped:
+        warn(f"{skipped} ligne(s) ne se lisent pas sous ce modèle et n’accordent rien.")
 
 
 def _replacing(manager: ACLManager, file: Path) -> PolicyChange:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import secrets
 import sys
 import traceback
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from fastapi import FastAPI
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastapi_acl.manager import ACLManager
@@ -69,7 +70,14 @@ def find_manager(named: str | None) -> ACLManager:
         ConfigurationError: l'application ne se trouve pas, ou n'a pas de manager ; le message dit quoi écrire.
     """
     path = named or _Chosen().app or _from_project()
-    return load_manager(path) if path else ACLManager(ACLConfig())
+    return load_manager(path) if path else ACLManager(_without_key(ACLConfig()))
+
+
+def _without_key(config: ACLConfig) -> ACLConfig:
+    """Donne une clé de passage, que rien ne signera : une commande ne fait pas de fichier de clé."""
+    if config.jwt_secret_key is not None or config.is_production:
+        return config
+    return config.model_copy(update={"jwt_secret_key": SecretStr(secrets.token_urlsafe(48))})
 
 
 def load_manager(path: str) -> ACLManager:
@@ -97,7 +105,10 @@ def _from_project() -> str:
     Raises:
         ConfigurationError: le fichier ne se lit pas, ou ce qu'il nomme n'est pas un texte.
     """
-    found = _project().get("tool", {}).get("fastapi-acl", {}).get("app", "")
+    found: Any = _project()
+    for name in ("tool", "fastapi-acl"):
+        found = found.get(name, {}) if isinstance(found, dict) else None
+    found = found.get("app", "") if isinstance(found, dict) else None
     if not isinstance(found, str):
         message = f"{PROJECT_FILE}, {TABLE} : {SHAPE}."
         raise ConfigurationError(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from fastapi_acl.engine.introspection import PolicyInspector
 from fastapi_acl.shared.decisions import Verdict
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
     from fastapi_acl.engine.enforcer import PolicyEnforcer
     from fastapi_acl.shared.decisions import Question
+    from fastapi_acl.shared.identity import Principal
+
+ACCOUNTS_READING: Final = ("acl.users", "read")
+"""Ce qu'il faut tenir pour savoir ce qu'un autre peut."""
 
 
 @final
@@ -32,6 +36,10 @@ class PolicyExplainer:
         self._authorizer = authorizer
         self._enforcer = enforcer
         self._inspector = PolicyInspector(enforcer)
+
+    def may_read_accounts(self, principal: Principal) -> bool:
+        """Dit si quelqu'un tient `acl.users:read`, ou, sous un modèle de routes, celles qui la demandent."""
+        return self._authorizer.permits(principal, *ACCOUNTS_READING)
 
     def explain(self, question: Question) -> Verdict:
         """Décide, et dit pourquoi, le tout sur un même état de la politique.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastapi_acl.shared.identity import SYSTEM
+from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.changes import MODEL_ADOPTED
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.sync.changes import Change, ChangeLog
     from fastapi_acl.shared.sync.replica import Replica
+
+logger = get_logger("engine")
 
 _SECTIONS: Final = ("r", "p", "g", "e", "m")
 _WORDS: Final = re.compile(r"\"[^\"]*\"|'[^']*'|\w+|\S")
@@ -53,9 +56,13 @@ class NotedModel(NamedTuple):
         return {"digest": self.digest, "source": self.source, "widths": dict(self.widths)}
 
     @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> NotedModel:
-        """Refait un modèle de ce que le journal en garde."""
-        return cls(payload["digest"], payload["source"], payload["widths"])
+    def of_entry(cls, change: Change) -> NotedModel | None:
+        """Refait un modèle de ce que le journal en garde ; None d'une note abîmée, qu'une autre remplacera."""
+        digest, source, widths = (change.payload.get(name) for name in ("digest", "source", "widths"))
+        if not (isinstance(digest, str) and isinstance(source, str) and isinstance(widths, dict)):
+            logger.error("model_note_unreadable: revision=%d", change.revision)
+            return None
+        return cls(digest, source, widths)
 
 
 class Standing(NamedTuple):
@@ -111,7 +118,7 @@ class ModelRecord:
     async def read(self, transaction: Transaction) -> NotedModel | None:
         """Relit la dernière note."""
         last = await self._log.last(transaction, MODEL_ADOPTED)
-        return NotedModel.from_json(last.payload) if last is not None else None
+        return NotedModel.of_entry(last) if last is not None else None
 
     def install(self, state: NotedModel | None) -> None:
         """Retient la note lue."""
@@ -120,7 +127,7 @@ class ModelRecord:
     def apply(self, change: Change) -> None:
         """Retient une note qui arrive."""
         if change.kind == MODEL_ADOPTED:
-            self.noted = NotedModel.from_json(change.payload)
+            self.noted = NotedModel.of_entry(change)
 
     # --- ce que le démarrage et la ligne de commande demandent --------------------------------------------------------
 

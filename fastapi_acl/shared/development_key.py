@@ -71,7 +71,8 @@ def _created(path: Path) -> str | None:
     """Fait la clé, ou lit celle qu'un autre processus a faite entre-temps."""
     written = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        _write(written, secrets.token_urlsafe(48).encode())
+        if not _write(written, secrets.token_urlsafe(48).encode()):
+            return None
         try:
             os.link(written, path)
         except FileExistsError:
@@ -81,14 +82,20 @@ def _created(path: Path) -> str | None:
     return _read(path)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Écrit un fichier neuf, jusqu'au disque, que son propriétaire seul peut lire, quel que soit le masque."""
+def _write(path: Path, content: bytes) -> bool:
+    """Écrit un fichier neuf, jusqu'au disque, que son propriétaire seul peut lire, quel que soit le masque.
+
+    Returns:
+        Faux si ce système de fichiers ne garde ni droits ni propriétaire : la clé n'y serait pas à l'abri.
+    """
     descriptor = os.open(path, CREATE, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, 0o600)
         file.write(content)
         file.flush()
         os.fsync(descriptor)
+        status = os.fstat(descriptor)
+    return status.st_uid == os.geteuid() and not status.st_mode & OTHERS
 
 
 def _read(path: Path) -> str | None:
@@ -132,6 +139,6 @@ def _check_private(path: Path, status: os.stat_result) -> None:
 def _refusal(path: Path, reason: str) -> str:
     """Dit pourquoi la clé n'est pas crue, et quoi faire."""
     return (
-        f"la clé de développement « {path} » n’est pas crue : {reason}. Supprimez ce fichier, une autre clé sera faite "
-        "(les sessions ouvertes seront à rouvrir), ou réglez ACL_JWT_SECRET_KEY."
+        f"la clé de développement « {path.resolve()} » n’est pas crue : {reason}. Supprimez ce fichier, une autre clé "
+        "sera faite (les sessions ouvertes seront à rouvrir), ou réglez ACL_JWT_SECRET_KEY."
     )

@@ -160,7 +160,10 @@ def _path_faults(place: Place, named: frozenset[str]) -> Iterator[str]:
     if place.parameters is not None:
         known = ", ".join(f"« {name} »" for name in sorted(place.parameters)) or "aucun"
         for name in sorted(named - place.parameters):
-            yield f"le chemin n’a pas de paramètre « {name} » (il a : {known}) ; corrigez le gabarit ou le chemin"
+            yield (
+                f"le chemin n’a pas de paramètre « {name} » (il a : {known}) ; corrigez le gabarit ou le chemin, ou, "
+                "si cette garde est de toute l’application, donnez-la aux seuls routeurs qui l’ont"
+            )
     fields = [field for field in path_fields(place.dependant) if field.alias in named]
     for name, kind in dict.fromkeys((field.alias, ambiguous_kind(field.field_info.annotation)) for field in fields):
         if kind:

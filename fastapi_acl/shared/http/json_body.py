@@ -6,6 +6,7 @@ import json
 from email.message import Message
 from typing import TYPE_CHECKING, Any, Final
 
+from fastapi import params
 from starlette.requests import Request
 
 from fastapi_acl.shared.exceptions import InvalidRequestError
@@ -60,6 +61,12 @@ def read_json(content: bytes, content_type: str) -> Any:  # noqa: ANN401 - ce qu
         raise InvalidRequestError(REPEATED) from error
     except (ValueError, RecursionError) as error:  # un entier trop long, un octet hors d'UTF-8, mille crochets
         raise InvalidRequestError(UNREADABLE) from error
+
+
+def is_undeclared(body_field: Any, request: Request) -> bool:  # noqa: ANN401 - structure de FastAPI
+    """Dit si une route veut du JSON et reçoit autre chose : ce qu'il contient n'est pas ce qu'il faut corriger."""
+    wants_json = body_field is not None and not isinstance(body_field.field_info, params.Form)
+    return wants_json and not _is_json(request.headers.get("content-type", ""))
 
 
 def _is_json(content_type: str) -> bool:

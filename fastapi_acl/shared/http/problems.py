@@ -35,7 +35,7 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.http.denials import report_failure
 from fastapi_acl.shared.http.dependants import guards_in, route_of
-from fastapi_acl.shared.http.json_body import UNREADABLE, StrictRequest
+from fastapi_acl.shared.http.json_body import UNDECLARED, UNREADABLE, StrictRequest, is_undeclared
 from fastapi_acl.shared.http.overrides import overrides_of
 from fastapi_acl.shared.http.scope import access_control
 from fastapi_acl.shared.logging import get_logger
@@ -165,7 +165,8 @@ class ProblemRoute(APIRoute):
                 await _forestall(request)
                 return _dated(request, await handle(StrictRequest(request.scope, request.receive)))
             except RequestValidationError as error:
-                return problem_response(InvalidRequestError(errors=describe(error.errors())))
+                sentence = UNDECLARED if is_undeclared(self.body_field, request) else None
+                return problem_response(InvalidRequestError(sentence, errors=describe(error.errors())))
             except ProblemException as error:
                 return problem_response(error.error)
             except HTTPException as error:

@@ -134,8 +134,8 @@ def read_entry(columns: Mapping[str, Any]) -> Change:
     except (ValueError, TypeError, KeyError, RecursionError):
         revision = columns["revision"]
         logger.error("log_entry_unreadable: revision=%s", revision)  # noqa: TRY400 - une valeur de la base n'y paraît pas
-        witness = str(columns.get("change_id") or "")
-        return Change(revision=revision, at=NEVER, actor="", kind=UNREADABLE, payload={}, change_id=witness)
+        actor, witness = (str(columns.get(name) or "") for name in ("actor", "change_id"))
+        return Change(revision=revision, at=NEVER, actor=actor, kind=UNREADABLE, payload={}, change_id=witness)
 
 
 def _read_entry(columns: Mapping[str, Any]) -> Change:
@@ -152,7 +152,7 @@ def _read_entry(columns: Mapping[str, Any]) -> Change:
         raise ValueError(message)
     actor, kind, change_id = texts
     given = columns["idempotency_key"]
-    key = IdempotencyKey(given, columns["request_digest"]) if given is not None else None
+    key = IdempotencyKey(given, columns["request_digest"] or "") if given is not None else None
     return Change(
         revision=columns["revision"],
         at=at,

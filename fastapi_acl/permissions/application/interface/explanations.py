@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastapi_acl.shared.decisions import Question, Verdict
+    from fastapi_acl.shared.identity import Principal
 
 
 class IExplanations(Protocol):
@@ -15,6 +16,9 @@ class IExplanations(Protocol):
 
     def explain(self, question: Question) -> Verdict:
         """Décide, et dit pourquoi."""
+
+    def may_read_accounts(self, principal: Principal) -> bool:
+        """Dit si quelqu'un peut savoir ce qu'un autre peut."""
 
 
 class IDenials(Protocol):

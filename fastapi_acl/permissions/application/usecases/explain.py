@@ -8,14 +8,14 @@ from uuid import UUID
 
 from fastapi_acl.permissions.domain.dtos.explanation import ExplanationDTO
 from fastapi_acl.shared.decisions import Verdict
-from fastapi_acl.shared.exceptions import DecisionUnknownError, InvalidRequestError
+from fastapi_acl.shared.exceptions import DecisionUnknownError, InvalidRequestError, PermissionDeniedError
 from fastapi_acl.shared.identity import ACL_NAMESPACE, USER_PREFIX
 
 if TYPE_CHECKING:
     from fastapi_acl.permissions.application.interface.explanations import IActiveAccounts, IDenials, IExplanations
     from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
     from fastapi_acl.shared.decisions import Question
-    from fastapi_acl.shared.identity import Authorizer
+    from fastapi_acl.shared.identity import Authorizer, Principal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,15 @@ class ExplainUseCase:
         if question is None:
             raise DecisionUnknownError
         return question
+
+    def require_account_reader(self, actor: Principal) -> None:
+        """Exige de qui interroge sur un autre que soi ce qui lit les comptes, même sous un modèle de routes.
+
+        Raises:
+            PermissionDeniedError: il ne le tient pas.
+        """
+        if not self.explanations.may_read_accounts(actor):
+            raise PermissionDeniedError
 
     async def execute(self, question: Question) -> ExplanationDTO:
         """Explique une décision.

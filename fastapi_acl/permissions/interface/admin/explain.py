@@ -26,4 +26,5 @@ async def explain_decision(
     question = explain.get_denied(body.decision_id) if isinstance(body, ExplainDenial) else body.to_question()
     if question.subject != actor.subject:
         await require_users_reader(connection=request, principal=actor)
+        explain.require_account_reader(actor)
     return Explanation.of(await explain.execute(question))
