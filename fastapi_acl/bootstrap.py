@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
+from fastapi_acl.auth.domain.entities.auth_user import canonical
 from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.closing import closing_line, links_fault
 from fastapi_acl.engine.rule_files import read_rules
@@ -29,7 +30,7 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import ADMIN_CREATED, POLICY_SEEDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
     from fastapi_acl.auth.application.usecases.register import RegisterUseCase
@@ -78,10 +79,10 @@ class Bootstrap:
         Raises:
             ConfigurationError: le compte de l'administrateur existe déjà, ou le fichier de règles est fautif.
         """
-        administrator = await self._missing_administrator()
+        administrators = await self._missing_administrators()
         lines = await self._pending_lines(force=False)
-        if administrator is not None or lines:
-            await self._write(administrator, lines)
+        if administrators or lines:
+            await self._write(administrators, lines)
 
     async def apply_policy_file(self) -> int:
         """Ajoute les règles du fichier `policy_path` qui manquent ; rend leur nombre.
@@ -93,29 +94,32 @@ class Bootstrap:
         if self.config.policy_path is None:
             message = "aucun fichier de règles : réglez ACL_POLICY_PATH."
             raise ConfigurationError(message)
-        return await self._write(None, await self._pending_lines(force=True), is_asked=True)
+        return await self._write([], await self._pending_lines(force=True), is_asked=True)
 
     async def create_administrator(self, username: str, email: str | None, password: str) -> AuthUser:
-        """Crée un compte et lui donne tout ; un compte existant n'est jamais promu.
+        """Crée un compte qui détient tout, et ce qu'un premier démarrage écrit ; un compte existant n'est jamais promu.
+
+        Le compte vient avant les règles du fichier, qui peuvent le nommer.
 
         Raises:
-            UserAlreadyExistsError: le nom ou l'adresse est déjà pris.
+            ConfigurationError: le nom ou l'adresse est déjà pris, ou le fichier de règles est fautif.
             InvalidInputError: le nom, l'adresse ou le mot de passe n'est pas admis.
         """
         account = await self.register.prepare(RegisterDTO(username=username, email=email, password=password))
-        await self._write(_Administrator(account, once=False), {})
+        administrators = [*await self._missing_administrators(), _Administrator(account, once=False)]
+        await self._write(administrators, await self._pending_lines(force=False))
         return account
 
-    async def _missing_administrator(self) -> _Administrator | None:
+    async def _missing_administrators(self) -> list[_Administrator]:
         """Prépare le compte de l'administrateur, haché compris, s'il est voulu et n'a jamais été créé."""
         if not (self.config.create_default_admin or self.config.disable_auth_for_dev):
-            return None
+            return []
         async with self.database.snapshot() as transaction:
             if await self.log.last(transaction, ADMIN_CREATED) is not None:
-                return None
+                return []
         given = self.config.default_admin_password
         password = given.get_secret_value() if given else secrets.token_urlsafe(18)
-        return _Administrator(await self._prepared(password), generated=password if given is None else None)
+        return [_Administrator(await self._prepared(password), generated=password if given is None else None)]
 
     async def _prepared(self, password: str) -> AuthUser:
         """Valide le compte configuré."""
@@ -130,18 +134,20 @@ class Bootstrap:
             raise ConfigurationError(message) from error
 
     async def _write(
-        self, administrator: _Administrator | None, lines: dict[int, PolicyRule], *, is_asked: bool = False
+        self, administrators: list[_Administrator], lines: dict[int, PolicyRule], *, is_asked: bool = False
     ) -> int:
-        """Écrit le compte et les règles en une transaction ordonnée ; rend le nombre de règles ajoutées.
+        """Écrit les comptes et les règles en une transaction ordonnée ; rend le nombre de règles ajoutées.
 
         Args:
-            administrator: compte à créer.
+            administrators: comptes à créer.
             lines: règles du fichier, par numéro de ligne.
             is_asked: vrai si l'exploitant le demande ; il ne se défait pas ainsi du dernier administrateur.
         """
         async with self.store.replica.writing() as transaction:
-            rules = await self._create(administrator, transaction) if administrator is not None else []
-            resolved = {number: await self._resolved(number, rule) for number, rule in lines.items()}
+            given = [(one.account, await self._create(one, transaction)) for one in administrators]
+            created = {canonical(account.username): account for account, rules in given if rules}
+            resolved = {number: await self._resolved(number, rule, created) for number, rule in lines.items()}
+            rules = [rule for _, held in given for rule in held]
             self._check_links(rules, resolved)
             wanted = dict.fromkeys([*rules, *resolved.values()])
             missing = tuple(rule for rule in wanted if not self.store.enforcer.holds(rule))
@@ -166,10 +172,13 @@ class Bootstrap:
         try:
             await self.users.create_user(account)
         except UserAlreadyExistsError as error:
-            message = (
-                f"le compte « {account.username} » (ou son adresse) existe déjà et n’est jamais promu : choisissez un "
-                "autre ACL_DEFAULT_ADMIN_USERNAME, ou créez l’administrateur par « fastapi-acl create-admin »."
+            advice = (
+                "un autre ACL_DEFAULT_ADMIN_USERNAME, ou créez l’administrateur par « fastapi-acl create-admin »."
+                if administrator.once
+                else "un autre nom et une autre adresse, ou faites promouvoir ce compte par un administrateur en place."
             )
+            taken = f"le compte « {account.username} » (ou son adresse) existe déjà et n’est jamais promu"
+            message = f"{taken} : choisissez {advice}"
             raise ConfigurationError(message) from error
         payload = {"user_id": str(account.id)}
         await self.store.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)
@@ -255,14 +264,19 @@ class Bootstrap:
         message = f"{place}{found.detail}"
         raise ConfigurationError(message) from found
 
-    async def _resolved(self, number: int, rule: PolicyRule) -> PolicyRule:
+    async def _resolved(self, number: int, rule: PolicyRule, created: Mapping[str, AuthUser]) -> PolicyRule:
         """Remplace `user:@<nom>` par l'identifiant du compte, et vérifie la règle.
+
+        Args:
+            number: numéro de sa ligne.
+            rule: la règle, telle qu'écrite.
+            created: comptes que la même transaction crée, et qu'elle seule voit, par nom replié.
 
         Raises:
             ConfigurationError: la ligne est fautive ; le message la nomme.
         """
         try:
-            values = [await self._identified(value) for value in rule.values]
+            values = [await self._identified(value, created) for value in rule.values]
             resolved = PolicyRule.of(rule.ptype, values)
             self.store.enforcer.schema.check(resolved)
         except ACLException as error:
@@ -270,14 +284,15 @@ class Bootstrap:
             raise ConfigurationError(message) from error
         return resolved
 
-    async def _identified(self, value: str) -> str:
+    async def _identified(self, value: str, created: Mapping[str, AuthUser]) -> str:
         """Rend `user:<id>` pour `user:@<nom>`, et toute autre valeur telle quelle."""
         prefix = f"{USER_PREFIX}@"
         if not value.startswith(prefix):
             return value
-        account = await self.users.find_by_username(value[len(prefix) :])
+        name = value[len(prefix) :]
+        account = created.get(canonical(name)) or await self.users.find_by_username(name)
         if account is None:
-            message = f"aucun compte ne s’appelle « {value[len(prefix) :]} »."
+            message = f"aucun compte ne s’appelle « {name} »."
             raise ConfigurationError(message)
         return _subject(account)
 

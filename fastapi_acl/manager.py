@@ -266,9 +266,12 @@ class ACLManager:
             DatabaseUnavailableError: la base ne répond pas.
         """
         await self._parts.database.migrate()
-        _check_readable(await self._parts.model_record.standing(self._parts.replica))
-        await self._start(is_served=False)
-        return await self._parts.bootstrap.create_administrator(username, email, password)
+        standing = await self._parts.model_record.standing(self._parts.replica)
+        _check_readable(standing)
+        await self._read_policy()
+        account = await self._parts.bootstrap.create_administrator(username, email, password)
+        await self._keep_model(standing, is_served=False)
+        return account
 
     async def apply_policy_file(self) -> int:
         """Ajoute les règles du fichier `policy_path` qui manquent ; rend leur nombre.

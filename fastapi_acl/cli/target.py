@@ -54,7 +54,7 @@ Application = Annotated[
         "--app",
         metavar="MODULE:ATTRIBUT",
         callback=_own_or_global,
-        help="ACLManager, ou application FastAPI qui l’a reçu ; sinon ACL_APP, ou app sous [tool.fastapi-acl] dans "
+        help="ACLManager, ou application FastAPI qui l’a reçu ; sinon ACL_APP, ou app sous \\[tool.fastapi-acl] dans "
         "pyproject.toml ; sinon les variables ACL_… seules.",
     ),
 ]

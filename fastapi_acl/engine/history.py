@@ -108,13 +108,20 @@ class PolicyHistory:
         return await self._replace_all(to_revision, target, actor, key)
 
     async def way_back(self, to_revision: int) -> PolicyChange:
-        """Rend ce que revenir à une révision changerait, sans rien changer.
+        """Rend ce que revenir à une révision changerait aux droits, sans rien changer.
+
+        Une règle qui ne ferait que retrouver sa place n'y est pas : personne n'y perd rien.
 
         Raises:
             InvalidRequestError: cette révision n'existe pas encore.
             RevisionCompactedError: le journal a été compacté au-delà d'elle.
         """
-        return await self._way_to(await self.rules_at(to_revision))
+        change = await self._way_to(await self.rules_at(to_revision))
+        moved = set(change.added) & set(change.removed)
+        return PolicyChange(
+            added=tuple(rule for rule in change.added if rule not in moved),
+            removed=tuple(rule for rule in change.removed if rule not in moved),
+        )
 
     async def compactable(self, *, older_than: timedelta = DEFAULT_RETENTION) -> tuple[int, int]:
         """Dit ce que compacter retirerait.

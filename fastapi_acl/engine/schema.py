@@ -301,6 +301,8 @@ def _subject_fault(ptype: str, name: str, value: str) -> str:
     """Dit ce qui ne va pas dans le préfixe d'un sujet : sans lui, un nom de compte pourrait être un nom de rôle."""
     if ptype[:1] == "g" and ptype != "g":
         return ""
+    if name in SUBJECT_NAMES | {"member"} and value.startswith(f"{USER_PREFIX}@"):
+        return f"« {value} » nomme un compte, ce que seul le fichier de départ sait lire : donnez son identifiant"
     if name == "role" and not _is_role(value):
         return f"le rôle s’écrit « {ROLE_PREFIX}<nom> » (lettres, chiffres, « _ . - », 64 au plus)"
     if name in SUBJECT_NAMES | {"member"} and not (_is_role(value) or _is_user(value)):

@@ -139,6 +139,6 @@ def _check_private(path: Path, status: os.stat_result) -> None:
 def _refusal(path: Path, reason: str) -> str:
     """Dit pourquoi la clé n'est pas crue, et quoi faire."""
     return (
-        f"la clé de développement « {path.resolve()} » n’est pas crue : {reason}. Supprimez ce fichier, une autre clé "
+        f"la clé de développement « {path.absolute()} » n’est pas crue : {reason}. Supprimez ce fichier, une autre clé "
         "sera faite (les sessions ouvertes seront à rouvrir), ou réglez ACL_JWT_SECRET_KEY."
     )

@@ -331,6 +331,23 @@ def test_a_changed_model_is_adopted_by_apply_and_only_by_it(name: str, monkeypat
     assert "ACL_POLICY_PATH" in again.stderr
 
 
+def test_a_model_that_cannot_read_the_rules_is_adopted_and_they_leave_one_by_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(name)
+    monkeypatch.setenv("ACL_MODEL", "rbac")
+
+    applied = run("policy", "apply")
+    listed = run("policy", "lint")
+    left = [run("policy", "quarantine", str(number), "--yes").exit_code for number in range(1, 7)]
+
+    assert (applied.exit_code, "Modèle adopté : rbac" in applied.stdout) == (1, True), applied.output
+    assert "quarantine" in applied.output
+    assert listed.exit_code != 0
+    assert set(left) == {0}
+    assert run("policy", "lint").exit_code == 0
+
+
 def test_create_admin_refuses_a_model_that_the_rules_in_place_do_not_share(name: str) -> None:
     start(name)
     before = rules()
@@ -371,6 +388,21 @@ def test_what_takes_nothing_away_does_not_ask(name: str) -> None:
     assert "p,role:reader,acme,document:*,write,allow" in rules()
 
 
+def test_rules_that_only_change_places_ask_nothing_of_who_goes_back(name: str) -> None:
+    start(name)
+    whole = Path("whole.csv")
+    run("policy", "export", str(whole))
+    whole.write_text("\n".join(sorted(rules(), reverse=True)), "utf-8")
+    imported = run("policy", "import", "--replace", str(whole), "--app", f"{name}:acl")
+    revision = int(imported.stdout.rpartition("révision ")[2].strip(" .\n"))
+    before = rules()
+
+    back = run("policy", "rollback", str(revision - 1), "--app", f"{name}:acl")
+
+    assert (imported.exit_code, back.exit_code) == (0, 0), imported.output + back.output
+    assert rules() == before
+
+
 def test_a_denial_that_arrives_is_shown(name: str) -> None:
     start(name)
     whole = Path("whole.csv")
@@ -399,7 +431,7 @@ def test_many_losses_are_counted(name: str) -> None:
     "arguments",
     [
         ("import", "--replace", "rules.csv"),
-        ("rollback", "2"),
+        ("rollback", "1"),
         ("quarantine", "1"),
         ("quarantine", "2"),
         ("import", "deny.csv"),

@@ -240,6 +240,22 @@ def test_create_admin_creates_one_and_promotes_nobody(tmp_path: Path) -> None:
     assert "Traceback" not in again.stderr + weak.stderr
 
 
+def test_the_first_administrator_may_be_named_by_the_policy_file(tmp_path: Path) -> None:
+    (tmp_path / "seed.csv").write_text("p,role:reader,document:*,read,allow\ng,user:@ada,role:reader\n", "utf-8")
+
+    created = command(
+        "create-admin", "--username", "ada", cwd=tmp_path, typed="un mot de passe assez long\n",
+        ACL_POLICY_PATH="seed.csv",
+    )  # fmt: skip
+    exported = command("policy", "export", "rules.csv", cwd=tmp_path, ACL_POLICY_PATH="seed.csv")
+
+    account = created.stdout.partition("identifiant ")[2].partition(")")[0]
+    assert (created.returncode, exported.returncode) == (0, 0), created.stderr + exported.stderr
+    assert {f"g,user:{account},role:admin", f"g,user:{account},role:reader"} <= set(
+        (tmp_path / "rules.csv").read_text("utf-8").split()
+    )
+
+
 def test_commands_refuse_a_wrong_configuration_in_one_sentence(tmp_path: Path) -> None:
     short = command("migrate", cwd=tmp_path, ACL_JWT_SECRET_KEY="court")
     absent = command("policy", "apply", cwd=tmp_path)

@@ -270,6 +270,7 @@ async def test_a_refused_write_changes_neither_memory_nor_database(manager: ACLM
         (PolicyChange(added=(other, READ)), RuleAlreadyExistsError),
         (PolicyChange(removed=(READ, other)), RuleNotFoundError),
         (PolicyChange(added=(other, PolicyRule("p", ("role:x",)))), InvalidRuleError),
+        (PolicyChange(added=(PolicyRule("g", ("user:@ada", "role:x")),)), InvalidRuleError),
     ]:
         with pytest.raises(error):
             await store.change(change)

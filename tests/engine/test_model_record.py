@@ -15,6 +15,8 @@ from fastapi_acl import ACLConfig, ACLManager, ConfigurationError
 from fastapi_acl.engine.model_record import model_digest
 from fastapi_acl.engine.schema import load_model, packaged_model_text
 from fastapi_acl.shared.config import PackagedModel
+from fastapi_acl.shared.identity import SYSTEM
+from fastapi_acl.shared.sync.changes import MODEL_ADOPTED
 from tests.support.app import config
 
 MODELS: tuple[PackagedModel, ...] = ("rbac", "rbac_with_domains", "abac", "acl", "rest")
@@ -138,3 +140,17 @@ async def test_a_tool_does_not_adopt_the_model_under_which_it_was_launched(sqlit
 
     assert (await kinds(tool)).count("model_adopted") == 1
     await tool.close()
+
+
+@pytest.mark.parametrize("payload", [{}, {"digest": 1, "source": "x", "widths": {}}, {"digest": "x", "source": "y"}])
+async def test_a_damaged_note_stops_nothing_and_is_replaced(
+    sqlite_uri: str, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(sqlite_uri=sqlite_uri) as manager:
+        replica = manager.get_replica()
+        async with replica.writing() as transaction:
+            await replica.record(transaction, MODEL_ADOPTED, payload, actor=SYSTEM)
+
+    async with started(sqlite_uri=sqlite_uri) as manager:
+        assert (manager.health().status, manager.health().model_differs) == ("ok", False)
+    assert "model_note_unreadable" in caplog.text
