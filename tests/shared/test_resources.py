@@ -5,6 +5,8 @@ import gc
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
 from functools import cached_property
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -277,8 +279,41 @@ def test_a_property_that_raises_says_which_error_and_never_its_message() -> None
     assert "secret" not in read.reason
 
 
-def test_an_asynchronous_property_is_absent_and_leaves_no_coroutine_behind(recwarn: pytest.WarningsRecorder) -> None:
-    assert with_attributes(Computed(), frozenset({"later"})) == {}
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (Decimal(7), "Decimal"),
+        (date(2020, 1, 1), "date"),
+        (b"ada", "bytes"),
+        (["ada"], "list"),
+        (3j, "complex"),
+        (Data(), "Data"),
+        (enum.Enum("Kind", {"X": ("ada",)}).X, "Kind"),  # type: ignore[attr-defined]
+    ],
+)
+def test_what_the_model_reads_and_is_no_scalar_is_unreadable_by_its_type_and_otherwise_absent(
+    value: Any, kind: str
+) -> None:
+    for loaded in ({"owner": value}, SimpleNamespace(owner=value)):
+        read = with_attributes(loaded, frozenset({"owner", "absent"}))
+        shape = type(loaded).__name__
+
+        assert read == {
+            "owner": UnreadableAttribute(
+                f"l’attribut owner de {shape} est un {kind} : donnez un texte, un entier ou un UUID"
+            )
+        }
+        assert with_attributes(loaded) == {}
+
+
+def test_an_asynchronous_property_is_unreadable_and_leaves_no_coroutine_behind(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    read = with_attributes(Computed(), frozenset({"later"}))["later"]
+
+    assert isinstance(read, UnreadableAttribute)
+    assert "later de Computed est un coroutine" in read.reason
+    assert "later" not in with_attributes(Computed())
     gc.collect()
     assert not list(recwarn)
 
@@ -437,6 +472,23 @@ def test_a_column_that_is_not_loaded_says_so(session: tuple[Session, list[str]])
 
     assert isinstance(read, UnreadableAttribute)
     assert "n’a pas été chargé" in read.reason
+    assert statements == []
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_a_relationship_the_model_reads_is_unreadable_and_never_fetched(
+    session: tuple[Session, list[str]], is_loaded: bool
+) -> None:
+    opened, statements = session
+    loaded = opened.scalars(select(Document)).one()
+    assert not is_loaded or loaded.author is not None
+    statements.clear()
+
+    read = with_attributes(loaded, frozenset({"author"}))["author"]
+
+    assert isinstance(read, UnreadableAttribute)
+    assert "author de Document est un " in read.reason
+    assert "author" not in with_attributes(loaded)
     assert statements == []
 
 

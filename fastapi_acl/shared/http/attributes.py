@@ -50,11 +50,13 @@ def with_attributes(loaded: object, wanted: frozenset[str] | None = None) -> dic
 
     Returns:
         Les attributs publics dont la valeur est un texte, un nombre, un booléen, None, un UUID ou une énumération, et
-        un `UnreadableAttribute` pour ceux que l'objet porte mais ne peut pas donner.
+        un `UnreadableAttribute` pour ceux que l'objet porte mais ne peut pas donner, ou que le modèle lit sans qu'ils
+        soient de ces valeurs : les dire absents tairait pourquoi le propriétaire est refusé, ou un refus levé.
     """
     names = _public_names(loaded) if wanted is None else wanted
     read = _choose_reader(loaded)
-    found = ((name, _read_safely(read, loaded, name)) for name in names if not name.startswith("_"))
+    refuse = _leave_out if wanted is None else _explain_kind
+    found = ((name, _read_safely(read, loaded, name, refuse)) for name in names if not name.startswith("_"))
     return {name: value for name, value in found if value is not _REFUSED}
 
 
@@ -67,16 +69,37 @@ def _choose_reader(loaded: object) -> Callable[[Any, str], object]:
     return _read_attribute if _state(loaded) is None else _read_mapped
 
 
-def _read_safely(read: Callable[[Any, str], object], loaded: object, name: str) -> object:
+def _read_safely(
+    read: Callable[[Any, str], object], loaded: object, name: str, refuse: Callable[[object, str, object], object]
+) -> object:
     """Lit un attribut ; ce que le code de l'application lève à cette occasion le rend illisible.
 
     Le message de l'erreur n'est pas gardé : il peut citer une valeur.
+
+    Args:
+        read: comment lire l'objet.
+        loaded: l'objet.
+        name: nom de l'attribut.
+        refuse: ce qui tient la place d'une valeur qui n'est pas un scalaire.
     """
     try:
-        return _scalar(read(loaded, name))
+        value = read(loaded, name)
+        scalar = _scalar(value)
+        return refuse(loaded, name, value) if scalar is _REFUSED and value is not _REFUSED else scalar
     except Exception as error:  # noqa: BLE001 - une propriété est du code de l'application
         kind, raised = type(loaded).__name__, type(error).__name__
         return UnreadableAttribute(f"la lecture de l’attribut {name} de {kind} a levé {raised}")
+
+
+def _leave_out(_loaded: object, _name: str, _value: object) -> object:
+    """Tait un attribut que rien ne demande par son nom."""
+    return _REFUSED
+
+
+def _explain_kind(loaded: object, name: str, value: object) -> UnreadableAttribute:
+    """Dit pourquoi un attribut que le modèle lit ne se donne pas : son type, jamais sa valeur."""
+    owner, kind = type(loaded).__name__, type(value).__name__
+    return UnreadableAttribute(f"l’attribut {name} de {owner} est un {kind} : donnez un texte, un entier ou un UUID")
 
 
 def _scalar(value: object) -> object:
@@ -156,7 +179,7 @@ def _read_mapped(loaded: object, name: str) -> object:
     if name in state.mapper.column_attrs:
         return _explain_absence(state, loaded, name)
     if name in state.mapper.relationships:
-        return _REFUSED
+        return state.mapper.relationships[name]  # ce n'est pas un scalaire, et l'objet lié n'est pas cherché
     with _apart_from_session(state):
         return _read_attribute(loaded, name)
 
