@@ -227,6 +227,32 @@ def test_the_owner_is_read_however_the_object_gives_it(loaded: Any) -> None:
     assert type(read["owner"]) is str
 
 
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    def sealed(self) -> str:
+        return "méthode"
+
+    @property
+    def owner(self) -> str:
+        return "ada"
+
+
+@pytest.mark.parametrize("name", ["copy", "json", "dict", "construct", "schema", "free"])
+def test_an_extra_attribute_named_as_a_method_of_pydantic_is_read(name: str) -> None:
+    loaded = Open.model_validate({name: "reçu"})
+
+    assert with_attributes(loaded, frozenset({name})) == {name: "reçu"}
+    assert with_attributes(loaded)[name] == "reçu"
+    assert with_attributes(Open(), frozenset({name})) == {}
+
+
+def test_an_extra_attribute_never_replaces_what_the_application_declares() -> None:
+    loaded = Open.model_validate({"sealed": "reçu", "owner": "bob"})
+
+    assert with_attributes(loaded, frozenset({"sealed", "owner"})) == {"owner": "ada"}
+
+
 def test_what_a_mapping_would_make_up_is_absent() -> None:
     loaded: defaultdict[str, str] = defaultdict(lambda: "inventé")
 

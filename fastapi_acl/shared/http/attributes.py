@@ -143,8 +143,18 @@ def _read_attribute(loaded: object, name: str) -> object:
     declared = inspect.getattr_static(type(loaded), name, _REFUSED)
     if isinstance(declared, types.MemberDescriptorType) or declared is _REFUSED:
         return getattr(loaded, name, _REFUSED)
-    is_method = isinstance(declared, _METHODS) and name not in _own(loaded)
-    return _REFUSED if is_method else getattr(loaded, name)
+    if isinstance(declared, _METHODS) and name not in _own(loaded):
+        return _read_extra(loaded, name, declared)
+    return getattr(loaded, name)
+
+
+def _read_extra(loaded: object, name: str, declared: object) -> object:
+    """Lit, d'un modèle Pydantic qui admet tout, ce qui porte le nom d'une méthode de Pydantic (`copy`, `json`…).
+
+    Une méthode de l'application, elle, n'est pas remplacée par ce que l'objet a reçu.
+    """
+    extra = loaded.model_extra if isinstance(loaded, BaseModel) and declared is vars(BaseModel).get(name) else None
+    return (extra or {}).get(name, _REFUSED)
 
 
 def _public_names(loaded: object) -> Iterable[str]:
