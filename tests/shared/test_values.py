@@ -317,6 +317,30 @@ async def test_a_tenant_given_by_a_dependency_is_denied_whatever_its_type(ada: C
 
 
 @pytest.mark.parametrize("path", ["/documents", "/own"])
+@pytest.mark.parametrize("given", ["*", "acme:*", ":*"])
+async def test_a_dependency_that_gives_a_pattern_of_tenants_fails_and_the_log_names_it(
+    ada: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, path: str, given: str
+) -> None:
+    monkeypatch.setitem(tenants, "given", given)
+    with caplog.at_level(logging.INFO, "fastapi_acl"):
+        answer = await ada.get(path, headers={"X-Tenant": "given"})
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "decision_failed")
+    lines = [record.message for record in caplog.records if record.message.startswith("decision_failed:")]
+    assert len(lines) == 1
+    assert f'route="GET {path}"' in lines[0]
+    assert "domain=tenant rend un motif de domaines" in lines[0]
+
+
+async def test_a_tenant_that_only_holds_a_star_is_a_tenant_like_another(
+    ada: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tenants, "starred", "acme*")
+
+    assert (await ada.get("/documents", headers={"X-Tenant": "starred"})).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/documents", "/own"])
 async def test_a_dependency_that_gives_no_tenant_fails_and_the_log_names_route_dependency_and_type(
     ada: Client, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:

@@ -32,6 +32,7 @@ from fastapi_acl.shared.http.resources import expanded, route_template
 from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_of
 from fastapi_acl.shared.http.templates import check_dependency, check_domain, check_role, split_permission
 from fastapi_acl.shared.identity import (
+    EVERY_DOMAIN,
     NO_CLAIMS,
     ROLE_PREFIX,
     Authorizer,
@@ -49,6 +50,9 @@ SCHEME_NAME: Final = "fastapi-acl"
 AUTHORIZATION_HEADER: Final = b"authorization"
 MIN_REVISION_HEADER: Final = b"x-acl-min-revision"
 MAX_DIGITS: Final = 15
+
+_BELOW: Final = ":*"
+"""Fin d'un motif : un domaine, et tous ceux qui en commencent les segments."""
 
 FORGOTTEN: Final = UnreadableAttribute("sa valeur n’a pas été retenue avec le refus")
 """Ce qui tient la place d'un attribut dans un refus retenu."""
@@ -346,16 +350,20 @@ class Require(BearerGuard):
         """Rend le texte du domaine : le gabarit rempli, ou ce que la dépendance `domain=` a donné.
 
         Raises:
-            DecisionFailedError: la dépendance n'a pas donné un texte, ni ce qui s'écrit d'une seule façon.
+            DecisionFailedError: la dépendance n'a pas donné un texte, ni ce qui s'écrit d'une seule façon ; ou ce texte
+                est un motif.
         """
         if isinstance(self.domain, str):
             return expanded(self.domain, connection)
         text = canonical_text(given)
         if text is None:
-            name = getattr(self.domain, "__qualname__", type(self.domain).__name__)
-            reason = f"domain={name} rend un {type(given).__name__} : rendez un texte, un entier ou un UUID"
-            raise DecisionFailedError(reason=reason)
-        return text
+            mend = f"un {type(given).__name__} : rendez un texte, un entier ou un UUID"
+        elif text == EVERY_DOMAIN or text.endswith(_BELOW):
+            mend = "un motif de domaines, où les refus d’un locataire ne valent pas : rendez le domaine d’un locataire"
+        else:
+            return text
+        name = getattr(self.domain, "__qualname__", type(self.domain).__name__)
+        raise DecisionFailedError(reason=f"domain={name} rend {mend}")
 
     def _list_refused(
         self,
