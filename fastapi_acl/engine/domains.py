@@ -138,10 +138,16 @@ def _everywhere(matcher: str, rules: list[str], requests: list[str]) -> str:
         return matcher
     field, asked = _only(read, "de règle"), _only(_asked(named, requests), "de requête")
     _refuse_odd_uses(tree, field, asked)
+    tree = _Literal(field, asked).visit(tree)
     literal, anywhere = _with(tree, field, ast.Constant(value=EVERY_DOMAIN)), _with(tree, field, ast.Name(id=asked))
     if ast.dump(literal) == ast.dump(anywhere):
-        return matcher
+        return _rewritten(tree, matcher)
     return ast.unparse(ast.BoolOp(ast.Or(), [tree, _in_every_domain(field, anywhere)]))
+
+
+def _rewritten(tree: ast.expr, matcher: str) -> str:
+    """Rend un matcher tel qu'il est écrit, si son arbre n'a pas changé."""
+    return matcher if ast.dump(tree) == ast.dump(parse(matcher)) else ast.unparse(tree)
 
 
 def _asked(named: set[str], requests: list[str]) -> list[str]:
@@ -156,7 +162,7 @@ def _in_every_domain(field: str, anywhere: ast.expr) -> ast.expr:
     if ast.dump(anywhere) == FALSE:
         message = "il n’accepte jamais une règle du domaine demandé"
         raise _UnsharableError(message)
-    shared = ast.Compare(ast.Name(id=field), [ast.Eq()], [ast.Constant(value=EVERY_DOMAIN)])
+    shared = _is_shared(field)
     return shared if ast.dump(anywhere) == TRUE else ast.BoolOp(ast.And(), [shared, anywhere])
 
 
@@ -187,9 +193,13 @@ def _refuse_odd_uses(tree: ast.expr, field: str, asked: str) -> None:
         )
         known = all(isinstance(one, ast.Constant) or ast.unparse(one) in {field, asked} for one in operands)
         if not is_role and not (is_compared and known):
-            written = _TOKEN.sub(r"\1.", ast.unparse(node))
-            message = f"« {written} » fait du domaine d’une règle autre chose que le comparer à celui de la requête"
+            message = f"« {_shown(node)} » fait du domaine d’une règle autre chose que le comparer à celui de la requête"
             raise _UnsharableError(message)
+
+
+def _shown(node: ast.AST) -> str:
+    """Rend un terme, comme le modèle l'écrit."""
+    return _TOKEN.sub(r"\1.", ast.unparse(node))
 
 
 def _operands(node: ast.AST) -> list[ast.AST]:
@@ -208,6 +218,36 @@ def _with(tree: ast.expr, field: str, value: ast.expr) -> ast.expr:
     """Met une valeur à la place d'un champ, et réduit ce qui est alors certain."""
     found: ast.expr = _Reduced(field, value).visit(ast.parse(ast.unparse(tree), mode="eval").body)
     return found
+
+
+class _Literal(ast.NodeTransformer):
+    """Ne fait pas de `*` une expression rationnelle : ce n'en est pas une, et la lire ferait échouer la décision.
+
+    Là où une règle écrite dans le domaine demandé serait acceptée, celle de `*` l'est, avant toute lecture.
+    """
+
+    def __init__(self, field: str, asked: str) -> None:
+        self._field = field
+        self._asked = asked
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Met devant `regexMatch(r.dom, p.dom)` ce qu'il en est de `*`.
+
+        Raises:
+            _UnsharableError: ce n'est pas au domaine de la requête que celui de la règle est comparé.
+        """
+        if ast.unparse(node.func) != "regexMatch" or [ast.unparse(one) for one in node.args[1:]] != [self._field]:
+            self.generic_visit(node)
+            return node
+        if ast.unparse(node.args[0]) != self._asked:
+            message = f"« {_shown(node)} » lirait « * » comme une expression rationnelle"
+            raise _UnsharableError(message)
+        return ast.BoolOp(ast.Or(), [_is_shared(self._field), node])
+
+
+def _is_shared(field: str) -> ast.expr:
+    """Rend le terme que seules les règles de `*` vérifient."""
+    return ast.Compare(ast.Name(id=field), [ast.Eq()], [ast.Constant(value=EVERY_DOMAIN)])
 
 
 class _Reduced(ast.NodeTransformer):

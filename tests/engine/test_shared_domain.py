@@ -164,6 +164,10 @@ MATCHERS = {
     "aclMatch": "g(r.sub, p.sub, r.dom) && aclMatch(r.dom, p.dom) && r.obj == p.obj",
     "keyMatch": "g(r.sub, p.sub, r.dom) && keyMatch(r.dom, p.dom) && r.obj == p.obj",
     "keyMatch2": "g(r.sub, p.sub, r.dom) && keyMatch2(r.dom, p.dom) && r.obj == p.obj",
+    "regexMatch": "g(r.sub, p.sub, r.dom) && regexMatch(r.dom, p.dom) && r.obj == p.obj",
+    "regexMatch d'abord": "regexMatch(r.dom, p.dom) && r.obj == p.obj && g(r.sub, p.sub, p.dom)",
+    "regexMatch, et déjà écrit": 'g(r.sub, p.sub, r.dom) && (regexMatch(r.dom, p.dom) || p.dom == "*")',
+    "regexMatch ou rien": 'r.sub == "user:2" && r.obj == p.obj || g(r.sub, p.sub, r.dom) && regexMatch(r.dom, p.dom)',
     "déjà écrit": 'g(r.sub, p.sub, r.dom) && (r.dom == p.dom || p.dom == "*") && r.obj == p.obj',
     "déjà écrit, en liste": 'g(r.sub, p.sub, r.dom) && p.dom in (r.dom, "*") && r.obj == p.obj',
     "un compte à part": 'r.sub == "user:2" && r.obj == p.obj || g(r.sub, p.sub, r.dom) && r.dom == p.dom',
@@ -227,6 +231,7 @@ def test_a_matcher_whose_domain_is_shared_stays_in_the_index(name: str) -> None:
         ("g(r.sub, p.sub, r.dom) && r.dom.root == p.dom", "fait du domaine"),
         ("g(r.sub, p.sub, r.dom) && r.obj == p.dom", "fait du domaine"),
         ("g(r.sub, p.sub, r.dom) && r.dom in tenants(p.dom)", "fait du domaine"),
+        ('g(r.sub, p.sub, r.dom) && regexMatch("un", p.dom)', "comme une expression rationnelle"),
     ],
 )
 def test_a_matcher_under_which_a_rule_cannot_hold_everywhere_refuses_to_share(
