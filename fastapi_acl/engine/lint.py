@@ -41,12 +41,9 @@ def lint(enforcer: PolicyEnforcer) -> list[str]:
 
 
 def _about_plan(plan: MatcherPlan) -> Iterator[str]:
-    """Dit ce que l'index ne sait pas chercher."""
+    """Dit ce que l'index ne sait pas chercher ; ce qu'il reste à évaluer de ce qu'il trouve n'est pas un défaut."""
     if not plan.is_indexed:
         yield f"Le matcher revient à l’évaluation de Casbin, règle par règle : {plan.reason}."
         return
-    residuals = dict.fromkeys(leaf.residual for leaf in plan.leaves if leaf.expression is not None)
     if any(not branch.keys and branch.rest for leaf in plan.leaves for branch in leaf.branches):
         yield "Une branche du matcher ne compare aucune valeur de la requête à une règle : toutes y sont évaluées."
-    elif residuals:
-        yield f"Sur les règles que l’index trouve, il reste à évaluer : {' ; '.join(residuals)}."

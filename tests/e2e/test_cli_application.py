@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from fastapi_acl import ACLManager
 from fastapi_acl.cli import app
+from fastapi_acl.engine.schema import packaged_model_text
 from fastapi_acl.shared.config import ACLConfig, unknown_variables
 from tests.support import byhand
 from tests.support.app import SECRET, config
@@ -243,6 +244,25 @@ def test_the_model_is_read_again_without_a_database(folder: Path) -> None:
     assert (read.exit_code, read.stdout) == (0, "Rien à signaler.\n")
     assert "n’existe pas" in read.stderr
     assert sorted(folder.iterdir()) == before
+
+
+EVALUATED = "g(r.sub, p.sub) && aclMatch(r.path, p.path) && aclMatch(r.method, p.method) && r.sub != p.path"
+
+
+@pytest.mark.parametrize("model", ["rbac", "rbac_with_domains", "abac", "acl", "rest", "mine.conf"])
+def test_what_remains_to_evaluate_on_the_rules_found_is_told_by_plan_and_is_no_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    text = packaged_model_text("rest")
+    matcher = text[text.index("m = ") :]
+    Path("mine.conf").write_text(text.replace(matcher, f"m = {EVALUATED}\n"), "utf-8")
+    monkeypatch.setenv("ACL_MODEL_PATH" if model.endswith(".conf") else "ACL_MODEL", model)
+
+    read, planned = run("policy", "lint"), run("policy", "plan")
+
+    assert (read.exit_code, read.stdout) == (0, "Rien à signaler.\n"), read.output
+    assert planned.exit_code == 0
+    assert ("évalué   : " in planned.stdout) is (model in {"abac", "mine.conf"}), planned.stdout
 
 
 @pytest.mark.parametrize("arguments", [("policy", "history"), ("policy", "export", "out.csv"), ("restored",)])
