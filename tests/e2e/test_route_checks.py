@@ -585,3 +585,41 @@ async def test_an_application_mounted_by_an_included_router_reads_its_path_as_it
         answers = [(await admin.get(f"/p/m/d/{written}")).status_code for written in ("7", "07", "+7")]
 
     assert answers == [200, 404, 404]
+
+
+# --- une garde remplacée --------------------------------------------------------------------------------------------
+
+
+async def test_a_guard_the_application_replaced_decides_nothing_and_is_not_checked() -> None:
+    app, same = FastAPI(), FastAPI()
+    for one in (app, same):
+        one.get("/wrong", dependencies=[Depends(WRONG)])(answer)
+        one.get("/role", dependencies=[Depends(require_role("editor", domain="un"))])(answer)
+    app.dependency_overrides = {require("document:{nom}:read"): answer, require_role("editor", domain="un"): answer}
+    manager = ACLManager(config(), app=app)
+
+    async with serve(app, manager) as client:
+        assert [(await client.get(path)).status_code for path in ("/wrong", "/role")] == [200, 200]
+    assert "« nom »" in await refused(same)
+
+
+async def test_a_guard_replaced_elsewhere_is_still_checked_where_it_decides() -> None:
+    app, other = FastAPI(), FastAPI()
+    app.get("/wrong", dependencies=[Depends(WRONG)])(answer)
+    other.dependency_overrides[WRONG] = answer
+    app.dependency_overrides[require("document:{autre}:read")] = answer
+    app.mount("/other", other)
+
+    assert "GET /wrong" in await refused(app)
+
+
+async def test_a_guard_of_a_mounted_application_that_replaced_nothing_never_opens() -> None:
+    app, inner = FastAPI(), FastAPI()
+    inner.get("/wrong", dependencies=[Depends(WRONG)])(answer)
+    app.mount("/inner", inner)
+    app.dependency_overrides[WRONG] = answer
+    manager = ACLManager(config(), app=app)
+
+    async with serve(app, manager) as client:
+        admin = await client.admin()
+        assert (await admin.get("/inner/wrong")).status_code >= 500

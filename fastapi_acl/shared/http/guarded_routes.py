@@ -70,13 +70,17 @@ class GuardedRoutes:
         self._admitted: dict[tuple[int, int], tuple[object, object]] = {}
 
     def check(self, app: Starlette) -> None:
-        """Vérifie toutes les gardes d'une application, montages compris.
+        """Vérifie toutes les gardes d'une application, montages compris, sauf celles qu'elle a remplacées.
+
+        Une garde remplacée ne décide de rien. Une application montée a ses propres remplacements : une garde qui y
+        décide encore est alors vérifiée à sa première requête.
 
         Raises:
             ConfigurationError: des gardes n'iront jamais ; le message les énumère.
         """
         places = list(places_in(app.routes))
-        guarded = [(place, guard) for place in places for guard in guards_in(place.dependant)]
+        replaced = getattr(app, "dependency_overrides", None) or {}
+        guarded = [(place, guard) for place in places for guard in guards_in(place.dependant, replaced)]
         unknown = [(place, guard) for place, guard in guarded if self._found(guard, place.dependant) is None]
         faults = [fault for place, guard in guarded if (fault := self._look(place, guard))]
         if faults:
