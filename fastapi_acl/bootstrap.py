@@ -16,9 +16,11 @@ from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.closing import closing_line, links_fault
 from fastapi_acl.engine.rule_files import read_rules
 from fastapi_acl.engine.schema import administrator_rules
+from fastapi_acl.engine.wildcards import explain_closed, explain_failed
 from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
+    DecisionFailedError,
     InvalidImportError,
     InvalidInputError,
     InvalidRuleError,
@@ -206,17 +208,16 @@ class Bootstrap:
         """Vérifie que ces règles font bien un administrateur sous ce modèle.
 
         Raises:
-            ConfigurationError: le modèle ne lit pas `*` comme un joker.
+            ConfigurationError: le modèle ne lit pas `*` comme un joker, ou le matcher échoue sur ces règles.
         """
         missing = tuple(rule for rule in rules if not self.store.enforcer.holds(rule))
-        with self.store.enforcer.trial(PolicyChange(added=missing)):
-            is_administrator = self.store.ranks.ranks.authorizer.allows(user_id, *ADMINISTRATION)
+        try:
+            with self.store.enforcer.trial(PolicyChange(added=missing)):
+                is_administrator = self.store.ranks.ranks.authorizer.allows(user_id, *ADMINISTRATION)
+        except DecisionFailedError as error:
+            raise ConfigurationError(explain_failed((rules[0].ptype, *rules[0].values), error)) from error
         if not is_administrator:
-            message = (
-                "sous ce modèle, une règle « * » ne permet rien : l’administrateur ne pourrait rien faire. Comparez "
-                "par aclMatch(r.obj, p.obj), ou créez le compte par /auth/register et ses règles par ACL_POLICY_PATH."
-            )
-            raise ConfigurationError(message)
+            raise ConfigurationError(explain_closed(self.store.enforcer))
 
     async def _pending_lines(self, *, force: bool) -> dict[int, PolicyRule]:
         """Rend les règles du fichier, par numéro de ligne, s'il faut les écrire.

@@ -11,9 +11,10 @@ from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
     DatabaseUnavailableError,
+    DecisionFailedError,
     PolicyUnavailableError,
 )
-from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.logging import get_logger, quote
 from fastapi_acl.shared.tasks import ended
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Lifecycle:
             raise
         except ACLException as error:
             self._waits_for_database = isinstance(error, DatabaseUnavailableError)
-            logger.warning("start_postponed: %s Les routes gardées répondent 503.", error.detail)
+            logger.warning("start_postponed: %s Les routes gardées répondent 503.", _told(error))
         else:
             self._started = True
             logger.info("started: revision=%d", self._replica.revision)
@@ -261,3 +262,11 @@ class Lifecycle:
                 chore.abandon()
             self._started, self._keeper = False, None
         self._loop, self._lock, self._looking = loop, asyncio.Lock(), asyncio.Lock()
+
+
+def _told(error: ACLException) -> str:
+    """Rend la phrase d'une erreur ; d'une décision qui a échoué, la cause et la règle aussi."""
+    if not isinstance(error, DecisionFailedError):
+        return error.detail
+    rule = ",".join(map(quote, error.rule)) or "-"
+    return f"{error.detail} rule={rule} reason={quote(error.reason or type(error.__cause__ or error).__name__, 500)}."

@@ -15,6 +15,7 @@ import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal
 from fastapi_acl.engine.schema import packaged_model_text
+from fastapi_acl.shared.exceptions import DecisionFailedError
 from tests.support.app import ADMIN, config, protected
 
 POLICY = """\
@@ -66,6 +67,99 @@ async def test_an_existing_account_is_never_promoted(sqlite_uri: str) -> None:
             pass
     async with started(sqlite_uri=sqlite_uri, create_default_admin=False) as manager:
         assert not manager.authorizer.decide(Principal(id=squatter.id), "acl.rules", "write")
+
+
+def model_under(tmp_path: Path, matcher: str, links: str = "_, _") -> Path:
+    """Écrit le modèle rbac fourni sous un autre matcher."""
+    text = packaged_model_text("rbac").replace("g = _, _", f"g = {links}")
+    path = tmp_path / "model.conf"
+    path.write_text(text[: text.index("m = ")] + f"m = {matcher}\n", "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("matcher", "reason"),
+    [
+        ("keyMatch2(r.obj, p.obj) && regexMatch(r.act, p.act)", "« regexMatch » a levé .*regexMatch"),
+        ("regexMatch(r.obj, p.obj) && aclMatch(r.act, p.act)", "« regexMatch » a levé "),
+        ("keyMatch(r.obj, p.obj) && r.obj.owner == r.sub", "« r.obj.owner » n’existe pas.*sans attribut"),
+        ("aclMatch(r.obj, p.obj) && r.sub.team == p.obj", "r.sub.team"),
+    ],
+)
+async def test_a_matcher_that_fails_on_the_rule_of_the_administrator_stops_the_start_with_cause_and_mend(
+    sqlite_uri: str, tmp_path: Path, matcher: str, reason: str
+) -> None:
+    path = model_under(tmp_path, f"g(r.sub, p.sub) && {matcher}")
+
+    with pytest.raises(ConfigurationError, match=rf"« p, role:admin, \*, \*, allow ».*{reason}.*ACL_POLICY_PATH"):
+        async with started(sqlite_uri=sqlite_uri, model_path=path):
+            pass
+    async with started(sqlite_uri=sqlite_uri, model_path=path, create_default_admin=False) as manager:
+        assert manager.is_ready
+
+
+async def test_the_matcher_the_message_proposes_lets_the_administrator_in(sqlite_uri: str, tmp_path: Path) -> None:
+    matcher = 'g(r.sub, p.sub) && keyMatch2(r.obj, p.obj) && (p.act == "*" || regexMatch(r.act, p.act))'
+    async with started(sqlite_uri=sqlite_uri, model_path=model_under(tmp_path, matcher)) as manager:
+        assert manager.get_enforcer().enforce(await admin_of(manager), "document", "read")
+
+
+@pytest.mark.parametrize(
+    ("matcher", "excluded", "mend"),
+    [
+        ("g(r.sub, p.sub) && aclMatch(r.obj, p.obj) && r.act == p.act", "« r.act == p.act »", "aclMatch(r.act, p.act)"),
+        (
+            "g(r.sub, p.sub) && r.obj == p.obj && p.act == r.act",
+            "« r.obj == p.obj », « r.act == p.act »",
+            "aclMatch(r.obj, p.obj) et aclMatch(r.act, p.act)",
+        ),
+        (
+            'g(r.sub, p.sub) && keyMatch(r.obj, p.obj) && (r.act == p.act || p.act == "all")',
+            "« r.act == p.act || 'all' == p.act »",
+            "aclMatch(r.act, p.act)",
+        ),
+        (
+            'g(r.sub, p.sub) && (p.obj == "*" || r.obj == p.obj) && r.act == p.act',
+            "« r.act == p.act »",
+            "aclMatch(r.act, p.act)",
+        ),
+        ("r.sub == p.sub && aclMatch(r.obj, p.obj)", "« r.sub == p.sub »", "g(r.sub, p.sub)"),
+        ('g(r.sub, p.sub) && r.obj == "document"', "« r.obj == 'document' »", "Corrigez le matcher"),
+        ('g(r.sub, p.sub) && r.act in ("read", p.act)', "r.act in ('read', p.act)", "Corrigez le matcher"),
+    ],
+)
+async def test_a_model_under_which_the_administrator_can_do_nothing_names_the_comparison_that_excludes_it(
+    sqlite_uri: str, tmp_path: Path, matcher: str, excluded: str, mend: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"une règle « \* » ne permet rien") as caught:
+        async with started(sqlite_uri=sqlite_uri, model_path=model_under(tmp_path, matcher)):
+            pass
+
+    _, _, told = caught.value.detail.partition("Ce qui l’exclut : ")
+    cause, _, advice = told.partition(". ")
+    assert excluded in cause
+    assert cause.count("«") == excluded.count("«") or "in (" in cause
+    assert mend in advice.partition(", ou réglez")[0]
+    assert "ACL_CREATE_DEFAULT_ADMIN=false" in advice
+
+
+async def test_a_start_postponed_by_a_decision_that_failed_logs_its_cause_and_its_rule(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing() -> None:
+        raise DecisionFailedError(reason="la fonction « mienne » a levé ValueError", rule=("p", "role:a", "*"))
+
+    manager = ACLManager(config())
+    monkeypatch.setattr(manager._lifecycle, "_start", failing)
+    try:
+        await manager.initialize()
+        assert not manager.is_ready
+    finally:
+        await manager.close()
+
+    said = next(record.message for record in caplog.records if record.message.startswith("start_postponed:"))
+    assert "la fonction « mienne » a levé ValueError" in said
+    assert 'rule="p","role:a","*"' in said
 
 
 async def test_a_generated_password_goes_to_a_file_of_its_owner_alone(
