@@ -193,7 +193,9 @@ def _refuse_odd_uses(tree: ast.expr, field: str, asked: str) -> None:
         )
         known = all(isinstance(one, ast.Constant) or ast.unparse(one) in {field, asked} for one in operands)
         if not is_role and not (is_compared and known):
-            message = f"« {_shown(node)} » fait du domaine d’une règle autre chose que le comparer à celui de la requête"
+            message = (
+                f"« {_shown(node)} » fait du domaine d’une règle autre chose que le comparer à celui de la requête"
+            )
             raise _UnsharableError(message)
 
 

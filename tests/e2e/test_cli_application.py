@@ -255,7 +255,7 @@ def test_what_remains_to_evaluate_on_the_rules_found_is_told_by_plan_and_is_no_f
 ) -> None:
     text = packaged_model_text("rest")
     matcher = text[text.index("m = ") :]
-    Path("mine.conf").write_text(text.replace(matcher, f"m = {EVALUATED}\n"), "utf-8")
+    (folder / "mine.conf").write_text(text.replace(matcher, f"m = {EVALUATED}\n"), "utf-8")
     monkeypatch.setenv("ACL_MODEL_PATH" if model.endswith(".conf") else "ACL_MODEL", model)
 
     read, planned = run("policy", "lint"), run("policy", "plan")
