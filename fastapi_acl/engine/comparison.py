@@ -121,14 +121,18 @@ class Comparison:
 
     def _compares(self, mine: Grant, asked: Grant, compare: Callable[[str, str], bool]) -> bool:
         """Compare deux permissions champ à champ : par motif où le modèle le fait, par égalité ailleurs."""
-        by_pattern = not DOMAIN_NAMES.intersection(self.schema.fields["p"]) or DOMAIN_NAMES & self.schema.patterns
-        same_domain = mine.domain == asked.domain or (by_pattern and compare(mine.domain, asked.domain))
-        return bool(same_domain) and all(
-            held == wanted or (self._is_pattern(name) and compare(held, wanted))
+        same_domain = mine.domain == asked.domain or (self.domains_are_patterns and compare(mine.domain, asked.domain))
+        return same_domain and all(
+            held == wanted or (self.is_pattern(name) and compare(held, wanted))
             for (name, held), (_, wanted) in zip(mine.fields, asked.fields, strict=True)
         )
 
-    def _is_pattern(self, name: str) -> bool:
+    @property
+    def domains_are_patterns(self) -> bool:
+        """Vrai si le domaine d'une règle se compare par motif, ou si une règle n'en a pas."""
+        return not DOMAIN_NAMES.intersection(self.schema.fields["p"]) or bool(DOMAIN_NAMES & self.schema.patterns)
+
+    def is_pattern(self, name: str) -> bool:
         """Dit si un champ se compare par motif ; la portée `*` couvre la portée `own`."""
         return name in self.schema.patterns or name == "scope"
 
@@ -141,7 +145,7 @@ class Comparison:
         asked = {**dict.fromkeys(RESOURCE_NAMES, pair[0]), **dict.fromkeys(ACTION_NAMES, pair[1])}
         named = [(name, value) for name, value in grant.fields if name in asked]
         return all(
-            value == asked[name] or (self._is_pattern(name) and covers(value, asked[name])) for name, value in named
+            value == asked[name] or (self.is_pattern(name) and covers(value, asked[name])) for name, value in named
         )
 
 
@@ -200,19 +204,17 @@ class Carried:
         """Rend ce que porte un rôle, rangé par domaine."""
         if role not in self._roles:
             found = self._roles[role] = {}
-            async for rule in self._pace.through(self._rules(self._links.reach(role))):
+            async for rule in self._pace.through(self.rules(self._links.reach(role))):
                 grant = self.comparison.grant(rule)
                 found.setdefault(grant.domain, []).append(grant)
         return self._roles[role]
 
-    def is_held(self, subject: str, asked: Grant) -> bool:
-        """Dit si, le changement fait, une règle accorde encore tout cela à un sujet."""
-        names = self._links.closure(subject, asked.domain if self.comparison.has_domains else "")
-        grants = map(self.comparison.grant, self._rules(names))
-        return any(grant.allows and self.comparison.covers(grant, asked) for grant in grants)
+    def closure(self, subject: str, domain: str) -> list[str]:
+        """Rend un sujet et les rôles qu'il tient dans un domaine, le changement fait."""
+        return self._links.closure(subject, domain if self.comparison.has_domains else "")
 
-    def _rules(self, names: Sequence[str]) -> list[PolicyRule]:
-        """Rend les règles de ces sujets."""
+    def rules(self, names: Sequence[str]) -> list[PolicyRule]:
+        """Rend les règles de ces sujets, le changement fait."""
         kept = [rule for rule in self.comparison.enforcer.rules_of(names) if rule not in self._gone]
         return kept + [rule for name in names for rule in self._fresh.get(name, ())]
 

@@ -7,41 +7,27 @@ pair, il ne pourrait plus le lever.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.engine.administration import ANYTHING
 from fastapi_acl.engine.comparison import Carried, Comparison, is_computable
-from fastapi_acl.engine.matching import ANY
+from fastapi_acl.engine.losses import Verdicts, hits, sorted_losses
 from fastapi_acl.engine.pacing import Pace
 from fastapi_acl.shared.exceptions import EscalationRefusedError
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from fastapi_acl.shared.policy import PolicyChange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from fastapi_acl.engine.comparison import Grant
+    from fastapi_acl.engine.losses import Loss, Losses
     from fastapi_acl.engine.ranks import Rank, Ranks
+    from fastapi_acl.shared.policy import PolicyRule
 
 TRIED_AT_ONCE: Final = 16
 """Sujets interrogés pendant un essai de la politique, qui ne peut pas rendre la main."""
-
-
-class _Loss(NamedTuple):
-    """Ce qu'une règle ferait perdre.
-
-    Attributes:
-        grants: accords qui partent, ou refus qui arrivent.
-        denials: parmi les refus, ceux qui portent sur l'administration.
-    """
-
-    grants: tuple[Grant, ...]
-    denials: tuple[Grant, ...]
-
-
-Losses = dict[str, list[_Loss]]
-"""Ce que perdrait chaque nom que le changement touche."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,60 +91,70 @@ class RankGuard:
     # --- ce qui se compare ----------------------------------------------------------------------------------------
 
     async def _losses(self, change: PolicyChange, comparison: Comparison, pace: Pace) -> Losses:
-        """Rend ce que perdrait chaque nom que le changement touche."""
+        """Rend ce que perdrait chaque nom que le changement touche ; les membres d'un rôle en partagent les pertes."""
         losses: Losses = {}
+        alone: dict[str, list[Grant]] = {}
         for allows, carried, rules in (
             (True, Carried(comparison, PolicyChange(), pace), change.removed),
             (False, Carried(comparison, change, pace), change.added),
         ):
-            known: dict[tuple[str, ...], _Loss] = {}
+            by_role: dict[tuple[str, ...], list[Loss]] = {}
             for rule in filter(comparison.is_well_formed, rules):
-                key = (rule.ptype, *rule.values[rule.ptype == "g" :])
-                if key not in known:
-                    grants = [grant for grant in await carried.of(rule) if grant.allows is allows]
-                    known[key] = await self._loss(grants, comparison, pace)
-                if known[key].grants:
-                    losses.setdefault(comparison.schema.subject_of(rule), []).append(known[key])
+                name, place = comparison.schema.subject_of(rule), rule.values[1:]
+                if rule.ptype == "p":
+                    alone.setdefault(name, []).extend(await _kept(carried, rule, pace, allows=allows))
+                    continue
+                if place not in by_role:
+                    by_role[place] = sorted_losses(await _kept(carried, rule, pace, allows=allows))
+                losses.setdefault(name, []).extend(by_role[place])
                 await pace.step()
-        return losses
-
-    async def _loss(self, grants: Sequence[Grant], comparison: Comparison, pace: Pace) -> _Loss:
-        """Trie ce qui serait perdu : parmi les refus, ceux qui portent sur l'administration."""
-        pairs = self.ranks.administration.everything - {ANYTHING}
-        denials = [
-            grant async for grant in pace.through(grants) if not grant.allows and comparison.touches(grant, pairs)
-        ]
-        return _Loss(tuple(grants), tuple(denials))
+        for name, grants in alone.items():
+            losses.setdefault(name, []).extend(sorted_losses(grants))
+        return {name: known for name, known in losses.items() if known}
 
     async def _check_higher(self, losses: Losses, mine: Rank, after: Carried, pace: Pace) -> None:
         """Refuse d'abaisser qui tient une permission `acl.*` que l'auteur ne tient pas."""
         everything = self.ranks.administration.everything
         if mine >= everything:
             return
-        direct = await self.ranks.holding(everything, pace)
-        higher = [name async for name in pace.through(direct) if self._is_above(name, mine)]
-        lost = {name: [loss.grants for loss in known] for name, known in losses.items()}
-        async for subject in pace.through(self.ranks.under(higher)):
-            hits = _hits(subject, lost, after.comparison)
-            if hits and self._is_above(subject, mine) and any(_loses(subject, grant, after) for grant in hits):
-                message = "Ce changement abaisserait un sujet qui administre ce que vous n’administrez pas."
-                raise EscalationRefusedError(message)
+        verdicts = Verdicts(after, pace)
+        await verdicts.learn(losses)
+        async for subject in pace.through(self.ranks.under(await self.ranks.holding(everything, pace))):
+            async for loss in hits(subject, losses, after.comparison, pace):
+                if await verdicts.loses(subject, loss):
+                    self._require_below(subject, mine)
+                    break
 
     async def _check_denials(self, losses: Losses, mine: Rank, comparison: Comparison, pace: Pace) -> None:
         """Refuse de priver par un refus, de quoi administrer, un sujet qui n'est pas strictement au-dessous."""
-        denials = {name: [loss.denials for loss in known] for name, known in losses.items()}
-        touching = {name: found for name, found in denials.items() if any(found)}
+        touching = await self._touching(losses, comparison, pace)
         if not touching:
             return
         writes = self.ranks.administration.writes
         async for subject in pace.through(self.ranks.under(await self.ranks.holding(writes, pace))):
-            rank = self.ranks.of(subject) if _hits(subject, touching, comparison) else frozenset()
-            if rank & writes and not rank < mine:
-                raise _peer()
+            async for _ in hits(subject, touching, comparison, pace):
+                rank = self.ranks.of(subject)
+                if rank & writes and not rank < mine:
+                    raise _peer()
+                break
 
-    def _is_above(self, subject: str, mine: Rank) -> bool:
-        """Dit si un sujet tient une permission `acl.*` que l'auteur ne tient pas."""
-        return not self.ranks.of(subject) <= mine
+    async def _touching(self, losses: Losses, comparison: Comparison, pace: Pace) -> Losses:
+        """Rend, parmi les pertes, les refus qui portent sur l'administration."""
+        pairs = self.ranks.administration.everything - {ANYTHING}
+        touching: dict[Loss, None] = {}
+        for loss in dict.fromkeys(loss for known in losses.values() for loss in known if not loss.allows):
+            async for grant in pace.through(loss.grants):
+                if comparison.touches(grant, pairs):
+                    touching[loss] = None
+                    break
+        kept = {name: [loss for loss in known if loss in touching] for name, known in losses.items()}
+        return {name: known for name, known in kept.items() if known}
+
+    def _require_below(self, subject: str, mine: Rank) -> None:
+        """Refuse d'abaisser un sujet s'il tient une permission `acl.*` que l'auteur ne tient pas."""
+        if not self.ranks.of(subject) <= mine:
+            message = "Ce changement abaisserait un sujet qui administre ce que vous n’administrez pas."
+            raise EscalationRefusedError(message)
 
     # --- ce qui s'essaie ------------------------------------------------------------------------------------------
 
@@ -207,23 +203,9 @@ class RankGuard:
         return frozenset(pair for pair in pairs if self.ranks.authorizer.decides_for(subject, *pair))
 
 
-def _hits(subject: str, losses: Mapping[str, Sequence[Sequence[Grant]]], comparison: Comparison) -> list[Grant]:
-    """Rend ce qu'un sujet perdrait, par lui-même ou par un rôle qu'il tient, là où cela vaut."""
-    names = [name for name in comparison.reached(subject, ANY) if name in losses]
-    grants = dict.fromkeys(grant for name in names for known in losses[name] for grant in known)
-    if not comparison.has_domains:
-        return list(grants)
-    reached = {domain: comparison.reached(subject, domain) for domain in {grant.domain for grant in grants}}
-    return [grant for grant in grants if not set(names).isdisjoint(reached[grant.domain])]
-
-
-def _loses(subject: str, grant: Grant, after: Carried) -> bool:
-    """Dit si un sujet n'aurait plus une permission, ou si un refus en prendrait une qu'il tient."""
-    if grant.allows:
-        return not after.is_held(subject, grant)
-    comparison = after.comparison
-    held = map(comparison.grant, comparison.enforcer.rules_of(comparison.reached(subject, grant.domain)))
-    return any(mine.allows and comparison.overlaps(mine, grant) for mine in held)
+async def _kept(carried: Carried, rule: PolicyRule, pace: Pace, *, allows: bool) -> list[Grant]:
+    """Rend ce que porte une règle, d'un seul effet."""
+    return [grant async for grant in pace.through(await carried.of(rule)) if grant.allows is allows]
 
 
 def _peer() -> EscalationRefusedError:
