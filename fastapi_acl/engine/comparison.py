@@ -133,8 +133,8 @@ class Comparison:
         return not DOMAIN_NAMES.intersection(self.schema.fields["p"]) or bool(DOMAIN_NAMES & self.schema.patterns)
 
     def is_pattern(self, name: str) -> bool:
-        """Dit si un champ se compare par motif ; la portée `*` couvre la portée `own`."""
-        return name in self.schema.patterns or name == "scope"
+        """Dit si un champ se compare par motif ; sous `abac`, la portée `*` couvre `own`."""
+        return name in self.schema.patterns or (name == "scope" and self.enforcer.plan.residual == ABAC_SCOPE)
 
     def touches(self, grant: Grant, pairs: Iterable[Pair]) -> bool:
         """Dit si une permission porte, dans le domaine où l'on administre, sur l'un de ces couples."""
@@ -231,7 +231,20 @@ def is_computable(enforcer: PolicyEnforcer) -> bool:
     unordered = enforcer.model["e"]["e"].value in COMPUTABLE_EFFECTS
     single = len(schema.fields) == 1 and schema.links.keys() <= {"g"}
     domains = _reads_domains(schema, keys, shares_domains=enforcer.shares_domains)
-    return unordered and single and _names_one_subject(schema, keys) and domains
+    read = _reads_each_field(schema, keys, by_scope=bool(plan.residual))
+    return unordered and single and read and _names_one_subject(schema, keys) and domains
+
+
+def _reads_each_field(schema: PolicySchema, keys: Sequence[Key], *, by_scope: bool) -> bool:
+    """Dit si le matcher lit une fois chaque champ des règles, dont un seul sujet et un seul domaine au plus.
+
+    Deux règles qu'un champ jamais lu distingue font la même chose, et se compareraient comme si elles différaient.
+    Un champ lu deux fois, ici par égalité et là par motif, ne se compare ni comme l'un ni comme l'autre.
+    """
+    names = schema.fields["p"]
+    compared = set(names) - ({"eft", "scope"} if by_scope else {"eft"})
+    single = all(len(known.intersection(names)) <= 1 for known in (SUBJECT_NAMES, DOMAIN_NAMES))
+    return single and sorted(names[key.field] for key in keys) == sorted(compared)
 
 
 def _names_one_subject(schema: PolicySchema, keys: Sequence[Key]) -> bool:
