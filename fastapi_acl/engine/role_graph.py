@@ -393,6 +393,10 @@ class RoleGraph:
         """Dit si quelqu'un tient ce nom comme rôle."""
         return name in self._held
 
+    def count_links(self, role: str) -> int:
+        """Rend le nombre des liens directs vers un rôle, tous domaines confondus."""
+        return self._held.get(role, 0)
+
     def has_direct(self, member: str, role: str, domain: str = "") -> bool:
         """Dit si ce lien-là existe."""
         return role in self.links.get(domain, {}).get(member, ())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import filterfalse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi_acl.engine.adapters.base import COLUMNS
 from fastapi_acl.engine.administration import ACCOUNTS, ADMINISTRATION
@@ -26,7 +27,7 @@ from fastapi_acl.shared.policy import PolicyChange
 from fastapi_acl.shared.sync.changes import POLICY_CHANGED, ROW_QUARANTINED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from fastapi_acl.engine.adapters.base import PolicyAdapter
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.policy import PolicyRule
     from fastapi_acl.shared.sync.changes import Change, ChangeLog, IdempotencyKey
     from fastapi_acl.shared.sync.replica import Replica
+
+EMPTIED_ROLE: Final = (
+    "Ce changement ôterait sa dernière règle à un rôle qui garde des membres, et qui le remplirait plus tard leur "
+    "donnerait ce qu’il y met : retirez ses liens dans le même changement. Rien n’a été changé."
+)
+"""Ce qui est dit d'un rôle que l'on viderait sous ses membres."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,8 @@ class PolicyStore:
             RuleNotFoundError: une règle à retirer n'existe pas.
             EscalationRefusedError: l'auteur ne détient pas ce qu'il accorde, ou abaisserait qui est au-dessus de lui.
             RoleNotFoundError: un lien donnerait un rôle qu'aucune règle ne nomme.
-            ConflictError: une règle à ajouter existe déjà, et l'auteur ne peut pas lire les règles.
+            ConflictError: une règle à ajouter existe déjà, et l'auteur ne peut pas lire les règles ; ou un rôle
+                perdrait sa dernière règle et garderait des membres.
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
             IdempotencyKeyReusedError: la clé a déjà servi à une autre demande.
             DatabaseUnavailableError: la base ne répond pas ; rien n'est changé, ou rien ne permet de le savoir.
@@ -324,6 +332,7 @@ class PolicyStore:
         self._check_existence(pending, change, actor)
         await self._check_links(whole, actor, pace)
         self._check_roles(whole, actor)
+        self._check_emptied(whole, actor)
         await self.administrators.check(whole, actor, pace)
 
     async def _check_links(self, change: PolicyChange, actor: Principal, pace: Pace) -> None:
@@ -368,3 +377,29 @@ class PolicyStore:
         for role, rule in given.items():
             if role not in defined and role not in known and f'"{role}"' not in self.enforcer.schema.matcher:
                 raise RoleNotFoundError(rule=rule.as_json())
+
+    def _check_emptied(self, change: PolicyChange, actor: Principal) -> None:
+        """Refuse de retirer la dernière règle d'un rôle qui garde des membres : ils tiendraient d'avance un rôle vide.
+
+        Une règle qui refuse en est une : le rôle reste nommé. Qui tient tout a tout à donner, et peut le faire.
+        """
+        place = self.enforcer.schema.position("p", SUBJECT_NAMES)
+        if actor is SYSTEM or place is None:
+            return
+        arriving, leaving = self._roles_of(change.added), self._roles_of(change.removed)
+        for role in leaving["p"]:
+            rules = len(self.enforcer.model.rows("p").holding(place, role)) + arriving["p"][role] - leaving["p"][role]
+            links = self.enforcer.graph.count_links(role) + arriving["g"][role] - leaving["g"][role]
+            if rules > 0 or links <= 0 or f'"{role}"' in self.enforcer.schema.matcher:
+                continue
+            if self.ranks.ranks.is_whole(actor):
+                return
+            raise ConflictError(EMPTIED_ROLE, **({"members_count": links} if self.actors.may_read(actor) else {}))
+
+    def _roles_of(self, rules: Iterable[PolicyRule]) -> Mapping[str, Counter[str]]:
+        """Compte les règles `p` de chaque sujet, et les liens vers chaque rôle."""
+        found: dict[str, Counter[str]] = {"p": Counter(), "g": Counter()}
+        for rule in rules:
+            if rule.ptype in found:
+                found[rule.ptype][rule.values[1] if rule.ptype == "g" else self.enforcer.schema.subject_of(rule)] += 1
+        return found

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from fastapi_acl import ACLConfig, PolicyChange, PolicyRule
+from fastapi_acl.shared.exceptions import ConflictError
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import Client, protected
 
@@ -90,7 +91,9 @@ async def test_a_lesser_administrator_serves_those_below(sqlite_uri: str) -> Non
         answers = [
             await ada.remove_rules(("g", f"user:{bob.id}", "role:staff")),
             await ada.add_rules(("p", f"user:{bob.id}", "document", "read", "deny")),
-            await ada.remove_rules(("p", "role:staff", "document", "read", "allow")),
+            await ada.remove_rules(
+                ("p", "role:staff", "document", "read", "allow"), ("g", f"user:{admin.id}", "role:staff")
+            ),
             await ada.put(f"{USERS}/{bob.id}/deactivate"),
             await ada.delete(f"{USERS}/{bob.id}"),
         ]
@@ -355,6 +358,44 @@ async def test_an_empty_role_is_not_joined_in_advance(sqlite_uri: str) -> None:
 
     assert [outcome(alone), outcome(nested)] == [(404, "role_not_found")] * 2
     assert together.status_code == 201
+
+
+@pytest.mark.parametrize("effect", ["allow", "deny"])
+async def test_a_role_is_not_emptied_under_its_members(sqlite_uri: str, effect: str) -> None:
+    async with protected(sqlite_uri=sqlite_uri) as visitor:
+        ada, pal, admin = await visitor.newcomer("ada"), await visitor.newcomer("pal"), await visitor.admin()
+        only, link = ("p", "role:boss", "document", "read", effect), ("g", f"user:{pal.id}", "role:boss")
+        other = ("p", "role:boss", "document", "write", "allow")
+        held = [("p", f"user:{ada.id}", *pair, "allow") for pair in (("acl.rules", "*"), ("document", "*"))]
+        await system(visitor, only, link, *held)
+
+        emptied = await ada.remove_rules(only)
+        replaced = await replace(ada, only, other)
+        left = await ada.remove_rules(other)
+        with_links = await ada.remove_rules(other, link)
+        await system(visitor, only, link)
+        by_the_highest = await admin.remove_rules(only)
+
+    assert [outcome(emptied), outcome(left)] == [(409, "conflict")] * 2
+    assert emptied.json()["members_count"] == 1
+    assert "liens" in emptied.json()["detail"]
+    assert [replaced.status_code, with_links.status_code, by_the_highest.status_code] == [200] * 3
+
+
+async def test_a_role_is_not_emptied_in_two_writes_of_one_transaction(sqlite_uri: str) -> None:
+    async with protected(sqlite_uri=sqlite_uri) as visitor:
+        ada, pal = await visitor.newcomer("ada"), await visitor.newcomer("pal")
+        only, other = (PolicyRule("p", ("role:boss", "document", act, "allow")) for act in ("read", "write"))
+        held = [("p", f"user:{ada.id}", *pair, "allow") for pair in (("acl.rules", "write"), ("document", "*"))]
+        await system(visitor, ("p", *only.values), ("g", f"user:{pal.id}", "role:boss"), *held)
+        store, actor = visitor.manager.get_policy_store(), Principal(id=ada.id)
+
+        with pytest.raises(ConflictError) as refused:
+            async with store.together():
+                await store.change(PolicyChange((other,), (only,)), actor)
+                await store.change(PolicyChange(removed=(other,)), actor)
+
+    assert not refused.value.evidence, "qui ne lit pas les règles n'apprend pas combien tiennent un rôle"
 
 
 async def test_who_may_not_read_rules_learns_none_from_an_error(sqlite_uri: str) -> None:
