@@ -15,6 +15,7 @@ from fastapi_acl.permissions.interface.schemas import (
     RulesRequest,
 )
 from fastapi_acl.shared.exceptions import (
+    ConflictError,
     EscalationRefusedError,
     IdempotencyKeyReusedError,
     InvalidRequestError,
@@ -91,6 +92,7 @@ async def list_rules(
         RoleNotFoundError,
         EscalationRefusedError,
         LastAdministratorError,
+        ConflictError,
     ),
 )
 async def add_rules(
@@ -112,6 +114,7 @@ async def add_rules(
         RuleNotFoundError,
         EscalationRefusedError,
         LastAdministratorError,
+        ConflictError,
     ),
 )
 async def replace_rule(
@@ -131,6 +134,7 @@ async def replace_rule(
         RuleNotFoundError,
         EscalationRefusedError,
         LastAdministratorError,
+        ConflictError,
     ),
 )
 async def remove_rules(
