@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-smoke coverage lint format types contracts bench docs lowest wheel clean
+.PHONY: help demo test test-full test-quick test-smoke coverage lint format types contracts bench docs lowest wheel clean
 
 PORT ?= 8000
 VENV ?= .venv
@@ -48,6 +48,11 @@ demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
 test: test-quick ## Exécute toute la suite, sur de vrais serveurs
 	@$(BIN)/python -m pytest $(SLOW)
 
+test-full: $(VENV)/.dev ## Exécute toute la suite, recherches longues comprises (ACL_TEST_FULL=1) ; une heure ou plus
+	@tests/support/install_servers.sh "$(INTERPRETER)"
+	@ACL_TEST_FULL=1 $(BIN)/python -m pytest $(QUICK)
+	@ACL_TEST_FULL=1 $(BIN)/python -m pytest $(SLOW)
+
 test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
 	@tests/support/install_servers.sh "$(INTERPRETER)"
 	@$(BIN)/python -m pytest $(QUICK)
@@ -56,7 +61,7 @@ test-smoke: $(VENV)/.dev ## Exécute le plus sensible à la version de Python : 
 	@tests/support/install_servers.sh "$(INTERPRETER)"
 	@$(BIN)/python -m pytest $(QUICK) tests/architecture tests/auth tests/permissions tests/storage \
 	  tests/e2e/test_story.py tests/e2e/test_lifespan.py tests/e2e/test_guarded_route.py \
-	  tests/shared/test_watcher.py tests/shared/test_revision_gate.py tests/engine/test_models.py
+	  tests/shared/test_watcher.py tests/shared/test_revision_gate.py tests/engine/test_models.py tests/engine/test_evaluation.py
 
 coverage: $(VENV)/.dev ## Dit ce que la partie rapide de la suite n'exécute pas
 	@tests/support/install_servers.sh "$(INTERPRETER)"
