@@ -149,12 +149,3 @@ async def test_a_value_longer_than_a_rule_has_its_answer_and_an_empty_one_is_ref
     assert answer.json()["results"] == [False, False, False]
     assert answer.json()["errors"] == []
     assert empty.status_code == 422
-
-
-async def test_a_domain_given_to_a_model_without_domains_is_refused_rather_than_ignored(client: Client) -> None:
-    checks = [{"resource": "document", "action": "read"}, {"resource": "document", "action": "read", "domain": "acme"}]
-
-    refused = await (await client.admin()).post(CHECK, json={"checks": checks})
-
-    assert refused.status_code == 422
-    assert "domaines" in refused.json()["detail"]

@@ -406,10 +406,11 @@ def _head(found: Mapping[str, Any] | None) -> Head:
     """Refait la tête du journal de son document.
 
     Raises:
-        PolicyUnreadableError: il n'y est pas, ou pas en entier.
+        DatabaseUnavailableError: il n'y est pas.
+        PolicyUnreadableError: il n'y est pas en entier.
     """
     if found is None:
-        raise PolicyUnreadableError(HEADLESS)
+        raise DatabaseUnavailableError(HEADLESS)
     try:
         return Head(**{name: found[name] for name in Head.__dataclass_fields__})
     except KeyError as error:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
 from fastapi_acl.shared.database.tables import revision_table
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnreadableError, TransactionConflictError
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionConflictError
 from fastapi_acl.shared.logging import get_logger, one_line
 from fastapi_acl.shared.sync.changes import Head
 
@@ -241,11 +241,11 @@ class SQLDatabase(AmbientDatabase):
         """Lit la ligne unique de la tête.
 
         Raises:
-            PolicyUnreadableError: elle n'y est pas.
+            DatabaseUnavailableError: elle n'y est pas.
         """
         row = (await transaction.connection.execute(query)).one_or_none()
         if row is None:
-            raise PolicyUnreadableError(HEADLESS)
+            raise DatabaseUnavailableError(HEADLESS)
         return Head(**row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
 
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:

@@ -41,7 +41,7 @@ class CheckPermissionsUseCase:
         La boucle d'événements est rendue en chemin ; si la politique change pendant ce temps, tout est redemandé.
 
         Raises:
-            InvalidRequestError: le modèle a des domaines et une question n'en nomme pas, ou l'inverse.
+            InvalidRequestError: le modèle a des domaines et une question n'en nomme pas.
             PolicyUnavailableError: la politique n'est pas chargée, ou change sans cesse.
         """
         self._require_domains(checks)
@@ -69,12 +69,8 @@ class CheckPermissionsUseCase:
         return found
 
     def _require_domains(self, checks: Sequence[CheckDTO]) -> None:
-        """Exige un domaine là où le modèle en a, et nulle part ailleurs ; les permissions `acl.*` ont le leur."""
+        """Exige un domaine là où le modèle en a ; ailleurs il ne change rien, et `acl.*` a le sien."""
         if not self.authorizer.has_domains:
-            given = [index for index, check in enumerate(checks) if check.domain is not None]
-            if given:
-                message = "Le modèle n’a pas de domaines : ne donnez « domain » à aucune question."
-                raise InvalidRequestError(message, checks=given)
             return
         missing = [
             index
