@@ -59,7 +59,7 @@ test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
 
 test-smoke: $(VENV)/.dev ## Exécute le plus sensible à la version de Python : comptes, gardes, annonces, caches, cycle de vie
 	@tests/support/install_servers.sh "$(INTERPRETER)"
-	@$(BIN)/python -m pytest $(QUICK) tests/architecture tests/auth tests/permissions tests/storage \
+	@$(BIN)/python -m pytest $(QUICK) tests/architecture tests/auth tests/permissions \
 	  tests/e2e/test_story.py tests/e2e/test_lifespan.py tests/e2e/test_guarded_route.py \
 	  tests/shared/test_watcher.py tests/shared/test_revision_gate.py tests/engine/test_models.py tests/engine/test_evaluation.py
 

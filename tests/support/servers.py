@@ -166,6 +166,8 @@ class Server(ABC):
         """Fige le serveur, connexions ouvertes : il ne répond plus, sans rien refuser."""
         for pid in self._pids():
             os.kill(pid, signal.SIGSTOP)
+        while not all(map(_is_stopped, self._pids())):  # le signal est donné, chaque fil le reçoit à son tour
+            time.sleep(0.005)
 
     def thaw(self) -> None:
         """Relance un serveur figé."""
@@ -466,3 +468,14 @@ class SentinelServer(RedisServer):
 
     def command(self) -> list[str]:
         return [self._server, str(self._folder / "sentinel.conf"), "--sentinel"]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Dit si aucun fil d'un processus ne court plus."""
+    try:
+        states = [
+            (task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
+        ]
+    except OSError:  # un fil finit pendant qu'on regarde
+        return not Path(f"/proc/{pid}").exists()
+    return all(state in "TtZX" for state in states)
