@@ -227,7 +227,7 @@ class World:
     async def step(self) -> None:
         """Laisse un compte actif tenter quelque chose, puis vérifie ce qui ne doit jamais arriver."""
         actives = await self.active()
-        actor = self.random.choice(sorted(actives - {"eve"}))
+        actor = self.random.choice(sorted(actives - {"eve"} or actives))
         before = {name: self.power(one) for name, one in self.ids.items()}
         ranks, rules = self.ranks(), set(self.enforcer.rules)
         kind = self.random.choice(("add", "add", "remove", "replace", "activate", "deactivate", "delete"))
