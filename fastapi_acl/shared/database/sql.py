@@ -61,11 +61,13 @@ class PoolSettings:
 
     size: int = 5
     overflow: int = 10
-    timeout: float = 5.0
+    timeout: float = 1.0
 
     def options(self) -> dict[str, Any]:
-        """Rend ce que SQLAlchemy en demande."""
-        return {"pool_size": self.size, "max_overflow": self.overflow, "pool_timeout": self.timeout}
+        """Rend ce que SQLAlchemy en demande, hors ce qu'il ferait de lui-même."""
+        given = {"pool_size": (self.size, 5), "max_overflow": (self.overflow, 10)}
+        changed = {name: wanted for name, (wanted, usual) in given.items() if wanted != usual}
+        return {**changed, "pool_timeout": self.timeout}
 
 
 DEFAULT_POOL: Final = PoolSettings()
