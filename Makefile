@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-quick test-smoke coverage lint format types contracts bench docs lowest wheel clean
+.PHONY: help demo test test-full test-quick test-smoke test-story coverage lint format types contracts bench docs lowest wheel clean
 
 PORT ?= 8000
 VENV ?= .venv
@@ -62,6 +62,10 @@ test-smoke: $(VENV)/.dev ## Exécute le plus sensible à la version de Python : 
 	@$(BIN)/python -m pytest $(QUICK) tests/architecture tests/auth tests/permissions \
 	  tests/e2e/test_story.py tests/e2e/test_lifespan.py tests/e2e/test_guarded_route.py \
 	  tests/shared/test_watcher.py tests/shared/test_revision_gate.py tests/engine/test_models.py tests/engine/test_evaluation.py
+
+test-story: $(VENV)/.dev ## Exécute l'essentiel : une histoire entière, les gardes, les modèles
+	@tests/support/install_servers.sh "$(INTERPRETER)"
+	@$(BIN)/python -m pytest $(QUICK) tests/e2e/test_story.py tests/e2e/test_guarded_route.py tests/engine/test_models.py
 
 coverage: $(VENV)/.dev ## Dit ce que la partie rapide de la suite n'exécute pas
 	@tests/support/install_servers.sh "$(INTERPRETER)"
