@@ -149,12 +149,8 @@ class ReadOnlyRoleManager(GraphRoleManager):
         """Ne fait rien."""
 
 
-class ConditionalRoles(default_role_manager.ConditionalRoleManager):
-    """Les rôles dont les liens ont une condition : elle se consulte pour décider, non pour les lire.
-
-    Une condition donnée vaut jusqu'à ce qu'une autre la remplace : dans Casbin, relire la politique les oublie toutes,
-    et chaque lien vaut alors sans condition.
-    """
+class _KeptConditions(default_role_manager.ConditionalRoleManager):
+    """Se souvient de la condition de chaque lien, qu'il existe déjà ou non."""
 
     def __init__(self, max_hierarchy_level: int) -> None:
         """Part vide, sans condition."""
@@ -167,6 +163,14 @@ class ConditionalRoles(default_role_manager.ConditionalRoleManager):
         """Donne une condition à un lien, qu'il existe déjà ou non."""
         self._conditions[user_name, role_name, domain] = fn
         super().add_domain_link_condition_func(user_name, role_name, domain, fn)
+
+
+class ConditionalRoles(_KeptConditions):
+    """Les rôles dont les liens ont une condition : elle se consulte pour décider, non pour les lire.
+
+    Une condition donnée vaut jusqu'à ce qu'une autre la remplace : dans Casbin, relire la politique les oublie toutes,
+    et chaque lien vaut alors sans condition.
+    """
 
     def add_link(self, name1: str, name2: str, *domain: str) -> None:
         """Ajoute un lien, sous la condition qui lui a été donnée."""
@@ -186,24 +190,12 @@ class ConditionalRoles(default_role_manager.ConditionalRoleManager):
         return sorted(member.name for member in known.users) if known is not None else []
 
 
-class ConditionalDomainRoles(default_role_manager.ConditionalDomainManager):
+class ConditionalDomainRoles(_KeptConditions, default_role_manager.ConditionalDomainManager):
     """Les mêmes, par domaine ; un domaine inconnu ne laisse rien quand on le lit."""
-
-    def __init__(self, max_hierarchy_level: int) -> None:
-        """Part vide, sans condition."""
-        super().__init__(max_hierarchy_level)
-        self._conditions: dict[tuple[str, str, str], Callable[..., bool]] = {}
 
     def add_link_condition_func(self, user_name: str, role_name: str, fn: Callable[..., bool]) -> None:
         """Donne une condition à un lien du domaine vide, comme Casbin."""
         self.add_domain_link_condition_func(user_name, role_name, "", fn)
-
-    def add_domain_link_condition_func(
-        self, user_name: str, role_name: str, domain: str, fn: Callable[..., bool]
-    ) -> None:
-        """Donne une condition à un lien, qu'il existe déjà ou non."""
-        self._conditions[user_name, role_name, domain] = fn
-        super().add_domain_link_condition_func(user_name, role_name, domain, fn)
 
     def add_link(self, name1: str, name2: str, *domain: str) -> None:
         """Ajoute un lien, sous la condition qui lui a été donnée."""
