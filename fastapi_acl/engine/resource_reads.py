@@ -11,6 +11,7 @@ from casbin.model import FunctionMap
 
 from fastapi_acl.engine.matcher import UnreadableMatcherError, parse
 from fastapi_acl.engine.matching import OWNER
+from fastapi_acl.engine.reads import OWNERSHIP
 from fastapi_acl.engine.schema import RESOURCE_NAMES
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _RESOURCE: Final = re.compile(rf"r\d*_(?:{'|'.join(sorted(RESOURCE_NAMES))})")
 
-OWNER_FUNCTION: Final = "aclOwns"
 TEXT_FUNCTIONS: Final[Mapping[str, Any]] = FunctionMap.load_function_map().get_functions()
 """Fonctions de Casbin, qui ne comparent que le texte d'une valeur ; une application peut en remplacer une."""
 
@@ -55,10 +55,10 @@ class ResourceReads:
         read = [node for node in nodes if isinstance(node, ast.Attribute)]
         if any(not isinstance(node.value, ast.Name) for node in read):
             return cls(None)
-        if schema.uses_eval or called - TEXT_FUNCTIONS.keys() - schema.links.keys() - {"aclMatch", OWNER_FUNCTION}:
+        if schema.uses_eval or called - TEXT_FUNCTIONS.keys() - schema.links.keys() - {"aclMatch", OWNERSHIP}:
             return cls(None)
         named = {node.attr for node in read if _is_resource(node.value)}
-        owned = {owner} if OWNER_FUNCTION in called else set()
+        owned = {owner} if OWNERSHIP in called else set()
         return cls(frozenset(named | owned), tuple(called & TEXT_FUNCTIONS.keys()))
 
     def among(self, functions: Mapping[str, Any]) -> frozenset[str] | None:

@@ -6,8 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest
 from fastapi_acl import ACLManager, ConfigurationError, Principal
 from fastapi_acl.engine.schema import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError
-from tests.support.app import ADMIN, config, protected
+from tests.support.app import ADMIN, config, protected, started
 
 POLICY = """\
 # commentaire
@@ -25,16 +23,6 @@ p, role:reader, "document, secret", read, allow
 p, role:reader, document, read, allow
 g, user:@admin, role:reader
 """
-
-
-@asynccontextmanager
-async def started(**settings: Any) -> AsyncIterator[ACLManager]:
-    manager = ACLManager(config(**settings))
-    try:
-        await manager.initialize()
-        yield manager
-    finally:
-        await manager.close()
 
 
 async def admin_of(manager: ACLManager) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from fastapi_acl.engine.schema import load_model, packaged_model_text
 from fastapi_acl.shared.config import PackagedModel
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.sync.changes import MODEL_ADOPTED
-from tests.support.app import config
+from tests.support.app import config, started
 
 MODELS: tuple[PackagedModel, ...] = ("rbac", "rbac_with_domains", "abac", "acl", "rest")
 PRODUCTION: dict[str, Any] = {"environment": "production", "bcrypt_rounds": 10}
@@ -27,16 +25,6 @@ def digest(tmp_path: Path, text: str) -> str:
     file = tmp_path / "model.conf"
     file.write_text(text, "utf-8")
     return model_digest(load_model(ACLConfig(_env_file=None, model_path=file)))
-
-
-@asynccontextmanager
-async def started(**settings: Any) -> AsyncIterator[ACLManager]:
-    manager = ACLManager(config(**settings))
-    try:
-        await manager.initialize()
-        yield manager
-    finally:
-        await manager.close()
 
 
 async def kinds(manager: ACLManager) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from fastapi_acl.cli import app
 from fastapi_acl.engine.domains import describe, shares_domains
 from fastapi_acl.engine.schema import packaged_model_text, read_model
 from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
-from tests.support.app import config, protected
+from tests.support.app import config, protected, started
 from tests.support.byhand import write_row
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
@@ -48,16 +47,6 @@ def written(path: Path, text: str) -> Path:
 
 def model_file(tmp_path: Path, text: str | None = None) -> Path:
     return written(tmp_path / "model.conf", custom() if text is None else text)
-
-
-@asynccontextmanager
-async def started(**settings: Any) -> AsyncIterator[ACLManager]:
-    manager = ACLManager(config(**settings))
-    try:
-        await manager.initialize()
-        yield manager
-    finally:
-        await manager.close()
 
 
 def enforcer_of(text: str, shared: str | None, rules: Sequence[PolicyRule] = ()) -> PolicyEnforcer:

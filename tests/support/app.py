@@ -31,6 +31,17 @@ def config(**settings: Any) -> ACLConfig:
     return ACLConfig(**{**defaults, **settings})
 
 
+@asynccontextmanager
+async def started(**settings: Any) -> AsyncIterator[ACLManager]:
+    """Un manager démarré, sans application."""
+    manager = ACLManager(config(**settings))
+    try:
+        await manager.initialize()
+        yield manager
+    finally:
+        await manager.close()
+
+
 def documents(app: FastAPI, domain: str | None = None) -> FastAPI:
     """Ajoute des routes gardées à une application, dans un domaine si le modèle en a."""
 
