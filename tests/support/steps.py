@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -9,7 +10,7 @@ from typing import Any
 
 
 def steps(call: Callable[..., Any], *arguments: Any) -> int:
-    """Compte les pas de l'interpréteur que prend un appel."""
+    """Compte les pas de l'interpréteur que prend un appel ; ceux du ramasse-miettes ne sont pas les siens."""
     counted = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -19,10 +20,13 @@ def steps(call: Callable[..., Any], *arguments: Any) -> int:
         return trace
 
     call(*arguments)
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()
     sys.settrace(trace)
     try:
         call(*arguments)
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return counted
