@@ -136,8 +136,8 @@ class ACLConfig(BaseSettings):
     """Connexions que ce processus garde vers PostgreSQL ou MySQL."""
     database_max_overflow: Annotated[int, Field(ge=0, le=1000)] = 10
     """Connexions de plus, en pointe."""
-    database_timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = 1
-    """Temps, en secondes, pendant lequel on attend une connexion libre avant de répondre 503."""
+    database_timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = 5
+    """Temps, en secondes, pendant lequel on attend une connexion d'une base qui répond à d'autres, avant un 503."""
     auto_migrate: bool = True
     """Met le schéma à jour au démarrage ; coupé, un schéma en retard refuse de démarrer."""
 

@@ -11,16 +11,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from fastapi_acl.shared.database import postgresql
 from tests.storage.conftest import FULL
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, Client, protected
 from tests.support.proxy import before
@@ -316,51 +313,38 @@ async def _connected(uri: str) -> AsyncIterator[asyncpg.Connection]:
 # --- une réserve épuisée ----------------------------------------------------------------------------------------------
 
 
-async def asked(client: Client, number: int) -> tuple[int, float]:
-    """Demande ce qui lit ou écrit la base, et rend la réponse et son délai."""
-    started = time.monotonic()
+async def asked(client: Client, number: int) -> int:
+    """Demande ce qui lit ou écrit la base, et rend la réponse."""
     if number % 4 == 0:
         answer = await client.add_rules(("p", f"role:r{number}", "thing", "read", "allow"))
     elif number % 4 == 1:
         answer = await client.post(f"{API}/auth/login", json={"username": ADMIN, "password": ADMIN_PASSWORD})
     else:
         answer = await client.get(f"{API}/auth/me")
-    return answer.status_code, time.monotonic() - started
+    return answer.status_code
 
 
-async def guarded(client: Client, seen: list[tuple[int, float]]) -> None:
-    """Note sans fin ce que répond une route gardée qui ne lit pas la base, et en combien de temps."""
+async def guarded(client: Client, seen: list[int]) -> None:
+    """Note sans fin ce que répond une route gardée qui ne lit pas la base."""
     while True:
-        started = time.monotonic()
-        status = (await client.get("/documents")).status_code
-        seen.append((status, time.monotonic() - started))
+        seen.append((await client.get("/documents")).status_code)
         await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-def narrow_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fait une réserve de deux connexions."""
-    monkeypatch.setattr(postgresql, "create_async_engine", partial(create_async_engine, pool_size=2, max_overflow=0))
-
-
-@pytest.mark.usefixtures("narrow_pool")
 async def test_an_exhausted_pool_queues_then_says_so_and_recovers(postgresql_uri: str) -> None:
+    narrow = {"database_pool_size": 2, "database_max_overflow": 0, "database_timeout_seconds": 1}
     settings: dict[str, Any] = {"database_type": "postgresql", "watcher": "none", "rate_limit_enabled": False}
-    async with before(postgresql_uri) as (uri, proxy), protected(postgresql_uri=uri, **settings) as client:
-        admin, seen = await client.admin(), list[tuple[int, float]]()
+    async with before(postgresql_uri) as (uri, proxy), protected(postgresql_uri=uri, **settings, **narrow) as client:
+        admin, seen = await client.admin(), list[int]()
         proxy.latency = 0.05
         watching = asyncio.create_task(guarded(admin, seen))
 
-        answers = await asyncio.gather(*(asked(admin, number) for number in range(200)))
+        statuses = Counter(await asyncio.gather(*(asked(admin, number) for number in range(200))))
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         proxy.latency = 0
-        healed = await asyncio.gather(*(asked(admin, number) for number in range(200, 220)))
 
-        statuses = Counter(status for status, _ in answers)
         assert set(statuses) == {200, 201, 503}, statuses
-        assert max(seconds for _, seconds in answers) < STOP_SECONDS
-        assert {status for status, _ in seen} == {200}
+        assert set(seen) == {200}
         assert len(seen) > 5
-        assert {status for status, _ in healed} == {200, 201}
-        assert max(seconds for _, seconds in healed) < BOUND_SECONDS
+        assert {await asked(admin, number) for number in range(200, 220)} == {200, 201}

@@ -59,6 +59,7 @@ class FaultProxy:
         stalls: vrai pour tout avaler sans rien transmettre.
         latency: secondes de retard de chaque morceau, dans les deux sens.
         rate: octets transmis par seconde, par connexion et par sens ; zéro, sans limite.
+        swallowed: morceaux avalés, dans les deux sens.
     """
 
     target_host: str
@@ -69,6 +70,7 @@ class FaultProxy:
     stalls: bool = False
     latency: float = 0
     rate: int = 0
+    swallowed: int = 0
     _cut_at: int = 0
     _forwards: bool = False
     _answer_left: int | None = None
@@ -189,6 +191,7 @@ class FaultProxy:
     async def _pass_on(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         """Transmet un morceau, aussi lentement qu'il le faut."""
         if self.stalls:
+            self.swallowed += 1
             return
         await asyncio.sleep(self.latency)
         for part in self._slices(data):

@@ -132,6 +132,7 @@ class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pa
         self._patience = CONNECT_TIMEOUT_SECONDS
         self._until: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self.is_late = False
 
     def be_patient(self, seconds: float) -> None:
         """Change le temps laissé à chaque paquet."""
@@ -181,6 +182,7 @@ class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pa
         if self._loop.time() < self._until:
             self._alarm = self._loop.call_at(self._until, self._ring)
         else:
+            self.is_late = True
             self._writer.transport.abort()
 
     def _disarm(self) -> None:
@@ -201,7 +203,8 @@ async def _connect(patience: float, **parameters: Any) -> _Connection:  # noqa: 
         await connection._connect()  # noqa: SLF001
     except driver.OperationalError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise driver.OperationalError(error.args[0], f"{error.args[1]}{cause}") from error
+        reason = TimeoutError() if connection.is_late else error
+        raise driver.OperationalError(error.args[0], f"{error.args[1]}{cause}") from reason
     connection.be_patient(patience)
     return connection
 

@@ -9,6 +9,7 @@ Source : https://www.pgbouncer.org/features.html
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
@@ -111,6 +112,7 @@ class PostgreSQLLink:
         self.is_pooled: bool | None = None
         self.found_schema: str | None = None
         self._cache_size = given.get("statement_cache_size", CACHE_SIZE)
+        self._looking: asyncio.Task[None] | None = None
         self._session = (_quoted(schema), f"{lock_timeout_seconds}s")
 
     async def open(self, command_timeout: float) -> asyncpg.Connection:
@@ -128,7 +130,7 @@ class PostgreSQLLink:
     def prepare(self, parameters: dict[str, Any]) -> None:
         """Règle ce que SQLAlchemy prépare sur une connexion à venir ; cherche d'abord s'il y a un pooler."""
         if self.is_pooled is None:
-            await_only(self._look_around())
+            await_only(self._look_around_once())
         parameters["prepared_statement_name_func"] = _unique_name
         parameters["prepared_statement_cache_size"] = 0 if self.is_pooled else self._cache_size
 
@@ -139,7 +141,21 @@ class PostgreSQLLink:
 
     def forget(self) -> None:
         """Oublie s'il y a un pooler : la prochaine connexion le cherchera."""
-        self.is_pooled = None
+        self.is_pooled, self._looking = None, None
+
+    async def _look_around_once(self) -> None:
+        """Regarde une fois pour toutes les ouvertures qui attendent ; un échec est celui de chacune, et s'oublie."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_around())
+            self._looking.add_done_callback(self._looked)
+        await asyncio.shield(self._looking)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        """Laisse regarder à nouveau ; une erreur est lue, même si plus personne ne l'attend."""
+        if self._looking is task:
+            self._looking = None
+        if not task.cancelled():
+            task.exception()
 
     async def _look_around(self) -> None:
         """Voit, sans rien épingler, où sont nos tables, et si un pooler répond à la place du serveur.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from abc import abstractmethod
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ LOOK_TIMEOUT_SECONDS: Final = 1.0
 LOOK_POOL: Final[dict[str, Any]] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": CONNECT_TIMEOUT_SECONDS}
 """Réserve de qui suit le journal."""
 
+_WAITS: Final = (PoolTimeoutError, TimeoutError, asyncio.TimeoutError)
+"""Connexion qui a manqué faute de temps ; avant Python 3.11, asyncio a sa propre erreur."""
+
 CONFLICTS: Final = frozenset({"40001", "40P01", "1213"})
 """Codes d'une transaction que la base a annulée parce qu'une autre l'a croisée (PostgreSQL, MySQL)."""
 
@@ -61,13 +65,12 @@ class PoolSettings:
 
     size: int = 5
     overflow: int = 10
-    timeout: float = 1.0
+    timeout: float = 5.0
 
     def options(self) -> dict[str, Any]:
-        """Rend ce que SQLAlchemy en demande, hors ce qu'il ferait de lui-même."""
-        given = {"pool_size": (self.size, 5), "max_overflow": (self.overflow, 10)}
-        changed = {name: wanted for name, (wanted, usual) in given.items() if wanted != usual}
-        return {**changed, "pool_timeout": self.timeout}
+        """Rend ce que SQLAlchemy en demande ; il n'attend qu'un moment, que nous renouvelons."""
+        moment = min(self.timeout, CONNECT_TIMEOUT_SECONDS)
+        return {"pool_size": self.size, "max_overflow": self.overflow, "pool_timeout": moment}
 
 
 DEFAULT_POOL: Final = PoolSettings()
@@ -99,6 +102,7 @@ class SQLDatabase(AmbientDatabase):
         self._auto_migrate = auto_migrate
         self._engine: AsyncEngine | None = None
         self._look_engine: AsyncEngine | None = None
+        self._answered_at = 0.0
 
     @abstractmethod
     def create_engine(self, *, looks: bool = False) -> AsyncEngine:
@@ -160,11 +164,26 @@ class SQLDatabase(AmbientDatabase):
         options = self.snapshot_options() if mode is Mode.READ else self.write_options()
         async with self._translated(), AsyncSession(engine, expire_on_commit=False, autoflush=False) as session:
             # À demi ouverte, personne ne fermerait la connexion : l'ouverture va à son terme.
-            await to_the_end(session.connection(execution_options=dict(options)))
+            await to_the_end(self._connect(session, dict(options)))
             transaction = Transaction(connection=session)
             if mode is Mode.LOG:
                 transaction.head = await self._read_head(transaction, _HEAD.with_for_update())
             yield transaction
+
+    async def _connect(self, session: AsyncSession, options: dict[str, Any]) -> None:
+        """Prend une connexion ; tant que la base répond à d'autres, on attend encore : une file n'est pas une panne."""
+        deadline = time.monotonic() + self._pool.timeout
+        while True:
+            tried_at = time.monotonic()
+            try:
+                _ = await session.connection(execution_options=options)
+            except self._outages() as error:
+                is_silent = self._answered_at < tried_at
+                if is_silent or time.monotonic() >= deadline or not _is_a_wait(error):
+                    raise
+            else:
+                self._answered_at = time.monotonic()
+                return
 
     async def commit(self, transaction: Transaction) -> None:
         """Valide ; une connexion perdue à cet instant est abandonnée, avec les verrous qu'elle tenait."""
@@ -280,6 +299,7 @@ class SQLDatabase(AmbientDatabase):
         """Traduit les pannes en `DatabaseUnavailableError` ; les erreurs du domaine passent telles quelles."""
         try:
             yield
+            self._answered_at = time.monotonic()
         except QUERY_FAULTS:
             raise
         except self._outages() as error:
@@ -291,6 +311,13 @@ class SQLDatabase(AmbientDatabase):
     def _outages(self) -> tuple[type[Exception], ...]:
         """Rend les erreurs qui tiennent à l'état de la base."""
         return (DBAPIError, PoolTimeoutError, OSError, asyncio.TimeoutError, *self.connect_errors())
+
+
+def _is_a_wait(error: BaseException | None) -> bool:
+    """Dit si une connexion a manqué faute de temps, et non par un refus."""
+    while error is not None and not isinstance(error, _WAITS):
+        error = getattr(error, "orig", None) or error.__cause__
+    return error is not None
 
 
 def _code(error: Exception) -> object:

@@ -1,0 +1,140 @@
+"""Prendre une connexion : on attend son tour tant que la base répond à d'autres, et pas au-delà."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import text
+
+from fastapi_acl.shared.database.mysql import MySQLDatabase
+from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
+from fastapi_acl.shared.database.postgresql_link import PostgreSQLLink
+from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, PoolSettings, SQLDatabase
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from tests.support.proxy import before
+
+KINDS: dict[str, type[PostgreSQLDatabase | MySQLDatabase]] = {
+    "postgresql": PostgreSQLDatabase,
+    "mysql": MySQLDatabase,
+}
+PATIENCE_SECONDS = 30.0
+MOMENT_SECONDS = CONNECT_TIMEOUT_SECONDS
+
+
+@pytest.fixture(params=sorted(KINDS))
+def sql_uri(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{request.param}_uri"))
+
+
+@asynccontextmanager
+async def narrow(uri: str, *, size: int, timeout: float = PATIENCE_SECONDS) -> AsyncIterator[SQLDatabase]:
+    kind = KINDS[uri.partition(":")[0]]
+    database = kind(uri, pool=PoolSettings(size=size, overflow=0, timeout=timeout))
+    try:
+        await database.migrate()
+        yield database
+    finally:
+        await database.close()
+
+
+async def ask(database: SQLDatabase) -> int:
+    async with database.session() as session:
+        return int((await session.execute(text("SELECT 1"))).scalar_one())
+
+
+async def hold(database: SQLDatabase, held: asyncio.Event, over: asyncio.Event) -> None:
+    async with database.session():
+        held.set()
+        await over.wait()
+
+
+@asynccontextmanager
+async def exhausted(database: SQLDatabase) -> AsyncIterator[asyncio.Event]:
+    """Prend la seule connexion de la réserve ; rend ce qui la fera rendre."""
+    held, over = asyncio.Event(), asyncio.Event()
+    holding = asyncio.create_task(hold(database, held, over))
+    await held.wait()
+    try:
+        yield over
+    finally:
+        over.set()
+        await asyncio.gather(holding, return_exceptions=True)
+
+
+async def look(database: SQLDatabase) -> None:
+    async with database.looking() as opened:
+        await opened.connection.execute(text("SELECT 1"))
+
+
+async def test_a_busy_pool_is_a_queue_while_the_database_answers_others(sql_uri: str) -> None:
+    async with narrow(sql_uri, size=1) as database, exhausted(database) as over:
+        waiting = asyncio.create_task(ask(database))
+        deadline = time.monotonic() + 2.5 * MOMENT_SECONDS
+        while time.monotonic() < deadline:
+            await look(database)
+            await asyncio.sleep(0.05)
+        assert not waiting.done()
+
+        over.set()
+
+        assert await waiting == 1
+
+
+async def test_a_queue_too_long_is_an_outage(sql_uri: str) -> None:
+    async with narrow(sql_uri, size=1, timeout=0.1) as database, exhausted(database):
+        await look(database)
+        with pytest.raises(DatabaseUnavailableError):
+            await ask(database)
+
+
+async def test_a_silent_database_is_not_waited_for(sql_uri: str) -> None:
+    async with before(sql_uri) as (uri, proxy), narrow(uri, size=1) as database, exhausted(database):
+        proxy.stalls = True
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailableError):
+            await ask(database)
+        assert time.monotonic() - started < PATIENCE_SECONDS / 3
+
+
+async def test_an_opening_that_takes_too_long_is_made_again(sql_uri: str) -> None:
+    async with before(sql_uri) as (uri, proxy), narrow(uri, size=2) as database:
+        await look(database)
+        async with exhausted(database):
+            proxy.stalls = True
+            opening = asyncio.create_task(ask(database))
+            while not proxy.swallowed:
+                await asyncio.sleep(0.01)
+            proxy.stalls = False
+            while not opening.done():
+                await look(database)
+                await asyncio.sleep(0.05)
+
+        assert await opening == 1
+
+
+async def test_openings_at_once_look_for_a_pooler_once(postgresql_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+    look_around = PostgreSQLLink._look_around
+
+    async def counted(link: PostgreSQLLink) -> None:
+        nonlocal looked
+        looked += 1
+        await look_around(link)
+
+    monkeypatch.setattr(PostgreSQLLink, "_look_around", counted)
+    async with before(postgresql_uri) as (uri, proxy):
+        database = PostgreSQLDatabase(uri, pool=PoolSettings(size=10))
+        proxy.refuses = True
+        refused = await asyncio.gather(*(ask(database) for _ in range(10)), return_exceptions=True)
+        assert {type(error) for error in refused} == {DatabaseUnavailableError}
+        assert looked == 1
+
+        proxy.refuses = False
+        assert await asyncio.gather(*(ask(database) for _ in range(10))) == [1] * 10
+        await database.close()
+
+    assert looked == 2
