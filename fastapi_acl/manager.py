@@ -28,10 +28,9 @@ from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, PolicyUnreadableError
 from fastapi_acl.shared.http.guarded_routes import GuardedRoutes
 from fastapi_acl.shared.http.health import Health
-from fastapi_acl.shared.http.health import router as health_router
 from fastapi_acl.shared.http.problems import ProblemException, handle_problem
-from fastapi_acl.shared.http.router import include_ours
-from fastapi_acl.shared.http.scope import ACLMiddleware
+from fastapi_acl.shared.http.router import health_router, include_ours
+from fastapi_acl.shared.http.scope import ACLMiddleware, Tracer
 from fastapi_acl.shared.http.security import SCHEME_NAME
 from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.logging import configure_logging, get_logger
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.decisions import DecisionMemory
     from fastapi_acl.shared.identity import Authenticator, Authorizer
     from fastapi_acl.shared.sync.replica import Replica
-    from fastapi_acl.tracing import ACLTracer
 
 logger = get_logger("manager")
 
@@ -122,7 +120,7 @@ class ACLManager:
             chores=[Chore("fastapi_acl-sweeper", SWEEP_SECONDS, self._sweep)],
         )
         self._developer: Principal | None = None
-        self.tracer: ACLTracer | None = None
+        self.tracer: Tracer | None = None
         self.application: FastAPI | None = None
         self.guards = GuardedRoutes(parts.authorizer)
         if app is not None:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from fastapi_acl.engine.store import PolicyStore
     from fastapi_acl.engine.transfer import PolicyTransfer
-    from fastapi_acl.shared.database.base import Transaction
+    from fastapi_acl.shared.database.base import Head, Transaction
     from fastapi_acl.shared.identity import Principal
-    from fastapi_acl.shared.sync.changes import Change, Head, IdempotencyKey
+    from fastapi_acl.shared.sync.changes import Change, IdempotencyKey
 
 Numbered = dict[PolicyRule, int]
 """Des règles et leur numéro."""

@@ -21,6 +21,7 @@ BREACHES = {
         ("fastapi_acl/auth/interface/api.py", "import fastapi_acl.permissions.interface.api"),
         ("fastapi_acl/permissions/interface/api.py", "import fastapi_acl.manager"),
         ("fastapi_acl/manager.py", "import fastapi_acl.cli"),
+        ("fastapi_acl/shared/policy.py", "if TYPE_CHECKING:\n    import fastapi_acl.engine.matching"),
     ],
     "Dans une tranche": [
         ("fastapi_acl/auth/domain/dtos/auth_dtos.py", "import fastapi_acl.auth.application.usecases.register"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fastapi_acl.shared.database.base import Head
 from fastapi_acl.shared.exceptions import TransactionNotOrderedError
 from fastapi_acl.shared.sync.changes import (
     ADMIN_CREATED,
@@ -18,7 +19,6 @@ from fastapi_acl.shared.sync.changes import (
     ROW_QUARANTINED,
     SESSION_REVOKED,
     Change,
-    Head,
     IdempotencyKey,
 )
 from fastapi_acl.storage import Storage

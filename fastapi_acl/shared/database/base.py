@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from uuid import uuid4
 
 from fastapi_acl.shared.exceptions import (
     ACLException,
@@ -31,8 +32,6 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from contextlib import AbstractAsyncContextManager
-
-    from fastapi_acl.shared.sync.changes import Head
 
 
 Result = TypeVar("Result")
@@ -58,6 +57,49 @@ class Mode(Enum):
     READ = "read"
     WRITE = "write"
     LOG = "log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Tête du journal : son identité, ses compteurs, et ce qui en a été compacté.
+
+    Attributes:
+        log_id: identité du journal ; une autre base, ou une base restaurée, en a une autre.
+        revision: dernière révision.
+        policy_revision: dernière révision qui a changé les règles.
+        rule_id: dernier numéro donné à une règle ; aucun n'est donné deux fois.
+        compacted: révision jusqu'à laquelle les entrées ont pu être retirées.
+        snapshot: lot qui garde les règles à cette révision ; None si rien n'a été compacté.
+    """
+
+    log_id: str
+    revision: int
+    policy_revision: int
+    rule_id: int = 0
+    compacted: int = 0
+    snapshot: str | None = None
+
+    def next(self, *, changes_policy: bool) -> Head:
+        """Rend la tête après une entrée de plus.
+
+        Args:
+            changes_policy: vrai si l'entrée change les règles.
+        """
+        revision = self.revision + 1
+        return replace(self, revision=revision, policy_revision=revision if changes_policy else self.policy_revision)
+
+    @classmethod
+    def rebuilt(cls, first: int | None, last: int | None) -> Head:
+        """Refait une tête perdue, sous une autre identité : nul ne sait ce qui s'est perdu avec elle.
+
+        La dernière entrée passe pour avoir changé les règles : qui l'a vue les relira, même pour rien.
+
+        Args:
+            first: première révision qui reste au journal ; None s'il est vide.
+            last: dernière révision.
+        """
+        revision = last or 0
+        return cls(log_id=str(uuid4()), revision=revision, policy_revision=revision, compacted=max(0, (first or 1) - 1))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,14 +12,13 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
-from uuid import uuid4
 
-from pymongo import ASCENDING, IndexModel, ReadPreference
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference
 from pymongo.errors import CollectionInvalid, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import (
     ConfigurationError,
@@ -28,7 +27,6 @@ from fastapi_acl.shared.exceptions import (
     TransactionConflictError,
 )
 from fastapi_acl.shared.logging import get_logger, one_line
-from fastapi_acl.shared.sync.changes import POLICY_KINDS, Head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -315,11 +313,11 @@ class MongoDatabase(AmbientDatabase):
 
     async def _head_of_entries(self) -> Head:
         """Fait la tête des entrées qu'il reste, sous une autre identité : aucune, sauf si elle s'est perdue."""
-        found = self.collection("acl_changes").find({}, {"kind": 1}).sort("_id", ASCENDING)
-        kinds = {entry["_id"]: entry.get("kind") async for entry in found}
-        last_policy = max((revision for revision, kind in kinds.items() if kind in POLICY_KINDS), default=0)
-        first, last = min(kinds, default=1), max(kinds, default=0)
-        return Head(log_id=str(uuid4()), revision=last, policy_revision=last_policy, compacted=first - 1)
+        first, last = [
+            await self.collection("acl_changes").find_one({}, {"_id": 1}, sort=[("_id", order)])
+            for order in (ASCENDING, DESCENDING)
+        ]
+        return Head.rebuilt(first and first["_id"], last and last["_id"])
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:

@@ -1,15 +1,8 @@
-"""La santé d'un processus : où il en est du journal, et ce qui le tient au courant."""
+"""Ce que dit un processus de sa santé : où il en est du journal, et ce qui le tient au courant."""
 
-from http import HTTPStatus
 from typing import Literal
 
-from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
-
-from fastapi_acl.shared.http.problems import ProblemRoute
-from fastapi_acl.shared.http.scope import access_control
-
-router = APIRouter(prefix="/acl", tags=["santé"], route_class=ProblemRoute)
 
 
 class Health(BaseModel):
@@ -37,13 +30,3 @@ class Health(BaseModel):
     cache: Literal["memory", "redis", "redis_fallback"]
     quarantined_rows: int
     model_differs: bool = False
-
-
-@router.get("/health", responses={503: {"model": Health, "description": "Ce processus ne décide pas."}})
-async def health(request: Request, response: Response) -> Health:
-    """Dit l'état de ce processus, sans toucher à la base : une sonde peut l'appeler souvent, et sans jeton."""
-    found = access_control(request).health()
-    if found.status == "unavailable":
-        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    response.headers["Cache-Control"] = "no-store"
-    return found

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from starlette.routing import Match
 
 from fastapi_acl.shared.http.dependants import Guard, dependant_of, guards_in
 from fastapi_acl.shared.http.guarded_routes import described
+from fastapi_acl.shared.http.health import Health
+from fastapi_acl.shared.http.problems import ProblemRoute
+from fastapi_acl.shared.http.scope import access_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fastapi import FastAPI
     from fastapi.params import Depends
+
+health_router = APIRouter(prefix="/acl", tags=["santé"], route_class=ProblemRoute)
+
+
+@health_router.get("/health", responses={503: {"model": Health, "description": "Ce processus ne décide pas."}})
+async def health(request: Request, response: Response) -> Health:
+    """Dit l'état de ce processus, sans toucher à la base : une sonde peut l'appeler souvent, et sans jeton."""
+    found = access_control(request).health()
+    if found.status == "unavailable":
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    response.headers["Cache-Control"] = "no-store"
+    return found
 
 
 class PrefixedRouter(APIRouter):

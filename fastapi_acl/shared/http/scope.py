@@ -33,6 +33,9 @@ class Tracer(Protocol):
     async def decided(self, permissions: Sequence[str], mode: str, deciding: Awaitable[Principal]) -> Principal:
         """Attend ce qu'une garde décide."""
 
+    def remove(self) -> None:
+        """Rend au manager ce qu'il exécutait."""
+
 
 class GuardChecks(Protocol):
     """Ce qui a vérifié les gardes ; voir `fastapi_acl.shared.http.guarded_routes`."""

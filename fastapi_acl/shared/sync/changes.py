@@ -20,7 +20,7 @@ from fastapi_acl.shared.logging import get_logger
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fastapi_acl.shared.database.base import Transaction
+    from fastapi_acl.shared.database.base import Head, Transaction
 
 logger = get_logger("sync")
 
@@ -88,33 +88,6 @@ class Change:
     live_until: datetime | None = None
     change_id: str = field(default_factory=lambda: str(uuid4()))
     key: IdempotencyKey | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """Tête du journal : son identité, ses compteurs, et ce qui en a été compacté.
-
-    Attributes:
-        log_id: identité du journal ; une autre base, ou une base restaurée, en a une autre.
-        revision: dernière révision.
-        policy_revision: dernière révision qui a changé les règles.
-        rule_id: dernier numéro donné à une règle ; aucun n'est donné deux fois.
-        compacted: révision jusqu'à laquelle les entrées ont pu être retirées.
-        snapshot: lot qui garde les règles à cette révision ; None si rien n'a été compacté.
-    """
-
-    log_id: str
-    revision: int
-    policy_revision: int
-    rule_id: int = 0
-    compacted: int = 0
-    snapshot: str | None = None
-
-    def after(self, kind: str) -> Head:
-        """Rend la tête après une entrée de cette nature."""
-        revision = self.revision + 1
-        policy_revision = revision if kind in POLICY_KINDS else self.policy_revision
-        return replace(self, revision=revision, policy_revision=policy_revision)
 
 
 NEVER: Final = datetime.min.replace(tzinfo=timezone.utc)
@@ -251,7 +224,7 @@ class ChangeLog(ABC):
         Raises:
             TransactionNotOrderedError: la transaction n'a pas été ouverte avec `log=True`.
         """
-        head = transaction.check_ordered().after(kind)
+        head = transaction.check_ordered().next(changes_policy=kind in POLICY_KINDS)
         now = datetime.now(timezone.utc)
         change = Change(
             revision=head.revision, at=now, actor=actor, kind=kind, payload=payload, live_until=live_until, key=key

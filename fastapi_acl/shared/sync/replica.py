@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from fastapi_acl.shared.database.base import AmbientDatabase, Transaction
+    from fastapi_acl.shared.database.base import AmbientDatabase, Head, Transaction
     from fastapi_acl.shared.identity import Principal
-    from fastapi_acl.shared.sync.changes import Change, ChangeLog, Head, IdempotencyKey
+    from fastapi_acl.shared.sync.changes import Change, ChangeLog, IdempotencyKey
 
 logger = get_logger("sync")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
 from alembic import command
 from alembic.config import Config
@@ -13,11 +12,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, insert, inspect, select
 
+from fastapi_acl.shared.database.base import Head
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, revision_table
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import get_logger
-from fastapi_acl.shared.sync.changes import POLICY_KINDS, Head
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -84,10 +83,7 @@ def restore_head(connection: Connection) -> None:
     if connection.scalar(select(func.count()).select_from(revision_table)):
         return
     first, last = connection.execute(select(func.min(_REVISION), func.max(_REVISION))).one()
-    last_policy = connection.scalar(select(func.max(_REVISION)).where(changes_table.c.kind.in_(POLICY_KINDS)))
-    head = Head(
-        log_id=str(uuid4()), revision=last or 0, policy_revision=last_policy or 0, compacted=max(0, (first or 1) - 1)
-    )
+    head = Head.rebuilt(first, last)
     connection.execute(insert(revision_table).values(id=1, **asdict(head)))
     logger.error("log_head_restored: revision=%d", head.revision)
 
