@@ -19,7 +19,7 @@ from pydantic_settings import (
 from typing_extensions import Self  # noqa: TC002 - Pydantic lit les annotations de ses validateurs
 
 from fastapi_acl.shared.exceptions import ConfigurationError
-from fastapi_acl.shared.http.origins import is_loopback, read_origin
+from fastapi_acl.shared.origins import is_loopback, read_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

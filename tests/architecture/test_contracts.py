@@ -29,6 +29,11 @@ BREACHES = {
         ("fastapi_acl/auth/interface/api.py", "import fastapi_acl.auth.infrastructure.services.access"),
         ("fastapi_acl/auth/infrastructure/services/access.py", "import fastapi_acl.auth.interface.schemas"),
     ],
+    "Les étages du partagé": [
+        ("fastapi_acl/shared/database/base.py", "import fastapi_acl.shared.sync.changes"),
+        ("fastapi_acl/shared/cache/base.py", "import fastapi_acl.shared.sync.changes"),
+        ("fastapi_acl/shared/identity.py", "import fastapi_acl.shared.config"),
+    ],
     "Ni cadre ni pilote dans le domaine et l'application": [
         ("fastapi_acl/auth/domain/entities/auth_user.py", "import sqlalchemy"),
         ("fastapi_acl/permissions/application/usecases/check_permissions.py", "import fastapi_acl.shared.config"),

@@ -5,23 +5,20 @@ Source : Fetch Metadata Request Headers (W3C), Fetch (WHATWG), section « Origin
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+
+from fastapi_acl.shared.origins import Origin, read_origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from starlette.requests import HTTPConnection
 
-PORTS: Final = {"http": 80, "https": 443}
 SCHEMES: Final = {"ws": "http", "wss": "https"}
 """Sous quel schéma une page ouvre un WebSocket : son `Origin` porte celui de la page."""
 
 OWN_SITES: Final = frozenset({"same-origin", "none"})
 """La page est la nôtre, ou il n'y en a pas : une adresse tapée, un signet."""
-
-Origin = tuple[str, str, int]
 
 
 def is_same_page(connection: HTTPConnection, admitted: Collection[str] = ()) -> bool:
@@ -40,29 +37,6 @@ def is_same_page(connection: HTTPConnection, admitted: Collection[str] = ()) -> 
     if claimed <= {read_origin(text) for text in admitted} - {None}:
         return True
     return claimed == {_own_origin(connection)} and None not in claimed and OWN_SITES.issuperset(sites)
-
-
-def read_origin(text: str) -> Origin | None:
-    """Lit une origine : schéma, nom et port ; None si ce n'en est pas une, et `null` n'en est pas une."""
-    try:
-        parts = urlsplit(text.strip())
-        port = parts.port
-    except ValueError:
-        return None
-    has_more = parts.path or parts.query or parts.fragment or "@" in parts.netloc
-    if has_more or parts.scheme not in PORTS or not parts.hostname:
-        return None
-    return parts.scheme, parts.hostname, PORTS[parts.scheme] if port is None else port
-
-
-def is_loopback(host: str) -> bool:
-    """Dit si un nom ou une adresse est celui de cette machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _own_origin(connection: HTTPConnection) -> Origin | None:

@@ -25,7 +25,7 @@ from fastapi_acl.shared.exceptions import (
 from fastapi_acl.shared.http.attributes import with_attributes
 from fastapi_acl.shared.http.denials import record_denial, report_failure
 from fastapi_acl.shared.http.dependants import Guard
-from fastapi_acl.shared.http.origins import is_loopback, is_same_page
+from fastapi_acl.shared.http.origins import is_same_page
 from fastapi_acl.shared.http.overrides import is_overridden, solved
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.resources import expanded, route_template
@@ -40,6 +40,7 @@ from fastapi_acl.shared.identity import (
     UnreadableAttribute,
     make_name,
 )
+from fastapi_acl.shared.origins import is_loopback
 from fastapi_acl.shared.values import canonical_text
 
 Component = TypeVar("Component")
