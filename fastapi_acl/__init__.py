@@ -2,13 +2,13 @@
 
 `ACLManager(ACLConfig(), app=app)` donne à l'application ses comptes et ses règles ; `Depends(require("document:read"))`
 garde une route. Par où lire le code : `manager.py` compose, `shared/http/security.py` mène du jeton à la décision,
-`engine/enforcer.py` décide, `engine/store.py` écrit.
+`engine/casbin/enforcer.py` décide, `engine/writing/store.py` écrit.
 """
 
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.interface.dependencies import get_current_user
 from fastapi_acl.engine.authorizer import Demand, RequestBuilder
-from fastapi_acl.engine.enforcer import PolicyEnforcer
+from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.manager import ACLManager
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import (

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
 from fastapi_acl.auth.domain.entities.auth_user import canonical
 from fastapi_acl.engine.administration import ADMINISTRATION
-from fastapi_acl.engine.closing import closing_line, links_fault
-from fastapi_acl.engine.rule_files import read_rules
-from fastapi_acl.engine.schema import administrator_rules
-from fastapi_acl.engine.wildcards import explain_closed, explain_failed
+from fastapi_acl.engine.casbin.wildcards import explain_closed, explain_failed
+from fastapi_acl.engine.kernel.schema import administrator_rules
+from fastapi_acl.engine.writing.closing import closing_line, links_fault
+from fastapi_acl.engine.writing.rule_files import read_rules
 from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
     from fastapi_acl.auth.application.usecases.register import RegisterUseCase
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
-    from fastapi_acl.engine.schema import PolicySchema
-    from fastapi_acl.engine.store import PolicyStore
+    from fastapi_acl.engine.kernel.schema import PolicySchema
+    from fastapi_acl.engine.writing.store import PolicyStore
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import Database, Transaction
     from fastapi_acl.shared.sync.changes import ChangeLog

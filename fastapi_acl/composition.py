@@ -25,21 +25,21 @@ from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenServi
 from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.bootstrap import Bootstrap
 from fastapi_acl.engine.administration import Administration
-from fastapi_acl.engine.administrators import AdministratorGuard
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
-from fastapi_acl.engine.domains import shares_domains
-from fastapi_acl.engine.enforcer import PolicyEnforcer
+from fastapi_acl.engine.casbin.domains import shares_domains
+from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl.engine.casbin.model_source import ModelSource
 from fastapi_acl.engine.explainer import PolicyExplainer
 from fastapi_acl.engine.grants import PolicyGrants
-from fastapi_acl.engine.guard import ActorGuard, EscalationGuard
-from fastapi_acl.engine.history import PolicyHistory
-from fastapi_acl.engine.model_record import ModelRecord, NotedModel
-from fastapi_acl.engine.model_source import ModelSource
-from fastapi_acl.engine.rank_guard import RankGuard
-from fastapi_acl.engine.ranks import Ranks
-from fastapi_acl.engine.schema import load_model
-from fastapi_acl.engine.store import PolicyMemory, PolicyStore
-from fastapi_acl.engine.transfer import PolicyTransfer
+from fastapi_acl.engine.kernel.schema import load_model
+from fastapi_acl.engine.writing.administrators import AdministratorGuard
+from fastapi_acl.engine.writing.guards import ActorGuard, EscalationGuard
+from fastapi_acl.engine.writing.history import PolicyHistory
+from fastapi_acl.engine.writing.model_record import ModelRecord, NotedModel
+from fastapi_acl.engine.writing.rank_guard import RankGuard
+from fastapi_acl.engine.writing.ranks import Ranks
+from fastapi_acl.engine.writing.store import PolicyMemory, PolicyStore
+from fastapi_acl.engine.writing.transfer import PolicyTransfer
 from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
 from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
 from fastapi_acl.permissions.application.usecases.explain import ExplainUseCase

@@ -18,7 +18,7 @@ from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.auth.interface.api import router as auth_router
 from fastapi_acl.auth.interface.api import token_router
 from fastapi_acl.composition import compose
-from fastapi_acl.engine.trial import check_matchers
+from fastapi_acl.engine.kernel.trial import check_matchers
 from fastapi_acl.environment import check_distributions, warn_about, with_secret
 from fastapi_acl.lifecycle import Lifecycle
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
     from fastapi_acl.engine.authorizer import RequestBuilder
-    from fastapi_acl.engine.enforcer import PolicyEnforcer
-    from fastapi_acl.engine.history import PolicyHistory
-    from fastapi_acl.engine.model_record import ModelRecord, Standing
-    from fastapi_acl.engine.store import PolicyStore
-    from fastapi_acl.engine.transfer import PolicyTransfer
+    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.writing.history import PolicyHistory
+    from fastapi_acl.engine.writing.model_record import ModelRecord, Standing
+    from fastapi_acl.engine.writing.store import PolicyStore
+    from fastapi_acl.engine.writing.transfer import PolicyTransfer
     from fastapi_acl.shared.decisions import DecisionMemory
     from fastapi_acl.shared.identity import Authenticator, Authorizer
     from fastapi_acl.shared.sync.replica import Replica

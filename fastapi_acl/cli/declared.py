@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi_acl.engine.rule_lint import Declared
+from fastapi_acl.engine.casbin.rule_lint import Declared
 from fastapi_acl.shared.http.dependants import guards_in
 from fastapi_acl.shared.http.places import places_in
 from fastapi_acl.shared.http.security import Require

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-    from fastapi_acl.engine.rule_files import RuleFormat
+    from fastapi_acl.engine.writing.rule_files import RuleFormat
 
 
 def format_of(file: Path) -> RuleFormat:

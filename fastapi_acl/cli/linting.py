@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Final
 from fastapi_acl.cli.declared import declared_by
 from fastapi_acl.cli.opening import look
 from fastapi_acl.cli.output import note
-from fastapi_acl.engine.lint import lint
-from fastapi_acl.engine.rule_lint import RuleLint
-from fastapi_acl.engine.trial import check_matchers
+from fastapi_acl.engine.casbin.lint import lint
+from fastapi_acl.engine.casbin.rule_lint import RuleLint
+from fastapi_acl.engine.kernel.trial import check_matchers
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
-    from fastapi_acl.engine.rule_lint import Declared
+    from fastapi_acl.engine.casbin.rule_lint import Declared
     from fastapi_acl.manager import ACLManager
 
 PREFIXES: Final = (3, 2)

@@ -16,7 +16,7 @@ from fastapi_acl.shared.identity import ROLE_PREFIX, USER_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
     from fastapi_acl.manager import ACLManager
     from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 

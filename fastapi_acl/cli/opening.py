@@ -16,7 +16,7 @@ from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from fastapi_acl.engine.model_record import Standing
+    from fastapi_acl.engine.writing.model_record import Standing
     from fastapi_acl.manager import ACLManager
 
 T = TypeVar("T")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from fastapi_acl.engine.administration import Administration
-from fastapi_acl.engine.matching import OWNER
-from fastapi_acl.engine.resource_reads import ResourceReads
-from fastapi_acl.engine.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
+from fastapi_acl.engine.kernel.acl_match import OWNER
+from fastapi_acl.engine.kernel.resource_reads import ResourceReads
+from fastapi_acl.engine.kernel.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import ConfigurationError, DecisionFailedError, ValueTooLongError
 from fastapi_acl.shared.identity import (
     ACL_NAMESPACE,
@@ -25,8 +25,8 @@ from fastapi_acl.shared.identity import (
 from fastapi_acl.shared.values import canonical_text
 
 if TYPE_CHECKING:
-    from fastapi_acl.engine.enforcer import PolicyEnforcer
-    from fastapi_acl.engine.schema import PolicySchema
+    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.kernel.schema import PolicySchema
     from fastapi_acl.shared.decisions import Question
     from fastapi_acl.shared.sync.replica import Replica
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from fastapi_acl.engine.introspection import PolicyInspector
+from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.shared.decisions import Verdict
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.identity import EVERY_DOMAIN, ROLE_PREFIX
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
     from fastapi_acl.shared.decisions import Question
     from fastapi_acl.shared.identity import Principal
 

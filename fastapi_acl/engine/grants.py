@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final, final
 
-from fastapi_acl.engine.introspection import PolicyInspector
-from fastapi_acl.engine.pacing import Pace
-from fastapi_acl.engine.schema import ACTION_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
+from fastapi_acl.engine.kernel.inspector import PolicyInspector
+from fastapi_acl.engine.kernel.pacing import Pace
+from fastapi_acl.engine.kernel.schema import ACTION_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.policy import Grant, PolicyStamp
 
 if TYPE_CHECKING:
-    from fastapi_acl.engine.enforcer import PolicyEnforcer
-    from fastapi_acl.engine.introspection import Permission
+    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.kernel.inspector import Permission
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.sync.replica import Replica
 

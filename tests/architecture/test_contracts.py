@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[2]
 
 BREACHES = {
     "Les étages de la maison": [
-        ("fastapi_acl/shared/policy.py", "import fastapi_acl.engine.matching"),
-        ("fastapi_acl/engine/matching.py", "import fastapi_acl.auth.domain.entities.auth_user"),
+        ("fastapi_acl/shared/policy.py", "import fastapi_acl.engine.kernel.acl_match"),
+        ("fastapi_acl/engine/kernel/acl_match.py", "import fastapi_acl.auth.domain.entities.auth_user"),
         ("fastapi_acl/auth/interface/api.py", "import fastapi_acl.permissions.interface.api"),
         ("fastapi_acl/permissions/interface/api.py", "import fastapi_acl.manager"),
         ("fastapi_acl/manager.py", "import fastapi_acl.cli"),
-        ("fastapi_acl/shared/policy.py", "if TYPE_CHECKING:\n    import fastapi_acl.engine.matching"),
+        ("fastapi_acl/shared/policy.py", "if TYPE_CHECKING:\n    import fastapi_acl.engine.kernel.acl_match"),
     ],
     "Dans une tranche": [
         ("fastapi_acl/auth/domain/dtos/auth_dtos.py", "import fastapi_acl.auth.application.usecases.register"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastapi_acl import ACLManager
-from fastapi_acl.engine.rule_files import read_rules
+from fastapi_acl.engine.writing.rule_files import read_rules
 from fastapi_acl.shared.exceptions import (
     ACLException,
     InvalidImportError,
@@ -161,7 +161,7 @@ async def test_a_batch_swept_while_it_is_staged_is_never_published_in_part(
 
     async def swept(*arguments: Any) -> int:
         count: int = await stage(*arguments)
-        monkeypatch.setattr("fastapi_acl.engine.transfer.ABANDONED_AFTER", timedelta(0))
+        monkeypatch.setattr("fastapi_acl.engine.writing.transfer.ABANDONED_AFTER", timedelta(0))
         await transfer.sweep()
         return count
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fastapi_acl.engine import rule_files
+from fastapi_acl.engine.writing import rule_files
 from tests.bench import peers, processes
 from tests.bench.timing import Amount, Row, Scale, at_most
 from tests.bench.worlds import RBAC_TEXT, g, p, rbac

@@ -15,7 +15,7 @@ from casbin import AsyncEnforcer, FastEnforcer
 from casbin.model import FastModel, Model
 
 from fastapi_acl import PolicyEnforcer
-from fastapi_acl.engine.matching import acl_match
+from fastapi_acl.engine.kernel.acl_match import acl_match
 from tests.bench.worlds import World
 
 Decide = Callable[..., Any]

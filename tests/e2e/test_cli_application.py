@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from fastapi_acl import ACLManager
 from fastapi_acl.cli import app
-from fastapi_acl.engine.schema import packaged_model_text
+from fastapi_acl.engine.kernel.schema import packaged_model_text
 from fastapi_acl.shared.config import ACLConfig, unknown_variables
 from tests.support import byhand
 from tests.support.app import SECRET, config
@@ -335,7 +335,7 @@ def test_a_changed_model_is_adopted_by_apply_and_only_by_it(name: str, monkeypat
     start(name)
     monkeypatch.setenv("ACL_MODEL_PATH", "model.conf")
     monkeypatch.setenv("ACL_SHARED_DOMAIN", "*")
-    text = (ROOT / "fastapi_acl/engine/models/rbac_with_domains.conf").read_text("utf-8")
+    text = (ROOT / "fastapi_acl/engine/casbin/models/rbac_with_domains.conf").read_text("utf-8")
     Path("model.conf").write_text(text.replace("p.act)", 'p.act) && r.sub != "user:x"'), "utf-8")
 
     before = run("policy", "import", "rules.csv")

@@ -13,10 +13,10 @@ import casbin
 import pytest
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule, Principal
-from fastapi_acl.engine.crowd import ALLOW, DENY, OTHER, Crowd
 from fastapi_acl.engine.grants import PolicyGrants
-from fastapi_acl.engine.matching import Prefixes, acl_match, patterns_of
-from fastapi_acl.engine.schema import packaged_model_text
+from fastapi_acl.engine.kernel.acl_match import Prefixes, acl_match, patterns_of
+from fastapi_acl.engine.kernel.crowd import ALLOW, DENY, OTHER, Crowd
+from fastapi_acl.engine.kernel.schema import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError, PolicyUnavailableError
 from tests.engine.worlds import ALLOW as ALLOW_OVERRIDE
 from tests.engine.worlds import BOTH, GATED, PRIORITY, Drawer, build, model_of
@@ -160,8 +160,8 @@ def test_a_rule_that_fails_before_a_question_still_fails(matcher: str, subject: 
 
 @pytest.mark.parametrize("world", [world for world in GATED if not world.sizes], ids=lambda world: world.name)
 def test_crowded_cells_and_few_cells_change_no_answer(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_acl.engine.index.CROWDED", 2)
-    monkeypatch.setattr("fastapi_acl.engine.index.FEW_PROBES", -100)
+    monkeypatch.setattr("fastapi_acl.engine.kernel.index.CROWDED", 2)
+    monkeypatch.setattr("fastapi_acl.engine.kernel.index.FEW_PROBES", -100)
     for seed in range(12):
         drawer = Drawer(world, random.Random(seed))
         rows = [row for row in drawer.rows(20, 40) if row[0] == "p" or row[1][0] != row[1][1]]

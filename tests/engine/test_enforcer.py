@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.engine.adapters.base import digest
-from fastapi_acl.engine.matching import acl_match, covers, is_pattern, overlaps
-from fastapi_acl.engine.schema import PolicySchema, packaged_model_text
+from fastapi_acl.engine.kernel.acl_match import acl_match, covers, is_pattern, overlaps
+from fastapi_acl.engine.kernel.schema import PolicySchema, packaged_model_text
 from fastapi_acl.shared.exceptions import (
     DecisionFailedError,
     InvalidRuleError,

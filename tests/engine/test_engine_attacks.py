@@ -14,14 +14,14 @@ from casbin.effect import DenyOverrideEffector
 from casbin.model import Model
 
 from fastapi_acl import ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule
-from fastapi_acl.engine.administrators import AdministratorGuard
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
-from fastapi_acl.engine.guard import EscalationGuard
-from fastapi_acl.engine.introspection import PolicyInspector
-from fastapi_acl.engine.pacing import Pace
-from fastapi_acl.engine.rank_guard import RankGuard
-from fastapi_acl.engine.ranks import Ranks
-from fastapi_acl.engine.rows import Rows
+from fastapi_acl.engine.kernel.inspector import PolicyInspector
+from fastapi_acl.engine.kernel.pacing import Pace
+from fastapi_acl.engine.kernel.rows import Rows
+from fastapi_acl.engine.writing.administrators import AdministratorGuard
+from fastapi_acl.engine.writing.guards import EscalationGuard
+from fastapi_acl.engine.writing.rank_guard import RankGuard
+from fastapi_acl.engine.writing.ranks import Ranks
 from fastapi_acl.shared.exceptions import (
     EscalationRefusedError,
     InvalidRuleError,

@@ -92,8 +92,8 @@ def test_many_rules_evaluated_together_answer_as_casbin_does(effect: str, seed: 
 
 @pytest.mark.parametrize("seed", range(120))
 async def test_parts_of_any_size_follow_every_change(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_acl.engine.decider.MANY_RULES", 1)
-    monkeypatch.setattr("fastapi_acl.engine.evaluation.PART", 1 + seed % 3)
+    monkeypatch.setattr("fastapi_acl.engine.kernel.decider.MANY_RULES", 1)
+    monkeypatch.setattr("fastapi_acl.engine.kernel.evaluation.PART", 1 + seed % 3)
 
     await against.check(against.scenario(against.BY_NAME["eval"], seed))
 

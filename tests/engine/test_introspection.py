@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
-from fastapi_acl.engine.introspection import PolicyInspector
-from fastapi_acl.engine.schema import packaged_model_text
+from fastapi_acl.engine.kernel.inspector import PolicyInspector
+from fastapi_acl.engine.kernel.schema import packaged_model_text
 
 RULES = [
     PolicyRule("p", ("role:editor", "document:*", "write", "allow")),
@@ -132,7 +132,9 @@ def test_questions_do_not_walk_the_policy(size: int, monkeypatch: pytest.MonkeyP
     asked = inspector("rbac", RULES + more)
     asked.subjects_of("document:1", "read")
     asked.permissions_of("user:ada")
-    monkeypatch.setattr("fastapi_acl.engine.rows.Rows.ordered", lambda _: pytest.fail("toute la liste a été lue"))
+    monkeypatch.setattr(
+        "fastapi_acl.engine.kernel.rows.Rows.ordered", lambda _: pytest.fail("toute la liste a été lue")
+    )
 
     assert "user:ada" in asked.subjects_of("document:1", "read")
     assert len(asked.permissions_of("user:ada")) == 2

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 from casbin import util
 
-from fastapi_acl.engine import patterns
-from fastapi_acl.engine.patterns import PatternGroups
+from fastapi_acl.engine.kernel import key_match as patterns
+from fastapi_acl.engine.kernel.key_match import PatternGroups
 from tests.support.steps import steps
 
 STOCK: dict[str, Callable[[str, str], bool]] = {

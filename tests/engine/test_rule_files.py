@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_acl.engine.rule_files import CHUNK, RuleFormat, closing, read_rules, write_rules
+from fastapi_acl.engine.writing.rule_files import CHUNK, RuleFormat, closing, read_rules, write_rules
 from fastapi_acl.shared.exceptions import InvalidImportError
 from fastapi_acl.shared.policy import PolicyRule
 

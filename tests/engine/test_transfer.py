@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from fastapi_acl import ACLManager
-from fastapi_acl.engine.transfer import STAGED, Imported
+from fastapi_acl.engine.writing.transfer import STAGED, Imported
 from fastapi_acl.shared.exceptions import (
     IdempotencyKeyReusedError,
     InvalidImportError,
@@ -251,7 +251,7 @@ async def test_an_abandoned_batch_is_swept_by_a_later_import(
     adapter = manager._parts.storage.adapter
     await adapter.open_batch("mort", "import")
     await adapter.stage("mort", [(1, READ)])
-    monkeypatch.setattr("fastapi_acl.engine.transfer.ABANDONED_AFTER", timedelta(0))
+    monkeypatch.setattr("fastapi_acl.engine.writing.transfer.ABANDONED_AFTER", timedelta(0))
 
     await imported(manager, many(1))
 

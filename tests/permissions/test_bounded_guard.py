@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastapi_acl import PolicyChange, PolicyRule
-from fastapi_acl.engine.comparison import Comparison
+from fastapi_acl.engine.writing.comparison import Comparison
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import Client, protected
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_acl.engine import pacing
+from fastapi_acl.engine.kernel import pacing
 from fastapi_acl.permissions.application.usecases.check_permissions import ATTEMPTS, CheckPermissionsUseCase
 from fastapi_acl.permissions.domain.dtos.check import CheckDTO, CheckErrorDTO
 from fastapi_acl.shared.exceptions import DecisionFailedError, PolicyUnavailableError, ValueTooLongError

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_acl import ACLManager, PolicyChange, PolicyRule
-from fastapi_acl.engine.pacing import Pace
+from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.shared.exceptions import EscalationRefusedError
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import Client, config, serve

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import ACLManager, PolicyRule, require, require_role
-from fastapi_acl.engine.enforcer import PolicyEnforcer
-from fastapi_acl.engine.introspection import PolicyInspector
-from fastapi_acl.engine.schema import packaged_model_text
+from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl.engine.kernel.inspector import PolicyInspector
+from fastapi_acl.engine.kernel.schema import packaged_model_text
 from fastapi_acl.shared.policy import PolicyChange
 from tests.support.app import Client, config, serve
 

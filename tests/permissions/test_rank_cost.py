@@ -9,8 +9,8 @@ from itertools import product
 import pytest
 
 from fastapi_acl import PolicyChange, PolicyRule
-from fastapi_acl.engine.comparison import Comparison, Grant
-from fastapi_acl.engine.losses import GrantIndex
+from fastapi_acl.engine.writing.comparison import Comparison, Grant
+from fastapi_acl.engine.writing.losses import GrantIndex
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.permissions.test_bounded_guard import counted_calls, turning
 from tests.support.app import Client, protected

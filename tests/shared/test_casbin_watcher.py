@@ -12,8 +12,8 @@ import pytest
 from casbin import AsyncEnforcer
 from casbin.persist.adapters.asyncio import AsyncFileAdapter
 
-from fastapi_acl.engine.enforcer import PolicyEnforcer
-from fastapi_acl.shared.sync.casbin_watcher import CasbinWatcher
+from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl.engine.casbin.watcher import CasbinWatcher
 from fastapi_acl.shared.sync.redis_watcher import RedisTransport
 from tests.support.servers import RedisServer
 

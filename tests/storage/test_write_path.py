@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from fastapi_acl.composition import Composition
-from fastapi_acl.engine.enforcer import PolicyEnforcer
+from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.shared.exceptions import (
     ConfigurationError,
     IdempotencyKeyReusedError,

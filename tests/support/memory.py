@@ -21,7 +21,7 @@ from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
 from fastapi_acl.auth.domain.entities.session import Session
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
 from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
-from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.engine.kernel.loading import without_tail
 from fastapi_acl.shared.database.base import AmbientDatabase, Head, Mode, Transaction
 from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,

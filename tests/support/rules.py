@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi_acl.engine.adapters.base import PolicyAdapter
-from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.engine.kernel.loading import without_tail
 from fastapi_acl.shared.policy import PolicyRule
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from casbin.persist.adapters.asyncio import AsyncAdapter
 
-from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.engine.kernel.loading import without_tail
 from fastapi_acl.shared.exceptions import RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyRule
 

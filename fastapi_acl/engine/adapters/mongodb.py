@@ -9,7 +9,7 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
-from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.engine.kernel.loading import without_tail
 from fastapi_acl.shared.database.mongodb import as_text
 from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,

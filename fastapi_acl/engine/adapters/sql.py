@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
-from fastapi_acl.engine.loading import without_tail
+from fastapi_acl.engine.kernel.loading import without_tail
 from fastapi_acl.shared.database.tables import Base, batch_rules_table, batches_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, RuleAlreadyExistsError, RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyRule

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Response
 
-from fastapi_acl.engine.pacing import Pace
+from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.permissions.interface.dependencies import CheckPermissionsDep, ListPermissionsDep
 from fastapi_acl.permissions.interface.schemas import CheckRequest, CheckResponse, PermissionList, Value
 from fastapi_acl.shared.exceptions import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.engine.pacing import Pace
+from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.permissions.domain.dtos.check import CheckDTO, CheckErrorDTO, CheckResultDTO
 from fastapi_acl.shared.exceptions import (
     DecisionFailedError,

@@ -1,0 +1,1 @@
+"""Tout ce que Casbin voit de nous."""

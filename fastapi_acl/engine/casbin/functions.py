@@ -1,0 +1,71 @@
+"""Les fonctions qu'un matcher appelle : celles de Casbin, les nôtres, et celles que l'application ajoute."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from casbin import util
+
+from fastapi_acl.engine.kernel.acl_match import OWNER, acl_match, acl_owns
+from fastapi_acl.shared.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+OUR_FUNCTIONS: Final[Mapping[str, Callable[..., bool]]] = {"aclMatch": acl_match, "aclOwns": acl_owns}
+
+KEY_GETTERS: Final[Mapping[str, Callable[..., object]]] = {
+    "keyGet": util.key_get,
+    "keyGet2": util.key_get2,
+    "keyGet3": util.key_get3,
+}
+"""Fonctions que Casbin documente et que pycasbin n'inscrit pas ; le mode strict les a d'emblée."""
+
+
+def strict_functions(owner_attribute: str = OWNER) -> dict[str, Callable[..., object]]:
+    """Rend les fonctions que le mode strict ajoute à celles de pycasbin.
+
+    Args:
+        owner_attribute: attribut qui porte le propriétaire d'un objet.
+    """
+    return {**KEY_GETTERS, **OUR_FUNCTIONS, "aclOwns": partial(acl_owns, attribute=owner_attribute)}
+
+
+def check_function(name: object, function: object, roles: Collection[str]) -> None:
+    """Refuse une fonction qu'un matcher strict ne saurait appeler, ou qui en remplacerait une qui ne se remplace pas.
+
+    Args:
+        name: nom sous lequel le matcher l'appellerait.
+        function: la fonction.
+        roles: fonctions de rôles du modèle (`g`, `g2`…).
+
+    Raises:
+        ConfigurationError: la phrase dit laquelle, pourquoi, et que faire.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        _refuse(name, "ce n’est pas un nom qu’un matcher puisse écrire : prenez des lettres, des chiffres et « _ »")
+    if name in OUR_FUNCTIONS:
+        _refuse(name, "l’index la connaît, elle n’est pas à remplacer : prenez un autre nom")
+    if name == "eval" or name in roles:
+        _refuse(name, "le modèle lui donne déjà un sens : prenez un autre nom")
+    if not callable(function):
+        _refuse(name, "elle ne s’appelle pas : donnez une fonction")
+    if is_asynchronous(function):
+        _refuse(name, "elle est asynchrone, et une décision n’attend rien : donnez une fonction ordinaire (« def »)")
+
+
+def is_asynchronous(function: Any) -> bool:  # noqa: ANN401 - objet de l'application
+    """Dit si appeler un objet rendrait une coroutine ou un générateur asynchrone."""
+    while isinstance(function, partial):
+        function = function.func
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - c'est elle qu'il faut regarder
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (function, called))
+
+
+def _refuse(name: object, reason: str) -> NoReturn:
+    """Refuse une fonction, en la nommant."""
+    message = f"la fonction de matcher « {name} » est refusée : {reason}."
+    raise ConfigurationError(message)

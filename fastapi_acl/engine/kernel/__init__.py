@@ -1,0 +1,1 @@
+"""Le noyau : un modèle et des règles entrent, une décision sort."""

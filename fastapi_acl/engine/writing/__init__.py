@@ -1,0 +1,1 @@
+"""Le seul chemin par lequel une règle change."""
