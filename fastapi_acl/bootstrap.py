@@ -14,7 +14,8 @@ from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
 from fastapi_acl.auth.domain.entities.auth_user import canonical
 from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.casbin.wildcards import explain_closed, explain_failed
-from fastapi_acl.engine.kernel.schema import administrator_rules
+from fastapi_acl.engine.kernel.acl_match import ANY
+from fastapi_acl.engine.kernel.schema import SUBJECT_NAMES
 from fastapi_acl.engine.writing.closing import closing_line, links_fault
 from fastapi_acl.engine.writing.rule_files import read_rules
 from fastapi_acl.shared.exceptions import (
@@ -26,7 +27,7 @@ from fastapi_acl.shared.exceptions import (
     InvalidRuleError,
     UserAlreadyExistsError,
 )
-from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
+from fastapi_acl.shared.identity import ROLE_PREFIX, SYSTEM, USER_PREFIX
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import ADMIN_CREATED, POLICY_SEEDED
@@ -335,3 +336,28 @@ def _reveal(username: str, password: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(f"{username} {password}\n")
     logger.warning("administrator_password_written: %s (à lire puis à supprimer)", PASSWORD_FILE.resolve())
+
+
+def administrator_rules(schema: PolicySchema, user: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Rend les règles que le premier démarrage écrit pour le premier administrateur.
+
+    Args:
+        schema: forme du modèle.
+        user: sujet du compte, `user:<id>`.
+
+    Returns:
+        Des couples (type, valeurs) : tout est permis au rôle `role:admin`, et le compte le tient ; sans rôles dans le
+        modèle, tout est permis au compte.
+
+    Raises:
+        ConfigurationError: le modèle n'a pas de champ pour le sujet.
+    """
+    holder = f"{ROLE_PREFIX}admin" if "g" in schema.links else user
+    names = schema.fields["p"]
+    if not SUBJECT_NAMES.intersection(names):
+        message = "le modèle n’a pas de champ « sub » : écrivez la règle de l’administrateur dans ACL_POLICY_PATH."
+        raise ConfigurationError(message)
+    known = {**dict.fromkeys(SUBJECT_NAMES, holder), "eft": "allow", "priority": "1"}
+    grant = tuple(known.get(name, ANY) for name in names)
+    link = (user, holder, *[ANY] * (schema.links.get("g", 2) - 2))
+    return [("p", grant)] + ([("g", link)] if "g" in schema.links else [])

@@ -29,9 +29,9 @@ from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.casbin.domains import shares_domains
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.model_source import ModelSource
+from fastapi_acl.engine.casbin.models import load_model
 from fastapi_acl.engine.explainer import PolicyExplainer
 from fastapi_acl.engine.grants import PolicyGrants
-from fastapi_acl.engine.kernel.schema import load_model
 from fastapi_acl.engine.writing.administrators import AdministratorGuard
 from fastapi_acl.engine.writing.guards import ActorGuard, EscalationGuard
 from fastapi_acl.engine.writing.history import PolicyHistory

@@ -18,7 +18,7 @@ from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.auth.interface.api import router as auth_router
 from fastapi_acl.auth.interface.api import token_router
 from fastapi_acl.composition import compose
-from fastapi_acl.engine.kernel.trial import check_matchers
+from fastapi_acl.engine.casbin.trial import check_matchers
 from fastapi_acl.environment import check_distributions, warn_about, with_secret
 from fastapi_acl.lifecycle import Lifecycle
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router

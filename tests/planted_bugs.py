@@ -331,7 +331,7 @@ FAULTS = [
     ),
     Fault(
         "le second matcher n'est pas essayé",
-        "engine/kernel/trial.py",
+        "engine/casbin/trial.py",
         'enforcer.model["m"].items():',
         '[("m", enforcer.model["m"]["m"])]:',
     ),

@@ -10,7 +10,7 @@ from fastapi_acl.cli.opening import look
 from fastapi_acl.cli.output import note
 from fastapi_acl.engine.casbin.lint import lint
 from fastapi_acl.engine.casbin.rule_lint import RuleLint
-from fastapi_acl.engine.kernel.trial import check_matchers
+from fastapi_acl.engine.casbin.trial import check_matchers
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:

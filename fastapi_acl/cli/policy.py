@@ -16,8 +16,8 @@ from fastapi_acl.cli.opening import look, opened, or_exit, run, writing
 from fastapi_acl.cli.output import note, progress, say, warn
 from fastapi_acl.cli.target import Application
 from fastapi_acl.engine.casbin.domains import describe
+from fastapi_acl.engine.casbin.trial import check_matchers
 from fastapi_acl.engine.kernel.loading import row_rule
-from fastapi_acl.engine.kernel.trial import check_matchers
 from fastapi_acl.engine.writing.rule_files import read_rules
 from fastapi_acl.shared.exceptions import InvalidRuleError, PolicyUnreadableError
 from fastapi_acl.shared.policy import PolicyChange

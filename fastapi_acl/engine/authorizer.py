@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from fastapi_acl.engine.administration import Administration
+from fastapi_acl.engine.casbin.resource_reads import ResourceReads
 from fastapi_acl.engine.kernel.acl_match import OWNER
-from fastapi_acl.engine.kernel.resource_reads import ResourceReads
 from fastapi_acl.engine.kernel.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import ConfigurationError, DecisionFailedError, ValueTooLongError
 from fastapi_acl.shared.identity import (

@@ -21,8 +21,8 @@ from casbin_async_sqlalchemy_adapter import Adapter
 
 from fastapi_acl import ACLConfig
 from fastapi_acl.composition import Composition, compose
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.kernel.acl_match import acl_match
-from fastapi_acl.engine.kernel.schema import packaged_model_text
 from fastapi_acl.engine.writing import rule_files
 from fastapi_acl.shared.database.base import Mode, Transaction
 from tests.bench import peers

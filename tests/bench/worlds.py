@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastapi_acl import PolicyRule
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.casbin.models import packaged_model_text
 
 ALLOW = "some(where (p.eft == allow))"
 DENY_OVERRIDES = "some(where (p.eft == allow)) && !some(where (p.eft == deny))"

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from fastapi_acl import ACLManager
 from fastapi_acl.cli import app
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.config import ACLConfig, unknown_variables
 from tests.support import byhand
 from tests.support.app import SECRET, config

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from tests.support.app import ADMIN, config, protected, started
 

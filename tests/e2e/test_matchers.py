@@ -12,7 +12,7 @@ from asgi_lifespan import LifespanManager
 from fastapi import Depends, FastAPI
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal, require
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.exceptions import InvalidTokenError
 from tests.support.app import Client, config, serve
 

@@ -13,10 +13,11 @@ import casbin
 import pytest
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule, Principal
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.kernel.acl_match import Prefixes, acl_match, patterns_of
-from fastapi_acl.engine.kernel.crowd import ALLOW, DENY, OTHER, Crowd
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.kernel.crowd import Crowd
+from fastapi_acl.engine.kernel.effects import ALLOW, DENY, OTHER
 from fastapi_acl.shared.exceptions import DecisionFailedError, PolicyUnavailableError
 from tests.engine.worlds import ALLOW as ALLOW_OVERRIDE
 from tests.engine.worlds import BOTH, GATED, PRIORITY, Drawer, build, model_of

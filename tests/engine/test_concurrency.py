@@ -12,9 +12,9 @@ import pytest
 from casbin.model import Model
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.engine.kernel.pacing import aside, gc_paused
-from fastapi_acl.engine.kernel.schema import packaged_model_text
 
 LEFT, RIGHT = PolicyRule("g", ("user:1", "role:left")), PolicyRule("g", ("user:1", "role:right"))
 GRANTS = [PolicyRule("p", (role, "doc", "read", "allow")) for role in ("role:left", "role:right")]

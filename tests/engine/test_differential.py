@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.kernel.acl_match import acl_match
 from fastapi_acl.engine.kernel.role_graph import RoleGraph, check_links
-from fastapi_acl.engine.kernel.schema import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.identity import AttributedName
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.engine.adapters.base import digest
+from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.trial import Lexicon
 from fastapi_acl.engine.kernel.acl_match import acl_match, covers, is_pattern, overlaps
-from fastapi_acl.engine.kernel.schema import PolicySchema, packaged_model_text
+from fastapi_acl.engine.kernel.schema import PolicySchema
 from fastapi_acl.shared.exceptions import (
     DecisionFailedError,
     InvalidRuleError,
@@ -491,7 +493,8 @@ def test_what_covers_matches_all_and_what_matches_both_overlaps(one: str, other:
 
 
 def test_the_schema_reads_the_packaged_models() -> None:
-    schemas = {name: PolicySchema.of(model(name)) for name in MODELS}
+    models = {name: model(name) for name in MODELS}
+    schemas = {name: PolicySchema.of(loaded, Lexicon.of(loaded)) for name, loaded in models.items()}
 
     assert schemas["rbac_with_domains"].has_domains
     assert schemas["rest"].decides_on_routes

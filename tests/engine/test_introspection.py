@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
-from fastapi_acl.engine.kernel.schema import packaged_model_text
 
 RULES = [
     PolicyRule("p", ("role:editor", "document:*", "write", "allow")),

@@ -11,8 +11,8 @@ import pytest
 from casbin.model import Model
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.kernel.loading import PolicyReader
-from fastapi_acl.engine.kernel.schema import packaged_model_text
 from fastapi_acl.shared.exceptions import ConfigurationError, PolicyUnreadableError
 from tests.engine.worlds import MemoryAdapter
 

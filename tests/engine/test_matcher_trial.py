@@ -14,7 +14,7 @@ from casbin.model import Model
 from fastapi_acl import ACLConfig, ACLManager, ConfigurationError, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.casbin.lint import lint
 from fastapi_acl.engine.casbin.model_source import ModelSource
-from fastapi_acl.engine.kernel.trial import check_matchers
+from fastapi_acl.engine.casbin.trial import check_matchers
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.identity import AttributedName, Principal, UnreadableAttribute
 from tests.support.app import config

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyEnforcer, PolicyRule
-from fastapi_acl.engine.kernel.schema import administrator_rules, load_model, packaged_model_text
+from fastapi_acl.bootstrap import administrator_rules
+from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
 from tests.support.app import config
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from fastapi_acl import ACLConfig, ACLManager, ConfigurationError
-from fastapi_acl.engine.kernel.schema import load_model, packaged_model_text
-from fastapi_acl.engine.writing.model_record import model_digest
+from fastapi_acl.engine.casbin.models import load_model, model_digest, packaged_model_text
 from fastapi_acl.shared.config import PackagedModel
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.sync.changes import MODEL_ADOPTED

@@ -8,7 +8,7 @@ from casbin.model import Model
 from fastapi_acl import PolicyRule, Principal
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.identity import UnreadableAttribute, make_name
 

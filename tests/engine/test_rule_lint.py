@@ -10,9 +10,9 @@ import pytest
 
 from fastapi_acl import ACLConfig
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
 from fastapi_acl.engine.casbin.rule_lint import MAX_FINDINGS, Declared, RuleLint
 from fastapi_acl.engine.kernel.loading import Loaded
-from fastapi_acl.engine.kernel.schema import load_model, packaged_model_text
 
 DECLARED = Declared(
     frozenset({"document", "document:{document_id}", "document:{id}:page-{number}", "invoice", "acl.rules"}),

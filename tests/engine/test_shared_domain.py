@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.cli import app
 from fastapi_acl.engine.casbin.domains import describe, shares_domains
-from fastapi_acl.engine.kernel.schema import packaged_model_text, read_model
+from fastapi_acl.engine.casbin.models import packaged_model_text, read_model
 from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
 from tests.support.app import config, protected, started
 from tests.support.byhand import write_row

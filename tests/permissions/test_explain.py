@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from fastapi_acl import ACLManager, PolicyRule, require, require_role
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
-from fastapi_acl.engine.kernel.schema import packaged_model_text
 from fastapi_acl.shared.policy import PolicyChange
 from tests.support.app import Client, config, serve
 

@@ -19,7 +19,7 @@ from starlette.convertors import CONVERTOR_TYPES, Convertor
 from fastapi_acl import ACLManager, Demand, PolicyRule, Principal, require, require_role
 from fastapi_acl.engine.authorizer import PolicyAuthorizer, RequestBuilder
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidTokenError, ValueTooLongError
 from fastapi_acl.shared.identity import MAX_REQUEST_VALUE, AttributedName
 from fastapi_acl.shared.values import canonical_text

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl.engine.adapters.base import PACKET, PolicyAdapter
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,
     RuleAlreadyExistsError,

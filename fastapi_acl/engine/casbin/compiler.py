@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from casbin import util
 from casbin.effect import get_effector
 
+from fastapi_acl.engine.casbin.functions import is_textual
+from fastapi_acl.engine.casbin.language import CASBIN
 from fastapi_acl.engine.casbin.role_manager import GraphRoleManager
 from fastapi_acl.engine.kernel.acl_match import acl_match
-from fastapi_acl.engine.kernel.decider import EFFECTS, Definition, Effect
+from fastapi_acl.engine.kernel.decider import Definition
+from fastapi_acl.engine.kernel.effects import EFFECTS, Effect
 from fastapi_acl.engine.kernel.evaluation import Evaluator
 from fastapi_acl.engine.kernel.forks import decider_of
 from fastapi_acl.engine.kernel.key_match import linear, regex_match
@@ -23,7 +25,7 @@ from fastapi_acl.engine.kernel.plan import (
     plan_matcher,
     scan_matcher,
 )
-from fastapi_acl.engine.kernel.strict_evaluation import TEXTUAL, StrictEvaluator, StrictWalk, guarded
+from fastapi_acl.engine.kernel.strict_evaluation import StrictEvaluator, StrictWalk, guarded
 from fastapi_acl.shared.exceptions import DecisionFailedError
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ class Compiler:
             fields=fields,
             eft=fields.index(f"{ptype}_eft") if f"{ptype}_eft" in fields else None,
             functions=self._bound_functions(),
+            language=CASBIN,
             roles={name: manager.graph for name, manager in self._indexed_managers().items()},
             order=self._order(ptype),
             evaluator=StrictEvaluator if self._is_strict else Evaluator,
@@ -147,7 +150,7 @@ class Compiler:
         roles = {name: _role_function(assertion) for name, assertion in (self.model["g"] or {}).items()}
         if not self._is_strict:
             return {**functions, **roles}
-        texts = {name for name, function in self.functions.items() if _is_textual(function)} | roles.keys()
+        texts = {name for name, function in self.functions.items() if is_textual(function)} | roles.keys()
         known = {**functions, **roles}.items()
         return {name: guarded(name, function, is_textual=name in texts) for name, function in known}
 
@@ -178,11 +181,6 @@ def _role_function(assertion: Any) -> Callable[..., object]:  # noqa: ANN401 - t
     else:
         made = util.generate_g_function(assertion.rm)
     return made
-
-
-def _is_textual(function: object) -> bool:
-    """Dit si une fonction ne compare que des textes."""
-    return inspect.isroutine(function) and function in TEXTUAL
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

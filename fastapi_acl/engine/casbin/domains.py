@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fastapi_acl.engine.casbin.model_file import ROLE_FUNCTION
+from fastapi_acl.engine.casbin.models import model_digest, packaged_model_text, read_model
 from fastapi_acl.engine.kernel.plan import UnreadableMatcherError, calls, parse
-from fastapi_acl.engine.kernel.schema import DOMAIN_NAMES, packaged_model_text, read_model
-from fastapi_acl.engine.writing.model_record import model_digest
+from fastapi_acl.engine.kernel.schema import DOMAIN_NAMES
 from fastapi_acl.shared.config import PackagedModel
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.identity import EVERY_DOMAIN

@@ -31,6 +31,7 @@ from fastapi_acl.engine.casbin.role_manager import (
     LinkRows,
     ReadOnlyRoleManager,
 )
+from fastapi_acl.engine.casbin.trial import Lexicon
 from fastapi_acl.engine.kernel.acl_match import OWNER
 from fastapi_acl.engine.kernel.links import LinksAfter
 from fastapi_acl.engine.kernel.loading import Loaded, PolicyReader
@@ -215,9 +216,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             spread(blank, partial(_replace_matcher, blank))
         self.schema = PolicySchema.of(
             blank,
+            Lexicon.of(blank, self.fm.get_functions(), is_whole=True),
             raw_subjects=self._options["raw_subjects"],
             shares_domains=self._options["share_domains"],
-            functions=self.fm.get_functions(),
         )
         self._widths = {ptype: len(self.schema.columns(ptype)) for ptype in (*self.schema.fields, *self.schema.links)}
         self.auto_build_role_links = False

@@ -24,6 +24,30 @@ KEY_GETTERS: Final[Mapping[str, Callable[..., object]]] = {
 }
 """Fonctions que Casbin documente et que pycasbin n'inscrit pas ; le mode strict les a d'emblée."""
 
+_TEXTUAL: Final = frozenset(
+    {
+        acl_match,
+        util.key_match_func,
+        util.key_match2_func,
+        util.key_match3_func,
+        util.key_match4_func,
+        util.key_match5_func,
+        util.key_get,
+        util.key_get2,
+        util.key_get3,
+        util.glob_match_func,
+        util.regex_match_func,
+        util.ip_match_func,
+        util.time_match_func,
+    }
+)
+"""Fonctions qui ne comparent que des textes ; d'une autre valeur, elles diraient « différent » sans un mot."""
+
+
+def is_textual(function: object) -> bool:
+    """Dit si une fonction ne compare que des textes."""
+    return inspect.isroutine(function) and function in _TEXTUAL
+
 
 def strict_functions(owner_attribute: str = OWNER) -> dict[str, Callable[..., object]]:
     """Rend les fonctions que le mode strict ajoute à celles de pycasbin.

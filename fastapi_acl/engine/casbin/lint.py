@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.engine.kernel.decider import EFFECTS
-from fastapi_acl.engine.kernel.trial import told_faults
+from fastapi_acl.engine.casbin.trial import told_faults
+from fastapi_acl.engine.kernel.effects import EFFECTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

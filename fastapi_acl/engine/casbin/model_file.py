@@ -14,11 +14,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from casbin.constant.constants import ALLOW_OVERRIDE_EFFECT, SUBJECT_PRIORITY_EFFECT
 from casbin.model import Model
 from casbin.util import escape_assertion, remove_comments
 
-from fastapi_acl.engine.kernel.decider import EFFECTS
+from fastapi_acl.engine.kernel.effects import ALLOW_OVERRIDE_EFFECT, EFFECTS, SUBJECT_PRIORITY_EFFECT
 from fastapi_acl.engine.kernel.plan import UnreadableMatcherError, calls, parse
 from fastapi_acl.shared.exceptions import ConfigurationError
 

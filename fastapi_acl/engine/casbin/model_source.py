@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.engine.kernel.schema import packaged_model_text
+from fastapi_acl.engine.casbin.models import packaged_model_text
 
 if TYPE_CHECKING:
     from fastapi_acl.shared.config import ACLConfig

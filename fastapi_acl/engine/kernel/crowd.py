@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from fastapi_acl.engine.kernel.effects import OTHER
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fastapi_acl.engine.kernel.rows import Rank, Row
-
-ALLOW: Final = 1
-DENY: Final = 2
-OTHER: Final = 4
-MASKS: Final = {"allow": ALLOW, "deny": DENY}
 
 Cell = dict["Row", int]
 """Les règles d'une case, et ce que chacune dit : `ALLOW`, `DENY` ou `OTHER`."""

@@ -7,24 +7,19 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from casbin.constant.constants import (
-    ALLOW_AND_DENY_EFFECT,
-    ALLOW_OVERRIDE_EFFECT,
-    DENY_OVERRIDE_EFFECT,
-    PRIORITY_EFFECT,
-    SUBJECT_PRIORITY_EFFECT,
-)
-
-from fastapi_acl.engine.kernel.crowd import ALLOW, DENY, MASKS, OTHER, Crowd
+from fastapi_acl.engine.kernel.crowd import Crowd
+from fastapi_acl.engine.kernel.effects import ALLOW, DENY, MASKS, OTHER, Effect
 from fastapi_acl.engine.kernel.evaluation import Evaluator
 from fastapi_acl.engine.kernel.index import BranchIndex
 from fastapi_acl.engine.kernel.key_match import matcher_of
 from fastapi_acl.engine.kernel.plan import Probe
 
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from fastapi_acl.engine.kernel.crowd import Cell
+    from fastapi_acl.engine.kernel.language import Language
     from fastapi_acl.engine.kernel.plan import MatcherPlan
     from fastapi_acl.engine.kernel.role_graph import RoleGraph
     from fastapi_acl.engine.kernel.rows import Row, Rows
@@ -38,42 +33,6 @@ NOTHING: Final[Mapping[Row, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
-    """Ce qu'un effet fait des règles trouvées.
-
-    Attributes:
-        stops: ce qui, rencontré, met fin à la lecture.
-        needs: ce qu'il faut avoir rencontré pour accorder ; 0 si rien n'est exigé.
-        forbids: ce qu'il faut n'avoir pas rencontré pour accorder.
-
-    Source: https://casbin.org/docs/syntax-for-models#policy-effect
-    """
-
-    stops: int
-    needs: int
-    forbids: int
-
-    @property
-    def is_ordered(self) -> bool:
-        """Vrai si la première règle décisive l'emporte."""
-        return self.stops == ALLOW | DENY
-
-    def settle(self, seen: int) -> bool:
-        """Dit ce que valent les règles rencontrées."""
-        return (not self.needs or bool(seen & self.needs)) and not seen & self.forbids
-
-
-_FIRST_WINS: Final = Effect(stops=ALLOW | DENY, needs=ALLOW, forbids=DENY)
-EFFECTS: Final[Mapping[str, Effect]] = {
-    ALLOW_OVERRIDE_EFFECT: Effect(stops=ALLOW, needs=ALLOW, forbids=0),
-    DENY_OVERRIDE_EFFECT: Effect(stops=DENY, needs=0, forbids=DENY),
-    ALLOW_AND_DENY_EFFECT: Effect(stops=DENY, needs=ALLOW, forbids=DENY),
-    PRIORITY_EFFECT: _FIRST_WINS,
-    SUBJECT_PRIORITY_EFFECT: _FIRST_WINS,
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Definition:
     """Ce dont une décision se fait.
 
@@ -84,6 +43,7 @@ class Definition:
         fields: jetons de la règle.
         eft: place de l'effet dans la règle ; None si toute règle accorde.
         functions: fonctions du matcher.
+        language: langue dans laquelle il est écrit.
         roles: liens de chaque fonction de rôles indexée.
         order: rang d'une règle, si ce n'est pas celui de la liste.
         evaluator: ce qui évalue le reste du matcher ; celui du mode strict n'admet que vrai et faux.
@@ -97,6 +57,7 @@ class Definition:
     fields: Sequence[str]
     eft: int | None
     functions: Mapping[str, Callable[..., object]]
+    language: Language
     roles: Mapping[str, RoleGraph]
     order: Callable[[Row], Any] | None = None
     evaluator: type[Evaluator] = Evaluator
@@ -108,6 +69,14 @@ class Definition:
         if len(row) != len(self.fields) or set(map(type, row)) != TEXT:
             return False
         return all(matcher_of(function, row[field]) is not None for function, field in motifs)
+
+    def evaluation(self, expression: ast.expr, fields: Sequence[str]) -> Evaluator:
+        """Rend de quoi évaluer une expression qui lit la requête et ces champs.
+
+        Raises:
+            UnreadableMatcherError: elle ne se lit pas.
+        """
+        return self.evaluator(expression, self.request, fields, self.functions, self.language)
 
     def mask(self, row: Row) -> int:
         """Lit ce qu'une règle dit."""
@@ -158,7 +127,7 @@ class Decider:
         """Compile un reste de matcher, s'il y en a un."""
         if expression is None:
             return None
-        return self.definition.evaluator(expression, self.definition.request, fields, self.definition.functions)
+        return self.definition.evaluation(expression, fields)
 
     def _chosen(self) -> Callable[..., bool | None]:
         """Choisit la façon de décider : sans rien évaluer ni ranger quand les cases suffisent."""

@@ -1,8 +1,8 @@
 """Ce qu'il reste d'un matcher une fois les cases trouvées : une fonction Python, compilée d'un arbre vérifié.
 
-Seuls les nœuds d'une liste blanche sont compilés ; toute autre expression est confiée à simpleeval, comme Casbin le
-fait. Rien de ce qu'une règle contient n'est jamais joint à un texte pour être relu : une règle `eval()` est lue seule,
-et son arbre prend la place de l'appel.
+Seuls les nœuds d'une liste blanche sont compilés ; toute autre expression est confiée à l'évaluateur de la langue.
+Rien de ce qu'une règle contient n'est jamais joint à un texte pour être relu : une règle `eval()` est lue seule, et son
+arbre prend la place de l'appel.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from casbin.util import SimpleEval
-from casbin.util.util import escape_assertion
-
 from fastapi_acl.engine.kernel.answers import CHECKS, READ, attribute
 from fastapi_acl.engine.kernel.checked import is_forbidden
 from fastapi_acl.engine.kernel.plan import UnreadableMatcherError, calls, parse
@@ -22,6 +19,7 @@ from fastapi_acl.engine.kernel.plan import UnreadableMatcherError, calls, parse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from fastapi_acl.engine.kernel.language import Language
     from fastapi_acl.engine.kernel.rows import Row
 
     Part = tuple[tuple[Row, ...], Callable[..., Iterable[int]]]
@@ -72,12 +70,14 @@ class Evaluator:
         request: jetons de la requête.
         fields: jetons de la règle.
         functions: fonctions du matcher, telles qu'elles sont au moment de l'appel.
+        language: langue dans laquelle il est écrit.
     """
 
     expression: ast.expr
     request: Sequence[str]
     fields: Sequence[str]
     functions: Mapping[str, Callable[..., object]]
+    language: Language
     _compiled: Callable[..., object] = field(init=False, repr=False)
     _by_rule: dict[Row, Callable[..., object]] = field(init=False, repr=False, default_factory=dict)
     _places: tuple[int, ...] = field(init=False, repr=False, default=())
@@ -224,31 +224,21 @@ class Evaluator:
         Raises:
             UnreadableMatcherError: une règle ne se lit pas seule.
         """
-        rules = iter(read_condition(text) for text in texts)
+        rules = iter(read_condition(text, self.language) for text in texts)
         spliced: ast.expr = _Splice(rules).visit(copy.deepcopy(self.expression))
         return spliced
 
     def _compile(self, expression: ast.expr) -> Callable[..., object]:
-        """Compile une expression de la liste blanche ; simpleeval évalue les autres."""
+        """Compile une expression de la liste blanche ; la langue évalue les autres."""
         if not _is_simple(expression, {*self.request, *self.fields}, self.functions):
-            return self._interpreted(self._checked(copy.deepcopy(expression)))
+            checked = self._checked(copy.deepcopy(expression))
+            return self.language.interpret(checked, (*self.request, *self.fields), self._callables())
         names = [ast.arg(name) for name in (*self.request, *self.fields)]
         arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
         body = self._finished(_Calls().visit(self._checked(copy.deepcopy(expression))))
         tree = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, body)))
         compiled: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), self._scope())  # noqa: S307 - arbre vérifié
         return compiled
-
-    def _interpreted(self, expression: ast.expr) -> Callable[..., object]:
-        """Confie une expression à simpleeval."""
-        names, text, functions = (*self.request, *self.fields), ast.unparse(expression), self._callables()
-
-        def interpreted(*values: object) -> object:
-            evaluator = SimpleEval("", functions)  # un par appel : il garde ses noms, et deux fils les mêleraient
-            evaluator.expr, evaluator.ast_parsed_value = text, expression
-            return evaluator.eval(dict(zip(names, values, strict=True)))
-
-        return interpreted
 
     def _checked(self, tree: ast.expr) -> ast.expr:
         """Récrit une expression avant qu'elle soit compilée ou interprétée ; nue, elle reste ce qu'elle est."""
@@ -339,13 +329,13 @@ def _append(place: int) -> ast.stmt:
     return ast.Expr(ast.Call(method, [ast.Constant(place)], []))
 
 
-def read_condition(text: str) -> ast.expr:
+def read_condition(text: str, language: Language) -> ast.expr:
     """Lit la règle d'un `eval()`.
 
     Raises:
         UnreadableMatcherError: elle ne se lit pas seule, ou met un texte en forme, ce dont rien ne borne le temps.
     """
-    tree = parse(escape_assertion(text))
+    tree = parse(language.escape(text))
     if any(isinstance(node, ast.JoinedStr) for node in ast.walk(tree)):
         message = "une règle ne met pas de texte en forme"
         raise UnreadableMatcherError(message)

@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastapi_acl.engine.kernel.crowd import ALLOW, MASKS, OTHER
 from fastapi_acl.engine.kernel.decider import Decider
+from fastapi_acl.engine.kernel.effects import ALLOW, MASKS, OTHER
 from fastapi_acl.engine.kernel.index import TEXTS
 
 if TYPE_CHECKING:
@@ -51,15 +51,12 @@ class ForkedDecider:
         self._rows = rows
         self._is_strict = definition.is_strict
         self._texts = fork.texts
-        self._gate = definition.evaluator(fork.gate, definition.request, (), definition.functions)
+        self._gate = definition.evaluation(fork.gate, fields=())
         motifs = definition.motifs | fork.motifs
         self._then: AnyDecider = decider_of(replace(definition, plan=fork.then, motifs=motifs), rows)
         self._otherwise: AnyDecider = decider_of(replace(definition, plan=fork.otherwise, motifs=motifs), rows)
         self._is_pure = fork.is_pure
-        self._reaches = [
-            definition.evaluator(tree, definition.request, definition.fields, definition.functions)
-            for tree in fork.reaches
-        ]
+        self._reaches = [definition.evaluation(tree, definition.fields) for tree in fork.reaches]
         unforked = replace(definition, plan=replace(definition.plan, fork=None), motifs=motifs)
         self._unforked: AnyDecider | None = decider_of(unforked, rows) if fork.reaches else None
 

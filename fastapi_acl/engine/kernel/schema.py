@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from casbin.model import Model
-
-from fastapi_acl.engine.casbin.model_file import ModelFile
 from fastapi_acl.engine.kernel.acl_match import ANY, is_pattern
 from fastapi_acl.engine.kernel.key_match import matcher_of
 from fastapi_acl.engine.kernel.reads import MatcherReads
-from fastapi_acl.engine.kernel.trial import Lexicon, condition_fault
-from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError
+from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import ROLE_NAME, ROLE_PREFIX, USER_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
 
-    from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.policy import PolicyRule
 
 MAX_VALUE_LENGTH: Final = 250
@@ -53,47 +46,21 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
 _RULE_REFERENCE: Final = re.compile(r"\bp\d*_\w+")
 
 
-def load_model(config: ACLConfig) -> Model:
-    """Lit le modèle que la configuration choisit.
+class Conditions(Protocol):
+    """Ce qui sait si une règle `eval()` pourra s'évaluer."""
 
-    Raises:
-        ConfigurationError: le modèle est illisible, incomplet, ou son effet n'est pas de ceux de Casbin ; le message
-            nomme le fichier, la ligne, la section et le remède.
-    """
-    if config.model_path is None:
-        return read_model(packaged_model_text(config.model), f"{config.model} (fourni)")
-    try:
-        text = config.model_path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "il n’est pas en UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        message = f"le modèle « {config.model_path} » est illisible : {reason} ; vérifiez ACL_MODEL_PATH."
-        raise ConfigurationError(message) from error
-    return read_model(text, str(config.model_path))
+    def fault(self, text: str) -> str:
+        """Dit ce qui ne va pas dans une règle `eval()` ; rien si tout va bien."""
+
+    def without_functions(self) -> Conditions:
+        """Rend de quoi juger sans connaître les fonctions de l'application."""
 
 
-def read_model(text: str, source: str) -> Model:
-    """Lit un modèle, dont chaque définition a d'abord été vérifiée.
+class Sections(Protocol):
+    """Ce qu'un modèle chargé donne, section par section."""
 
-    Args:
-        text: texte du modèle.
-        source: d'où il vient, que les messages citent.
-
-    Raises:
-        ConfigurationError: le modèle est illisible ou incomplet.
-    """
-    ModelFile.read(text, source)
-    model = Model()
-    try:
-        model.load_model_from_text(text)
-    except Exception as error:
-        message = f"le modèle « {source} » est illisible : {error}"
-        raise ConfigurationError(message) from error
-    return model
-
-
-def packaged_model_text(name: str) -> str:
-    """Rend le texte d'un modèle fourni (`rbac`, `rbac_with_domains`, `abac`, `acl`, `rest`)."""
-    return (files("fastapi_acl.engine.casbin") / "models" / f"{name}.conf").read_text("utf-8")
+    def __getitem__(self, section: str) -> Any:  # noqa: ANN401 - des définitions de pycasbin
+        """Rend les définitions d'une section, par nom ; None si elle manque."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +74,7 @@ class PolicySchema:
         patterns: noms des champs que le matcher compare par `aclMatch`.
         motifs: pour chaque champ que le matcher compare par `keyMatch…` ou `globMatch`, la fonction.
         matcher: expression du matcher, telle que Casbin l'a préparée.
-        lexicon: ce qu'une règle `eval()` peut nommer.
+        conditions: ce qui juge une règle `eval()`.
         evaluated: noms des champs que le matcher lit par `eval()`.
         raw_subjects: vrai si les sujets n'ont pas à porter de préfixe (Authenticator de l'application).
         shares_domains: vrai si le domaine `*` vaut dans tous ; None si rien ne le dit : aucune règle n'y est admise.
@@ -119,7 +86,7 @@ class PolicySchema:
     patterns: frozenset[str]
     motifs: Mapping[str, str]
     matcher: str
-    lexicon: Lexicon
+    conditions: Conditions
     evaluated: frozenset[str] = frozenset()
     raw_subjects: bool = False
     shares_domains: bool | None = False
@@ -127,19 +94,19 @@ class PolicySchema:
     @classmethod
     def of(
         cls,
-        model: Model,
+        model: Sections,
+        conditions: Conditions,
         *,
         raw_subjects: bool = False,
         shares_domains: bool | None = False,
-        functions: Mapping[str, Any] | None = None,
     ) -> PolicySchema:
         """Lit la forme dans un modèle chargé.
 
         Args:
             model: modèle chargé.
+            conditions: ce qui juge une règle `eval()`.
             raw_subjects: vrai si les sujets n'ont pas à porter de préfixe.
             shares_domains: vrai si le domaine `*` vaut dans tous ; None si rien ne le dit.
-            functions: fonctions du matcher, celles que l'application ajoute ensuite comprises ; None si on l'ignore.
         """
         matcher = " ".join(assertion.value for assertion in model["m"].values())
         return cls(
@@ -149,7 +116,7 @@ class PolicySchema:
             patterns=frozenset(_ACL_MATCHED.findall(matcher)),
             motifs={field: function for function, field in _KEY_MATCHED.findall(matcher)},
             matcher=matcher,
-            lexicon=Lexicon.of(model, functions, is_whole=True),
+            conditions=conditions,
             evaluated=frozenset(_EVALUATED.findall(matcher)),
             raw_subjects=raw_subjects,
             shares_domains=shares_domains,
@@ -214,7 +181,9 @@ class PolicySchema:
             expected = f"« {rule.ptype} » attend {len(names)} valeurs ({', '.join(names)}), {len(rule.values)} reçues"
             raise _refused(rule, expected)
         for name, value in zip(names, rule.values, strict=True):
-            fault = self._fault(rule.ptype, name, value) or self._condition_fault(rule.ptype, name, value, self.lexicon)
+            fault = self._fault(rule.ptype, name, value) or self._condition_fault(
+                rule.ptype, name, value, self.conditions
+            )
             if fault:
                 raise _refused(rule, fault)
 
@@ -260,11 +229,11 @@ class PolicySchema:
             return "la priorité est un entier"
         return (
             self._pattern_fault(ptype, name, value)
-            or self._condition_fault(ptype, name, value, replace(self.lexicon, functions=None))
+            or self._condition_fault(ptype, name, value, self.conditions.without_functions())
             or ("" if self.raw_subjects else _subject_fault(ptype, name, value))
         )
 
-    def _condition_fault(self, ptype: str, name: str, value: str, lexicon: Lexicon) -> str:
+    def _condition_fault(self, ptype: str, name: str, value: str, conditions: Conditions) -> str:
         """Dit ce qui ne va pas dans une règle `eval()`.
 
         Une fonction inconnue ne se refuse qu'à l'écriture : la ligne de commande lit des règles sans les fonctions de
@@ -272,7 +241,7 @@ class PolicySchema:
         """
         if name not in self.evaluated or ptype[:1] != "p":
             return ""
-        fault = condition_fault(value, lexicon)
+        fault = conditions.fault(value)
         return f"la règle eval() « {name} » ne peut pas s’évaluer : {fault}" if fault else ""
 
     def _pattern_fault(self, ptype: str, name: str, value: str) -> str:
@@ -328,28 +297,3 @@ def _refused(rule: PolicyRule, reason: str) -> InvalidRuleError:
 def _names(tokens: list[str]) -> list[str]:
     """Retire le préfixe (`r_`, `p2_`) que Casbin ajoute aux noms."""
     return [token.partition("_")[2] for token in tokens]
-
-
-def administrator_rules(schema: PolicySchema, user: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Rend les règles que le premier démarrage écrit pour le premier administrateur.
-
-    Args:
-        schema: forme du modèle.
-        user: sujet du compte, `user:<id>`.
-
-    Returns:
-        Des couples (type, valeurs) : tout est permis au rôle `role:admin`, et le compte le tient ; sans rôles dans le
-        modèle, tout est permis au compte.
-
-    Raises:
-        ConfigurationError: le modèle n'a pas de champ pour le sujet.
-    """
-    holder = f"{ROLE_PREFIX}admin" if "g" in schema.links else user
-    names = schema.fields["p"]
-    if not SUBJECT_NAMES.intersection(names):
-        message = "le modèle n’a pas de champ « sub » : écrivez la règle de l’administrateur dans ACL_POLICY_PATH."
-        raise ConfigurationError(message)
-    known = {**dict.fromkeys(SUBJECT_NAMES, holder), "eft": "allow", "priority": "1"}
-    grant = tuple(known.get(name, ANY) for name in names)
-    link = (user, holder, *[ANY] * (schema.links.get("g", 2) - 2))
-    return [("p", grant)] + ([("g", link)] if "g" in schema.links else [])

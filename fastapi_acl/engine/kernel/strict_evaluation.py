@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from casbin import util
-
-from fastapi_acl.engine.kernel.acl_match import acl_match
 from fastapi_acl.engine.kernel.answers import CHECKS, described, discard, truth
 from fastapi_acl.engine.kernel.checked import SORTS, Checked, InPlace
-from fastapi_acl.engine.kernel.crowd import ALLOW
+from fastapi_acl.engine.kernel.effects import ALLOW
 from fastapi_acl.engine.kernel.evaluation import Evaluator
 from fastapi_acl.engine.kernel.plan import UnreadableMatcherError
 from fastapi_acl.shared.exceptions import DecisionFailedError
@@ -22,25 +19,6 @@ if TYPE_CHECKING:
 
     from fastapi_acl.engine.kernel.decider import Definition
     from fastapi_acl.engine.kernel.rows import Row, Rows
-
-TEXTUAL: Final = frozenset(
-    {
-        acl_match,
-        util.key_match_func,
-        util.key_match2_func,
-        util.key_match3_func,
-        util.key_match4_func,
-        util.key_match5_func,
-        util.key_get,
-        util.key_get2,
-        util.key_get3,
-        util.glob_match_func,
-        util.regex_match_func,
-        util.ip_match_func,
-        util.time_match_func,
-    }
-)
-"""Fonctions qui ne comparent que des textes ; d'une autre valeur, elles diraient « différent » sans un mot."""
 
 
 class StrictEvaluator(Evaluator):
@@ -112,7 +90,7 @@ class StrictWalk:
 
     definition: Definition
     rows: Rows
-    evaluator: StrictEvaluator
+    evaluator: Evaluator
 
     @classmethod
     def over(cls, definition: Definition, rows: Rows) -> StrictWalk:
@@ -124,7 +102,7 @@ class StrictWalk:
         tree = definition.plan.expression
         assert tree is not None  # noqa: S101 - un plan sans clé garde l'expression entière
         try:
-            evaluator = StrictEvaluator(tree, definition.request, definition.fields, definition.functions)
+            evaluator = definition.evaluation(tree, definition.fields)
         except UnreadableMatcherError as error:
             raise DecisionFailedError(reason=f"le matcher ne s’évalue pas : {error}") from error
         return cls(definition, rows, evaluator)

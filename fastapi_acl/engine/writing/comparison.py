@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from casbin.constant.constants import ALLOW_AND_DENY_EFFECT, ALLOW_OVERRIDE_EFFECT
-
 from fastapi_acl.engine.kernel.acl_match import ANY, covers, overlaps
+from fastapi_acl.engine.kernel.effects import ALLOW_AND_DENY_EFFECT, ALLOW_OVERRIDE_EFFECT
 from fastapi_acl.engine.kernel.links import LinksAfter
 from fastapi_acl.engine.kernel.plan import Probe
 from fastapi_acl.engine.kernel.schema import ACTION_NAMES, DOMAIN_NAMES, RESOURCE_NAMES, SUBJECT_NAMES

@@ -7,18 +7,15 @@ premier démarrage note le modèle ; changé, il est adopté au démarrage en d�
 
 from __future__ import annotations
 
-import hashlib
-import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from fastapi_acl.engine.casbin.models import model_digest
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.changes import MODEL_ADOPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from casbin.model import Model
+    from collections.abc import Mapping
 
     from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
     from fastapi_acl.shared.database.base import Transaction
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.sync.replica import Replica
 
 logger = get_logger("engine")
-
-_SECTIONS: Final = ("r", "p", "g", "e", "m")
-_WORDS: Final = re.compile(r"\"[^\"]*\"|'[^']*'|\w+|\S")
 
 
 class NotedModel(NamedTuple):
@@ -162,25 +156,3 @@ class ModelRecord:
                 return False
             _ = await replica.record(transaction, MODEL_ADOPTED, self.mine.as_json(), actor=SYSTEM)
         return True
-
-
-def model_digest(model: Model) -> str:
-    """Rend l'empreinte d'un modèle : commentaires, blancs et ordre des sections n'y comptent pas.
-
-    Args:
-        model: modèle que Casbin a lu.
-    """
-    state = hashlib.sha256()
-    for text in _texts(model):
-        encoded = text.encode()
-        state.update(len(encoded).to_bytes(4, "big"))
-        state.update(encoded)
-    return state.hexdigest()
-
-
-def _texts(model: Model) -> Iterator[str]:
-    """Énumère les mots d'un modèle, chaque définition précédée de son nom et du nombre de ses mots."""
-    for section in _SECTIONS:
-        for key, assertion in sorted((model[section] or {}).items()):
-            words = _WORDS.findall(assertion.value)
-            yield from (key, str(len(words)), *words)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from casbin.util import SimpleEval
 
+from fastapi_acl.engine.casbin.functions import is_textual
+from fastapi_acl.engine.casbin.language import CASBIN
 from fastapi_acl.engine.kernel.checked import dotted, is_boolean, is_forbidden, written
 from fastapi_acl.engine.kernel.evaluation import WHITE_LIST, read_condition
 from fastapi_acl.engine.kernel.plan import UnreadableMatcherError, parse
-from fastapi_acl.engine.kernel.strict_evaluation import TEXTUAL
+from fastapi_acl.engine.kernel.schema import Conditions
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Lexicon:
+class Lexicon(Conditions):
     """Ce que les noms d'une expression peuvent désigner.
 
     Attributes:
@@ -97,6 +99,19 @@ class Lexicon:
         trial = _Trial(self, admits_eval=admits_eval)
         trial.boolean(tree)
         return list(dict.fromkeys(trial.found))
+
+    def fault(self, text: str) -> str:
+        """Dit ce qui ne va pas dans une règle `eval()` ; rien si tout va bien."""
+        try:
+            tree = read_condition(text, CASBIN)
+        except UnreadableMatcherError as error:
+            return f"l’expression ne se lit pas{_where(error)}" if error.__cause__ is not None else str(error)
+        found = self.faults(tree, admits_eval=False)
+        return f"« {found[0].word} » {found[0].reason}" if found else ""
+
+    def without_functions(self) -> Lexicon:
+        """Rend le même lexique, qui ne vérifie pas les fonctions."""
+        return replace(self, functions=None)
 
 
 class _Trial(ast.NodeVisitor):
@@ -256,7 +271,7 @@ def _never_boolean(node: ast.expr, fields: Iterable[str]) -> bool:
 
 def _width(name: str, function: object) -> int | None:
     """Rend le nombre de valeurs d'une fonction fournie ; None d'une autre."""
-    is_ours = name == "aclOwns" or (inspect.isroutine(function) and function in TEXTUAL)
+    is_ours = name == "aclOwns" or is_textual(function)
     return WIDTHS.get(name, 2) if is_ours else None
 
 
@@ -285,16 +300,6 @@ def matcher_faults(enforcer: PolicyEnforcer) -> Iterator[tuple[str, Fault]]:
             yield name, Fault("", f"le matcher ne se lit pas{_where(error)}")
         else:
             yield from ((name, fault) for fault in lexicon.faults(tree))
-
-
-def condition_fault(text: str, lexicon: Lexicon) -> str:
-    """Dit ce qui ne va pas dans une règle `eval()` ; rien si tout va bien."""
-    try:
-        tree = read_condition(text)
-    except UnreadableMatcherError as error:
-        return f"l’expression ne se lit pas{_where(error)}" if error.__cause__ is not None else str(error)
-    found = lexicon.faults(tree, admits_eval=False)
-    return f"« {found[0].word} » {found[0].reason}" if found else ""
 
 
 def _where(error: Exception) -> str:
