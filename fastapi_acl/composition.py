@@ -27,9 +27,9 @@ from fastapi_acl.bootstrap import Bootstrap
 from fastapi_acl.engine.administration import Administration
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.casbin.domains import shares_domains
-from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.model_source import ModelSource
 from fastapi_acl.engine.casbin.models import load_model
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.explainer import PolicyExplainer
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.writing.administrators import AdministratorGuard
@@ -84,7 +84,7 @@ class Composition:
     gate: RevisionGate
     decisions: DecisionMemory
     cache: CacheBackend
-    enforcer: PolicyEnforcer
+    enforcer: StrictEnforcer
     authorizer: PolicyAuthorizer
     store: PolicyStore
     transfer: PolicyTransfer
@@ -121,10 +121,9 @@ def compose(
     database, log, users = stored.database, stored.log, stored.users
     revocations = Revocations(log, token_life(config))
     model = load_model(config)
-    enforcer = PolicyEnforcer(
+    enforcer = StrictEnforcer(
         model,
         stored.adapter,
-        strict=True,
         allow_eval=config.allow_eval,
         raw_subjects=config.subject_format == "raw",
         share_domains=shares_domains(config.shared_domain, model),
@@ -201,7 +200,7 @@ def compose(
     )
 
 
-def _administration(config: ACLConfig, enforcer: PolicyEnforcer) -> Administration:
+def _administration(config: ACLConfig, enforcer: StrictEnforcer) -> Administration:
     """Rend ce qu'il faut demander à qui administre : sous un modèle de routes, nos routes, montées ou non."""
     if not enforcer.schema.decides_on_routes:
         return Administration()

@@ -16,7 +16,7 @@ from fastapi_acl.shared.identity import ROLE_PREFIX, USER_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.manager import ACLManager
     from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
@@ -81,7 +81,7 @@ def _is_agreed() -> bool:
     return answer.strip().casefold() in {"o", "oui", "y", "yes"}
 
 
-def is_denial(enforcer: PolicyEnforcer, rule: PolicyRule) -> bool:
+def is_denial(enforcer: StrictEnforcer, rule: PolicyRule) -> bool:
     """Dit si une règle refuse."""
     names = enforcer.schema.fields.get(rule.ptype, ())
     return "eft" in names and rule.values[names.index("eft")] == "deny"

@@ -25,7 +25,7 @@ from fastapi_acl.shared.identity import (
 from fastapi_acl.shared.values import canonical_text
 
 if TYPE_CHECKING:
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.schema import PolicySchema
     from fastapi_acl.shared.decisions import Question
     from fastapi_acl.shared.sync.replica import Replica
@@ -55,11 +55,11 @@ class Demand:
 
 @final
 class PolicyAuthorizer(Authorizer):
-    """Décide par `PolicyEnforcer`, en mémoire, tant que la politique est assez fraîche."""
+    """Décide par `StrictEnforcer`, en mémoire, tant que la politique est assez fraîche."""
 
     def __init__(  # noqa: PLR0913 - ce que la configuration en dit, par nom
         self,
-        enforcer: PolicyEnforcer,
+        enforcer: StrictEnforcer,
         replica: Replica,
         *,
         max_staleness: float,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.shared.decisions import Question
     from fastapi_acl.shared.identity import Principal
 
@@ -26,7 +26,7 @@ ACCOUNTS_READING: Final = ("acl.users", "read")
 class PolicyExplainer:
     """Explique les décisions de la politique en service."""
 
-    def __init__(self, authorizer: PolicyAuthorizer, enforcer: PolicyEnforcer) -> None:
+    def __init__(self, authorizer: PolicyAuthorizer, enforcer: StrictEnforcer) -> None:
         """Retient la politique.
 
         Args:

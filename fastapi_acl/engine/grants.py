@@ -12,7 +12,7 @@ from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.policy import Grant, PolicyStamp
 
 if TYPE_CHECKING:
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.inspector import Permission
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.sync.replica import Replica
@@ -27,7 +27,7 @@ ATTEMPTS: Final = 8
 class PolicyGrants:
     """Lit les droits d'un appelant en mémoire ; son coût est celui de ce qu'il rend."""
 
-    def __init__(self, enforcer: PolicyEnforcer, replica: Replica) -> None:
+    def __init__(self, enforcer: StrictEnforcer, replica: Replica) -> None:
         """Retient la politique.
 
         Args:

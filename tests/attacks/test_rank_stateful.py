@@ -21,6 +21,7 @@ import pytest
 from fastapi_acl import ACLConfig, ACLManager, PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import ACLException
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import config
@@ -138,7 +139,7 @@ class World:
 
     def ranks(self) -> dict[str, set[tuple[str, str]]]:
         """Rend ce que chaque compte tient de l'administration, sur les mêmes règles sans leurs refus."""
-        kept = PolicyEnforcer(self.enforcer.model.blank(), strict=True, share_domains=self.shares)
+        kept = StrictEnforcer(self.enforcer.model.blank(), share_domains=self.shares)
         kept.install(rule for rule in self.enforcer.rules if not (rule.section == "p" and "deny" in rule.values))
         found = {
             name: [p for p in self.administration if self.asks(kept, one, p, "*")] for name, one in self.ids.items()

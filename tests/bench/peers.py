@@ -15,6 +15,7 @@ from casbin import AsyncEnforcer, FastEnforcer
 from casbin.model import FastModel, Model
 
 from fastapi_acl import PolicyEnforcer
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.acl_match import acl_match
 from tests.bench.worlds import World
 
@@ -37,7 +38,7 @@ def loaded(text: str) -> Model:
 
 def ours(world: World) -> PolicyEnforcer:
     """Notre exécuteur, comme la bibliothèque l'emploie."""
-    enforcer = PolicyEnforcer(loaded(world.text), strict=True, allow_eval=True)
+    enforcer = StrictEnforcer(loaded(world.text), allow_eval=True)
     enforcer.install(world.rules)
     check(enforcer, world)
     return enforcer

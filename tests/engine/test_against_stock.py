@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from tests.engine.reference import Meaning, Rule, in_priority
 from tests.engine.worlds import (
     BY_NAME,
@@ -414,9 +415,7 @@ class Told:
         self.world, self.meaning, self.strict = BY_NAME[name], MEANINGS[name], strict
         self.rules: list[Rule] = []
         model = model_of(self.world.text)
-        self.enforcer: Any = (
-            PolicyEnforcer(model, strict=True, raw_subjects=True) if strict else build(PolicyEnforcer, self.world)
-        )
+        self.enforcer: Any = StrictEnforcer(model, raw_subjects=True) if strict else build(PolicyEnforcer, self.world)
 
     async def start(self) -> None:
         """Met en service la politique vide."""

@@ -14,6 +14,7 @@ import pytest
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.kernel.acl_match import Prefixes, acl_match, patterns_of
 from fastapi_acl.engine.kernel.crowd import Crowd
@@ -46,9 +47,8 @@ def strict(matcher: str, rules: list[PolicyRule], effect: str = ALLOW_OVERRIDE) 
     """Un exécuteur strict sur un matcher."""
     head = "[request_definition]\nr = sub, obj, act\n[policy_definition]\np = sub, obj, act, eft\n"
     roles = "[role_definition]\ng = _, _\n"
-    enforcer = PolicyEnforcer(
+    enforcer = StrictEnforcer(
         model_of(f"{head}{roles}[policy_effect]\ne = {effect}\n[matchers]\nm = {matcher}\n"),
-        strict=True,
         raw_subjects=True,
     )
     enforcer.add_function("isRoot", lambda subject: subject == "user:root")
@@ -191,7 +191,7 @@ class Log:
 
 def grants(model: str, size: int) -> tuple[PolicyGrants, Log]:
     """Un compte dont l'un des rôles a beaucoup de règles."""
-    enforcer = PolicyEnforcer(model_of(packaged_model_text(model)), strict=True, share_domains=True)
+    enforcer = StrictEnforcer(model_of(packaged_model_text(model)), share_domains=True)
     domain = ["*"] if enforcer.schema.has_domains else []
     rules = [PolicyRule("p", ("role:a", *domain, f"doc{place}", "read", "allow")) for place in range(size)]
     enforcer.install(
@@ -262,7 +262,7 @@ async def test_a_policy_that_never_rests_is_not_read_for_ever() -> None:
 @pytest.mark.parametrize("hostile", [":" * LONG, "a:" * (LONG // 2), ":" * 250, "é:" * 125, "doc:" + ":" * 4_000])
 @pytest.mark.parametrize("model", ["rbac", "rbac_with_domains", "abac", "acl"])
 def test_the_segments_of_a_value_cost_nothing_when_rules_have_few_prefixes(model: str, hostile: str) -> None:
-    enforcer = PolicyEnforcer(model_of(packaged_model_text(model)), strict=True, share_domains=True)
+    enforcer = StrictEnforcer(model_of(packaged_model_text(model)), share_domains=True)
     names = enforcer.schema.fields["p"]
     held = {"sub": "role:a", "dom": "*", "obj": "doc:*", "act": "*", "scope": "*", "eft": "allow"}
     enforcer.install([PolicyRule("p", tuple(held[name] for name in names))])
@@ -277,7 +277,7 @@ def test_the_segments_of_a_value_cost_nothing_when_rules_have_few_prefixes(model
 def test_prefixes_of_every_length_in_two_fields_do_not_multiply() -> None:
     """Le pire qu'une politique puisse faire : deux cent quarante longueurs dans chaque champ."""
     lengths = range(1, 241)
-    enforcer = PolicyEnforcer(model_of(packaged_model_text("rbac")), strict=True)
+    enforcer = StrictEnforcer(model_of(packaged_model_text("rbac")))
     objects = [PolicyRule("p", ("role:a", ":" * length + "*", "jamais", "allow")) for length in lengths]
     actions = [PolicyRule("p", ("role:a", "jamais", ":" * length + "*", "allow")) for length in lengths]
     enforcer.install([*objects, *actions])

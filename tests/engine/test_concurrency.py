@@ -13,6 +13,7 @@ from casbin.model import Model
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.engine.kernel.pacing import aside, gc_paused
 
@@ -24,7 +25,7 @@ OTHERS = [PolicyRule("p", (f"role:r{number}", f"doc{number}", "read", "allow")) 
 def enforcer(rules: list[PolicyRule]) -> PolicyEnforcer:
     model = Model()
     model.load_model_from_text(packaged_model_text("rbac"))
-    made = PolicyEnforcer(model, strict=True)
+    made = StrictEnforcer(model)
     made.install(rules)
     return made
 

@@ -16,6 +16,7 @@ from casbin.util import key_match_func, time_match_func
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError, PolicyUnavailableError
 from tests.engine.worlds import MemoryAdapter, model_of
 from tests.support.app import config
@@ -399,7 +400,7 @@ READ = PolicyRule("p", ("user:ada", "doc", "read"))
 
 
 def strict(*rules: PolicyRule, **definitions: str) -> PolicyEnforcer:
-    enforcer = PolicyEnforcer(model_of(text(**definitions)), strict=True)
+    enforcer = StrictEnforcer(model_of(text(**definitions)))
     enforcer.install(rules)
     return enforcer
 
@@ -414,7 +415,7 @@ async def test_strict_an_empty_policy_allows_nothing(effect: str) -> None:
 
 def test_strict_an_unloaded_policy_is_an_error() -> None:
     with pytest.raises(PolicyUnavailableError):
-        PolicyEnforcer(model_of(text()), strict=True).enforce(*ASKED)
+        StrictEnforcer(model_of(text())).enforce(*ASKED)
 
 
 def test_strict_an_error_is_a_refusal_that_is_seen() -> None:
@@ -525,8 +526,8 @@ def test_strict_eval_is_refused_unless_it_is_admitted() -> None:
     model = text(matcher=f"eval(p.sub) && {EQUAL}")
 
     with pytest.raises(ConfigurationError):
-        PolicyEnforcer(model_of(model), strict=True)
-    assert PolicyEnforcer(model_of(model), strict=True, allow_eval=True)
+        StrictEnforcer(model_of(model))
+    assert StrictEnforcer(model_of(model), allow_eval=True)
 
 
 async def test_strict_a_write_goes_through_the_database_or_not_at_all() -> None:

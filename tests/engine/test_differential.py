@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.acl_match import acl_match
 from fastapi_acl.engine.kernel.role_graph import RoleGraph, check_links
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
@@ -133,7 +134,7 @@ def allowed_by_sets(enforcer: PolicyEnforcer, request: list[Any]) -> bool:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_of_this_suite_is_indexed(name: str) -> None:
-    assert PolicyEnforcer(loaded(MODELS[name]), strict=True).plan.is_indexed
+    assert StrictEnforcer(loaded(MODELS[name])).plan.is_indexed
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -141,7 +142,7 @@ def test_every_model_of_this_suite_is_indexed(name: str) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_the_index_answers_as_casbin_and_as_sets_do(name: str, seed: int) -> None:
     draw = random.Random(seed)
-    enforcer = PolicyEnforcer(loaded(MODELS[name]), strict=True, share_domains=True)
+    enforcer = StrictEnforcer(loaded(MODELS[name]), share_domains=True)
     enforcer.install(())
     for _ in range(12):
         enforcer.apply(some_change(enforcer, draw))
@@ -184,7 +185,7 @@ def test_the_role_graph_kept_up_to_date_is_the_one_built_anew(seed: int) -> None
 
 
 def test_asking_about_unknown_names_and_domains_keeps_nothing() -> None:
-    enforcer = PolicyEnforcer(loaded(MODELS["rbac_with_domains"]), strict=True, share_domains=True)
+    enforcer = StrictEnforcer(loaded(MODELS["rbac_with_domains"]), share_domains=True)
     enforcer.install(
         [PolicyRule("p", ("role:a", "*", "x", "read", "allow")), PolicyRule("g", ("user:1", "role:a", "*"))]
     )
@@ -221,13 +222,13 @@ PLANS = {
 @pytest.mark.parametrize("matcher", PLANS)
 def test_a_plan_says_what_is_hashed_what_is_evaluated_and_what_goes_back_to_casbin(matcher: str) -> None:
     head, _, _ = MODELS["equalities"].partition("[matchers]")
-    enforcer = PolicyEnforcer(loaded(f"{head}[matchers]\nm = {matcher}\n"), strict=True)
+    enforcer = StrictEnforcer(loaded(f"{head}[matchers]\nm = {matcher}\n"))
 
     assert enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"]).splitlines() == PLANS[matcher]
 
 
 def test_the_plan_can_be_printed() -> None:
-    enforcer = PolicyEnforcer(loaded(MODELS["abac"]), strict=True)
+    enforcer = StrictEnforcer(loaded(MODELS["abac"]))
 
     shown = enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"])
 
@@ -241,7 +242,7 @@ def test_the_plan_can_be_printed() -> None:
 
 def test_a_condition_that_is_not_a_boolean_is_not_an_answer() -> None:
     text = MODELS["equalities"].replace("p.act == r.act", "p.act == r.act && p.eft")
-    enforcer = PolicyEnforcer(loaded(text), strict=True)
+    enforcer = StrictEnforcer(loaded(text))
     enforcer.install([PolicyRule("p", ("user:1", "x", "read", "allow"))])
 
     with pytest.raises(DecisionFailedError):

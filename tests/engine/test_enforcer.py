@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.engine.adapters.base import digest
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.casbin.trial import Lexicon
 from fastapi_acl.engine.kernel.acl_match import acl_match, covers, is_pattern, overlaps
 from fastapi_acl.engine.kernel.schema import PolicySchema
@@ -41,7 +42,7 @@ def model(name: str = "rbac") -> Model:
 
 
 def strict(*rules: PolicyRule, name: str = "rbac") -> PolicyEnforcer:
-    enforcer = PolicyEnforcer(model(name), strict=True)
+    enforcer = StrictEnforcer(model(name))
     enforcer.install(rules)
     return enforcer
 
@@ -73,7 +74,7 @@ def test_an_empty_policy_allows_nothing(name: str) -> None:
 
 def test_an_unloaded_policy_is_an_error_and_not_an_answer() -> None:
     with pytest.raises(PolicyUnavailableError):
-        PolicyEnforcer(model(), strict=True).enforce("user:ada", "document", "read")
+        StrictEnforcer(model()).enforce("user:ada", "document", "read")
 
 
 def test_a_deny_overrides_every_allow() -> None:

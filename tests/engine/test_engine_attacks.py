@@ -15,6 +15,7 @@ from casbin.model import Model
 
 from fastapi_acl import ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.engine.kernel.rows import Rows
@@ -54,7 +55,7 @@ def model(
 
 
 def strict(made: Model, *rules: PolicyRule, adapter: Any = None) -> PolicyEnforcer:
-    enforcer = PolicyEnforcer(made, adapter, strict=True)
+    enforcer = StrictEnforcer(made, adapter)
     enforcer.install(rules)
     return enforcer
 
@@ -208,7 +209,7 @@ async def test_a_ban_carried_by_a_role_is_not_lost_at_load() -> None:
     made = model(f'r.sub == p.sub && {EQUAL} && !g(r.sub, "role:banned")', policy="sub, obj, act", effect=ALLOW)
 
     with pytest.raises(PolicyUnreadableError):
-        await PolicyEnforcer(made, adapter, strict=True).load_policy()
+        await StrictEnforcer(made, adapter).load_policy()
 
 
 @pytest.mark.parametrize("bad", [b"role:a", 7, 1.5])
@@ -217,7 +218,7 @@ async def test_a_column_that_is_not_text_is_a_bad_row_not_a_crash(bad: object) -
     adapter.gate.set()
 
     with pytest.raises(PolicyUnreadableError):
-        await PolicyEnforcer(model(f"g(r.sub, p.sub) && {EQUAL}"), adapter, strict=True).load_policy()
+        await StrictEnforcer(model(f"g(r.sub, p.sub) && {EQUAL}"), adapter).load_policy()
 
 
 # --- fils d'exécution ---

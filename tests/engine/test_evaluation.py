@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import ConfigurationError, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from tests.engine import test_against_stock as against
 
@@ -99,7 +100,7 @@ async def test_parts_of_any_size_follow_every_change(seed: int, monkeypatch: pyt
 
 
 def strict(rules: list[str]) -> PolicyEnforcer:
-    enforcer = PolicyEnforcer(model(EFFECTS[0]), strict=True, allow_eval=True, raw_subjects=True)
+    enforcer = StrictEnforcer(model(EFFECTS[0]), allow_eval=True, raw_subjects=True)
     enforcer.install([PolicyRule("p", (rule, "doc", "read", "allow")) for rule in rules])
     return enforcer
 
@@ -129,7 +130,7 @@ def test_no_expression_opens_what_it_does_not_say(rule: str, count: int) -> None
 
 def test_eval_is_refused_unless_the_configuration_allows_it() -> None:
     with pytest.raises(ConfigurationError, match="ACL_ALLOW_EVAL"):
-        PolicyEnforcer(model(EFFECTS[0]), strict=True)
+        StrictEnforcer(model(EFFECTS[0]))
 
 
 def test_a_condition_reads_objects_and_dictionaries_alike() -> None:

@@ -9,8 +9,9 @@ from casbin.model import Model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl import PolicyChange, PolicyRule
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 
 RULES = [
@@ -26,7 +27,7 @@ RULES = [
 def inspector(model: str, rules: list[PolicyRule]) -> PolicyInspector:
     loaded = Model()
     loaded.load_model_from_text(packaged_model_text(model))
-    enforcer = PolicyEnforcer(loaded, strict=True, share_domains=True)
+    enforcer = StrictEnforcer(loaded, share_domains=True)
     enforcer.install(rules)
     return PolicyInspector(enforcer)
 

@@ -12,6 +12,7 @@ from casbin.model import Model
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.loading import PolicyReader
 from fastapi_acl.shared.exceptions import ConfigurationError, PolicyUnreadableError
 from tests.engine.worlds import MemoryAdapter
@@ -41,7 +42,7 @@ def line(number: int, ptype: str, *values: str | None) -> Line:
 def reader(adapter: Lines) -> PolicyEnforcer:
     model = Model()
     model.load_model_from_text(packaged_model_text("rbac"))
-    return PolicyEnforcer(model, adapter, strict=True)
+    return StrictEnforcer(model, adapter)
 
 
 GRANT = line(1, "p", "role:a", "doc", "read", "allow")
@@ -195,4 +196,4 @@ async def test_an_adapter_that_cannot_give_its_lines_is_refused_with_what_to_do(
     model.load_model_from_text(packaged_model_text("rbac"))
 
     with pytest.raises(ConfigurationError, match="ACLManager"):
-        await PolicyEnforcer(model, MemoryAdapter([]), strict=True).load_policy()
+        await StrictEnforcer(model, MemoryAdapter([])).load_policy()

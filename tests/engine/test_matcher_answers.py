@@ -13,6 +13,7 @@ import pytest
 from casbin.model import Model
 
 from fastapi_acl import PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.identity import AttributedName, Principal, UnreadableAttribute
 
@@ -42,7 +43,7 @@ def model(matcher: str, effect: str = DENY_WINS, text: str = TEXT) -> Model:
 def strict(
     matcher: str, *rules: tuple[str, ...], effect: str = DENY_WINS, text: str = TEXT, **functions: Callable[..., Any]
 ) -> PolicyEnforcer:
-    enforcer = PolicyEnforcer(model(matcher, effect, text), strict=True, allow_eval=True, raw_subjects=True)
+    enforcer = StrictEnforcer(model(matcher, effect, text), allow_eval=True, raw_subjects=True)
     for name, function in functions.items():
         enforcer.add_function(name, function)
     enforcer.install([PolicyRule("p", rule) for rule in rules or (RULE,)])

@@ -14,6 +14,7 @@ from casbin.model import Model
 from fastapi_acl import ACLConfig, ACLManager, ConfigurationError, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.casbin.lint import lint
 from fastapi_acl.engine.casbin.model_source import ModelSource
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.casbin.trial import check_matchers
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.identity import AttributedName, Principal, UnreadableAttribute
@@ -45,7 +46,7 @@ def enforcer_of(text: str, **functions: Callable[..., Any]) -> PolicyEnforcer:
     model = Model()
     model.load_model_from_text(text)
     source = ModelSource("conf/model.conf", text)
-    enforcer = PolicyEnforcer(model, strict=True, allow_eval=True, raw_subjects=True, source=source)
+    enforcer = StrictEnforcer(model, allow_eval=True, raw_subjects=True, source=source)
     for name, function in functions.items():
         enforcer.add_function(name, function)
     return enforcer
@@ -356,7 +357,7 @@ def owned(attribute: str = "owner") -> PolicyEnforcer:
     text = TEXT.format(matcher="r.obj == p.obj && r.act == p.act && aclOwns(r.obj, r.sub, p.eft)")
     model = Model()
     model.load_model_from_text(text)
-    return PolicyEnforcer(model, strict=True, raw_subjects=True, owner_attribute=attribute)
+    return StrictEnforcer(model, raw_subjects=True, owner_attribute=attribute)
 
 
 @pytest.mark.parametrize(("owner", "caller", "expected"), OWNERS)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fastapi_acl import ACLManager, ConfigurationError, PolicyEnforcer, PolicyRule
+from fastapi_acl import ACLManager, ConfigurationError, PolicyRule
 from fastapi_acl.bootstrap import administrator_rules
 from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from tests.support.app import config
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
@@ -187,7 +188,7 @@ def test_a_model_with_a_piece_missing_is_refused_by_name_or_decides(tmp_path: Pa
             continue
         if not names_its_fields(text):
             continue  # un champ que le matcher nomme manque : c'est à l'essai du matcher de le dire
-        enforcer = PolicyEnforcer(load_model(config(model_path=path)), strict=True, share_domains=True)
+        enforcer = StrictEnforcer(load_model(config(model_path=path)), share_domains=True)
         enforcer.install(PolicyRule(*rule) for rule in administrator_rules(enforcer.schema, "user:1"))
         request = ["*" if token.startswith(("dom",)) else "user:1" for token in enforcer.schema.request]
         assert enforcer.enforce(*request) is True

@@ -7,8 +7,8 @@ from casbin.model import Model
 
 from fastapi_acl import PolicyRule, Principal
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
-from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.identity import UnreadableAttribute, make_name
 
@@ -36,7 +36,7 @@ class Fresh:
 def authorizer(text: str, builder: Any = None, **functions: Any) -> PolicyAuthorizer:
     model = Model()
     model.load_model_from_text(text)
-    enforcer = PolicyEnforcer(model, strict=True, allow_eval=True)
+    enforcer = StrictEnforcer(model, allow_eval=True)
     for name, function in functions.items():
         enforcer.add_function(name, function)
     return PolicyAuthorizer(enforcer, Fresh(), max_staleness=1, request_builder=builder)  # type: ignore[arg-type]

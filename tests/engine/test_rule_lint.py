@@ -12,6 +12,7 @@ from fastapi_acl import ACLConfig
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
 from fastapi_acl.engine.casbin.rule_lint import MAX_FINDINGS, Declared, RuleLint
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.loading import Loaded
 
 DECLARED = Declared(
@@ -34,7 +35,7 @@ ABAC = tuple((ptype, *values[:3], "*", *values[3:]) if ptype == "p" else (ptype,
 
 
 def policy(rules: Sequence[tuple[str, ...]], **settings: Any) -> PolicyEnforcer:
-    enforcer = PolicyEnforcer(load_model(ACLConfig(_env_file=None, **settings)), strict=True)
+    enforcer = StrictEnforcer(load_model(ACLConfig(_env_file=None, **settings)))
     rows: dict[str, dict[tuple[str, ...], int]] = {ptype: {} for ptype, _ in enforcer.model.lists()}
     for number, (ptype, *values) in enumerate(rules):
         rows[ptype][tuple(values)] = number

@@ -16,6 +16,7 @@ from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnfo
 from fastapi_acl.cli import app
 from fastapi_acl.engine.casbin.domains import describe, shares_domains
 from fastapi_acl.engine.casbin.models import packaged_model_text, read_model
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
 from tests.support.app import config, protected, started
 from tests.support.byhand import write_row
@@ -51,7 +52,7 @@ def model_file(tmp_path: Path, text: str | None = None) -> Path:
 
 def enforcer_of(text: str, shared: str | None, rules: Sequence[PolicyRule] = ()) -> PolicyEnforcer:
     model = read_model(text, "essai")
-    enforcer = PolicyEnforcer(model, strict=True, share_domains=shares_domains(shared, model))
+    enforcer = StrictEnforcer(model, share_domains=shares_domains(shared, model))
     enforcer.install(rules)
     return enforcer
 

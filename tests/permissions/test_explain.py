@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fastapi_acl import ACLManager, PolicyRule, require, require_role
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.shared.policy import PolicyChange
 from tests.support.app import Client, config, serve
@@ -308,7 +309,7 @@ RESOURCES = ["x", "x:1", "x:*", "*"]
 def enforcer_of(text: str, rules: list[PolicyRule]) -> PolicyEnforcer:
     model = Model()
     model.load_model_from_text(text)
-    enforcer = PolicyEnforcer(model, strict=True)
+    enforcer = StrictEnforcer(model)
     enforcer.install(rules)
     return enforcer
 

@@ -18,8 +18,8 @@ from starlette.convertors import CONVERTOR_TYPES, Convertor
 
 from fastapi_acl import ACLManager, Demand, PolicyRule, Principal, require, require_role
 from fastapi_acl.engine.authorizer import PolicyAuthorizer, RequestBuilder
-from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidTokenError, ValueTooLongError
 from fastapi_acl.shared.identity import MAX_REQUEST_VALUE, AttributedName
 from fastapi_acl.shared.values import canonical_text
@@ -141,7 +141,7 @@ def of(name: str, *rules: PolicyRule, builder: RequestBuilder | None = None, tex
     """Fait de quoi décider sous un modèle fourni, ou sous ce texte."""
     model = Model()
     model.load_model_from_text(text or packaged_model_text(name))
-    enforcer = PolicyEnforcer(model, strict=True, share_domains=True)
+    enforcer = StrictEnforcer(model, share_domains=True)
     enforcer.install(rules)
     return PolicyAuthorizer(enforcer, Fresh(), max_staleness=1, request_builder=builder)  # type: ignore[arg-type]
 

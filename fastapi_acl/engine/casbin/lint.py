@@ -10,7 +10,7 @@ from fastapi_acl.engine.kernel.effects import EFFECTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.plan import MatcherPlan
 
 WARNINGS: Final = {
@@ -26,7 +26,7 @@ WARNINGS: Final = {
 }
 
 
-def lint(enforcer: PolicyEnforcer) -> list[str]:
+def lint(enforcer: StrictEnforcer) -> list[str]:
     """Relit le modèle d'un exécuteur.
 
     Returns:

@@ -21,7 +21,7 @@ from fastapi_acl.shared.identity import ACL_NAMESPACE, ROLE_PREFIX, USER_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
 
 MAX_FINDINGS: Final = 50
 """Valeurs suspectes citées par colonne ; les autres sont comptées."""
@@ -73,7 +73,7 @@ class RuleLint:
         declared: ce que les routes demandent ; None si on ne le sait pas.
     """
 
-    enforcer: PolicyEnforcer
+    enforcer: StrictEnforcer
     accounts: KnownAccounts | None = None
     declared: Declared | None = None
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from casbin.model import Model
 
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
     from fastapi_acl.engine.casbin.model_source import ModelSource
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
 
 COMPOUND: Final = frozenset({"list", "tuple", "dict", "set"})
 """Fonctions que l'évaluateur de Casbin connaît d'emblée."""
@@ -286,7 +286,7 @@ def _accepts(function: Any, count: int) -> bool:  # noqa: ANN401 - fonction de l
     return True
 
 
-def matcher_faults(enforcer: PolicyEnforcer) -> Iterator[tuple[str, Fault]]:
+def matcher_faults(enforcer: StrictEnforcer) -> Iterator[tuple[str, Fault]]:
     """Essaie tous les matchers d'un modèle.
 
     Yields:
@@ -311,7 +311,7 @@ def _where(error: Exception) -> str:
     return f", près de « {near} »"
 
 
-def check_matchers(enforcer: PolicyEnforcer) -> None:
+def check_matchers(enforcer: StrictEnforcer) -> None:
     """Refuse de servir sous un matcher qui ne pourrait jamais s'évaluer.
 
     Raises:
@@ -322,7 +322,7 @@ def check_matchers(enforcer: PolicyEnforcer) -> None:
         raise ConfigurationError("\n".join(faults))
 
 
-def told_faults(enforcer: PolicyEnforcer) -> list[str]:
+def told_faults(enforcer: StrictEnforcer) -> list[str]:
     """Dit chaque défaut des matchers d'un modèle."""
     return [_told(name, fault, enforcer.source) for name, fault in matcher_faults(enforcer)]
 

@@ -13,7 +13,7 @@ from fastapi_acl.engine.kernel.schema import DOMAIN_NAMES, SUBJECT_NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.plan import Key
     from fastapi_acl.engine.kernel.schema import PolicySchema
     from fastapi_acl.shared.exceptions import DecisionFailedError
@@ -25,7 +25,7 @@ OTHERWISE: Final = (
 """Ce qui mène à un administrateur sans règle « * »."""
 
 
-def explain_closed(enforcer: PolicyEnforcer) -> str:
+def explain_closed(enforcer: StrictEnforcer) -> str:
     """Dit pourquoi une règle « * » ne permet rien, et que faire.
 
     Args:
@@ -56,12 +56,12 @@ def explain_failed(rule: Iterable[str], error: DecisionFailedError) -> str:
     )
 
 
-def _keys_of(enforcer: PolicyEnforcer) -> list[Key]:
+def _keys_of(enforcer: StrictEnforcer) -> list[Key]:
     """Rend les termes que l'index cherche, dans toutes les branches."""
     return [key for leaf in enforcer.plan.leaves for branch in leaf.branches for key in branch.keys]
 
 
-def _evaluated(enforcer: PolicyEnforcer) -> list[str]:
+def _evaluated(enforcer: StrictEnforcer) -> list[str]:
     """Rend les termes qui s'évaluent, sur la requête seule ou sur les règles trouvées."""
     leaves = enforcer.plan.leaves
     gates = [ast.unparse(branch.gate) for leaf in leaves for branch in leaf.branches if branch.gate is not None]

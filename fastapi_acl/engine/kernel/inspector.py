@@ -22,7 +22,7 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.plan import Branch, Key
     from fastapi_acl.engine.kernel.rows import Rank, Row
 
@@ -98,7 +98,7 @@ def _steady(method: Callable[Concatenate[PolicyInspector, P], T]) -> Callable[Co
 class PolicyInspector:
     """Interroge la politique en service d'un exécuteur strict."""
 
-    enforcer: PolicyEnforcer
+    enforcer: StrictEnforcer
 
     # --- rôles ------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.writing.ranks import Ranks
 
 
@@ -54,7 +54,7 @@ class AdministratorGuard:
     accounts: ActiveAccounts | None
 
     @property
-    def enforcer(self) -> PolicyEnforcer:
+    def enforcer(self) -> StrictEnforcer:
         """Politique en service."""
         return self.ranks.enforcer
 

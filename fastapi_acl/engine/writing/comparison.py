@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from fastapi_acl.engine.administration import Pair
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.pacing import Pace
     from fastapi_acl.engine.kernel.plan import Key
     from fastapi_acl.engine.kernel.schema import PolicySchema
@@ -52,11 +52,11 @@ class Comparison:
         keys: termes du matcher ; les lire n'est pas à refaire à chaque comparaison.
     """
 
-    enforcer: PolicyEnforcer
+    enforcer: StrictEnforcer
     keys: tuple[Key, ...]
 
     @classmethod
-    def over(cls, enforcer: PolicyEnforcer) -> Self:
+    def over(cls, enforcer: StrictEnforcer) -> Self:
         """Prépare la comparaison."""
         return cls(enforcer, enforcer.plan.branches[0].keys)
 
@@ -218,7 +218,7 @@ class Carried:
         return kept + [rule for name in names for rule in self._fresh.get(name, ())]
 
 
-def is_computable(enforcer: PolicyEnforcer) -> bool:
+def is_computable(enforcer: StrictEnforcer) -> bool:
     """Dit si les permissions se comparent : une conjonction de `g`, d'égalités et d'`aclMatch`, et rien d'autre.
 
     La condition de portée du modèle `abac` s'y ajoute, qui ne fait que restreindre.

@@ -17,7 +17,7 @@ from fastapi_acl.shared.sync.changes import MODEL_ADOPTED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.sync.changes import Change, ChangeLog
     from fastapi_acl.shared.sync.replica import Replica
@@ -39,7 +39,7 @@ class NotedModel(NamedTuple):
     widths: Mapping[str, int]
 
     @classmethod
-    def of(cls, enforcer: PolicyEnforcer, source: str) -> NotedModel:
+    def of(cls, enforcer: StrictEnforcer, source: str) -> NotedModel:
         """Décrit le modèle d'un exécuteur strict."""
         schema = enforcer.schema
         widths = {ptype: len(schema.columns(ptype)) for ptype in (*schema.fields, *schema.links)}

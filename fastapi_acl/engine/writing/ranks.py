@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fastapi_acl.engine.administration import Administration, Pair
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.pacing import Pace
     from fastapi_acl.engine.kernel.plan import Key
     from fastapi_acl.shared.identity import Principal
@@ -34,7 +34,7 @@ class Ranks:
     """Lit les rangs dans la politique en service."""
 
     authorizer: PolicyAuthorizer
-    enforcer: PolicyEnforcer
+    enforcer: StrictEnforcer
 
     @property
     def administration(self) -> Administration:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from fastapi_acl.engine.adapters.base import PolicyAdapter
-    from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer, Prepared
+    from fastapi_acl.engine.casbin.strict import Prepared, StrictEnforcer
     from fastapi_acl.engine.writing.administrators import AdministratorGuard
     from fastapi_acl.engine.writing.guards import ActorGuard, EscalationGuard
     from fastapi_acl.engine.writing.rank_guard import RankGuard
@@ -52,7 +52,7 @@ EMPTIED_ROLE: Final = (
 class PolicyMemory:
     """Les règles en service, tenues à jour par le journal (voir `Replica`)."""
 
-    enforcer: PolicyEnforcer
+    enforcer: StrictEnforcer
 
     async def read(self, transaction: Transaction) -> Prepared:  # noqa: ARG002 - l'adaptateur s'y joint
         """Lit toutes les règles, à l'instant de la transaction, et construit à côté la politique qu'elles font."""
@@ -73,7 +73,7 @@ class PolicyStore:
     """Seul chemin des changements de règles : vérifie, écrit, journalise, puis publie."""
 
     adapter: PolicyAdapter
-    enforcer: PolicyEnforcer
+    enforcer: StrictEnforcer
     replica: Replica
     log: ChangeLog
     escalation: EscalationGuard

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
     from typing import TextIO
 
-    from fastapi_acl.engine.casbin.enforcer import Prepared
+    from fastapi_acl.engine.casbin.strict import Prepared
     from fastapi_acl.engine.writing.rule_files import NumberedRule, RuleFormat
     from fastapi_acl.engine.writing.store import PolicyStore
     from fastapi_acl.shared.database.base import Transaction
