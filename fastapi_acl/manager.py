@@ -17,13 +17,13 @@ from fastapi_acl.auth.application.usecases.sessions import SweepSessionsUseCase
 from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.auth.interface.api import router as auth_router
 from fastapi_acl.auth.interface.api import token_router
-from fastapi_acl.composition import compose
 from fastapi_acl.engine.casbin.trial import check_matchers
-from fastapi_acl.environment import check_distributions, warn_about, with_secret
-from fastapi_acl.lifecycle import Lifecycle
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
 from fastapi_acl.permissions.interface.admin.explain import router as explain_router
 from fastapi_acl.permissions.interface.api import router as permissions_router
+from fastapi_acl.runtime.composition import compose
+from fastapi_acl.runtime.environment import check_distributions, warn_about, with_secret
+from fastapi_acl.runtime.lifecycle import Lifecycle
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, PolicyUnreadableError
 from fastapi_acl.shared.http.guarded_routes import GuardedRoutes

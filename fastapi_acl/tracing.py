@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, Status, StatusCode
 
-from fastapi_acl.environment import installed
+from fastapi_acl.runtime.environment import installed
 from fastapi_acl.shared.exceptions import (
     AuthenticationError,
     AuthorizationError,

@@ -8,8 +8,8 @@ import typer
 
 from fastapi_acl.cli.maintenance import create_admin, migrate, restored
 from fastapi_acl.cli.policy import policy
+from fastapi_acl.cli.reference import env_example, markdown
 from fastapi_acl.cli.target import Application
-from fastapi_acl.config_reference import env_example, markdown
 
 app = typer.Typer(
     help="Exploite fastapi-acl. Les réglages sont ceux de l’application que --app nomme ; sinon, ils viennent des "

@@ -12,6 +12,7 @@ from fastapi_acl.auth.application.interface.auth_repository import IAuthReposito
 from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
+from fastapi_acl.runtime.storage import Storage, create_storage
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.database.base import AmbientDatabase
 from fastapi_acl.shared.exceptions import (
@@ -20,7 +21,6 @@ from fastapi_acl.shared.exceptions import (
     UserAlreadyExistsError,
     UserNotFoundError,
 )
-from fastapi_acl.storage import Storage, create_storage
 
 NOW = datetime.now(timezone.utc)
 

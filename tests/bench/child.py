@@ -20,10 +20,10 @@ from casbin import AsyncEnforcer
 from casbin_async_sqlalchemy_adapter import Adapter
 
 from fastapi_acl import ACLConfig
-from fastapi_acl.composition import Composition, compose
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.kernel.acl_match import acl_match
 from fastapi_acl.engine.writing import rule_files
+from fastapi_acl.runtime.composition import Composition, compose
 from fastapi_acl.shared.database.base import Mode, Transaction
 from tests.bench import peers
 from tests.bench.worlds import domains, packaged, rbac

@@ -15,8 +15,8 @@ from fastapi import Depends, FastAPI
 
 from fastapi_acl import ACLManager, ConfigurationError, require
 from fastapi_acl.engine.adapters.base import digest
+from fastapi_acl.runtime.storage import create_storage
 from fastapi_acl.shared.policy import PolicyRule
-from fastapi_acl.storage import create_storage
 from tests.support.app import PASSWORD, Client, config, documents, protected, serve
 from tests.support.byhand import advance_revision, lose_head, write_row
 

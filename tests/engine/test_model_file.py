@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyRule
-from fastapi_acl.bootstrap import administrator_rules
 from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
 from fastapi_acl.engine.casbin.strict import StrictEnforcer
+from fastapi_acl.runtime.first_start import administrator_rules
 from tests.support.app import config
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from fastapi_acl import ACLConfig, ConfigurationError
-from fastapi_acl.config_reference import env_example, markdown, variable
+from fastapi_acl.cli.reference import env_example, markdown, variable
 from fastapi_acl.shared.config import unknown_variables
 
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import inspect
 
 from fastapi_acl import ACLConfig, ConfigurationError, UnavailableError
+from fastapi_acl.runtime.storage import create_storage
 from fastapi_acl.shared.database.base import AmbientDatabase
 from fastapi_acl.shared.database.factory import create_database
 from fastapi_acl.shared.database.mongodb import MongoDatabase
@@ -21,7 +22,6 @@ from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionN
 from fastapi_acl.shared.sync.changes import ChangeLog
 from fastapi_acl.shared.sync.mongodb_changes import MongoChangeLog
 from fastapi_acl.shared.sync.sql_changes import SQLChangeLog
-from fastapi_acl.storage import create_storage
 from tests.support.servers import PostgreSQLServer, free_port
 
 

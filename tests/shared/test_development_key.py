@@ -22,7 +22,7 @@ SECRET = "s" * 48
 START = """
 import sys
 from fastapi_acl import ACLConfig
-from fastapi_acl.environment import with_secret
+from fastapi_acl.runtime.environment import with_secret
 sys.stdin.readline()
 print(with_secret(ACLConfig(_env_file=None)).jwt_secret_key.get_secret_value())
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_acl.composition import Composition
+from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.exceptions import RevisionNotReachedError
 from fastapi_acl.shared.policy import PolicyChange
 from fastapi_acl.shared.sync.revision_gate import MAX_WAITERS, RevisionGate

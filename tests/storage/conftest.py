@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from fastapi_acl.composition import Composition, compose
+from fastapi_acl.runtime.composition import Composition, compose
+from fastapi_acl.runtime.storage import Storage, create_storage
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.policy import PolicyRule
-from fastapi_acl.storage import Storage, create_storage
 from tests.conftest import DATABASES, settings_of
 from tests.support import byhand
 from tests.support.app import config

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fastapi_acl.engine.adapters.base import PACKET, PolicyAdapter
 from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,
     RuleAlreadyExistsError,
@@ -25,7 +26,6 @@ from fastapi_acl.shared.exceptions import (
     TransactionNotOrderedError,
 )
 from fastapi_acl.shared.policy import PolicyRule
-from fastapi_acl.storage import Storage
 from tests.storage.conftest import FULL, Base, rule, write_row
 from tests.support.rules import stored
 

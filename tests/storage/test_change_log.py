@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.database.base import Head
 from fastapi_acl.shared.exceptions import TransactionNotOrderedError
 from fastapi_acl.shared.sync.changes import (
@@ -21,7 +22,6 @@ from fastapi_acl.shared.sync.changes import (
     Change,
     IdempotencyKey,
 )
-from fastapi_acl.storage import Storage
 from tests.storage.conftest import Base
 
 LATER = timedelta(minutes=5)

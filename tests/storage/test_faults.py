@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from fastapi_acl.composition import Composition, compose
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl.runtime.composition import Composition, compose
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_acl.composition import Composition
+from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.database.mongodb import MongoDatabase
 from fastapi_acl.shared.exceptions import (
     ConfigurationError,

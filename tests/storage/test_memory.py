@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastapi_acl.storage import Storage
+from fastapi_acl.runtime.storage import Storage
 from tests.auth.test_repositories import *  # noqa: F403 - la suite entière
 from tests.support.memory import memory_storage
 

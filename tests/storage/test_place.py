@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from fastapi_acl import ACLManager
-from fastapi_acl.composition import Composition
+from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.policy import PolicyChange
 from tests.storage.conftest import Base, rule
 from tests.support.app import config

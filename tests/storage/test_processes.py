@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 from sqlalchemy import event
 
-from fastapi_acl.composition import Composition
+from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey

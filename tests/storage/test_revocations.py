@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.sync import revocations as module
 from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, KEPT, SESSION_REVOKED, Change
 from fastapi_acl.shared.sync.revocations import CLOCK_MARGIN, Revocations
-from fastapi_acl.storage import Storage
 from tests.support.app import config
 
 LIFE = timedelta(minutes=15)

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from fastapi_acl.composition import Composition, compose
+from fastapi_acl.runtime.composition import Composition, compose
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from tests.storage.test_faults import MUTATORS, attempt, same, start_over
@@ -120,7 +120,7 @@ async def test_a_writer_killed_in_a_batch_leaves_whole_batches(
 ) -> None:
     script = (
         "import asyncio\n"
-        "from fastapi_acl.composition import compose\n"
+        "from fastapi_acl.runtime.composition import compose\n"
         "from fastapi_acl.shared.policy import PolicyChange, PolicyRule\n"
         "from tests.support.app import config\n"
         f"made = compose(config(create_default_admin=False, sqlite_uri={sqlite_uri!r}))\n"

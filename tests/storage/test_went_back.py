@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from fastapi_acl.composition import Composition
+from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.database.base import Transaction
 from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.identity import SYSTEM

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
-from fastapi_acl.composition import Composition
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.exceptions import (
     ConfigurationError,
     IdempotencyKeyReusedError,

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi_acl.composition import Composition, compose
+from fastapi_acl.runtime.composition import Composition, compose
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from tests.support.app import config

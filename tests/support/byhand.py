@@ -11,9 +11,9 @@ from sqlalchemy import insert, select, text, update
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLSessionModel
 from fastapi_acl.engine.adapters.base import COLUMNS
 from fastapi_acl.engine.adapters.sql import CasbinRuleModel
+from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.database.mongodb import MongoDatabase, as_text
 from fastapi_acl.shared.database.sql import SQLDatabase
-from fastapi_acl.storage import Storage
 
 
 async def write_row(storage: Storage, ptype: Any, values: Sequence[Any], digest: str = "x" * 64) -> int:

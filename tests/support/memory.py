@@ -22,6 +22,7 @@ from fastapi_acl.auth.domain.entities.session import Session
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
 from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
 from fastapi_acl.engine.kernel.loading import without_tail
+from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.database.base import AmbientDatabase, Head, Mode, Transaction
 from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,
@@ -32,7 +33,6 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.policy import PolicyRule
 from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog
-from fastapi_acl.storage import Storage
 
 Row = Mapping[str, Any]
 

@@ -23,7 +23,6 @@ from fastapi_acl.auth.infrastructure.services.email_validator import SyntaxEmail
 from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher
 from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
 from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
-from fastapi_acl.bootstrap import Bootstrap
 from fastapi_acl.engine.administration import Administration
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.casbin.domains import shares_domains
@@ -47,6 +46,8 @@ from fastapi_acl.permissions.application.usecases.list_permissions import ListPe
 from fastapi_acl.permissions.infrastructure.cached_grants import CachedGrants
 from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
 from fastapi_acl.permissions.interface.admin.explain import router as explain_router
+from fastapi_acl.runtime.first_start import Bootstrap
+from fastapi_acl.runtime.storage import create_storage
 from fastapi_acl.shared.cache.factory import create_cache
 from fastapi_acl.shared.decisions import DecisionMemory
 from fastapi_acl.shared.http.administration import administration_routes
@@ -54,19 +55,18 @@ from fastapi_acl.shared.sync.factory import create_watcher
 from fastapi_acl.shared.sync.replica import Replica
 from fastapi_acl.shared.sync.revision_gate import RevisionGate
 from fastapi_acl.shared.sync.revocations import Revocations
-from fastapi_acl.storage import create_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
     from fastapi_acl.engine.authorizer import RequestBuilder
+    from fastapi_acl.runtime.storage import Storage
     from fastapi_acl.shared.cache.base import CacheBackend
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import AmbientDatabase
     from fastapi_acl.shared.identity import Authenticator
     from fastapi_acl.shared.sync.watcher import Watcher
-    from fastapi_acl.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Ce dont le manager est fait : composer, démarrer, veiller, fermer."""
