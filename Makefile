@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-quick test-smoke test-story coverage lint format types contracts bench docs lowest wheel clean
+.PHONY: help demo check test test-full test-quick test-smoke test-story coverage lint format types contracts bench docs lowest wheel clean
 
 PORT ?= 8000
 VENV ?= .venv
@@ -44,6 +44,8 @@ $(VENV)-bench/.bench: pyproject.toml
 demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
 	@echo "→ http://127.0.0.1:$(PORT)/docs   (administrateur : admin / administrateur-de-demo ; Ctrl-C pour arrêter)"
 	@$(BIN)/python -m uvicorn examples.demo:app --host 127.0.0.1 --port $(PORT)
+
+check: lint types contracts test-story ## Ce qu'il faut avant un commit : style, types, murs, et l'essentiel des essais
 
 test: test-quick ## Exécute toute la suite, sur de vrais serveurs
 	@$(BIN)/python -m pytest $(SLOW)
