@@ -25,7 +25,7 @@ import fastapi_acl  # noqa: F401 - toutes les tables sont déclarées
 from fastapi_acl import ACLConfig, ConfigurationError
 from fastapi_acl.shared.database.factory import create_database
 from fastapi_acl.shared.database.migrations import runner
-from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.database.sql import SQLDatabase, Use
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata, revision_table
 
 ROOT = Path(__file__).parents[2]
@@ -117,13 +117,13 @@ async def crash_after(database: SQLDatabase, count: int) -> bool:
             connection.invalidate()
             raise CrashError
 
-    event.listen(database.engine.sync_engine, "after_cursor_execute", watch)
+    event.listen(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", watch)
     try:
         await database.migrate()
     except CrashError:
         return True
     finally:
-        event.remove(database.engine.sync_engine, "after_cursor_execute", watch)
+        event.remove(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", watch)
     return False
 
 
@@ -229,10 +229,10 @@ async def test_a_failed_migration_frees_the_lock(settings: dict[str, Any], datab
         if statement.lstrip().startswith("CREATE"):
             raise CrashError
 
-    event.listen(database.engine.sync_engine, "after_cursor_execute", refuse)
+    event.listen(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", refuse)
     with pytest.raises(CrashError):
         await database.migrate()
-    event.remove(database.engine.sync_engine, "after_cursor_execute", refuse)
+    event.remove(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", refuse)
 
     other = at(settings)
     await asyncio.wait_for(other.migrate(), 10)

@@ -63,8 +63,10 @@ class SQLChangeLog(ChangeLog):
         return int(result.rowcount)
 
     async def _write(self, transaction: Transaction, change: Change) -> None:
-        """Écrit une entrée."""
-        await transaction.connection.execute(insert(changes_table).values(**_columns(change)))
+        """Écrit une entrée, si la base en admet la taille."""
+        columns = _columns(change)
+        await self._database.check_size(transaction, len(columns["payload"]))
+        await transaction.connection.execute(insert(changes_table).values(**columns))
 
     async def _select(self, transaction: Transaction, query: Select[Any]) -> list[Change]:
         """Exécute une lecture et refait les entrées."""
