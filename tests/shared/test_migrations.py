@@ -29,7 +29,7 @@ from fastapi_acl.shared.database.sql import SQLDatabase, Use
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata, revision_table
 
 ROOT = Path(__file__).parents[2]
-HEAD = "0003"
+HEAD = "0004"
 NOW = datetime.now(timezone.utc)
 PROCESSES = 6
 
