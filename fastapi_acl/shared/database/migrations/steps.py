@@ -49,27 +49,39 @@ def create_index(name: str, table: str, columns: Sequence[str], *, unique: bool 
 
 
 def make_exact(*tables: str) -> None:
-    """Donne à des tables de MySQL une collation qui compte les espaces de fin ; ailleurs, rien ne les oublie.
-
-    Une clé étrangère interdit de changer un de ses deux bouts sans l'autre : elle se vérifie de nouveau ensuite.
+    """Donne à des tables de MySQL une collation qui compte les espaces de fin ; une clé étrangère l'interdirait.
 
     Raises:
         ConfigurationError: le serveur n'en a aucune.
     """
     connection = op.get_bind()
-    if connection.dialect.name != "mysql":
-        return
     collation = connection.scalar(_EXACT)
     if collation is None:
         message = "ce serveur n’a pas de collation exacte : il faut MySQL 8.0.17 ou MariaDB 10.3 au moins."
         raise ConfigurationError(message)
-    op.execute("SET SESSION foreign_key_checks = 0")
-    try:
-        for table in tables:
-            if connection.scalar(_COLLATION, {"table": table}) != collation:
-                op.execute(f"ALTER TABLE `{table}` CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation}")
-    finally:
-        op.execute("SET SESSION foreign_key_checks = 1")
+    for table in tables:
+        if connection.scalar(_COLLATION, {"table": table}) != collation:
+            op.execute(f"ALTER TABLE `{table}` CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation}")
+
+
+def drop_foreign_key(name: str, table: str) -> None:
+    """Retire une clé étrangère, si la table l'a."""
+    if name in {known["name"] for known in _inspector().get_foreign_keys(table)}:
+        op.drop_constraint(name, table, type_="foreignkey")
+
+
+def create_foreign_key(name: str, column: str, target: str) -> None:
+    """Fait une clé étrangère, si la table ne l'a pas ; les lignes qui ne mènent plus nulle part partent avec.
+
+    Args:
+        name: son nom.
+        column: la colonne, `table.colonne`.
+        target: celle où elle mène, de même ; ses lignes supprimées emportent les nôtres.
+    """
+    (table, source), (parent, key) = column.split("."), target.split(".")
+    if name not in {known["name"] for known in _inspector().get_foreign_keys(table)}:
+        op.execute(f"DELETE FROM {table} WHERE {source} NOT IN (SELECT {key} FROM {parent})")  # noqa: S608 - des noms à nous
+        op.create_foreign_key(name, table, parent, [source], [key], ondelete="CASCADE")
 
 
 def insert_first_row(table: str, values: Mapping[str, object]) -> None:
