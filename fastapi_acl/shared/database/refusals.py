@@ -64,15 +64,15 @@ def rights_on(table: str) -> tuple[str, ...]:
     )
 
 
-def code_of(error: BaseException) -> str:
-    """Rend le code que le serveur a donné à une erreur ; de SQLite, la phrase."""
+def codes_of(error: BaseException) -> frozenset[str]:
+    """Rend les codes que le serveur a donnés à une erreur : le SQLSTATE, le numéro de MySQL, la phrase de SQLite."""
     cause = getattr(error, "orig", None) or error
-    return str(getattr(cause, "sqlstate", None) or next(iter(cause.args), None))
+    return frozenset(map(str, (getattr(cause, "sqlstate", None), *cause.args[:1])))
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
     """Reconnaît, d'une base SQL, un refus sans appel ; None si elle pourrait changer d'avis d'elle-même."""
-    advice = ADVICE.get(code_of(error))
+    advice = next((ADVICE[code] for code in codes_of(error) if code in ADVICE), None)
     return Refusal(words_of(error), advice) if advice is not None else None
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
-from fastapi_acl.shared.database.refusals import code_of, explained, refusal_of, rights_on, words_of
+from fastapi_acl.shared.database.refusals import codes_of, explained, refusal_of, rights_on, words_of
 from fastapi_acl.shared.database.tables import VERSION_TABLE, metadata, revision_table
 from fastapi_acl.shared.database.vigil import Vigil
 from fastapi_acl.shared.exceptions import (
@@ -402,7 +402,7 @@ class SQLDatabase(AmbientDatabase):
             yield
             self._vigil.answered()
         except self._outages() as error:
-            if code_of(error) in CONFLICTS or self.is_stale(error):
+            if codes_of(error) & CONFLICTS or self.is_stale(error):
                 raise TransactionConflictError from error
             if isinstance(error, QUERY_FAULTS):
                 raise
