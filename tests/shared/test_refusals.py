@@ -253,7 +253,7 @@ async def test_a_right_lost_while_running_is_a_refusal_that_health_tells_until_i
 ) -> None:
     async with protected(**{**lesser.settings, "policy_poll_seconds": 60}) as client:
         await client.newcomer("ada")
-        await lesser.revoke("INSERT", "acl_users")
+        await change(lesser.revoke, client)
         answer = await client.register("bob")
 
         assert (answer.status_code, answer.json()["code"]) == (503, "database_refused")
@@ -267,10 +267,17 @@ async def test_a_right_lost_while_running_is_a_refusal_that_health_tells_until_i
         await client.manager._parts.database.recover()
         assert health_of(client) == ("degraded", True)
 
-        await lesser.grant("INSERT", "acl_users")
+        await change(lesser.grant, client)
         await client.manager._parts.database.recover()
         assert health_of(client) == ("ok", False)
         assert (await client.register("bob")).status_code == 201
+
+
+async def change(how: Callable[[str, str], Any], client: Client) -> None:
+    """Change un droit ; le serveur compatible avec MongoDB ne l'apprend qu'à une connexion neuve."""
+    await how("INSERT", "acl_users")
+    if client.manager.config.database_type == "mongodb":
+        await client.manager._parts.database.close()
 
 
 def health_of(client: Client) -> tuple[str, bool]:
