@@ -37,7 +37,7 @@ async def widen_all(database: SQLDatabase) -> None:
 
 async def use(client: Client, admin: Client, number: int) -> list[int]:
     """Emploie toutes les tables, et rend les statuts."""
-    listed = await admin.get("/api/v1/admin/users")
+    listed = await admin.get("/api/v1/admin/auth/users")
     rules = await admin.get("/api/v1/admin/permissions/rules")
     login = await client.post("/api/v1/auth/login", json={"username": "ada", "password": "trois petits chats gris"})
     added = await admin.add_rules(("p", f"role:r{number}", "doc", "read", "allow"))
