@@ -415,9 +415,9 @@ class ACLManager:
         parts, age = self._parts, self._parts.replica.age_seconds
         watcher, rows = parts.watcher.status if parts.watcher is not None else "none", parts.enforcer.skipped_rows
         is_whole = watcher in {"connected", "none"} and parts.cache.status != "redis_fallback" and not rows
-        differs = parts.model_record.differs
+        differs, refuses = parts.model_record.differs, parts.database.is_refusing
         return Health(
-            status=self._status(is_whole=is_whole and not differs),
+            status=self._status(is_whole=is_whole and not differs and not refuses),
             revision=parts.replica.revision,
             database_revision=parts.replica.database_revision,
             lag_seconds=round(age, 3) if math.isfinite(age) else None,
@@ -425,6 +425,7 @@ class ACLManager:
             cache=parts.cache.status,
             quarantined_rows=rows,
             model_differs=differs,
+            database_refuses=refuses,
         )
 
     def counters(self) -> dict[str, int]:

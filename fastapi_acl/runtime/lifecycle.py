@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fastapi_acl.shared.exceptions import (
     ACLException,
     ConfigurationError,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     DecisionFailedError,
     PolicyUnavailableError,
@@ -86,7 +87,8 @@ class Lifecycle:
         self._keeper: asyncio.Task[None] | None = None
         self._looking = asyncio.Lock()
         self._next_attempt = self._next_look = float("-inf")
-        self._started = self._waits_for_database = self._is_blind = False
+        self._started = self._is_blind = False
+        self._postponed_by: type[ACLException] = PolicyUnavailableError
 
     @property
     def is_ready(self) -> bool:
@@ -150,6 +152,7 @@ class Lifecycle:
 
         Raises:
             DatabaseUnavailableError: le démarrage attend la base.
+            DatabaseRefusedError: elle le refuse.
             PolicyUnavailableError: le démarrage n'est pas fini, ou la politique est trop vieille.
         """
         if self._loop is not asyncio.get_running_loop():
@@ -173,7 +176,7 @@ class Lifecycle:
         finally:
             self._lock.release()
         if not self._started:
-            raise DatabaseUnavailableError if self._waits_for_database else PolicyUnavailableError
+            raise self._postponed_by
 
     async def _attempt(self) -> None:
         """Essaie de démarrer, le verrou étant tenu.
@@ -190,7 +193,8 @@ class Lifecycle:
             logger.error("start_refused: %s", error.detail)  # noqa: TRY400 - la phrase suffit à corriger
             raise
         except ACLException as error:
-            self._waits_for_database = isinstance(error, DatabaseUnavailableError)
+            is_of_database = isinstance(error, (DatabaseUnavailableError, DatabaseRefusedError))
+            self._postponed_by = type(error) if is_of_database else PolicyUnavailableError
             logger.warning("start_postponed: %s Les routes gardées répondent 503.", _told(error))
         else:
             self._started = True
@@ -246,6 +250,7 @@ class Lifecycle:
         except ACLException as error:
             self._is_blind = True
             logger.warning("replica_refresh_failed: %s age=%.1fs", error.code, self._replica.age_seconds)
+        await self._database.recover()
 
     def _bind_loop(self) -> None:
         """Rattache les ressources à la boucle courante ; celles d'une autre boucle sont abandonnées."""

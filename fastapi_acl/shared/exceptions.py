@@ -34,9 +34,11 @@ ACLException
 ├── GoneError
 │   └── RevisionCompactedError
 ├── PayloadTooLargeError
+│   └── ChangeTooLargeError
 ├── UnavailableError              réessayez : rien n'a été fait
 │   ├── DatabaseUnavailableError
 │   │   └── TransactionConflictError
+│   ├── DatabaseRefusedError      réessayer n'y changera rien
 │   ├── PolicyUnavailableError
 │   ├── PolicyUnreadableError
 │   ├── RevisionNotReachedError
@@ -316,6 +318,13 @@ class PayloadTooLargeError(ACLException):
     default_detail = "Le corps de la demande est trop grand."
 
 
+class ChangeTooLargeError(PayloadTooLargeError):
+    """Un changement tient dans une seule entrée du journal, et celle-ci dépasse ce que la base admet."""
+
+    code = "change_too_large"
+    default_detail = "Ce changement est trop grand pour une seule écriture ; rien n’a été changé. Faites-le en parties."
+
+
 class UnavailableError(ACLException):
     """Le service ne peut pas répondre pour l'instant ; rien n'a été fait."""
 
@@ -332,6 +341,13 @@ class DatabaseUnavailableError(UnavailableError):
 
 class TransactionConflictError(DatabaseUnavailableError):
     """La base a annulé la transaction, qu'une autre a croisée ; la refaire peut réussir."""
+
+
+class DatabaseRefusedError(UnavailableError):
+    """La base répond, et refuse pour de bon : un droit manque, elle est en lecture seule, son disque est plein."""
+
+    code = "database_refused"
+    default_detail = "La base de données refuse cette opération ; l’exploitant doit y remédier."
 
 
 class PolicyUnavailableError(UnavailableError):

@@ -25,11 +25,13 @@ import fastapi_acl  # noqa: F401 - toutes les tables sont déclarées
 from fastapi_acl import ACLConfig, ConfigurationError
 from fastapi_acl.shared.database.factory import create_database
 from fastapi_acl.shared.database.migrations import runner
-from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.database.mysql import MIGRATION_LOCK
+from fastapi_acl.shared.database.sql import SQLDatabase, Use
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata, revision_table
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 
 ROOT = Path(__file__).parents[2]
-HEAD = "0003"
+HEAD = "0004"
 NOW = datetime.now(timezone.utc)
 PROCESSES = 6
 
@@ -117,13 +119,13 @@ async def crash_after(database: SQLDatabase, count: int) -> bool:
             connection.invalidate()
             raise CrashError
 
-    event.listen(database.engine.sync_engine, "after_cursor_execute", watch)
+    event.listen(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", watch)
     try:
         await database.migrate()
     except CrashError:
         return True
     finally:
-        event.remove(database.engine.sync_engine, "after_cursor_execute", watch)
+        event.remove(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", watch)
     return False
 
 
@@ -229,10 +231,10 @@ async def test_a_failed_migration_frees_the_lock(settings: dict[str, Any], datab
         if statement.lstrip().startswith("CREATE"):
             raise CrashError
 
-    event.listen(database.engine.sync_engine, "after_cursor_execute", refuse)
+    event.listen(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", refuse)
     with pytest.raises(CrashError):
         await database.migrate()
-    event.remove(database.engine.sync_engine, "after_cursor_execute", refuse)
+    event.remove(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", refuse)
 
     other = at(settings)
     await asyncio.wait_for(other.migrate(), 10)
@@ -251,6 +253,106 @@ async def test_a_schema_behind_is_refused_when_migration_is_off(settings: dict[s
 
     assert await version(database) == HEAD
     await database.close()
+
+
+def slow(database: SQLDatabase, seconds: float, on: str = "CREATE TABLE acl_users") -> None:
+    """Rend lente une étape de migration."""
+
+    def sleep(connection: Connection, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.lstrip().startswith(on):
+            asked = {"postgresql": f"SELECT pg_sleep({seconds})", "mysql": f"SELECT SLEEP({seconds})"}
+            connection.exec_driver_sql(asked[connection.dialect.name])
+
+    event.listen(database.engine_for(Use.MIGRATIONS).sync_engine, "before_cursor_execute", sleep)
+
+
+@pytest.mark.parametrize("settings", ["postgresql", "mysql"], indirect=True)
+async def test_a_step_longer_than_a_command_may_be_is_not_cut(
+    settings: dict[str, Any], database: SQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"fastapi_acl.shared.database.{settings['database_type']}"
+    monkeypatch.setattr(f"{module}.COMMAND_TIMEOUT_SECONDS", 1)
+    slow(database, 3)
+
+    await database.migrate()
+
+    assert await version(database) == HEAD
+
+
+@pytest.mark.parametrize("settings", ["postgresql", "mysql"], indirect=True)
+async def test_a_replica_waits_for_the_migration_of_another_and_says_so(
+    settings: dict[str, Any], database: SQLDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow(database, 2)
+    other = at(settings)
+    caplog.set_level(logging.INFO, "fastapi_acl")
+    first = asyncio.create_task(database.migrate())
+    while not await is_migrating(other):
+        await asyncio.sleep(0.05)
+
+    await other.migrate()
+
+    assert first.done() or await asyncio.wait_for(first, 10) is None
+    assert "migration_awaited" in caplog.text
+    assert await version(other) == HEAD
+    await other.close()
+
+
+async def is_migrating(database: SQLDatabase) -> bool:
+    """Dit si quelqu'un tient le verrou de migration."""
+    held = {
+        "postgresql": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database())",
+        "mysql": f"SELECT IS_USED_LOCK({MIGRATION_LOCK}) IS NOT NULL",
+    }
+    return bool((await run(database, text(held[database.engine.dialect.name])))[0][0])
+
+
+@pytest.mark.parametrize("settings", ["postgresql", "mysql"], indirect=True)
+async def test_a_replica_does_not_wait_for_ever(
+    settings: dict[str, Any], database: SQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"fastapi_acl.shared.database.{settings['database_type']}.MIGRATION_TIMEOUT_SECONDS", 0.5)
+    slow(database, 5)
+    other = at(settings)
+    first = asyncio.create_task(database.migrate())
+    while not await is_migrating(other):
+        await asyncio.sleep(0.05)
+
+    with pytest.raises(DatabaseUnavailableError):
+        await other.migrate()
+
+    assert not first.done()
+    await first
+    await other.close()
+
+
+@pytest.mark.parametrize("settings", ["mysql"], indirect=True)
+async def test_an_upgrade_makes_every_text_exact_and_keeps_what_it_finds(database: SQLDatabase) -> None:
+    async with database.engine.begin() as connection:
+        await connection.run_sync(lambda found: command.upgrade(runner._config(found), "0003"))
+    await run(
+        database,
+        text(
+            "INSERT INTO acl_users (id, username, username_key, hashed_password, is_active, is_verified,"
+            " session_version, created_at, updated_at) VALUES ('u', 'alice', 'alice', 'x', 1, 0, 1, NOW(), NOW())"
+        ),
+        text("INSERT INTO acl_sessions VALUES ('s', 'u', 1, 'd', NULL, NULL, NOW(), NOW(), NOW(), NULL, NULL, NULL)"),
+    )
+
+    await database.migrate()
+
+    texts = (
+        "SELECT collation_name FROM information_schema.columns WHERE table_schema = DATABASE()"
+        " AND character_set_name IS NOT NULL AND table_name <> 'acl_alembic_version'"
+    )
+    collations = {row[0] for row in await run(database, text(texts))}
+    assert len(collations) == 1
+    assert collations <= {"utf8mb4_nopad_bin", "utf8mb4_0900_bin"}
+    assert await run(database, text("SELECT id, user_id FROM acl_sessions")) == [("s", "u")]
+    assert await run(database, text("SELECT id FROM acl_users WHERE username_key = 'alice '")) == []
+    await run(database, text("DELETE FROM acl_users"))
+    assert await run(database, text("SELECT id FROM acl_sessions")) == [], "la clé étrangère est restée"
 
 
 async def ahead(database: SQLDatabase, needed: str) -> None:

@@ -51,6 +51,16 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+async def test_authors_and_keys_that_differ_by_a_space_or_a_case_are_different(storage: Storage) -> None:
+    pairs = [(actor, key) for actor in ("user:a", "user:a ", "user:A") for key in ("k", "k ", "K")]
+    written = [await append(storage, actor=actor, key=IdempotencyKey(key, "d")) for actor, key in pairs]
+
+    async with storage.database.snapshot() as reading:
+        found = [await storage.log.find(reading, actor, key) for actor, key in pairs]
+
+    assert found == written
+
+
 async def test_a_new_log_is_empty_and_bears_a_name(storage: Storage, base: Base) -> None:
     first = await head(storage)
     other = base.storage()

@@ -19,7 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from fastapi_acl.runtime.composition import Composition, compose
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from fastapi_acl.shared.exceptions import DatabaseRefusedError, DatabaseUnavailableError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from tests.storage.test_faults import MUTATORS, attempt, same, start_over
 from tests.support.app import config
@@ -77,7 +77,7 @@ async def test_a_write_whose_statement_fails_changes_nothing_and_a_retry_ends_ri
     assert set(await same(process)) == final
 
 
-async def test_a_full_disk_is_an_outage_that_changes_nothing(process: Composition) -> None:
+async def test_a_full_disk_is_a_refusal_that_changes_nothing(process: Composition) -> None:
     def shrink(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA page_count")
@@ -90,7 +90,7 @@ async def test_a_full_disk_is_an_outage_that_changes_nothing(process: Compositio
     before = await same(process)
     rules = tuple(PolicyRule("p", (f"role:r{n}", "x" * 200, "read", "allow")) for n in range(500))
 
-    with pytest.raises(DatabaseUnavailableError):
+    with pytest.raises(DatabaseRefusedError):
         await process.store.change(PolicyChange(added=rules))
 
     event.remove(engine.engine.sync_engine, "connect", shrink)

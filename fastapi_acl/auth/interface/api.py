@@ -23,6 +23,7 @@ from fastapi_acl.auth.interface.schemas import (
 )
 from fastapi_acl.shared.exceptions import (
     AuthenticationRequiredError,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     HashingSaturatedError,
     InvalidCredentialsError,
@@ -39,7 +40,7 @@ from fastapi_acl.shared.exceptions import (
 from fastapi_acl.shared.http.problems import ProblemRoute, problems
 from fastapi_acl.shared.http.security import CurrentPrincipal
 
-COMMON = (InvalidRequestError, DatabaseUnavailableError)
+COMMON = (InvalidRequestError, DatabaseUnavailableError, DatabaseRefusedError)
 LOGIN = (InvalidCredentialsError, UserNotActiveError, HashingSaturatedError, *COMMON)
 GUARDED = (AuthenticationRequiredError, InvalidTokenError, PolicyUnavailableError)
 REPEATED_FIELD = "Dans le formulaire, un champ est répété : ne gardez qu’une de ses valeurs."
@@ -100,7 +101,7 @@ async def refresh(body: RefreshRequest, response: Response, renew: RefreshTokenU
     return _tokens(response, TokenResponse.of(await renew.execute(body.refresh_token)))
 
 
-@router.get("/me", responses=problems(*GUARDED, DatabaseUnavailableError))
+@router.get("/me", responses=problems(*GUARDED, DatabaseUnavailableError, DatabaseRefusedError))
 async def me(user: CurrentUser) -> UserResponse:
     """Rend le compte de l'appelant."""
     return UserResponse.of(user)

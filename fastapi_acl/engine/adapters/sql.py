@@ -233,9 +233,9 @@ def _has_values_of(rule: PolicyRule) -> ColumnElement[bool]:
 
 
 def _is(name: str, value: str | None) -> ColumnElement[bool]:
-    """Compare une colonne à une valeur exacte : MySQL oublie les espaces de fin, la longueur les retrouve."""
+    """Compare une colonne à une valeur exacte."""
     column = _RULES.c[name]
-    return column.is_(None) if value is None else (column == value) & (func.char_length(column) == len(value))
+    return column.is_(None) if value is None else column == value
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from fastapi_acl.shared.exceptions import (
     ACLException,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     TransactionCondemnedError,
     TransactionConflictError,
@@ -27,12 +28,17 @@ from fastapi_acl.shared.exceptions import (
     TransactionNotOrderedError,
     TransactionNotOwnedError,
 )
+from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from contextlib import AbstractAsyncContextManager
 
+    from fastapi_acl.shared.database.refusals import Refusal
+
+
+logger = get_logger("database")
 
 Result = TypeVar("Result")
 
@@ -223,7 +229,8 @@ class Database(Transactions, Protocol):
 
         Raises:
             DatabaseUnavailableError: la base ne répond pas.
-            ConfigurationError: le schéma est en retard et `auto_migrate` est coupé, ou il vient d'une version future.
+            ConfigurationError: le schéma est en retard et `auto_migrate` est coupé, il vient d'une version future, ou
+                ce compte n'a pas les droits qu'il faut.
         """
 
     async def check_schema(self) -> None:
@@ -236,6 +243,13 @@ class Database(Transactions, Protocol):
 
     def snapshot(self) -> AbstractAsyncContextManager[Transaction]:
         """Ouvre une lecture cohérente : tout ce qu'on y lit est du même instant."""
+
+    @property
+    def is_refusing(self) -> bool:
+        """Vrai si la base a refusé pour de bon, et qu'aucune écriture n'a encore réussi depuis."""
+
+    async def recover(self) -> None:
+        """Réessaie d'écrire, tant que la base refuse ; ne lève rien."""
 
     async def close(self) -> None:
         """Ferme toutes les connexions."""
@@ -250,6 +264,7 @@ class AmbientDatabase(Database, ABC):
     def __init__(self) -> None:
         """Part sans transaction."""
         self._ambient: ContextVar[Transaction | None] = ContextVar("fastapi_acl_transaction", default=None)
+        self._refusal: Refusal | None = None
 
     @abstractmethod
     def begin(self, mode: Mode) -> AbstractAsyncContextManager[Transaction]:
@@ -280,6 +295,44 @@ class AmbientDatabase(Database, ABC):
         Raises:
             DatabaseUnavailableError: la connexion s'est perdue ; la validation a pu avoir lieu.
         """
+
+    async def check_rights(self, transaction: Transaction) -> None:
+        """Vérifie, sans rien changer, que ce compte a tous les droits qu'il faut, et que le serveur admet d'écrire.
+
+        Raises:
+            ConfigurationError: il en manque un ; le message nomme la table et le droit.
+        """
+
+    async def check_size(self, transaction: Transaction, size: int) -> None:
+        """Vérifie que la base admet une entrée du journal de cette taille, en octets, avant de l'envoyer.
+
+        Raises:
+            ChangeTooLargeError: elle ne l'admettrait pas ; l'erreur dit la limite.
+        """
+
+    @property
+    def is_refusing(self) -> bool:
+        """Vrai si la base a refusé pour de bon, et qu'aucune écriture n'a encore réussi depuis."""
+        return self._refusal is not None
+
+    def refused(self, refusal: Refusal) -> DatabaseRefusedError:
+        """Retient un refus, le dit une fois à l'exploitant, et rend l'erreur à lever."""
+        if refusal != self._refusal:
+            logger.error("database_refused: %s ; %s", *refusal)
+        self._refusal = refusal
+        return DatabaseRefusedError()
+
+    async def recover(self) -> None:
+        """Réessaie d'écrire, tant que la base refuse : les droits d'abord, puis la tête du journal, telle quelle."""
+        if self._refusal is None:
+            return
+        with suppress(ACLException):
+            async with self.begin(Mode.LOG) as opened:
+                await self.check_rights(opened)
+                await self.write_head(opened, opened.check_ordered())
+                await self.commit(opened)
+            self._refusal = None
+            logger.info("database_writes_again")
 
     @property
     def ambient(self) -> Transaction | None:

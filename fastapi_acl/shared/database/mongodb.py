@@ -12,15 +12,25 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
+from uuid import uuid4
 
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference
-from pymongo.errors import CollectionInvalid, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import (
+    CollectionInvalid,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.refusals import FULL, IDENTITY, READ_ONLY, Refusal, explained, rights_on
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import (
+    ChangeTooLargeError,
     ConfigurationError,
     DatabaseUnavailableError,
     PolicyUnreadableError,
@@ -29,7 +39,7 @@ from fastapi_acl.shared.exceptions import (
 from fastapi_acl.shared.logging import get_logger, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 logger = get_logger("database")
 
@@ -61,6 +71,23 @@ CONFLICT: Final = "TransientTransactionError"
 UNKNOWN: Final = "UnknownTransactionCommitResult"
 DUPLICATE: Final = 11_000
 NAMESPACE_EXISTS: Final = 48
+
+ROLE: Final = "donnez à ce compte le rôle readWrite sur la base (db.grantRolesToUser)"
+
+REFUSALS: Final[Mapping[int, str]] = {
+    13: ROLE,
+    18: IDENTITY,
+    8000: IDENTITY,
+    10334: "un document dépasse 16 Mio, la limite de MongoDB",
+    14031: FULL,
+}
+"""Ce que l'exploitant doit faire, par code d'un refus sans appel.
+
+Source: https://www.mongodb.com/docs/manual/reference/error-codes/
+"""
+
+MAX_ENTRY_BYTES: Final = 15 << 20
+"""Taille, en octets, de la plus grande entrée du journal : un document en a 16 Mio au plus, noms compris."""
 
 STANDALONE: Final = (
     "ce serveur MongoDB est isolé, et un serveur isolé n’a pas de transactions : faites-en un jeu de répliques d’un "
@@ -189,20 +216,56 @@ class MongoDatabase(AmbientDatabase):
     async def migrate(self, *, force: bool = False) -> None:
         """Fait les collections, leurs index et la tête du journal ; plusieurs processus peuvent le faire à la fois."""
         async with self._translated():
-            await self._check_replica_set()
-            found = await self.collection("acl_revision").find_one({"_id": 1})
-            if found is not None and found.get("schema", 0) > SCHEMA:
-                check_runs_ahead(str(found["schema"]), found.get("min_code_version", "0"))
-            elif found is None or found.get("schema", 0) < SCHEMA:
-                schema_behind(upgrade=self._auto_migrate or force)
-                await self._create()
-            elif self._auto_migrate or force:
-                await self._create()  # une sauvegarde restaurée a pu perdre les index
+            await self._check_primary()
+            with explained(_refusal_of):
+                await self._migrate(upgrade=self._auto_migrate or force)
+        if not force:  # le compte qui migre à part n'est pas celui qui servira
+            async with self.begin(Mode.WRITE) as attempt:  # jamais validée
+                await self.check_rights(attempt)
+
+    async def _migrate(self, *, upgrade: bool) -> None:
+        """Fait ce qui manque aux collections, si l'on en a le droit."""
+        found = await self.collection("acl_revision").find_one({"_id": 1})
+        if found is not None and found.get("schema", 0) > SCHEMA:
+            check_runs_ahead(str(found["schema"]), found.get("min_code_version", "0"))
+        elif found is None or found.get("schema", 0) < SCHEMA:
+            schema_behind(upgrade=upgrade)
+            await self._create()
+        elif upgrade:
+            await self._create()  # une sauvegarde restaurée a pu perdre les index
+
+    async def check_rights(self, transaction: Transaction) -> None:
+        """Essaie chaque droit ; ce qui s'écrit ainsi s'annule avec la transaction.
+
+        Raises:
+            ConfigurationError: il en manque un ; le message nomme la collection.
+        """
+        for name in INDEXES:
+            for attempt in self._attempts(name, transaction.connection):
+                with explained(_refusal_of, name):
+                    await attempt()
+
+    def _attempts(self, name: str, session: Any) -> Iterator[Callable[[], Awaitable[Any]]]:  # noqa: ANN401 - du pilote
+        """Rend de quoi essayer chaque droit qu'il faut sur une collection, sur un document qui n'y est pas."""
+        found, stranger = self.collection(name), {"_id": str(uuid4())}
+        known = dict.fromkeys(("digest", "username_key", "batch_id"), stranger["_id"])
+        attempts: dict[str, Callable[[], Awaitable[Any]]] = {
+            "SELECT": lambda: found.find_one(stranger, session=session),
+            "UPDATE": lambda: found.update_one(stranger, {"$set": {"kind": ""}}, session=session),
+            "DELETE": lambda: found.delete_one(stranger, session=session),
+            "INSERT": lambda: found.insert_one({**stranger, **known}, session=session),
+        }
+        return (attempt for right, attempt in attempts.items() if right in rights_on(name))
+
+    async def check_size(self, transaction: Transaction, size: int) -> None:  # noqa: ARG002 - la limite est du protocole
+        """Refuse une entrée du journal qui ne tiendrait pas dans un document."""
+        if size > MAX_ENTRY_BYTES:
+            raise ChangeTooLargeError(max_bytes=MAX_ENTRY_BYTES)
 
     async def check_schema(self) -> None:
         """Vérifie, sans rien créer, que les collections sont faites."""
         async with self._translated():
-            await self._check_replica_set()
+            await self._check_primary()
             found = await self.collection("acl_revision").find_one({"_id": 1})
         if found is None or found.get("schema", 0) < SCHEMA:
             refuse_without_schema()
@@ -271,15 +334,18 @@ class MongoDatabase(AmbientDatabase):
         concern = ReadConcern(level), WriteConcern("majority"), ReadPreference.PRIMARY
         await settled(session.start_transaction(*concern))
 
-    async def _check_replica_set(self) -> None:
+    async def _check_primary(self) -> None:
         """Refuse un serveur isolé, en donnant la commande qui le change.
 
         Raises:
-            ConfigurationError: il n'appartient à aucun jeu de répliques.
+            ConfigurationError: il n'appartient à aucun jeu de répliques, ou n'en est pas le primaire.
         """
         hello = await self.client.admin.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise ConfigurationError(STANDALONE)
+        if not hello.get("isWritablePrimary", True):  # jointe sans découverte, une réplique ne mène pas au primaire
+            message = f"ce nœud de MongoDB n’est pas le primaire : {READ_ONLY}."
+            raise ConfigurationError(message)
 
     async def _create(self) -> None:
         """Fait ce qui manque ; une transaction ne sait pas, sur d'anciens serveurs, créer une collection."""
@@ -329,6 +395,9 @@ class MongoDatabase(AmbientDatabase):
                 raise
             if isinstance(error, PyMongoError) and error.has_error_label(CONFLICT):
                 raise TransactionConflictError from error
+            refusal = _refusal_of(error)
+            if refusal is not None:
+                raise self.refused(refusal) from error
             logger.warning("database_unavailable: %s", one_line(type(error).__name__))
             raise DatabaseUnavailableError from error
 
@@ -349,6 +418,19 @@ async def _create_indexes(collection: Any, indexes: list[IndexModel]) -> None:  
             "retirez les doublons, puis redémarrez."
         )
         raise ConfigurationError(message) from error
+
+
+def _refusal_of(error: BaseException) -> Refusal | None:
+    """Reconnaît un refus sans appel ; None si la base pourrait changer d'avis d'elle-même."""
+    code = 10334 if isinstance(error, DocumentTooLarge) else getattr(error, "code", None)  # arrêté avant le serveur
+    advice = REFUSALS.get(code) if isinstance(code, int) else None
+    return Refusal(_words_of(error), advice) if advice is not None else None
+
+
+def _words_of(error: BaseException) -> str:
+    """Nomme une erreur ; sa phrase peut citer un document."""
+    details = getattr(error, "details", None) or {}
+    return one_line(details.get("codeName") or type(error).__name__)
 
 
 async def settled(value: Any) -> Any:  # noqa: ANN401 - du pilote

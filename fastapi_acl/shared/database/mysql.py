@@ -14,9 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
     LOCK_TIMEOUT_SECONDS,
-    LOOK_POOL,
-    LOOK_TIMEOUT_SECONDS,
+    MIGRATION_TIMEOUT_SECONDS,
+    PATIENT,
     SQLDatabase,
+    Use,
+    patience_for,
+    tell_migration_awaited,
 )
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 
@@ -35,8 +38,14 @@ COMMAND_TIMEOUT_SECONDS: Final = 10
 BULK_TIMEOUT_SECONDS: Final = 300
 """Temps, en secondes, laissé à une copie en masse."""
 
-MIGRATION_TIMEOUT_SECONDS: Final = 120
-"""Temps, en secondes, laissé à une migration, et à la réplique qui attend que celle d'une autre finisse."""
+PING_SECONDS: Final = 0.5
+"""Temps laissé à une connexion gardée pour dire qu'elle vit ; au-delà, on en ouvre une autre."""
+
+ASKED_FROM: Final = 1 << 19
+"""Taille, en octets, d'une entrée du journal à partir de laquelle on demande au serveur ce qu'il admet."""
+
+PACKET_MARGIN: Final = 1 << 16
+"""Ce qu'une instruction porte, en octets, en plus d'une entrée du journal."""
 
 MIGRATION_LOCK: Final = "CONCAT('fastapi_acl_migration:', SHA1(DATABASE()))"
 """Nom du verrou de migration : propre à la base, et dans les 64 caractères que MySQL admet."""
@@ -64,21 +73,29 @@ class MySQLDatabase(SQLDatabase):
     Source : https://dev.mysql.com/doc/refman/8.0/en/locking-functions.html
     """
 
-    def create_engine(self, *, looks: bool = False) -> AsyncEngine:
-        """Fait le moteur et sa réserve ; une session lit ce qui est validé, sauf à demander un instant unique."""
+    def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:
+        """Fait un moteur ; une session lit ce qui est validé, sauf à demander un instant unique."""
         url = make_url(self._uri)
+        connect = partial(_connect, patience_for(use, COMMAND_TIMEOUT_SECONDS))
         arguments = {"charset": "utf8mb4", "connect_timeout": CONNECT_TIMEOUT_SECONDS, "init_command": SESSION}
-        connect = partial(_connect, LOOK_TIMEOUT_SECONDS if looks else COMMAND_TIMEOUT_SECONDS)
         engine = create_async_engine(
             url.set(drivername="mysql+aiomysql").difference_update_query(TLS_OPTIONS),
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
-            **(LOOK_POOL if looks else self._pool.options()),
+            **self._pool_for(use),
             hide_parameters=True,
-            connect_args={**arguments, "ssl": _tls(url), "async_creator_fn": connect},
+            connect_args={
+                **arguments,
+                "ssl": _tls(url),
+                "async_creator_fn": connect,
+            },
         )
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
+
+    def cut(self, driver_connection: Any) -> None:  # noqa: ANN401 - la nôtre, qu'aiomysql ne type pas
+        """Coupe net une connexion."""
+        driver_connection.cut()
 
     def place_query(self) -> Select[Any]:
         """Demande le nom de la base, celui de la machine et le port."""
@@ -90,10 +107,11 @@ class MySQLDatabase(SQLDatabase):
         Raises:
             DatabaseUnavailableError: une autre réplique le tient encore.
         """
-        _be_patient(connection, MIGRATION_TIMEOUT_SECONDS + COMMAND_TIMEOUT_SECONDS)
-        seconds = {"seconds": MIGRATION_TIMEOUT_SECONDS}
-        if connection.scalar(text(f"SELECT GET_LOCK({MIGRATION_LOCK}, :seconds)"), seconds) != 1:
-            self.release_migration_lock(connection)
+        taken = text(f"SELECT GET_LOCK({MIGRATION_LOCK}, :seconds)")
+        if connection.scalar(taken, {"seconds": 0}) == 1:
+            return
+        tell_migration_awaited(MIGRATION_TIMEOUT_SECONDS)
+        if connection.scalar(taken, {"seconds": MIGRATION_TIMEOUT_SECONDS}) != 1:
             raise DatabaseUnavailableError
 
     def release_migration_lock(self, connection: Connection) -> None:
@@ -102,7 +120,13 @@ class MySQLDatabase(SQLDatabase):
             return
         connection.exec_driver_sql("COMMIT")
         connection.execute(text(f"SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
-        _be_patient(connection, COMMAND_TIMEOUT_SECONDS)
+
+    async def max_entry_bytes(self, transaction: Transaction, size: int) -> int:
+        """Rend ce que le serveur admet : une instruction tient dans un paquet, où guillemets et barres se doublent."""
+        if size < ASKED_FROM:
+            return ASKED_FROM
+        packet = int(await transaction.connection.scalar(text("SELECT @@max_allowed_packet")))
+        return (packet - PACKET_MARGIN) // 2
 
     async def bulk_execute(self, transaction: Transaction, statement: Executable) -> int:
         """Exécute une instruction en masse, avec la patience qu'il y faut."""
@@ -110,7 +134,7 @@ class MySQLDatabase(SQLDatabase):
         connection = opened.driver_connection
         connection.be_patient(BULK_TIMEOUT_SECONDS)
         try:
-            return await super().bulk_execute(transaction, statement)
+            return await super().bulk_execute(transaction, statement.execution_options(**{PATIENT: True}))
         finally:
             connection.be_patient(COMMAND_TIMEOUT_SECONDS)
 
@@ -138,6 +162,21 @@ class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pa
         """Change le temps laissé à chaque paquet."""
         self._patience = seconds
         self._disarm()
+
+    def cut(self) -> None:
+        """Coupe la connexion : ce qu'elle attend échoue aussitôt."""
+        self.is_late = True
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+    async def ping(self, reconnect: bool = True) -> None:  # noqa: FBT001, FBT002 - la signature d'aiomysql
+        """Éprouve la connexion, sans attendre longtemps une base muette."""
+        patience = self._patience
+        self.be_patient(PING_SECONDS)
+        try:
+            await super().ping(reconnect)
+        finally:
+            self.be_patient(patience)
 
     def close(self) -> None:
         """Ferme la connexion et son alarme ; d'une boucle qui n'existe plus, il n'y a qu'à l'oublier."""
@@ -182,8 +221,7 @@ class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pa
         if self._loop.time() < self._until:
             self._alarm = self._loop.call_at(self._until, self._ring)
         else:
-            self.is_late = True
-            self._writer.transport.abort()
+            self.cut()
 
     def _disarm(self) -> None:
         """Oublie l'alarme."""
@@ -207,12 +245,6 @@ async def _connect(patience: float, **parameters: Any) -> _Connection:  # noqa: 
         raise driver.OperationalError(error.args[0], f"{error.args[1]}{cause}") from reason
     connection.be_patient(patience)
     return connection
-
-
-def _be_patient(connection: Connection, seconds: float) -> None:
-    """Change le temps laissé au serveur sur cette connexion."""
-    opened: Any = connection.connection.driver_connection
-    opened.be_patient(seconds)
 
 
 def _begin(connection: Connection) -> None:

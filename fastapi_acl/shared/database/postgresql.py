@@ -11,14 +11,18 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink
+from fastapi_acl.shared.database.refusals import READ_ONLY, RIGHTS, Refusal, refused_start, rights_on
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
     DEFAULT_POOL,
     LOCK_TIMEOUT_SECONDS,
-    LOOK_POOL,
-    LOOK_TIMEOUT_SECONDS,
+    MIGRATION_TIMEOUT_SECONDS,
     SQLDatabase,
+    Use,
+    patience_for,
+    tell_migration_awaited,
 )
+from fastapi_acl.shared.database.tables import VERSION_TABLE, metadata
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -57,6 +61,22 @@ _PLACE: Final = select(
 
 _NAMESPACE: Final = text("SELECT to_regnamespace(quote_ident(:schema))::text")
 
+_USAGE: Final = text("SELECT has_schema_privilege(:schema, 'USAGE')")
+
+_IS_READ_ONLY: Final = text("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean")
+
+_MISSING_RIGHTS: Final = text(
+    "SELECT relname, wanted FROM pg_class JOIN pg_namespace AS mine ON mine.oid = relnamespace"
+    " JOIN unnest(CAST(:tables AS text[]), CAST(:rights AS text[])) AS needed (name, wanted) ON name = relname"
+    " WHERE mine.nspname = :schema AND relkind IN ('r', 'p', 'v')"
+    " AND NOT has_table_privilege(pg_class.oid, wanted) ORDER BY relname, wanted"
+)
+
+_MISSING_SEQUENCE: Final = text(
+    "SELECT sequence FROM pg_get_serial_sequence(quote_ident(:schema) || '.casbin_rule', 'id') AS sequence"
+    " WHERE NOT has_sequence_privilege(sequence, 'UPDATE')"
+)
+
 _OURS: Final = text("SELECT to_regclass(quote_ident(:schema) || '.acl_revision')::text")
 
 _STRANGERS: Final = text(
@@ -70,10 +90,16 @@ _STRANGERS: Final = text(
 
 _OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(quote_ident($1))"
 
+_LOCK_TIMEOUT: Final = text("SELECT set_config('lock_timeout', :wait, true)")
+
 _ADVANCE: Final = text(
     "SELECT setval(sequence, greatest(nextval(sequence), :last))"
     " FROM (SELECT pg_get_serial_sequence(:table, 'id')::regclass AS sequence) AS known"
 )
+
+
+STALE: Final = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+"""Erreurs d'une instruction préparée sous un schéma qui a changé depuis."""
 
 
 async def _driver(transaction: Transaction) -> asyncpg.Connection:
@@ -128,19 +154,22 @@ class PostgreSQLDatabase(SQLDatabase):
             uri, schema=schema, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS, connect_timeout=CONNECT_TIMEOUT_SECONDS
         )
 
-    def create_engine(self, *, looks: bool = False) -> AsyncEngine:
-        """Fait le moteur et sa réserve."""
-        patience = LOOK_TIMEOUT_SECONDS if looks else COMMAND_TIMEOUT_SECONDS
+    def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:
+        """Fait un moteur et sa réserve."""
         engine = create_async_engine(
             f"{DIALECT}://",
             pool_pre_ping=True,
             hide_parameters=True,
-            **(LOOK_POOL if looks else self._pool.options()),
-            connect_args={"async_creator_fn": partial(self._link.open, patience)},
+            **self._pool_for(use),
+            connect_args={"async_creator_fn": partial(self._link.open, patience_for(use, COMMAND_TIMEOUT_SECONDS))},
         )
         event.listen(engine.sync_engine, "do_connect", lambda *given: self._link.prepare(given[3]))
         event.listen(engine.sync_engine, "begin", self._link.begin)
         return engine
+
+    def cut(self, driver_connection: asyncpg.Connection) -> None:
+        """Coupe net une connexion."""
+        driver_connection.terminate()
 
     def abandon(self) -> None:
         """Oublie la réserve, et ce que l'on savait du chemin vers le serveur."""
@@ -168,12 +197,15 @@ class PostgreSQLDatabase(SQLDatabase):
         """Vérifie que le schéma existe, et que nos tables ne sont pas restées dans un autre.
 
         Raises:
-            ConfigurationError: il n'existe pas, ou nos tables sont ailleurs.
+            ConfigurationError: il n'existe pas, nous est fermé, ou nos tables sont ailleurs.
         """
         if connection.scalar(_NAMESPACE, {"schema": self._schema}) is None:
             message = (
                 f"le schéma « {self._schema} » (ACL_POSTGRESQL_SCHEMA) n’existe pas : faites-le par CREATE SCHEMA."
             )
+            raise ConfigurationError(message)
+        if not connection.scalar(_USAGE, {"schema": self._schema}):
+            message = f"ce compte n’entre pas dans le schéma « {self._schema} » : GRANT USAGE ON SCHEMA {self._schema}."
             raise ConfigurationError(message)
         elsewhere = self._link.found_schema
         if elsewhere not in {None, self._schema} and connection.scalar(_OURS, {"schema": self._schema}) is None:
@@ -181,6 +213,25 @@ class PostgreSQLDatabase(SQLDatabase):
                 f"des tables à nos noms sont dans le schéma « {elsewhere} », et aucune dans « {self._schema} » : si "
                 f"elles sont à vous, réglez ACL_POSTGRESQL_SCHEMA={elsewhere} ; sinon, supprimez-les."
             )
+            raise ConfigurationError(message)
+
+    def try_rights(self, connection: Connection) -> None:
+        """Demande au serveur les droits qui manquent, que rien n'essaie ici : une erreur annulerait la transaction.
+
+        Raises:
+            ConfigurationError: il en manque un, ou le serveur n'admet aucune écriture.
+        """
+        if connection.scalar(_IS_READ_ONLY):
+            raise refused_start(Refusal("en lecture seule", READ_ONLY))
+        needed = [(table, right) for table in metadata.tables for right in rights_on(table)]
+        tables, rights = zip((VERSION_TABLE, "SELECT"), *needed, strict=True)
+        wanted = {"schema": self._schema, "tables": list(tables), "rights": list(rights)}
+        for table, right in connection.execute(_MISSING_RIGHTS, wanted):
+            words = f"le droit {right} manque"
+            raise refused_start(Refusal(words, RIGHTS), table)
+        sequence = connection.scalar(_MISSING_SEQUENCE, {"schema": self._schema})
+        if sequence is not None:
+            message = f"les numéros de règles nous sont fermés : « GRANT USAGE, UPDATE ON SEQUENCE {sequence} TO … »."
             raise ConfigurationError(message)
 
     def place_query(self) -> Select[Any]:
@@ -247,13 +298,28 @@ class PostgreSQLDatabase(SQLDatabase):
 
     def connect_errors(self) -> tuple[type[Exception], ...]:
         """Refus du serveur à l'ouverture : arrêt, démarrage en cours, mot de passe, base absente."""
-        return (asyncpg.PostgresError, asyncpg.InterfaceError)
+        return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+    def is_stale(self, error: Exception) -> bool:
+        """Reconnaît un plan gardé, ou un schéma lu, d'avant que des colonnes changent ; SQLAlchemy l'a alors oublié."""
+        seen: BaseException | None = error
+        while seen is not None and not isinstance(seen, STALE):
+            seen = getattr(seen, "orig", None) or seen.__cause__
+        return seen is not None
 
     def take_migration_lock(self, connection: Connection) -> None:
-        """Attend le verrou consultatif, rendu à la fin de la transaction."""
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        """Attend le verrou consultatif, rendu à la fin de la transaction ; les verrous de tables s'attendent moins.
+
+        Raises:
+            DatabaseUnavailableError: une autre réplique le tient encore.
+        """
         self.prepare_schema(connection)
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        key = {"key": MIGRATION_LOCK}
+        if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), key):
+            tell_migration_awaited(MIGRATION_TIMEOUT_SECONDS)
+            connection.execute(_LOCK_TIMEOUT, {"wait": f"{MIGRATION_TIMEOUT_SECONDS * 1_000:.0f}ms"})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), key)
+        connection.execute(_LOCK_TIMEOUT, {"wait": f"{COMMAND_TIMEOUT_SECONDS * 1_000:.0f}ms"})
 
     def snapshot_options(self) -> Mapping[str, Any]:
         """Demande un instant unique pour toute la lecture."""

@@ -8,21 +8,30 @@ import time
 from abc import abstractmethod
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, event, false, insert, literal, select, text, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.pool import NullPool
 
 from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
-from fastapi_acl.shared.database.tables import revision_table
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionConflictError
-from fastapi_acl.shared.logging import get_logger, one_line
+from fastapi_acl.shared.database.refusals import codes_of, explained, refusal_of, rights_on, words_of
+from fastapi_acl.shared.database.tables import VERSION_TABLE, metadata, revision_table
+from fastapi_acl.shared.database.vigil import Vigil
+from fastapi_acl.shared.exceptions import (
+    ChangeTooLargeError,
+    DatabaseUnavailableError,
+    TransactionConflictError,
+)
+from fastapi_acl.shared.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Executable, Select, Table
@@ -48,8 +57,20 @@ LOOK_POOL: Final[dict[str, Any]] = {"pool_size": 1, "max_overflow": 0, "pool_tim
 _WAITS: Final = (PoolTimeoutError, TimeoutError, asyncio.TimeoutError)
 """Connexion qui a manqué faute de temps ; avant Python 3.11, asyncio a sa propre erreur."""
 
-CONFLICTS: Final = frozenset({"40001", "40P01", "1213"})
+CONFLICTS: Final = frozenset({"40001", "40P01", "1213", "1412"})
 """Codes d'une transaction que la base a annulée parce qu'une autre l'a croisée (PostgreSQL, MySQL)."""
+
+MIGRATION_TIMEOUT_SECONDS: Final = 120
+"""Temps, en secondes, pendant lequel une réplique attend que la migration d'une autre finisse."""
+
+STEP_TIMEOUT_SECONDS: Final = 3_600
+"""Temps, en secondes, laissé à une étape de migration, qui peut refaire une grande table."""
+
+MAX_ENTRY_BYTES: Final = 1 << 28
+"""Taille de la plus grande entrée du journal : PostgreSQL et SQLite n'en gardent guère plus d'un seul tenant."""
+
+PATIENT: Final = "fastapi_acl_patient"
+"""Option d'exécution d'une copie en masse, que le silence de la base ne fait pas couper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +94,23 @@ class PoolSettings:
 
 
 DEFAULT_POOL: Final = PoolSettings()
+
+
+class Use(Enum):
+    """Ce à quoi sert un moteur.
+
+    Attributes:
+        REQUESTS: les requêtes ; une réserve, et des commandes sur lesquelles on veille.
+        LOOKS: suivre le journal ; une connexion, et des délais courts.
+        KNOCKS: savoir si la base répond ; une connexion neuve chaque fois, et des délais courts.
+        MIGRATIONS: migrer ; une connexion, et le temps qu'il faut.
+    """
+
+    REQUESTS = "requests"
+    LOOKS = "looks"
+    KNOCKS = "knocks"
+    MIGRATIONS = "migrations"
+
 
 _HEAD: Final = select(*(revision_table.c[name] for name in Head.__dataclass_fields__))
 
@@ -99,17 +137,15 @@ class SQLDatabase(AmbientDatabase):
         self._pool = pool
         self._uri = uri
         self._auto_migrate = auto_migrate
-        self._engine: AsyncEngine | None = None
-        self._look_engine: AsyncEngine | None = None
-        self._answered_at = 0.0
+        self._engines: dict[Use, AsyncEngine] = {}
+        self._vigil = Vigil(self._answers)
 
     @abstractmethod
-    def create_engine(self, *, looks: bool = False) -> AsyncEngine:
-        """Fait le moteur SQLAlchemy, délais compris.
+    def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:
+        """Fait un moteur SQLAlchemy, délais compris."""
 
-        Args:
-            looks: vrai pour qui suit le journal : une connexion à lui seul, et des délais courts.
-        """
+    def cut(self, driver_connection: Any) -> None:  # noqa: ANN401 - du pilote
+        """Coupe net une connexion, dont l'attente échoue aussitôt ; un fichier n'en a pas l'usage."""
 
     @abstractmethod
     def take_migration_lock(self, connection: Connection) -> None:
@@ -135,10 +171,17 @@ class SQLDatabase(AmbientDatabase):
 
     @property
     def engine(self) -> AsyncEngine:
-        """Le moteur, fait au premier usage."""
-        if self._engine is None:
-            self._engine = self.create_engine()
-        return self._engine
+        """Le moteur des requêtes."""
+        return self.engine_for(Use.REQUESTS)
+
+    def engine_for(self, use: Use) -> AsyncEngine:
+        """Rend le moteur de cet usage, fait au premier ; une base sans réserve n'en a qu'un."""
+        known = use if self.has_look_engine else Use.REQUESTS
+        if known not in self._engines:
+            self._engines[known] = self.create_engine(known)
+            if known is Use.REQUESTS and self.has_look_engine:
+                self._watch_over(self._engines[known])
+        return self._engines[known]
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -153,9 +196,7 @@ class SQLDatabase(AmbientDatabase):
 
     def begin_look(self) -> AbstractAsyncContextManager[Transaction]:
         """Ouvre la lecture de qui suit le journal, sur une connexion hors de la réserve."""
-        if self._look_engine is None:
-            self._look_engine = self.create_engine(looks=True) if self.has_look_engine else self.engine
-        return self._begin(Mode.READ, self._look_engine)
+        return self._begin(Mode.READ, self.engine_for(Use.LOOKS))
 
     @asynccontextmanager
     async def _begin(self, mode: Mode, engine: AsyncEngine) -> AsyncIterator[Transaction]:
@@ -177,11 +218,11 @@ class SQLDatabase(AmbientDatabase):
             try:
                 _ = await session.connection(execution_options=options)
             except self._outages() as error:
-                is_silent = self._answered_at < tried_at
+                is_silent = self._vigil.answered_at < tried_at
                 if is_silent or time.monotonic() >= deadline or not _is_a_wait(error):
                     raise
             else:
-                self._answered_at = time.monotonic()
+                self._vigil.answered()
                 return
 
     async def commit(self, transaction: Transaction) -> None:
@@ -197,15 +238,42 @@ class SQLDatabase(AmbientDatabase):
     async def migrate(self, *, force: bool = False) -> None:
         """Met le schéma à jour sous le verrou de migration."""
         upgrade = self._auto_migrate or force
-        async with self._translated(), self.engine.connect() as connection:
+        async with self._translated(), self.engine_for(Use.MIGRATIONS).connect() as connection:
             _ = await connection.execution_options(**self.write_options())
-            async with connection.begin():
-                await connection.run_sync(self._migrate, upgrade)
+            with explained(refusal_of):
+                async with connection.begin():
+                    await connection.run_sync(self._migrate, upgrade)
+                    if not force:  # le compte qui migre à part n'est pas celui qui servira
+                        await connection.run_sync(self.try_rights)
 
     async def check_schema(self) -> None:
         """Vérifie le schéma, sans rien écrire."""
         async with self._translated(), self.engine.connect() as connection:
             await connection.run_sync(self._check)
+
+    async def check_rights(self, transaction: Transaction) -> None:
+        """Vérifie les droits de ce compte, dans une transaction."""
+        await (await transaction.connection.connection()).run_sync(self.try_rights)
+
+    def try_rights(self, connection: Connection) -> None:
+        """Essaie chaque droit par une instruction qui ne touche aucune ligne.
+
+        Raises:
+            ConfigurationError: il en manque un, ou le serveur n'admet aucune écriture.
+        """
+        for table, statement in _attempts():
+            with explained(refusal_of, table):
+                connection.execute(statement)
+
+    async def check_size(self, transaction: Transaction, size: int) -> None:
+        """Refuse une entrée du journal que la base n'admettrait pas."""
+        limit = await self.max_entry_bytes(transaction, size)
+        if size > limit:
+            raise ChangeTooLargeError(max_bytes=limit)
+
+    async def max_entry_bytes(self, transaction: Transaction, size: int) -> int:  # noqa: ARG002 - MySQL s'en sert
+        """Rend la taille, en octets, de la plus grande entrée du journal que la base admette."""
+        return MAX_ENTRY_BYTES
 
     def _check(self, connection: Connection) -> None:
         """Vérifie que le schéma est à jour, et le nôtre."""
@@ -224,19 +292,52 @@ class SQLDatabase(AmbientDatabase):
 
     async def close(self) -> None:
         """Ferme la réserve ; le prochain usage en ouvrirait une autre."""
+        await self._vigil.stop()
         for engine in self._forgotten():
             await engine.dispose()
 
     def abandon(self) -> None:
         """Oublie la réserve sans fermer ses connexions, que leur boucle ne peut plus servir."""
+        self._vigil.abandon()
         for engine in self._forgotten():
             engine.sync_engine.dispose(close=False)
 
-    def _forgotten(self) -> set[AsyncEngine]:
+    def _forgotten(self) -> list[AsyncEngine]:
         """Rend les moteurs ouverts, que plus rien ne retient."""
-        engines = {engine for engine in (self._engine, self._look_engine) if engine is not None}
-        self._engine = self._look_engine = None
+        engines, self._engines = list(self._engines.values()), {}
         return engines
+
+    def _pool_for(self, use: Use) -> dict[str, Any]:
+        """Rend la réserve de connexions d'un usage."""
+        if use is Use.REQUESTS:
+            return self._pool.options()
+        return LOOK_POOL if use is Use.LOOKS else {"poolclass": NullPool}
+
+    def _watch_over(self, engine: AsyncEngine) -> None:
+        """Veille sur les commandes d'un moteur : ce qui attend quand la base devient muette est coupé."""
+        target, over = engine.sync_engine, self._vigil.over
+        event.listen(target, "before_cursor_execute", lambda *given: self._waits(given[0], given[4]))
+        event.listen(target, "after_cursor_execute", lambda *given: over(given[0].connection.dbapi_connection))
+        for name in ("commit", "rollback"):
+            event.listen(target, name, self._waits)
+        for name in ("checkin", "invalidate", "close"):
+            event.listen(target, name, lambda *given: over(given[0]))
+
+    def _waits(self, connection: Connection, context: Any = None) -> None:  # noqa: ANN401 - celui de SQLAlchemy
+        """Note qu'une connexion attend une réponse, sauf si elle a tout son temps."""
+        options = connection.get_execution_options() if context is None else context.execution_options
+        if not connection.invalidated and not options.get(PATIENT, False):
+            opened = connection.connection
+            self._vigil.began(opened.dbapi_connection, partial(self.cut, opened.driver_connection))
+
+    async def _answers(self) -> bool:
+        """Dit si la base répond à une connexion neuve ; un refus est une réponse."""
+        try:
+            async with self.engine_for(Use.KNOCKS).connect() as connection:
+                await connection.execute(select(literal(1)))
+        except self._outages() as error:
+            return not _is_a_wait(error)
+        return True
 
     async def read_head(self, transaction: Transaction) -> Head:
         """Rend la tête du journal."""
@@ -298,18 +399,42 @@ class SQLDatabase(AmbientDatabase):
         """Traduit les pannes en `DatabaseUnavailableError` ; les erreurs du domaine passent telles quelles."""
         try:
             yield
-            self._answered_at = time.monotonic()
-        except QUERY_FAULTS:
-            raise
+            self._vigil.answered()
         except self._outages() as error:
-            if str(_code(error)) in CONFLICTS:
+            if codes_of(error) & CONFLICTS or self.is_stale(error):
                 raise TransactionConflictError from error
-            logger.warning("database_unavailable: %s", one_line(getattr(error, "orig", None) or error))
+            if isinstance(error, QUERY_FAULTS):
+                raise
+            refusal = refusal_of(error)
+            if refusal is not None:
+                raise self.refused(refusal) from error
+            logger.warning("database_unavailable: %s", words_of(error))
             raise DatabaseUnavailableError from error
+
+    def is_stale(self, error: Exception) -> bool:  # noqa: ARG002 - PostgreSQL s'en sert
+        """Dit si une instruction a été préparée sous un schéma qui a changé depuis ; refaite, elle aboutit."""
+        return False
 
     def _outages(self) -> tuple[type[Exception], ...]:
         """Rend les erreurs qui tiennent à l'état de la base."""
         return (DBAPIError, PoolTimeoutError, OSError, asyncio.TimeoutError, *self.connect_errors())
+
+
+def patience_for(use: Use, usual: float) -> float:
+    """Rend le temps laissé à chaque commande d'un usage.
+
+    Args:
+        use: l'usage.
+        usual: le temps laissé à celles des requêtes.
+    """
+    if use is Use.MIGRATIONS:
+        return STEP_TIMEOUT_SECONDS
+    return usual if use is Use.REQUESTS else LOOK_TIMEOUT_SECONDS
+
+
+def tell_migration_awaited(seconds: float) -> None:
+    """Dit qu'une autre réplique migre, et jusqu'à quand on l'attend."""
+    logger.info("migration_awaited: une autre réplique migre ; on l’attend %d s au plus", seconds)
 
 
 def _is_a_wait(error: BaseException | None) -> bool:
@@ -319,7 +444,16 @@ def _is_a_wait(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _code(error: Exception) -> object:
-    """Rend le code que le serveur a donné à une erreur, ou rien."""
-    cause = getattr(error, "orig", None) or error
-    return getattr(cause, "sqlstate", None) or next(iter(cause.args), None)
+def _attempts() -> Iterator[tuple[str, Executable]]:
+    """Rend de quoi essayer chaque droit qu'il faut, table par table, sans toucher aucune ligne."""
+    yield VERSION_TABLE, text(f"SELECT version_num FROM {VERSION_TABLE} WHERE 1 = 0")  # noqa: S608 - une constante
+    for table in metadata.sorted_tables:
+        nothing, first = select(*table.c).where(false()), next(iter(table.c))
+        statements: dict[str, Executable] = {
+            "SELECT": nothing,
+            "INSERT": insert(table).from_select(list(table.c.keys()), nothing, include_defaults=False),
+            "UPDATE": update(table).values({first: first}).where(false()),
+            "DELETE": delete(table).where(false()),
+        }
+        for right in rights_on(table.name):
+            yield table.name, statements[right]

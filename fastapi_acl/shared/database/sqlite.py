@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 
-from fastapi_acl.shared.database.sql import DEFAULT_POOL, PoolSettings, SQLDatabase
+from fastapi_acl.shared.database.sql import DEFAULT_POOL, PoolSettings, SQLDatabase, Use
 from fastapi_acl.shared.database.sqlite_files import make_private, named_file
 from fastapi_acl.shared.database.tables import VERSION_TABLE
 from fastapi_acl.shared.database.versions import refuse_without_schema
@@ -48,7 +48,7 @@ class SQLiteDatabase(SQLDatabase):
         super().__init__(uri, auto_migrate=auto_migrate, pool=pool)
         self._private_name = str(uuid4())
 
-    def create_engine(self, *, looks: bool = False) -> AsyncEngine:  # noqa: ARG002 - un fichier n'a pas de réserve
+    def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:  # noqa: ARG002 - un fichier n'a pas de réserve
         """Fait le moteur ; une connexion par session pour un fichier, une seule, partagée, en mémoire."""
         _quiet_driver()
         url = make_url(self._uri).set(drivername="sqlite+aiosqlite")

@@ -35,7 +35,11 @@ TABLE_OPTIONS: Final[dict[str, Any]] = {
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
 }
-"""Options de chaque table sur MySQL, dont la collation par défaut confond « alice », « Alice » et « alicé »."""
+"""Options de chaque table sur MySQL, dont la collation par défaut confond « alice », « Alice » et « alicé ».
+
+Celle-ci oublie encore les espaces de fin. La collation exacte n'a pas le même nom sur MySQL et sur MariaDB : une
+migration la donne ensuite (`steps.make_exact`), ce que toute table nouvelle doit aussi faire.
+"""
 
 metadata: Final = MetaData(
     naming_convention={

@@ -18,6 +18,8 @@ class Health(BaseModel):
         quarantined_rows: lignes de règles illisibles, écartées à la lecture.
         model_differs: vrai si les règles ont été écrites sous un autre modèle que celui de ce processus ;
             `fastapi-acl policy apply` l'adopte.
+        database_refuses: vrai si la base a refusé pour de bon (un droit manque, elle est en lecture seule), et
+            qu'aucune écriture n'a réussi depuis ; le journal dit ce qu'il faut y faire.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,3 +32,4 @@ class Health(BaseModel):
     cache: Literal["memory", "redis", "redis_fallback"]
     quarantined_rows: int
     model_differs: bool = False
+    database_refuses: bool = False

@@ -20,6 +20,7 @@ from fastapi_acl.shared.exceptions import (
     BadRequestError,
     ConfigurationError,
     ConflictError,
+    DatabaseRefusedError,
     GoneError,
     InvalidCredentialsError,
     InvalidInputError,
@@ -216,7 +217,9 @@ def status_code(error: ACLException | type[ACLException]) -> int:
 
 
 def headers(error: ACLException) -> Mapping[str, str]:
-    """Rend les en-têtes de la réponse : le défi de la RFC 6750, ou le temps à attendre."""
+    """Rend les en-têtes de la réponse : le défi de la RFC 6750, ou le temps à attendre s'il sert à quelque chose."""
+    if isinstance(error, DatabaseRefusedError):
+        return {}
     if isinstance(error, UnavailableError):
         return {"Retry-After": str(RETRY_AFTER_SECONDS)}
     challenge = _challenge(error)

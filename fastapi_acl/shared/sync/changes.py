@@ -147,6 +147,9 @@ class Heads(Protocol):
     async def write_head(self, transaction: Transaction, head: Head) -> None:
         """Écrit la tête du journal, dont le verrou est tenu."""
 
+    async def check_size(self, transaction: Transaction, size: int) -> None:
+        """Refuse une entrée trop grande pour la base."""
+
 
 class ChangeLog(ABC):
     """Le journal d'une base ; toutes les méthodes s'exécutent dans la transaction qu'on leur donne."""

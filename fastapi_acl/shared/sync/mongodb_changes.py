@@ -61,9 +61,11 @@ class MongoChangeLog(ChangeLog):
         return int((await changes.delete_many(useless, session=transaction.connection)).deleted_count)
 
     async def _write(self, transaction: Transaction, change: Change) -> None:
-        """Écrit une entrée."""
+        """Écrit une entrée, si la base en admet la taille."""
+        document = _document(change)
+        await self._database.check_size(transaction, len(document["payload"]))
         changes = self._database.collection("acl_changes")
-        await changes.insert_one(_document(change), session=transaction.connection)
+        await changes.insert_one(document, session=transaction.connection)
 
     async def _select(
         self, transaction: Transaction, wanted: Mapping[str, Any], *, limit: int = 0, order: int = FORWARD

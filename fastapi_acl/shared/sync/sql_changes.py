@@ -37,9 +37,9 @@ class SQLChangeLog(ChangeLog):
         return next(iter(await self._select(transaction, latest.limit(1))), None)
 
     async def find(self, transaction: Transaction, actor: str, key: str) -> Change | None:
-        """Rend l'entrée d'une clé ; MySQL oublie les espaces de fin d'un auteur."""
+        """Rend l'entrée d'une clé."""
         known = _where(changes_table.c.actor == actor, changes_table.c.idempotency_key == key)
-        return next((change for change in await self._select(transaction, known) if change.actor == actor), None)
+        return next(iter(await self._select(transaction, known)), None)
 
     async def holds(self, transaction: Transaction, change: Change) -> bool:
         """Cherche une entrée par sa révision et son témoin."""
@@ -63,8 +63,10 @@ class SQLChangeLog(ChangeLog):
         return int(result.rowcount)
 
     async def _write(self, transaction: Transaction, change: Change) -> None:
-        """Écrit une entrée."""
-        await transaction.connection.execute(insert(changes_table).values(**_columns(change)))
+        """Écrit une entrée, si la base en admet la taille."""
+        columns = _columns(change)
+        await self._database.check_size(transaction, len(columns["payload"]))
+        await transaction.connection.execute(insert(changes_table).values(**columns))
 
     async def _select(self, transaction: Transaction, query: Select[Any]) -> list[Change]:
         """Exécute une lecture et refait les entrées."""

@@ -6,17 +6,28 @@ passe sur ce qui est là et achève le reste.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from alembic import op
 
 from fastapi_acl.shared.database.tables import TABLE_OPTIONS
+from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy.schema import SchemaItem
+
+_EXACT: Final = sa.text(
+    "SELECT collation_name FROM information_schema.collations"
+    " WHERE collation_name IN ('utf8mb4_nopad_bin', 'utf8mb4_0900_bin')"
+)
+"""La collation exacte de MariaDB, ou celle de MySQL."""
+
+_COLLATION: Final = sa.text(
+    "SELECT table_collation FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :table"
+)
 
 
 def create_table(name: str, *elements: SchemaItem) -> None:
@@ -35,6 +46,42 @@ def create_index(name: str, table: str, columns: Sequence[str], *, unique: bool 
     """Crée un index, si la table ne l'a pas."""
     if name not in {known["name"] for known in _inspector().get_indexes(table)}:
         op.create_index(name, table, columns, unique=unique)
+
+
+def make_exact(*tables: str) -> None:
+    """Donne à des tables de MySQL une collation qui compte les espaces de fin ; une clé étrangère l'interdirait.
+
+    Raises:
+        ConfigurationError: le serveur n'en a aucune.
+    """
+    connection = op.get_bind()
+    collation = connection.scalar(_EXACT)
+    if collation is None:
+        message = "ce serveur n’a pas de collation exacte : il faut MySQL 8.0.17 ou MariaDB 10.3 au moins."
+        raise ConfigurationError(message)
+    for table in tables:
+        if connection.scalar(_COLLATION, {"table": table}) != collation:
+            op.execute(f"ALTER TABLE `{table}` CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation}")
+
+
+def drop_foreign_key(name: str, table: str) -> None:
+    """Retire une clé étrangère, si la table l'a."""
+    if name in {known["name"] for known in _inspector().get_foreign_keys(table)}:
+        op.drop_constraint(name, table, type_="foreignkey")
+
+
+def create_foreign_key(name: str, column: str, target: str) -> None:
+    """Fait une clé étrangère, si la table ne l'a pas ; les lignes qui ne mènent plus nulle part partent avec.
+
+    Args:
+        name: son nom.
+        column: la colonne, `table.colonne`.
+        target: celle où elle mène, de même ; ses lignes supprimées emportent les nôtres.
+    """
+    (table, source), (parent, key) = column.split("."), target.split(".")
+    if name not in {known["name"] for known in _inspector().get_foreign_keys(table)}:
+        op.execute(f"DELETE FROM {table} WHERE {source} NOT IN (SELECT {key} FROM {parent})")  # noqa: S608 - des noms à nous
+        op.create_foreign_key(name, table, parent, [source], [key], ondelete="CASCADE")
 
 
 def insert_first_row(table: str, values: Mapping[str, object]) -> None:

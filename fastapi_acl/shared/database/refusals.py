@@ -1,0 +1,108 @@
+"""Ce qu'une base refuse pour de bon : le redemander n'y change rien, et l'exploitant seul y peut quelque chose."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastapi_acl.shared.exceptions import ConfigurationError
+from fastapi_acl.shared.logging import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+class Refusal(NamedTuple):
+    """Un refus sans appel.
+
+    Attributes:
+        words: ce que le serveur en dit.
+        advice: ce que l'exploitant doit faire.
+    """
+
+    words: str
+    advice: str
+
+
+RIGHTS: Final = "donnez à ce compte le droit qui lui manque (GRANT)"
+READ_ONLY: Final = "ce serveur n’admet aucune écriture : donnez l’adresse du primaire, ou rendez-le inscriptible"
+IDENTITY: Final = "vérifiez le compte, le mot de passe et le nom de la base que donne l’adresse"
+FULL: Final = "le disque du serveur est plein : faites-y de la place"
+PACKET: Final = "relevez la taille que le serveur admet (max_allowed_packet)"
+
+ADVICE: Final[Mapping[str, str]] = {
+    # PostgreSQL : https://www.postgresql.org/docs/current/errcodes-appendix.html
+    **dict.fromkeys(("42501",), RIGHTS),
+    **dict.fromkeys(("25006",), READ_ONLY),
+    **dict.fromkeys(("28000", "28P01", "3D000", "57P04"), IDENTITY),
+    **dict.fromkeys(("53100",), FULL),
+    # MySQL et MariaDB : https://mariadb.com/kb/en/mariadb-error-code-reference/
+    **dict.fromkeys(("1044", "1142", "1143", "1227", "1370"), RIGHTS),
+    **dict.fromkeys(("1290", "1792", "1836"), READ_ONLY),
+    **dict.fromkeys(("1045", "1049", "1698"), IDENTITY),
+    **dict.fromkeys(("1021", "1114"), FULL),
+    **dict.fromkeys(("1153",), PACKET),
+    # SQLite, dont le pilote ne donne un code que depuis Python 3.11.
+    "attempt to write a readonly database": READ_ONLY,
+    "database or disk is full": FULL,
+}
+"""Ce que l'exploitant doit faire, par code d'erreur d'une base SQL."""
+
+NEVER_DONE: Final[Mapping[str, frozenset[str]]] = {
+    "casbin_rule": frozenset({"UPDATE"}),
+    "acl_changes": frozenset({"UPDATE"}),
+    "acl_batch_rules": frozenset({"UPDATE"}),
+    "acl_revision": frozenset({"DELETE"}),
+}
+"""Droits dont nous n'usons pas."""
+
+
+def rights_on(table: str) -> tuple[str, ...]:
+    """Rend les droits qu'il nous faut sur une table."""
+    return tuple(
+        right for right in ("SELECT", "INSERT", "UPDATE", "DELETE") if right not in NEVER_DONE.get(table, frozenset())
+    )
+
+
+def codes_of(error: BaseException) -> frozenset[str]:
+    """Rend les codes que le serveur a donnés à une erreur : le SQLSTATE, le numéro de MySQL, la phrase de SQLite."""
+    cause = getattr(error, "orig", None) or error
+    return frozenset(map(str, (getattr(cause, "sqlstate", None), *cause.args[:1])))
+
+
+def refusal_of(error: BaseException) -> Refusal | None:
+    """Reconnaît, d'une base SQL, un refus sans appel ; None si elle pourrait changer d'avis d'elle-même."""
+    advice = next((ADVICE[code] for code in codes_of(error) if code in ADVICE), None)
+    return Refusal(words_of(error), advice) if advice is not None else None
+
+
+def words_of(error: BaseException) -> str:
+    """Rend ce que le serveur dit d'une erreur, sans l'instruction ni ses valeurs."""
+    return one_line(getattr(error, "orig", None) or error)
+
+
+@contextmanager
+def explained(diagnose: Callable[[Exception], Refusal | None], table: str | None = None) -> Iterator[None]:
+    """Fait d'un refus du serveur une faute de réglage, que le démarrage dit à l'exploitant.
+
+    Args:
+        diagnose: reconnaît un refus sans appel.
+        table: la table, ou la collection, que l'on essaie ; None si c'est autre chose.
+
+    Raises:
+        ConfigurationError: le serveur a refusé pour de bon.
+    """
+    try:
+        yield
+    except Exception as error:
+        refusal = diagnose(error)
+        if refusal is None:
+            raise
+        raise refused_start(refusal, table) from error
+
+
+def refused_start(refusal: Refusal, table: str | None = None) -> ConfigurationError:
+    """Dit ce qui empêche de démarrer, et ce que l'exploitant doit faire."""
+    what = f"la table « {table} »" if table is not None else "ce que le démarrage lui demande"
+    grant = f" : « GRANT {', '.join(rights_on(table))} ON {table} TO … »" if table and refusal.advice is RIGHTS else ""
+    return ConfigurationError(f"la base nous refuse {what} ({refusal.words}) : {refusal.advice}{grant}.")
