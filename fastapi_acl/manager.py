@@ -419,7 +419,7 @@ class ACLManager:
         is_whole = watcher in {"connected", "none"} and parts.cache.status != "redis_fallback" and not rows
         differs = parts.model_record.differs
         return Health(
-            status=self._status(is_whole=is_whole and not differs),
+            status=self._status(is_whole=is_whole and not differs and not parts.replica.unreadable),
             revision=parts.replica.revision,
             database_revision=parts.replica.database_revision,
             lag_seconds=round(age, 3) if math.isfinite(age) else None,
@@ -427,6 +427,7 @@ class ACLManager:
             cache=parts.cache.status,
             quarantined_rows=rows,
             model_differs=differs,
+            unreadable=parts.replica.unreadable,
         )
 
     def counters(self) -> dict[str, int]:

@@ -38,7 +38,8 @@ ACLException
 │   ├── DatabaseUnavailableError
 │   │   └── TransactionConflictError
 │   ├── PolicyUnavailableError
-│   ├── PolicyUnreadableError
+│   ├── StoredDataError
+│   │   └── PolicyUnreadableError
 │   ├── RevisionNotReachedError
 │   ├── DecisionFailedError
 │   ├── HashingSaturatedError
@@ -348,7 +349,28 @@ class RevisionNotReachedError(UnavailableError):
     default_detail = "La révision demandée n’est pas encore appliquée ici ; réessayez dans un instant."
 
 
-class PolicyUnreadableError(UnavailableError):
+class StoredDataError(UnavailableError):
+    """La base garde ce que nous n'y avons pas mis, et qui ne se lit pas.
+
+    Attributes:
+        table: la table, ou la collection, où elle le garde ; la ligne, elle, n'est que dans le journal d'événements.
+    """
+
+    code = "stored_data_unreadable"
+    default_detail = "La base garde une valeur qui ne se lit pas ; l’exploitant doit y remédier."
+
+    def __init__(self, detail: str | None = None, table: str = "casbin_rule") -> None:
+        """Retient la phrase, et où cela se trouve.
+
+        Args:
+            detail: phrase à montrer ; celle de la classe par défaut.
+            table: la table, ou la collection.
+        """
+        super().__init__(detail)
+        self.table = table
+
+
+class PolicyUnreadableError(StoredDataError):
     """La base contient des règles qu'on ne sait pas lire, et qui pourraient refuser."""
 
     code = "policy_unreadable"

@@ -24,7 +24,6 @@ from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_withou
 from fastapi_acl.shared.exceptions import (
     ConfigurationError,
     DatabaseUnavailableError,
-    PolicyUnreadableError,
     TransactionConflictError,
 )
 from fastapi_acl.shared.logging import get_logger, one_line
@@ -373,11 +372,6 @@ def as_text(instant: datetime | None) -> str | None:
     return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f+00:00") if instant is not None else None
 
 
-def as_instant(text: str | None) -> datetime | None:
-    """Relit un instant."""
-    return datetime.fromisoformat(text) if text is not None else None
-
-
 def _installed_client() -> Callable[..., Any]:
     """Rend la classe de client : motor s'il est installé, sinon celle de PyMongo."""
     try:
@@ -407,14 +401,11 @@ def _head(found: Mapping[str, Any] | None) -> Head:
 
     Raises:
         DatabaseUnavailableError: il n'y est pas.
-        PolicyUnreadableError: il n'y est pas en entier.
+        StoredDataError: il ne se lit pas.
     """
     if found is None:
         raise DatabaseUnavailableError(HEADLESS)
-    try:
-        return Head(**{name: found[name] for name in Head.__dataclass_fields__})
-    except KeyError as error:
-        raise PolicyUnreadableError(HEADLESS) from error
+    return Head.of(found)
 
 
 async def _abort(session: Any) -> None:  # noqa: ANN401 - du pilote

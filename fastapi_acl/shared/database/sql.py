@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.faults import name_faults
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
 from fastapi_acl.shared.database.tables import revision_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionConflictError
@@ -138,8 +139,14 @@ class SQLDatabase(AmbientDatabase):
     def engine(self) -> AsyncEngine:
         """Le moteur, fait au premier usage."""
         if self._engine is None:
-            self._engine = self.create_engine()
+            self._engine = self._made()
         return self._engine
+
+    def _made(self, *, looks: bool = False) -> AsyncEngine:
+        """Fait un moteur, dont les fautes qui ne sont pas des pannes ont un nom."""
+        engine = self.create_engine(looks=looks)
+        name_faults(engine)
+        return engine
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -155,7 +162,7 @@ class SQLDatabase(AmbientDatabase):
     def begin_look(self) -> AbstractAsyncContextManager[Transaction]:
         """Ouvre la lecture de qui suit le journal, sur une connexion hors de la réserve."""
         if self._look_engine is None:
-            self._look_engine = self.create_engine(looks=True) if self.has_look_engine else self.engine
+            self._look_engine = self._made(looks=True) if self.has_look_engine else self.engine
         return self._begin(Mode.READ, self._look_engine)
 
     @asynccontextmanager
@@ -263,11 +270,12 @@ class SQLDatabase(AmbientDatabase):
 
         Raises:
             DatabaseUnavailableError: elle n'y est pas.
+            StoredDataError: elle ne se lit pas.
         """
         row = (await transaction.connection.execute(query)).one_or_none()
         if row is None:
             raise DatabaseUnavailableError(HEADLESS)
-        return Head(**row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
+        return Head.of(row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
 
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
         """Fait suivre la numérotation propre à la base, si elle en tient une à part de la table."""

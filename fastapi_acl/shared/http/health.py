@@ -25,6 +25,8 @@ class Health(BaseModel):
         quarantined_rows: lignes de règles illisibles, écartées à la lecture.
         model_differs: vrai si les règles ont été écrites sous un autre modèle que celui de ce processus ;
             `fastapi-acl policy apply` l'adopte.
+        unreadable: table, ou collection, où quelque chose ne se lit pas, jusqu'à ce que tout ait été relu ; vide sans
+            cela. Le journal d'événements nomme la ligne.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +39,7 @@ class Health(BaseModel):
     cache: Literal["memory", "redis", "redis_fallback"]
     quarantined_rows: int
     model_differs: bool = False
+    unreadable: str = ""
 
 
 @router.get("/health", responses={503: {"model": Health, "description": "Ce processus ne décide pas."}})

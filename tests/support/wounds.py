@@ -1,0 +1,105 @@
+"""Ce qu'une main étrangère abîme dans une base, contraintes levées s'il le faut."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from fastapi_acl.shared.database.mongodb import MongoDatabase
+from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.storage import Storage
+
+KEYS = {"acl_changes": "revision", "acl_batch_rules": "number"}
+"""Colonne qui ordonne une table ; `id` dans les autres."""
+
+
+@dataclass(frozen=True)
+class Wound:
+    """Une valeur, mise de force dans une colonne ; `last` : dans la dernière ligne seule."""
+
+    table: str
+    column: str
+    value: Any
+    last: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column}={str(self.value)[:24]!r}"
+
+    @property
+    def key(self) -> str:
+        return KEYS.get(self.table, "id")
+
+    async def inflict(self, storage: Storage) -> None:
+        database = storage.database
+        if isinstance(database, MongoDatabase):
+            return await self._in_mongodb(database)
+        assert isinstance(database, SQLDatabase)
+        kind = type(database).__name__.removesuffix("Database").lower()
+        if kind == "sqlite":
+            return self._in_sqlite(make_url(database._uri).database)
+        try:
+            await self._in_sql(database, [])
+        except DBAPIError:
+            await self._in_sql(database, RELAXED[kind])
+        return None
+
+    async def _in_mongodb(self, database: MongoDatabase) -> None:
+        collection = database.collection(self.table)
+        key = "_id" if self.table != "acl_batch_rules" else "number"
+        name = {"id": "_id", "revision": "_id" if self.table == "acl_changes" else "revision"}.get(
+            self.column, self.column
+        )
+        found = [one async for one in collection.find({}).sort(key, -1)]
+        for one in found[: 1 if self.last else None]:
+            changed = {**one, name: self.value}
+            if self.value == ABSENT:
+                del changed[name]
+            await collection.delete_one({"_id": one["_id"]})
+            await collection.insert_one(changed)
+
+    def _in_sqlite(self, path: str | None) -> None:
+        assert path is not None
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(
+                "UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '') WHERE name = ? AND type = 'table'",
+                [self.table],
+            )
+            connection.commit()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            connection.execute(self._update("?"), [self._given])
+            connection.commit()
+
+    async def _in_sql(self, database: SQLDatabase, relaxed: list[str]) -> None:
+        async with database.engine.begin() as connection:
+            for statement in relaxed:
+                await connection.execute(text(statement.format(table=self.table, column=self.column)))
+            await connection.execute(text(self._update(":given")), {"given": self._given})
+
+    @property
+    def _given(self) -> Any:
+        return None if self.value == ABSENT else self.value
+
+    def _update(self, place: str) -> str:
+        last = f" WHERE {self.key} = (SELECT m FROM (SELECT max({self.key}) AS m FROM {self.table}) AS t)"
+        return f"UPDATE {self.table} SET {self.column} = {place}" + (last if self.last else "")
+
+
+ABSENT = "∅"
+"""Une valeur qui manque : NULL, ou un champ que le document n'a pas."""
+
+RELAXED = {
+    "postgresql": [
+        "ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT",
+        "ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL",
+        "ALTER TABLE {table} ALTER COLUMN {column} TYPE text USING {column}::text",
+    ],
+    "mysql": ["SET FOREIGN_KEY_CHECKS = 0", "ALTER TABLE {table} MODIFY {column} VARCHAR(400) NULL"],
+}
