@@ -44,6 +44,7 @@ ACLException
 │   ├── DecisionFailedError
 │   ├── HashingSaturatedError
 │   └── ManagerMissingError
+├── WrongLoopError                faute de programmation dans l'usage des boucles d'événements
 └── TransactionError              faute de programmation dans l'usage des transactions
 ├── TransactionNotOwnedError
 ├── TransactionNotOrderedError
@@ -415,6 +416,16 @@ class ManagerMissingError(UnavailableError):
     default_detail = (
         "Aucun ACLManager n’accompagne cette application : ajoutez « ACLManager(config, app=app) » "
         "à l’application qui reçoit les requêtes, avant son démarrage."
+    )
+
+
+class WrongLoopError(ACLException):
+    """Une boucle d'événements veut se servir des connexions d'une autre, qui tourne encore."""
+
+    code = "wrong_event_loop"
+    default_detail = (
+        "Les connexions appartiennent à la boucle d’événements qui sert l’application : depuis un fil d’exécution, une "
+        "route « def » par exemple, appelez « anyio.from_thread.run(…) » et non « asyncio.run(…) »."
     )
 
 

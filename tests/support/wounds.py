@@ -103,3 +103,20 @@ RELAXED = {
     ],
     "mysql": ["SET FOREIGN_KEY_CHECKS = 0", "ALTER TABLE {table} MODIFY {column} VARCHAR(400) NULL"],
 }
+
+
+@dataclass(frozen=True)
+class Lost:
+    """La dernière ligne d'une table, retirée."""
+
+    table: str
+
+    async def inflict(self, storage: Storage) -> None:
+        key = KEYS.get(self.table, "id")
+        if isinstance(storage.database, MongoDatabase):
+            await storage.database.collection(self.table).find_one_and_delete({}, sort=[(key, -1)])
+            return
+        assert isinstance(storage.database, SQLDatabase)
+        last = f"(SELECT m FROM (SELECT max({key}) AS m FROM {self.table}) AS t)"
+        async with storage.database.session() as session:
+            await session.execute(text(f"DELETE FROM {self.table} WHERE {key} = {last}"))  # noqa: S608 - un nom de table

@@ -25,6 +25,7 @@ from fastapi_acl.shared.exceptions import (
     TransactionNestedError,
     TransactionNotOrderedError,
     TransactionNotOwnedError,
+    WrongLoopError,
 )
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
@@ -199,7 +200,14 @@ class Database(Transactions, Protocol):
         """Ferme toutes les connexions."""
 
     def abandon(self) -> None:
-        """Oublie les connexions d'une boucle d'événements qui n'existe plus."""
+        """Lâche les connexions d'une boucle d'événements qui n'existe plus."""
+
+    def bind_loop(self) -> None:
+        """S'attache à la boucle courante.
+
+        Raises:
+            WrongLoopError: les connexions sont à une autre boucle, qui tourne encore.
+        """
 
 
 class AmbientDatabase(Database, ABC):
@@ -208,6 +216,24 @@ class AmbientDatabase(Database, ABC):
     def __init__(self) -> None:
         """Part sans transaction."""
         self._ambient: ContextVar[Transaction | None] = ContextVar("fastapi_acl_transaction", default=None)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind_loop(self) -> None:
+        """S'attache à la boucle courante : les connexions sont à celle qui les a ouvertes.
+
+        D'une boucle finie, elles sont lâchées avant qu'une autre n'en ouvre.
+
+        Raises:
+            WrongLoopError: l'autre boucle tourne encore.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None and self._loop.is_running():
+            raise WrongLoopError
+        if self._loop is not None:
+            self.abandon()
+        self._loop = loop
 
     @abstractmethod
     def begin(self, mode: Mode) -> AbstractAsyncContextManager[Transaction]:
@@ -312,7 +338,9 @@ class AmbientDatabase(Database, ABC):
 
         Raises:
             TransactionNestedError: cette tâche en a ouvert une.
+            WrongLoopError: les connexions sont à une autre boucle, qui tourne encore.
         """
+        self.bind_loop()
         if self.joined() is not None:
             raise TransactionNestedError
 

@@ -122,6 +122,7 @@ class MongoDatabase(AmbientDatabase):
     @property
     def client(self) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
         """Le client, fait au premier usage."""
+        self.bind_loop()
         if self._client is None:
             _quiet_driver()
             try:
@@ -217,8 +218,11 @@ class MongoDatabase(AmbientDatabase):
             await settled(client.close())
 
     def abandon(self) -> None:
-        """Oublie le client d'une boucle qui n'existe plus."""
-        self._client, self._is_taking = None, False
+        """Lâche le client d'une boucle qui n'existe plus ; celui de PyMongo ne se ferme que dans elle : il s'oublie."""
+        client, self._client, self._is_taking = self._client, None, False
+        closing = client.close() if client is not None else None
+        if inspect.iscoroutine(closing):
+            closing.close()
 
     async def _take_lock(self, session: Any) -> Head:  # noqa: ANN401 - du pilote
         """Écrit d'abord dans la tête du journal : toute autre écriture y est un conflit, et attend son tour.

@@ -9,14 +9,16 @@ from abc import abstractmethod
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from weakref import WeakSet
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.faults import name_faults
+from fastapi_acl.shared.database.hanging import hang_up
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
 from fastapi_acl.shared.database.tables import revision_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionConflictError
@@ -104,6 +106,7 @@ class SQLDatabase(AmbientDatabase):
         self._engine: AsyncEngine | None = None
         self._look_engine: AsyncEngine | None = None
         self._answered_at = 0.0
+        self._opened: WeakSet[Any] = WeakSet()
 
     @abstractmethod
     def create_engine(self, *, looks: bool = False) -> AsyncEngine:
@@ -138,6 +141,7 @@ class SQLDatabase(AmbientDatabase):
     @property
     def engine(self) -> AsyncEngine:
         """Le moteur, fait au premier usage."""
+        self.bind_loop()
         if self._engine is None:
             self._engine = self._made()
         return self._engine
@@ -146,6 +150,7 @@ class SQLDatabase(AmbientDatabase):
         """Fait un moteur, dont les fautes qui ne sont pas des pannes ont un nom."""
         engine = self.create_engine(looks=looks)
         name_faults(engine)
+        event.listen(engine.sync_engine, "connect", lambda opened, _: self._opened.add(opened.driver_connection))
         return engine
 
     @asynccontextmanager
@@ -161,6 +166,7 @@ class SQLDatabase(AmbientDatabase):
 
     def begin_look(self) -> AbstractAsyncContextManager[Transaction]:
         """Ouvre la lecture de qui suit le journal, sur une connexion hors de la réserve."""
+        self.bind_loop()
         if self._look_engine is None:
             self._look_engine = self._made(looks=True) if self.has_look_engine else self.engine
         return self._begin(Mode.READ, self._look_engine)
@@ -236,9 +242,12 @@ class SQLDatabase(AmbientDatabase):
             await engine.dispose()
 
     def abandon(self) -> None:
-        """Oublie la réserve sans fermer ses connexions, que leur boucle ne peut plus servir."""
+        """Lâche la réserve, et raccroche : sa boucle ne peut plus fermer ses connexions, que le serveur garderait."""
         for engine in self._forgotten():
             engine.sync_engine.dispose(close=False)
+        for opened in self._opened:
+            hang_up(opened)
+        self._opened.clear()
 
     def _forgotten(self) -> set[AsyncEngine]:
         """Rend les moteurs ouverts, que plus rien ne retient."""

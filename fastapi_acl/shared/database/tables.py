@@ -99,13 +99,10 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 
 
-class Flag(TypeDecorator[bool]):
+class Flag(Boolean):
     """Booléen ; SQLite et MySQL, qui gardent un nombre, rendent tel quel celui qui n'est ni 0 ni 1."""
 
-    impl = Boolean
-    cache_ok = True
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002 - idem
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:  # noqa: ARG002 - signature de SQLAlchemy
         """Rend ce qui lit un booléen, sans rien deviner."""
         return lambda value: bool(value) if type(value) is int and value in {0, 1} else value
 
