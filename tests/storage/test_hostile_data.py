@@ -200,7 +200,11 @@ async def test_a_head_that_cannot_be_read_is_told_until_all_is_read_again(
     await add(process, kept)
     await Wound("acl_revision", column, value).inflict(process.storage)
 
-    for call in (process.replica.refresh, process.store.reload, lambda: add(process, rule("role:s", "doc", "read", "allow"))):
+    for call in (
+        process.replica.refresh,
+        process.store.reload,
+        lambda: add(process, rule("role:s", "doc", "read", "allow")),
+    ):
         with pytest.raises(StoredDataError, match=rf"acl_revision\.{column}"):
             await call()
     with pytest.raises(StoredDataError, match="acl_revision"):

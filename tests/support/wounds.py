@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from fastapi_acl.shared.database.mongodb import MongoDatabase
 from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.exceptions import ACLException
 from fastapi_acl.storage import Storage
 
 KEYS = {"acl_changes": "revision", "acl_batch_rules": "number"}
@@ -45,7 +46,7 @@ class Wound:
             return self._in_sqlite(make_url(database._uri).database)
         try:
             await self._in_sql(database, [])
-        except DBAPIError:
+        except (DBAPIError, ACLException):
             await self._in_sql(database, RELAXED[kind])
         return None
 
@@ -80,16 +81,24 @@ class Wound:
     async def _in_sql(self, database: SQLDatabase, relaxed: list[str]) -> None:
         async with database.engine.begin() as connection:
             for statement in relaxed:
-                await connection.execute(text(statement.format(table=self.table, column=self.column)))
-            await connection.execute(text(self._update(":given")), {"given": self._given})
+                await connection.exec_driver_sql(statement.format(table=self.table, column=self.column))
+            await connection.exec_driver_sql(self._update(_literal(self._given)))
 
     @property
     def _given(self) -> Any:
         return None if self.value == ABSENT else self.value
 
     def _update(self, place: str) -> str:
-        last = f" WHERE {self.key} = (SELECT m FROM (SELECT max({self.key}) AS m FROM {self.table}) AS t)"
-        return f"UPDATE {self.table} SET {self.column} = {place}" + (last if self.last else "")
+        last = f"(SELECT m FROM (SELECT max({self.key}) AS m FROM {self.table}) AS t)"  # noqa: S608 - des noms à nous
+        where = f" WHERE {self.key} = {last}" if self.last else ""
+        return f"UPDATE {self.table} SET {self.column} = {place}{where}"  # noqa: S608 - idem
+
+
+def _literal(value: Any) -> str:
+    """Écrit une valeur en SQL : un pilote refuserait ce qui n'est pas du type de la colonne."""
+    if value is None:
+        return "NULL"
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
 
 
 ABSENT = "∅"
@@ -97,11 +106,15 @@ ABSENT = "∅"
 
 RELAXED = {
     "postgresql": [
+        "ALTER TABLE acl_sessions DROP CONSTRAINT IF EXISTS fk_acl_sessions_user_id",
         "ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT",
         "ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL",
         "ALTER TABLE {table} ALTER COLUMN {column} TYPE text USING {column}::text",
     ],
-    "mysql": ["SET FOREIGN_KEY_CHECKS = 0", "ALTER TABLE {table} MODIFY {column} VARCHAR(400) NULL"],
+    "mysql": [
+        "ALTER TABLE acl_sessions DROP FOREIGN KEY IF EXISTS fk_acl_sessions_user_id",
+        "ALTER TABLE {table} MODIFY {column} VARCHAR(400) NULL",
+    ],
 }
 
 
@@ -117,6 +130,6 @@ class Lost:
             await storage.database.collection(self.table).find_one_and_delete({}, sort=[(key, -1)])
             return
         assert isinstance(storage.database, SQLDatabase)
-        last = f"(SELECT m FROM (SELECT max({key}) AS m FROM {self.table}) AS t)"
+        last = f"(SELECT m FROM (SELECT max({key}) AS m FROM {self.table}) AS t)"  # noqa: S608 - des noms à nous
         async with storage.database.session() as session:
-            await session.execute(text(f"DELETE FROM {self.table} WHERE {key} = {last}"))  # noqa: S608 - un nom de table
+            await session.execute(text(f"DELETE FROM {self.table} WHERE {key} = {last}"))  # noqa: S608 - idem

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event
 from sqlalchemy.exc import DataError, IntegrityError
 
-from fastapi_acl.shared.exceptions import StoredDataError
+from fastapi_acl.shared.exceptions import StoredDataError, TransactionConflictError
 from fastapi_acl.shared.logging import get_logger, quote
 from fastapi_acl.shared.stored import MISREADINGS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from fastapi_acl.shared.exceptions import UnavailableError
 
 logger = get_logger("database")
 
@@ -32,6 +34,9 @@ AWAITED: Final = frozenset(
 )
 """Codes d'un doublon ou d'une clé étrangère (PostgreSQL, MySQL, SQLite), que les dépôts attendent."""
 
+STALE: Final = "InvalidCachedStatementError"
+"""Ce que le dialecte de PostgreSQL lève d'une instruction préparée sous un autre schéma."""
+
 REFUSED: Final = "La base refuse ou rend une valeur qui ne tient pas dans sa colonne ; l’exploitant doit y remédier."
 
 
@@ -40,9 +45,11 @@ def name_faults(engine: AsyncEngine) -> None:
     event.listen(engine.sync_engine, "handle_error", _named, retval=True)
 
 
-def _named(context: ExceptionContext) -> StoredDataError | None:
+def _named(context: ExceptionContext) -> UnavailableError | None:
     """Rend l'erreur à lever à la place de celle de SQLAlchemy ou du pilote ; None s'il n'y a rien à changer."""
     wrapped, raised = context.sqlalchemy_exception, context.original_exception
+    if type(raised).__name__ == STALE:
+        return TransactionConflictError()  # préparée sous un schéma qui a changé depuis ; refaite, elle aboutit
     is_refused = isinstance(wrapped, (DataError, IntegrityError)) and _code(wrapped) not in AWAITED
     if not is_refused and (wrapped is not None or not isinstance(raised, MISREADINGS)):
         return None

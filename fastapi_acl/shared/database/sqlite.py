@@ -70,11 +70,11 @@ class SQLiteDatabase(SQLDatabase):
         url = make_url(self._uri)
         if url.query or named_file(url.database, url.query) is not None:
             return url
-        name = f"file:fastapi_acl_{self._private_name}?mode=memory&cache=shared"
+        name = f"file:fastapi_acl_{self._private_name}"
         if self._anchor is None:
-            self._anchor = sqlite3.connect(name, uri=True, check_same_thread=False)
+            self._anchor = sqlite3.connect(f"{name}?mode=memory&cache=shared", uri=True, check_same_thread=False)
             _ = weakref.finalize(self, self._anchor.close)
-        return url.set(database=name).update_query_dict({"uri": "true"})
+        return url.set(database=name, query={"mode": "memory", "cache": "shared", "uri": "true"})
 
     async def close(self) -> None:
         """Ferme les connexions, et l'ancre : une base en mémoire disparaît alors."""
