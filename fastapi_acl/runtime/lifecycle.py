@@ -253,12 +253,16 @@ class Lifecycle:
         await self._database.recover()
 
     def _bind_loop(self) -> None:
-        """Rattache les ressources à la boucle courante ; celles d'une autre boucle sont abandonnées."""
+        """Rattache les ressources à la boucle courante ; celles d'une boucle finie sont abandonnées.
+
+        Raises:
+            WrongLoopError: l'autre boucle tourne encore.
+        """
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
+        self._database.bind_loop()
         if self._loop is not None:
-            self._database.abandon()
             self._replica.abandon()
             if self._watcher is not None:
                 self._watcher.abandon()

@@ -40,11 +40,13 @@ ACLException
 │   │   └── TransactionConflictError
 │   ├── DatabaseRefusedError      réessayer n'y changera rien
 │   ├── PolicyUnavailableError
-│   ├── PolicyUnreadableError
+│   ├── StoredDataError
+│   │   └── PolicyUnreadableError
 │   ├── RevisionNotReachedError
 │   ├── DecisionFailedError
 │   ├── HashingSaturatedError
 │   └── ManagerMissingError
+├── WrongLoopError                faute de programmation dans l'usage des boucles d'événements
 └── TransactionError              faute de programmation dans l'usage des transactions
 ├── TransactionNotOwnedError
 ├── TransactionNotOrderedError
@@ -364,7 +366,28 @@ class RevisionNotReachedError(UnavailableError):
     default_detail = "La révision demandée n’est pas encore appliquée ici ; réessayez dans un instant."
 
 
-class PolicyUnreadableError(UnavailableError):
+class StoredDataError(UnavailableError):
+    """La base garde ce que nous n'y avons pas mis, et qui ne se lit pas.
+
+    Attributes:
+        table: la table, ou la collection, où elle le garde ; la ligne, elle, n'est que dans le journal d'événements.
+    """
+
+    code = "stored_data_unreadable"
+    default_detail = "La base garde une valeur qui ne se lit pas ; l’exploitant doit y remédier."
+
+    def __init__(self, detail: str | None = None, table: str = "casbin_rule") -> None:
+        """Retient la phrase, et où cela se trouve.
+
+        Args:
+            detail: phrase à montrer ; celle de la classe par défaut.
+            table: la table, ou la collection.
+        """
+        super().__init__(detail)
+        self.table = table
+
+
+class PolicyUnreadableError(StoredDataError):
     """La base contient des règles qu'on ne sait pas lire, et qui pourraient refuser."""
 
     code = "policy_unreadable"
@@ -409,6 +432,16 @@ class ManagerMissingError(UnavailableError):
     default_detail = (
         "Aucun ACLManager n’accompagne cette application : ajoutez « ACLManager(config, app=app) » "
         "à l’application qui reçoit les requêtes, avant son démarrage."
+    )
+
+
+class WrongLoopError(ACLException):
+    """Une boucle d'événements veut se servir des connexions d'une autre, qui tourne encore."""
+
+    code = "wrong_event_loop"
+    default_detail = (
+        "Les connexions appartiennent à la boucle d’événements qui sert l’application : depuis un fil d’exécution, une "
+        "route « def » par exemple, appelez « anyio.from_thread.run(…) » et non « asyncio.run(…) »."
     )
 
 

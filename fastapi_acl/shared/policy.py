@@ -6,6 +6,8 @@ from collections.abc import Mapping  # noqa: TC003 - une annotation qui se lit p
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastapi_acl.shared.stored import read_number, read_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -83,13 +85,15 @@ class PolicyChange:
 
     @classmethod
     def from_json(cls, payload: Mapping[str, Any]) -> PolicyChange:
-        """Refait un changement de ce que le journal en garde."""
-        added, removed = payload["added"], payload["removed"]
-        return cls(
-            added=tuple(PolicyRule.of(item["ptype"], item["values"]) for item in added),
-            removed=tuple(PolicyRule.of(item["ptype"], item["values"]) for item in removed),
-            ids=tuple(item["id"] for item in added if item.get("id") is not None),
-        )
+        """Refait un changement de ce que le journal en garde.
+
+        Raises:
+            TypeError: ce n'en est pas un, ou ValueError, ou KeyError.
+        """
+        added, ids = _listed(payload["added"]), [item["id"] for item in payload["added"] if item.get("id") is not None]
+        if ids and len(ids) != len(added):
+            raise ValueError
+        return cls(added=added, removed=_listed(payload["removed"]), ids=tuple(map(read_number, ids)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +133,14 @@ class PolicyStamp:
 def _without(rules: tuple[PolicyRule, ...], others: set[PolicyRule]) -> tuple[PolicyRule, ...]:
     """Rend des règles, moins celles qu'un autre changement défait ou redit."""
     return tuple(rule for rule in rules if rule not in others)
+
+
+def _listed(items: Sequence[Mapping[str, Any]]) -> tuple[PolicyRule, ...]:
+    """Refait les règles d'une liste JSON.
+
+    Raises:
+        TypeError: ce n'en est pas une, ou KeyError.
+    """
+    if not (type(items) is list and all(type(item["values"]) is list for item in items)):
+        raise TypeError
+    return tuple(PolicyRule(read_text(item["ptype"]), tuple(map(read_text, item["values"]))) for item in items)

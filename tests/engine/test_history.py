@@ -166,14 +166,14 @@ async def test_a_compaction_keeps_what_the_start_and_living_tokens_need(
     log, revocations = manager._parts.storage.log, manager._parts.replica
     await manager.get_policy_store().change(PolicyChange(added=(rule(1),)))
     async with revocations.writing() as transaction:
-        until = (await log.append(transaction, "x", {}, actor="system")).at + timedelta(minutes=5)
+        until = (await log.append(transaction, "policy_seeded", {}, actor="system")).at + timedelta(minutes=5)
         await log.append(transaction, "session_revoked", {"session_id": "s"}, actor="system", live_until=until)
     before = await same(manager)
 
     removed = await manager.get_policy_history().compact(older_than=NOW)
 
     kinds = [entry.kind for entry in await manager.get_policy_history().changes(limit=100)]
-    assert kinds == ["administrator_created", "model_adopted", "session_revoked", "log_compacted"]
+    assert kinds == ["administrator_created", "model_adopted", "policy_seeded", "session_revoked", "log_compacted"]
     assert removed > 0
     assert await manager.get_policy_history().compact(older_than=timedelta(days=1)) == 0
     other = ACLManager(config(**database_settings))

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import aiomysql
 import asyncpg
 import pytest
-from fastapi_acl.composition import compose
 from pymongo import AsyncMongoClient
 
+from fastapi_acl.runtime.composition import compose
 from fastapi_acl.shared.exceptions import ChangeTooLargeError, ConfigurationError, DatabaseRefusedError
 from tests.conftest import DATABASES, admin_uri, empty_base, launched, settings_of
 from tests.support import byhand

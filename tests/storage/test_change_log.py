@@ -247,7 +247,7 @@ async def revision_at(storage: Storage, instant: datetime) -> int:
 async def test_what_is_discarded_is_gone_and_what_is_needed_stays(storage: Storage) -> None:
     kinds = [("a", None), (ADMIN_CREATED, None), (POLICY_SEEDED, None), (SESSION_REVOKED, LATER - KEPT)]
     for kind, life in [*kinds, (SESSION_REVOKED, -KEPT - LATER), ("b", None), ("c", None)]:
-        await append(storage, kind, live_until=now() + life if life else None)
+        await append(storage, kind, {"session_id": "s"}, live_until=now() + life if life else None)
 
     assert await discarded(storage, 6) == 3
     assert [change.kind for change in await since(storage)] == [ADMIN_CREATED, POLICY_SEEDED, SESSION_REVOKED, "c"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,
     PolicyUnavailableError,
     PolicyUnreadableError,
+    StoredDataError,
 )
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
@@ -21,6 +23,7 @@ from fastapi_acl.shared.sync.changes import SESSION_REVOKED
 from tests.conftest import DATABASES
 from tests.storage.conftest import Base, agreed, base_of, rule
 from tests.support import byhand
+from tests.support.wounds import ABSENT, Lost, Wound
 
 
 @pytest.fixture(params=DATABASES)
@@ -33,6 +36,12 @@ async def add(process: Composition, *rules: PolicyRule) -> None:
     await process.store.change(PolicyChange(added=rules))
 
 
+def added(*items: Any) -> str:
+    """Rend le contenu d'une entrée qui ajouterait ceci."""
+    return json.dumps({"added": items, "removed": []})
+
+
+VALUES = ["role:r", "doc", "read", "allow"]
 SPOILT = [
     "{",
     "null",
@@ -41,12 +50,24 @@ SPOILT = [
     "7",
     "{}",
     '{"added": 7, "removed": []}',
-    '{"added": [7], "removed": []}',
+    '{"added": {}, "removed": []}',
+    added(7),
+    added({"ptype": "p"}),
+    added({"ptype": "p", "values": "abcd"}),
+    added({"ptype": "p", "values": ["a", 7, None]}),
+    added({"ptype": "p", "values": VALUES, "id": "x"}),
+    added({"ptype": "p", "values": VALUES, "id": 10**30}),
+    added({"ptype": "p", "values": VALUES, "id": float("nan")}),
+    added({"ptype": "p", "values": VALUES, "id": 9}, {"ptype": "p", "values": ["role:u", *VALUES[1:]]}),
+    added({"ptype": "p", "values": ["\ud800", *VALUES[1:]], "id": 9}),
+    added({"ptype": "p", "values": ["a\x00b", *VALUES[1:]], "id": 9}),
+    '{"a":' + "9" * 5_000 + "}",
+    "[" * 100_000,
     "é" * 50,
 ]
 
 
-@pytest.mark.parametrize("payload", SPOILT, ids=lambda payload: payload[:12])
+@pytest.mark.parametrize("payload", SPOILT, ids=range(len(SPOILT)))
 async def test_an_entry_that_cannot_be_read_makes_all_be_read_again(
     base: Base, process: Composition, twin: Composition, payload: str
 ) -> None:
@@ -62,6 +83,16 @@ async def test_an_entry_that_cannot_be_read_makes_all_be_read_again(
     await add(twin, rule("role:t", "doc", "read", "allow"))
 
     assert list(await agreed(process, twin, restarted)) == [kept, last, rule("role:t", "doc", "read", "allow")]
+    assert (twin.replica.unreadable, restarted.replica.unreadable) == ("", "")
+    spoilt = process.replica.revision - 1
+    assert set(await process.history.rules_at(spoilt - 1)) == {kept}
+    for revision in (spoilt, spoilt + 1):  # nul ne sait ce que l'entrée avait changé : l'histoire s'arrête avant elle
+        with pytest.raises(StoredDataError, match="acl_changes"):
+            await process.history.rules_at(revision)
+        with pytest.raises(StoredDataError, match="acl_changes"):
+            await process.history.rollback(revision)
+    with pytest.raises(StoredDataError, match="acl_changes"):
+        await process.history.compact(older_than=timedelta(seconds=-1))
 
 
 @pytest.mark.parametrize("payload", ["{", "{}", '{"session_id": 7}', "[]"])
@@ -127,3 +158,60 @@ async def test_indexes_lost_by_a_restore_are_made_again_or_refused(base: Base) -
     await users.insert_many([{"_id": number, "username_key": "ada"} for number in range(4)])
     with pytest.raises(ConfigurationError, match=r"acl_users.*doublons"):
         await base.storage().database.migrate()
+
+
+async def test_a_kind_nobody_knows_makes_all_be_read_again(process: Composition, twin: Composition) -> None:
+    await add(process, rule("role:r", "doc", "read", "allow"))
+    await twin.replica.refresh()
+    await add(process, rule("role:s", "doc", "read", "allow"))
+    await Wound("acl_changes", "kind", "inconnue").inflict(process.storage)
+
+    reloads = twin.replica.reloads
+    await agreed(process, twin)
+
+    assert twin.replica.reloads == reloads + 1
+    with pytest.raises(StoredDataError, match="acl_changes"):
+        await twin.history.rules_at(twin.replica.revision)
+
+
+@pytest.mark.parametrize("column", ["ptype", "digest"])
+async def test_a_batch_that_lost_its_rules_rebuilds_no_history(process: Composition, column: str) -> None:
+    await add(process, rule("role:r", "doc", "read", "allow"), rule("role:s", "doc", "read", "allow"))
+    await process.history.compact(older_than=timedelta(seconds=-1))
+    revision = process.replica.revision
+    assert len(await process.history.rules_at(revision)) == 2
+    await (Wound("acl_batch_rules", column, ABSENT) if column == "ptype" else Lost("acl_batch_rules")).inflict(
+        process.storage
+    )
+
+    for call in (process.history.rules_at, process.history.rollback):
+        with pytest.raises(StoredDataError, match="acl_batch_rules"):
+            await call(revision)
+    with pytest.raises(StoredDataError, match="acl_batch_rules"):
+        await process.history.compact(older_than=timedelta(seconds=-1))
+    assert len(process.enforcer.rules) == 2
+
+
+@pytest.mark.parametrize(("column", "value"), [("revision", "x"), ("compacted", ABSENT), ("rule_id", 2**63 - 1)])
+async def test_a_head_that_cannot_be_read_is_told_until_all_is_read_again(
+    base: Base, process: Composition, column: str, value: Any
+) -> None:
+    kept = rule("role:r", "doc", "read", "allow")
+    await add(process, kept)
+    await Wound("acl_revision", column, value).inflict(process.storage)
+
+    for call in (
+        process.replica.refresh,
+        process.store.reload,
+        lambda: add(process, rule("role:s", "doc", "read", "allow")),
+    ):
+        with pytest.raises(StoredDataError, match=rf"acl_revision\.{column}"):
+            await call()
+    with pytest.raises(StoredDataError, match="acl_revision"):
+        await base.process()
+    assert process.replica.unreadable == "acl_revision"
+
+    await byhand.empty_head(process.storage)
+    restarted = await base.process()
+    assert list(await agreed(process, restarted)) == [kept]
+    assert process.replica.unreadable == ""

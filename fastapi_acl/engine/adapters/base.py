@@ -17,6 +17,7 @@ from casbin.persist.adapters.asyncio import AsyncAdapter
 from fastapi_acl.engine.kernel.loading import without_tail
 from fastapi_acl.shared.exceptions import RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyRule
+from fastapi_acl.shared.stored import is_storable, read_number, read_value, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from casbin.model import Model
 
     from fastapi_acl.shared.database.base import AmbientDatabase, Transaction
+    from fastapi_acl.shared.exceptions import StoredDataError
 
 COLUMNS: Final = ("v0", "v1", "v2", "v3", "v4", "v5")
 
@@ -295,6 +297,30 @@ def digest(rule: PolicyRule) -> str:
         state.update(len(encoded).to_bytes(4, "big"))
         state.update(encoded)
     return state.hexdigest()
+
+
+def shown(value: Any) -> str | None:  # noqa: ANN401 - ce que la base a rendu
+    """Rend une valeur sous une forme que le journal garde."""
+    return value if value is None or (type(value) is str and is_storable(value)) else repr(value)[:250]
+
+
+def shown_rule(ptype: Any, values: Sequence[Any]) -> PolicyRule:  # noqa: ANN401 - idem
+    """Refait une règle pour la montrer ; ce qu'une main y a mis et qui n'est pas un texte y est montré comme tel."""
+    return PolicyRule(shown(ptype) or "", without_tail([shown(value) for value in values]))
+
+
+def last_number(value: object) -> int:
+    """Lit le plus grand numéro de règle que la base ait rendu.
+
+    Raises:
+        StoredDataError: ce n'est pas un numéro que l'on puisse avancer.
+    """
+    return read_value(("casbin_rule", "id", value, "id"), value, read_number)
+
+
+def spoilt_batch(batch_id: str, fault: str) -> StoredDataError:
+    """Nomme un lot où une main a mis ce que nous n'y avions pas, ou d'où elle l'a retiré ; rend l'erreur à lever."""
+    return unreadable("acl_batch_rules", f"batch_id={batch_id} ({fault})")
 
 
 def columns(rule: PolicyRule) -> dict[str, str | None]:

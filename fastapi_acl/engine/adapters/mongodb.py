@@ -8,21 +8,30 @@ from typing import TYPE_CHECKING, Any, Final, final
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
-from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
-from fastapi_acl.engine.kernel.loading import without_tail
-from fastapi_acl.shared.database.mongodb import as_text
+from fastapi_acl.engine.adapters.base import (
+    COLUMNS,
+    PACKET,
+    PolicyAdapter,
+    columns,
+    digest,
+    last_number,
+    shown,
+    shown_rule,
+    spoilt_batch,
+)
+from fastapi_acl.shared.database.mongodb import as_text, is_duplicate
 from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,
     InvalidRuleError,
     RuleAlreadyExistsError,
     RuleNotFoundError,
 )
-from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     from fastapi_acl.shared.database.mongodb import MongoDatabase
+    from fastapi_acl.shared.policy import PolicyRule
 
 _CONTENT: Final = ("ptype", *COLUMNS)
 CONDEMNED: Final = "condemned"
@@ -61,14 +70,14 @@ class MongoPolicyAdapter(PolicyAdapter):
         async with self._database.snapshot() as reading:
             found = self._rules.find({**wanted, "_id": {"$gt": after}}, session=reading.connection)
             documents = await found.sort("_id", 1).limit(limit).to_list(limit)
-        return [(one["_id"], _rule(one)) for one in documents]
+        return [(one["_id"], shown_rule(one.get("ptype"), [one.get(name) for name in COLUMNS])) for one in documents]
 
     async def last_id(self) -> int:
         """Rend le plus grand numéro de règle présent, ou 0."""
         async with self._database.session() as session:
             numbered = {"_id": {"$type": ["int", "long"]}}  # un document mis à la main peut avoir une autre clé
             found = await self._rules.find_one(numbered, {"_id": 1}, sort=[("_id", -1)], session=session)
-        return int(found["_id"]) if found is not None else 0
+        return last_number(found["_id"] if found is not None else 0)
 
     async def insert_numbered(self, rules: Sequence[PolicyRule], ids: Sequence[int]) -> None:
         """Ajoute des règles sous ces numéros."""
@@ -106,7 +115,7 @@ class MongoPolicyAdapter(PolicyAdapter):
             found = await self._rules.find_one_and_delete({"_id": {"$in": keys}}, session=session)
         if found is None:
             raise RuleNotFoundError(id=row_id)
-        return {"id": row_id} | {name: _shown(found.get(name)) for name in _CONTENT}
+        return {"id": row_id} | {name: shown(found.get(name)) for name in _CONTENT}
 
     async def open_batch(self, batch_id: str, kind: str) -> None:
         """Ouvre un lot."""
@@ -144,7 +153,7 @@ class MongoPolicyAdapter(PolicyAdapter):
                 fresh = [one for one in packet if one["digest"] not in known]
                 if fresh:
                     documents = [{"_id": one.pop("number") + after, **one} for one in fresh]
-                    added += len((await self._rules.insert_many(documents, session=session)).inserted_ids)
+                    added += await self._inserted(batch_id, documents, session)
         return added
 
     async def seal(self, batch_id: str) -> None:
@@ -188,6 +197,19 @@ class MongoPolicyAdapter(PolicyAdapter):
     @property
     def _batch_rules(self) -> Any:  # noqa: ANN401 - du pilote
         return self._database.collection("acl_batch_rules")
+
+    async def _inserted(self, batch_id: str, documents: Sequence[Mapping[str, Any]], session: Any) -> int:  # noqa: ANN401 - du pilote
+        """Ajoute les règles d'un lot, et rend leur nombre.
+
+        Raises:
+            StoredDataError: une main a mis dans le lot, ou sous un de ces numéros, ce que nous n'y avons pas mis.
+        """
+        try:
+            return len((await self._rules.insert_many(documents, session=session)).inserted_ids)
+        except PyMongoError as error:
+            if not is_duplicate(error):
+                raise
+            raise spoilt_batch(batch_id, "une règle s’y répète") from error
 
     async def _left(self, rules: Sequence[PolicyRule], session: Any) -> Sequence[PolicyRule]:  # noqa: ANN401 - du pilote
         """Retire des règles par leurs empreintes, et rend celles qui ne l'ont pas été."""
@@ -234,26 +256,15 @@ def _values_of(rule: PolicyRule) -> dict[str, Any]:
     return {name: {"$eq": value} for name, value in _fields(rule).items() if name != "digest"}
 
 
-def _rule(document: Mapping[str, Any]) -> PolicyRule:
-    """Refait une règle de son document."""
-    values = [_shown(document.get(name)) for name in COLUMNS]
-    return PolicyRule(_shown(document.get("ptype")) or "", without_tail(values))
-
-
 def _line(document: Mapping[str, Any], number: str) -> tuple[Any, ...]:
     """Rend une ligne : numéro, type, colonnes ; ce qu'on y a mis à la main est rendu tel quel, pour être refusé."""
-    key = document[number]
+    key = document.get(number)
     return (int(key) if isinstance(key, int) else key, *(_hashable(document.get(name)) for name in _CONTENT))
 
 
 def _hashable(value: Any) -> Any:  # noqa: ANN401 - ce qu'un document contient
     """Rend une valeur qu'un dictionnaire admet."""
     return value if value is None or type(value) is str else repr(type(value)).encode()
-
-
-def _shown(value: Any) -> str | None:  # noqa: ANN401 - idem
-    """Rend une valeur sous une forme que le journal garde."""
-    return value if value is None or type(value) is str else repr(value)[:250]
 
 
 def _is_again(found: str, seen: set[bytes]) -> bool:

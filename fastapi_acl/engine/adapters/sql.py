@@ -14,11 +14,19 @@ from sqlalchemy import BigInteger, Integer, String, and_, delete, exists, func, 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
-from fastapi_acl.engine.kernel.loading import without_tail
+from fastapi_acl.engine.adapters.base import (
+    COLUMNS,
+    PACKET,
+    PolicyAdapter,
+    columns,
+    digest,
+    last_number,
+    shown,
+    shown_rule,
+    spoilt_batch,
+)
 from fastapi_acl.shared.database.tables import Base, batch_rules_table, batches_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, RuleAlreadyExistsError, RuleNotFoundError
-from fastapi_acl.shared.policy import PolicyRule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.database.sql import SQLDatabase
+    from fastapi_acl.shared.policy import PolicyRule
 
 BATCH: Final = 400
 """Empreintes par instruction : SQLite n'admet que 32 766 paramètres, et d'anciennes versions 999."""
@@ -97,12 +106,12 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         async with self._database.snapshot() as reading:
             query = _QUERY.where(_RULES.c.id > after, *wanted).limit(limit)
             rows = (await reading.connection.execute(query)).all()
-        return [(row[0], PolicyRule(row[1], without_tail(row[2:]))) for row in rows]
+        return [(row[0], shown_rule(row[1], row[2:])) for row in rows]
 
     async def last_id(self) -> int:
         """Rend le plus grand numéro de règle présent, ou 0."""
         async with self._session_scope() as session:
-            return int((await session.scalar(select(func.max(_RULES.c.id)))) or 0)
+            return last_number((await session.scalar(select(func.max(_RULES.c.id)))) or 0)
 
     async def reserve(self, transaction: Transaction, count: int) -> tuple[int, ...]:
         """Réserve des numéros, que la base ne donnera pas non plus à une ligne écrite à la main."""
@@ -145,7 +154,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
             if row is None:
                 raise RuleNotFoundError(id=row_id)
             await session.execute(delete(_RULES).where(_RULES.c.id == row_id))
-        return dict(row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
+        return {"id": row_id} | {name: shown(row._mapping[name]) for name in _CONTENT}  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
 
     async def open_batch(self, batch_id: str, kind: str) -> None:
         """Ouvre un lot."""
@@ -178,7 +187,10 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         fresh = select(batch.number + literal(after), *content).where(batch.batch_id == batch_id, absent)
         source = fresh.order_by(batch.number)
         async with self._database.transaction() as transaction:
-            return await self._database.bulk_copy(transaction, _RULES, ["id", *_CONTENT, "digest"], source)
+            try:
+                return await self._database.bulk_copy(transaction, _RULES, ["id", *_CONTENT, "digest"], source)
+            except IntegrityError as error:
+                raise spoilt_batch(batch_id, "une règle s’y répète") from error
 
     async def seal(self, batch_id: str) -> None:
         """Marque un lot comme définitif."""

@@ -56,7 +56,7 @@ class _Column(dict[str, str]):
         self._accepts = accepts
 
     def __missing__(self, value: str) -> str:
-        if not self._accepts(value):
+        if type(value) is not str or not self._accepts(value):
             raise _UnreadableError
         self[value] = value
         return value

@@ -261,8 +261,8 @@ class PolicySchema:
         return rule.values[place] if place is not None and place < len(rule.values) else ""
 
     def position(self, ptype: str, names: frozenset[str]) -> int | None:
-        """Rend la place, dans une règle, du premier champ qui porte un de ces noms."""
-        places = (index for index, name in enumerate(self.fields[ptype]) if name in names)
+        """Rend la place, dans une règle, du premier champ qui porte un de ces noms ; rien si le type est inconnu."""
+        places = (index for index, name in enumerate(self.fields.get(ptype, ())) if name in names)
         return next(places, None)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastapi_acl.engine.adapters.base import PACKET
+from fastapi_acl.engine.adapters.base import PACKET, spoilt_batch
 from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.kernel.loading import row_rule, without_tail
 from fastapi_acl.engine.kernel.pacing import aside
@@ -17,6 +17,7 @@ from fastapi_acl.engine.writing.transfer import Batch
 from fastapi_acl.shared.exceptions import InvalidRequestError, RevisionCompactedError
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from fastapi_acl.shared.stored import read_number, read_text
 from fastapi_acl.shared.sync.changes import LOG_COMPACTED, POLICY_CHANGED, POLICY_IMPORTED, ROW_QUARANTINED
 
 if TYPE_CHECKING:
@@ -37,6 +38,22 @@ PAGE: Final = 500
 
 DEFAULT_RETENTION: Final = timedelta(days=90)
 """Âge au-delà duquel une compaction retire les entrées du journal."""
+
+
+class _Compaction(NamedTuple):
+    """Une compaction qui se prépare.
+
+    Attributes:
+        up_to: révision jusqu'à laquelle les entrées partent.
+        snapshot: lot qui garde les règles de cette révision.
+        rules: leur nombre.
+        useless: lots que plus rien ne nommera.
+    """
+
+    up_to: int
+    snapshot: str
+    rules: int
+    useless: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +79,12 @@ class PolicyHistory:
         Raises:
             InvalidRequestError: cette révision n'existe pas encore.
             RevisionCompactedError: le journal a été compacté au-delà d'elle.
+            StoredDataError: une entrée ou un lot ne se lit pas : on ne saurait pas ce qu'étaient les règles.
         """
         async with self.store.replica.reading() as reading:
             head = await self.store.log.head(reading)
             _check_known(revision, head)
-            rules = await self._batch(head.snapshot, 0) if head.snapshot is not None else {}
+            rules = await self._snapshot_of(reading, head)
             async for change in self._between(reading, head.compacted, revision):
                 await self._replay(rules, change)
         return rules
@@ -174,8 +192,8 @@ class PolicyHistory:
         """Range les règles d'une révision, retire ce qui l'a faite, puis les lots que plus rien ne nomme."""
         useless = await self._useless_batches(head, up_to)
         async with self.transfer.opened("snapshot") as snapshot:
-            await self._snapshot(snapshot, up_to)
-            removed = await self._discard(head, up_to, snapshot, useless, actor)
+            count = await self._snapshot(snapshot, up_to)
+            removed = await self._discard(head, _Compaction(up_to, snapshot, count, useless), actor)
         for batch_id in useless:
             await self.store.adapter.drop(batch_id)
         return removed
@@ -197,25 +215,57 @@ class PolicyHistory:
             raise RevisionCompactedError
 
     async def _replay(self, rules: Numbered, change: Change) -> None:
-        """Refait une entrée sur des règles."""
+        """Refait une entrée sur des règles.
+
+        Raises:
+            StoredDataError: nul ne sait ce qu'elle a changé.
+        """
+        if not change.is_known:
+            raise change.unreadable()
         if change.kind == POLICY_CHANGED:
             _replay(rules, PolicyChange.from_json(change.payload))
         elif change.kind == POLICY_IMPORTED:
-            if change.payload["replaces"]:
+            said = change.payload
+            if said["replaces"]:
                 rules.clear()
-            for rule, number in (await self._batch(change.payload["batch"], change.payload["after"])).items():
+            for rule, number in (await self._batch(said["batch"], said["added"], after=said["after"])).items():
                 rules.setdefault(rule, number)
         elif change.kind == ROW_QUARANTINED:
             row = change.payload["row"]
             if rules.get(row_rule(row)) == row["id"]:
                 del rules[row_rule(row)]
 
-    async def _batch(self, batch_id: str, after: int) -> Numbered:
-        """Lit les règles d'un lot ; la première de chacune l'emporte."""
+    async def _snapshot_of(self, reading: Transaction, head: Head) -> Numbered:
+        """Lit les règles de la dernière compaction ; l'entrée de celle-ci en dit le nombre.
+
+        Raises:
+            RevisionCompactedError: la tête du journal a été refaite, et plus rien ne nomme ces règles.
+        """
+        if head.snapshot is None and not head.compacted:
+            return {}
+        if head.snapshot is None:
+            raise RevisionCompactedError
+        said = await self.store.log.last(reading, LOG_COMPACTED)
+        is_its = said is not None and said.payload.get("snapshot") == head.snapshot
+        return await self._batch(head.snapshot, said.payload.get("rules", 0) if said is not None and is_its else 0)
+
+    async def _batch(self, batch_id: str, least: int, *, after: int = 0) -> Numbered:
+        """Lit les règles d'un lot ; la première de chacune l'emporte.
+
+        Args:
+            batch_id: le lot.
+            least: nombre de règles qu'il a, au moins.
+            after: ce qui s'ajoute à leurs numéros.
+
+        Raises:
+            StoredDataError: une règle ne se lit pas, ou il en manque.
+        """
         rules: Numbered = {}
         async with aclosing(self.store.adapter.lines(batch_id)) as packets:
             async for packet in packets:
-                await aside(partial(_feed, rules, packet, after), is_short=False)
+                await aside(partial(_feed, rules, batch_id, packet, after), is_short=False)
+        if len(rules) < least:
+            raise spoilt_batch(batch_id, f"{len(rules)} règles sur {least}")
         return rules
 
     # --- revenir ----------------------------------------------------------------------------------------------------
@@ -278,13 +328,15 @@ class PolicyHistory:
             ]
         return imports + ([head.snapshot] if head.snapshot is not None else [])
 
-    async def _snapshot(self, batch_id: str, revision: int) -> None:
-        """Range dans un lot les règles d'une révision, sous leurs numéros."""
-        rules = iter((await self.rules_at(revision)).items())
+    async def _snapshot(self, batch_id: str, revision: int) -> int:
+        """Range dans un lot les règles d'une révision, sous leurs numéros, et rend leur nombre."""
+        found = await self.rules_at(revision)
+        rules = iter(found.items())
         while packet := [(number, rule) for rule, number in islice(rules, PACKET)]:
             await self.store.adapter.stage(batch_id, packet)
+        return len(found)
 
-    async def _discard(self, seen: Head, up_to: int, snapshot: str, useless: Sequence[str], actor: Principal) -> int:
+    async def _discard(self, seen: Head, made: _Compaction, actor: Principal) -> int:
         """Retire les entrées, et note où se trouvent les règles qu'elles faisaient.
 
         Raises:
@@ -294,11 +346,11 @@ class PolicyHistory:
             head = transaction.check_ordered()
             if (head.compacted, head.snapshot) != (seen.compacted, seen.snapshot):
                 raise RevisionCompactedError
-            removed = await self.store.log.discard(transaction, up_to)
-            await self.store.adapter.seal(snapshot)
-            await self.store.adapter.release(useless)
-            transaction.compact(up_to, snapshot)
-            payload = {"up_to": up_to, "snapshot": snapshot, "removed": removed}
+            removed = await self.store.log.discard(transaction, made.up_to)
+            await self.store.adapter.seal(made.snapshot)
+            await self.store.adapter.release(made.useless)
+            transaction.compact(made.up_to, made.snapshot)
+            payload = {"up_to": made.up_to, "snapshot": made.snapshot, "rules": made.rules, "removed": removed}
             _ = await self.store.replica.record(transaction, LOG_COMPACTED, payload, actor=actor)
         return removed
 
@@ -327,7 +379,15 @@ def _replay(rules: Numbered, change: PolicyChange) -> None:
         rules.setdefault(rule, number)
 
 
-def _feed(rules: Numbered, packet: Sequence[Sequence[Any]], after: int) -> None:
-    """Ajoute les lignes d'un lot."""
-    for row in packet:
-        rules.setdefault(PolicyRule(row[1], without_tail(row[2:])), row[0] + after)
+def _feed(rules: Numbered, batch_id: str, packet: Sequence[Sequence[Any]], after: int) -> None:
+    """Ajoute les lignes d'un lot.
+
+    Raises:
+        StoredDataError: une valeur n'est pas un texte, ou un numéro n'en est pas un.
+    """
+    try:
+        for row_id, ptype, *values in packet:
+            rule = PolicyRule(read_text(ptype), tuple(map(read_text, without_tail(values))))
+            rules.setdefault(rule, read_number(row_id) + after)
+    except TypeError as error:
+        raise spoilt_batch(batch_id, "une règle ne se lit pas") from error

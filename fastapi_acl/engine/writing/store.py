@@ -149,11 +149,14 @@ class PolicyStore:
 
         Raises:
             IdempotencyKeyReusedError: la clé a servi à une autre demande.
+            StoredDataError: l'entrée ne se lit pas, et nul ne sait à quoi elle a servi.
         """
         done = await self.log.find(transaction, actor.name, key.value) if key is not None else None
         if done is None or key is None:
             return None
-        if done.key is None or not hmac.compare_digest(done.key.digest, key.digest):
+        if done.key is None:
+            raise done.unreadable()
+        if not hmac.compare_digest(done.key.digest.encode(), key.digest.encode()):
             raise IdempotencyKeyReusedError
         return done
 

@@ -14,9 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
-from fastapi_acl.engine.adapters.base import PACKET
+from fastapi_acl.engine.adapters.base import PACKET, shown_rule
 from fastapi_acl.engine.administration import ADMINISTRATION
-from fastapi_acl.engine.kernel.loading import without_tail
 from fastapi_acl.engine.kernel.pacing import aside
 from fastapi_acl.engine.writing.closing import closing_line
 from fastapi_acl.engine.writing.rule_files import closing, read_rules, write_rules
@@ -172,7 +171,7 @@ class PolicyTransfer:
         first = True
         async with aclosing(self.store.adapter.lines()) as packets:
             async for packet in packets:
-                yield write_rules((PolicyRule(row[1], without_tail(row[2:])) for row in packet), form, first=first)
+                yield write_rules((shown_rule(row[1], row[2:]) for row in packet), form, first=first)
                 first = False
         yield (write_rules((), form) if first else "") + closing(form)
 

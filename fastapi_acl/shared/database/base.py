@@ -27,15 +27,18 @@ from fastapi_acl.shared.exceptions import (
     TransactionNestedError,
     TransactionNotOrderedError,
     TransactionNotOwnedError,
+    WrongLoopError,
 )
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from fastapi_acl.shared.stored import optional, read_number, read_row, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from fastapi_acl.shared.database.refusals import Refusal
+    from fastapi_acl.shared.stored import Shape
 
 
 logger = get_logger("database")
@@ -95,6 +98,15 @@ class Head:
         return replace(self, revision=revision, policy_revision=revision if changes_policy else self.policy_revision)
 
     @classmethod
+    def of(cls, columns: Mapping[str, Any]) -> Head:
+        """Refait une tête de ce que la base en garde.
+
+        Raises:
+            StoredDataError: une valeur n'a pas la forme attendue ; sa ligne retirée, un démarrage la refait.
+        """
+        return cls(**read_row("acl_revision", "revision", columns, _HEAD))
+
+    @classmethod
     def rebuilt(cls, first: int | None, last: int | None) -> Head:
         """Refait une tête perdue, sous une autre identité : nul ne sait ce qui s'est perdu avec elle.
 
@@ -106,6 +118,16 @@ class Head:
         """
         revision = last or 0
         return cls(log_id=str(uuid4()), revision=revision, policy_revision=revision, compacted=max(0, (first or 1) - 1))
+
+
+_HEAD: Final[Shape] = {
+    "log_id": read_text,
+    "revision": read_number,
+    "policy_revision": read_number,
+    "rule_id": read_number,
+    "compacted": read_number,
+    "snapshot": optional(read_text),
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -255,7 +277,14 @@ class Database(Transactions, Protocol):
         """Ferme toutes les connexions."""
 
     def abandon(self) -> None:
-        """Oublie les connexions d'une boucle d'événements qui n'existe plus."""
+        """Lâche les connexions d'une boucle d'événements qui n'existe plus."""
+
+    def bind_loop(self) -> None:
+        """S'attache à la boucle courante.
+
+        Raises:
+            WrongLoopError: les connexions sont à une autre boucle, qui tourne encore.
+        """
 
 
 class AmbientDatabase(Database, ABC):
@@ -265,6 +294,24 @@ class AmbientDatabase(Database, ABC):
         """Part sans transaction."""
         self._ambient: ContextVar[Transaction | None] = ContextVar("fastapi_acl_transaction", default=None)
         self._refusal: Refusal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind_loop(self) -> None:
+        """S'attache à la boucle courante : les connexions sont à celle qui les a ouvertes.
+
+        D'une boucle finie, elles sont lâchées avant qu'une autre n'en ouvre.
+
+        Raises:
+            WrongLoopError: l'autre boucle tourne encore.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None and self._loop.is_running():
+            raise WrongLoopError
+        if self._loop is not None:
+            self.abandon()
+        self._loop = loop
 
     @abstractmethod
     def begin(self, mode: Mode) -> AbstractAsyncContextManager[Transaction]:
@@ -407,7 +454,9 @@ class AmbientDatabase(Database, ABC):
 
         Raises:
             TransactionNestedError: cette tâche en a ouvert une.
+            WrongLoopError: les connexions sont à une autre boucle, qui tourne encore.
         """
+        self.bind_loop()
         if self.joined() is not None:
             raise TransactionNestedError
 

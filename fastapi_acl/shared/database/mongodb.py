@@ -33,7 +33,6 @@ from fastapi_acl.shared.exceptions import (
     ChangeTooLargeError,
     ConfigurationError,
     DatabaseUnavailableError,
-    PolicyUnreadableError,
     TransactionConflictError,
 )
 from fastapi_acl.shared.logging import get_logger, one_line
@@ -148,6 +147,7 @@ class MongoDatabase(AmbientDatabase):
     @property
     def client(self) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
         """Le client, fait au premier usage."""
+        self.bind_loop()
         if self._client is None:
             _quiet_driver()
             try:
@@ -279,8 +279,11 @@ class MongoDatabase(AmbientDatabase):
             await settled(client.close())
 
     def abandon(self) -> None:
-        """Oublie le client d'une boucle qui n'existe plus."""
-        self._client, self._is_taking = None, False
+        """Lâche le client d'une boucle qui n'existe plus ; celui de PyMongo ne se ferme que dans elle : il s'oublie."""
+        client, self._client, self._is_taking = self._client, None, False
+        closing = client.close() if client is not None else None
+        if inspect.iscoroutine(closing):
+            closing.close()
 
     async def _take_lock(self, session: Any) -> Head:  # noqa: ANN401 - du pilote
         """Écrit d'abord dans la tête du journal : toute autre écriture y est un conflit, et attend son tour.
@@ -453,11 +456,6 @@ def as_text(instant: datetime | None) -> str | None:
     return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f+00:00") if instant is not None else None
 
 
-def as_instant(text: str | None) -> datetime | None:
-    """Relit un instant."""
-    return datetime.fromisoformat(text) if text is not None else None
-
-
 def _installed_client() -> Callable[..., Any]:
     """Rend la classe de client : motor s'il est installé, sinon celle de PyMongo."""
     try:
@@ -487,14 +485,11 @@ def _head(found: Mapping[str, Any] | None) -> Head:
 
     Raises:
         DatabaseUnavailableError: il n'y est pas.
-        PolicyUnreadableError: il n'y est pas en entier.
+        StoredDataError: il ne se lit pas.
     """
     if found is None:
         raise DatabaseUnavailableError(HEADLESS)
-    try:
-        return Head(**{name: found[name] for name in Head.__dataclass_fields__})
-    except KeyError as error:
-        raise PolicyUnreadableError(HEADLESS) from error
+    return Head.of(found)
 
 
 async def _abort(session: Any) -> None:  # noqa: ANN401 - du pilote

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from weakref import WeakSet
 
 from sqlalchemy import delete, event, false, insert, literal, select, text, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
@@ -19,6 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.pool import NullPool
 
 from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.faults import name_faults
+from fastapi_acl.shared.database.hanging import hang_up
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
 from fastapi_acl.shared.database.refusals import codes_of, explained, refusal_of, rights_on, words_of
 from fastapi_acl.shared.database.tables import VERSION_TABLE, metadata, revision_table
@@ -139,6 +142,7 @@ class SQLDatabase(AmbientDatabase):
         self._auto_migrate = auto_migrate
         self._engines: dict[Use, AsyncEngine] = {}
         self._vigil = Vigil(self._answers)
+        self._opened: WeakSet[Any] = WeakSet()
 
     @abstractmethod
     def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:
@@ -176,12 +180,20 @@ class SQLDatabase(AmbientDatabase):
 
     def engine_for(self, use: Use) -> AsyncEngine:
         """Rend le moteur de cet usage, fait au premier ; une base sans réserve n'en a qu'un."""
+        self.bind_loop()
         known = use if self.has_look_engine else Use.REQUESTS
         if known not in self._engines:
-            self._engines[known] = self.create_engine(known)
-            if known is Use.REQUESTS and self.has_look_engine:
-                self._watch_over(self._engines[known])
+            self._engines[known] = self._made(known)
         return self._engines[known]
+
+    def _made(self, use: Use) -> AsyncEngine:
+        """Fait un moteur, dont les fautes qui ne sont pas des pannes ont un nom."""
+        engine = self.create_engine(use)
+        name_faults(engine)
+        event.listen(engine.sync_engine, "connect", lambda opened, _: self._opened.add(opened.driver_connection))
+        if use is Use.REQUESTS and self.has_look_engine:
+            self._watch_over(engine)
+        return engine
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -297,10 +309,13 @@ class SQLDatabase(AmbientDatabase):
             await engine.dispose()
 
     def abandon(self) -> None:
-        """Oublie la réserve sans fermer ses connexions, que leur boucle ne peut plus servir."""
+        """Lâche la réserve, et raccroche : sa boucle ne peut plus fermer ses connexions, que le serveur garderait."""
         self._vigil.abandon()
         for engine in self._forgotten():
             engine.sync_engine.dispose(close=False)
+        for opened in self._opened:
+            hang_up(opened)
+        self._opened.clear()
 
     def _forgotten(self) -> list[AsyncEngine]:
         """Rend les moteurs ouverts, que plus rien ne retient."""
@@ -363,11 +378,12 @@ class SQLDatabase(AmbientDatabase):
 
         Raises:
             DatabaseUnavailableError: elle n'y est pas.
+            StoredDataError: elle ne se lit pas.
         """
         row = (await transaction.connection.execute(query)).one_or_none()
         if row is None:
             raise DatabaseUnavailableError(HEADLESS)
-        return Head(**row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
+        return Head.of(row._mapping)  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
 
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
         """Fait suivre la numérotation propre à la base, si elle en tient une à part de la table."""

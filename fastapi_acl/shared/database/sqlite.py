@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import weakref
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
@@ -47,11 +48,12 @@ class SQLiteDatabase(SQLDatabase):
         """Retient l'adresse ; voir `SQLDatabase`."""
         super().__init__(uri, auto_migrate=auto_migrate, pool=pool)
         self._private_name = str(uuid4())
+        self._anchor: sqlite3.Connection | None = None
 
     def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:  # noqa: ARG002 - un fichier n'a pas de réserve
         """Fait le moteur ; une connexion par session pour un fichier, une seule, partagée, en mémoire."""
         _quiet_driver()
-        url = make_url(self._uri).set(drivername="sqlite+aiosqlite")
+        url = self._address().set(drivername="sqlite+aiosqlite")
         _check_folder(url)
         make_private(url.database, url.query)
         engine = create_async_engine(url, hide_parameters=True, **_pool(url))
@@ -59,6 +61,27 @@ class SQLiteDatabase(SQLDatabase):
         event.listen(engine.sync_engine, "begin", _begin)
         event.listen(engine.sync_engine, "invalidate", _release_lock)
         return engine
+
+    def _address(self) -> URL:
+        """Rend l'adresse à ouvrir ; une base en mémoire a un nom, et une ancre qui la garde d'une boucle à l'autre.
+
+        Source: https://www.sqlite.org/inmemorydb.html
+        """
+        url = make_url(self._uri)
+        if url.query or named_file(url.database, url.query) is not None:
+            return url
+        name = f"file:fastapi_acl_{self._private_name}"
+        if self._anchor is None:
+            self._anchor = sqlite3.connect(f"{name}?mode=memory&cache=shared", uri=True, check_same_thread=False)
+            _ = weakref.finalize(self, self._anchor.close)
+        return url.set(database=name, query={"mode": "memory", "cache": "shared", "uri": "true"})
+
+    async def close(self) -> None:
+        """Ferme les connexions, et l'ancre : une base en mémoire disparaît alors."""
+        await super().close()
+        anchor, self._anchor = self._anchor, None
+        if anchor is not None:
+            anchor.close()
 
     def place_query(self) -> Select[Any]:
         """Nomme le fichier par son chemin réel ; une base en mémoire n'est qu'à ce manager."""

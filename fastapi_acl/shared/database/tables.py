@@ -21,10 +21,12 @@ from sqlalchemy import (
     TypeDecorator,
     text,
 )
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.orm import DeclarativeBase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.types import TypeEngine
 
 VERSION_TABLE: Final = "acl_alembic_version"
@@ -59,25 +61,54 @@ class Base(DeclarativeBase):
     __table_args__: Any = TABLE_OPTIONS
 
 
+class _AnyDateTime(sqlite.DATETIME):
+    """Date de SQLite, dont une colonne garde n'importe quoi : ce qui n'est pas une date reste tel quel."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Rend ce qui lit une date, sans lever."""
+        read: Any = super().result_processor(dialect, coltype)
+
+        def read_or_keep(value: Any) -> Any:  # noqa: ANN401 - ce que la base a rendu
+            try:
+                return read(value)
+            except (ValueError, TypeError):
+                return value
+
+        return read_or_keep
+
+
 class UTCDateTime(TypeDecorator[datetime]):
-    """Instant en UTC, à la microseconde ; SQLite et MySQL, qui oublient le fuseau, le retrouvent à la lecture."""
+    """Instant en UTC, à la microseconde ; SQLite et MySQL, qui oublient le fuseau, le retrouvent à la lecture.
+
+    Une valeur qui n'est pas une date passe telle quelle : `fastapi_acl.shared.stored` juge ce qu'une ligne contient.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Demande à MySQL ses microsecondes, qu'il couperait."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(_AnyDateTime())  # type: ignore[no-untyped-call]  # de SQLAlchemy
         return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else self.impl_instance)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - signature de SQLAlchemy
         """Ramène l'instant en UTC avant de l'écrire."""
         return value.astimezone(timezone.utc) if value is not None else None
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - idem
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401, ARG002 - idem
         """Rend un instant qui porte son fuseau."""
-        if value is None:
-            return None
+        if not isinstance(value, datetime):
+            return value
         return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+
+
+class Flag(Boolean):
+    """Booléen ; SQLite et MySQL, qui gardent un nombre, rendent tel quel celui qui n'est ni 0 ni 1."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:  # noqa: ARG002 - signature de SQLAlchemy
+        """Rend ce qui lit un booléen, sans rien deviner."""
+        return lambda value: bool(value) if type(value) is int and value in {0, 1} else value
 
 
 LongText: Final = Text().with_variant(mysql.LONGTEXT(), "mysql")

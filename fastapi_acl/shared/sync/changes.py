@@ -16,11 +16,24 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
 from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.policy import PolicyChange
+from fastapi_acl.shared.stored import (
+    MISREADINGS,
+    Shape,
+    optional,
+    read_flag,
+    read_instant,
+    read_number,
+    read_text,
+    read_value,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fastapi_acl.shared.database.base import Head, Transaction
+    from fastapi_acl.shared.exceptions import StoredDataError
 
 logger = get_logger("sync")
 
@@ -89,6 +102,20 @@ class Change:
     change_id: str = field(default_factory=lambda: str(uuid4()))
     key: IdempotencyKey | None = None
 
+    @property
+    def is_bulk(self) -> bool:
+        """Vrai s'il faut tout relire : l'entrée est en masse, illisible, ou d'une nature inconnue ici."""
+        return self.kind in BULK_KINDS or not self.is_known
+
+    @property
+    def is_known(self) -> bool:
+        """Vrai si l'on sait ce que l'entrée a changé ; une version plus récente peut en écrire d'autres."""
+        return self.kind in PAYLOADS
+
+    def unreadable(self) -> StoredDataError:
+        """Nomme l'entrée, faute de savoir ce qu'elle a changé ; rend l'erreur à lever."""
+        return unreadable("acl_changes", f"revision={self.revision}")
+
 
 NEVER: Final = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -101,41 +128,63 @@ def read_entry(columns: Mapping[str, Any]) -> Change:
 
     Returns:
         L'entrée ; de nature `UNREADABLE` si une valeur n'a pas la forme attendue.
+
+    Raises:
+        StoredDataError: son rang même ne se lit pas.
     """
+    given = columns.get("revision")
+    revision = read_value(("acl_changes", "revision", given, "revision"), given, read_number)
     try:
-        return _read_entry(columns)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        revision = columns["revision"]
-        logger.error("log_entry_unreadable: revision=%s", revision)  # noqa: TRY400 - une valeur de la base n'y paraît pas
+        return _read_entry(revision, columns)
+    except MISREADINGS:
+        logger.error("log_entry_unreadable: revision=%d", revision)  # noqa: TRY400 - une valeur de la base n'y paraît pas
         actor, witness = (str(columns.get(name) or "") for name in ("actor", "change_id"))
         return Change(revision=revision, at=NEVER, actor=actor, kind=UNREADABLE, payload={}, change_id=witness)
 
 
-def _read_entry(columns: Mapping[str, Any]) -> Change:
-    """Refait une entrée bien formée.
-
-    Raises:
-        ValueError: une valeur n'a pas la forme attendue, ou TypeError, ou KeyError.
-    """
-    payload, at, until = json.loads(columns["payload"]), columns["at"], columns["live_until"]
-    texts = [columns[name] for name in ("actor", "kind", "change_id")]
-    is_dated = isinstance(at, datetime) and (until is None or isinstance(until, datetime))
-    if not (isinstance(payload, dict) and is_dated and all(isinstance(text, str) for text in texts)):
-        message = "une entrée du journal n’a pas la forme attendue"
-        raise ValueError(message)
-    actor, kind, change_id = texts
-    given = columns["idempotency_key"]
-    key = IdempotencyKey(given, columns["request_digest"] or "") if given is not None else None
+def _read_entry(revision: int, columns: Mapping[str, Any]) -> Change:
+    """Refait une entrée bien formée ; une des fautes de `MISREADINGS` dit qu'elle ne l'est pas."""
+    kind, payload = read_text(columns["kind"]), json.loads(columns["payload"])
+    _check_payload(kind, payload)
     return Change(
-        revision=columns["revision"],
-        at=at,
-        actor=actor,
+        revision=revision,
+        at=read_instant(columns["at"]),
+        actor=read_text(columns["actor"]),
         kind=kind,
         payload=payload,
-        live_until=until,
-        change_id=change_id,
-        key=key,
+        live_until=optional(read_instant)(columns["live_until"]),
+        change_id=read_text(columns["change_id"]),
+        key=_read_key(columns["idempotency_key"], columns["request_digest"]),
     )
+
+
+def _read_key(value: object, digest: object) -> IdempotencyKey | None:
+    """Refait la clé d'un client, s'il en a donné une."""
+    return IdempotencyKey(read_text(value), optional(read_text)(digest) or "") if value is not None else None
+
+
+def _check_payload(kind: str, payload: Mapping[str, Any]) -> None:
+    """Vérifie le contenu d'une entrée ; d'une note, qui la lit sait se passer."""
+    _ = payload.keys(), [read(payload[name]) for name, read in PAYLOADS.get(kind, {}).items()]
+    if kind == POLICY_CHANGED:
+        _ = PolicyChange.from_json(payload)
+
+
+def _read_quarantined(row: Mapping[str, Any]) -> None:
+    """Vérifie une ligne écartée, quoi qu'elle ait contenu."""
+    _ = row["id"], [optional(read_text)(row.get(name)) for name in ("ptype", *(f"v{place}" for place in range(6)))]
+
+
+PAYLOADS: Final[Mapping[str, Shape]] = {
+    POLICY_CHANGED: {},
+    POLICY_IMPORTED: {"batch": read_text, "after": read_number, "replaces": read_flag, "added": read_number},
+    ROW_QUARANTINED: {"row": _read_quarantined},
+    SESSION_REVOKED: {"session_id": read_text},
+    ACCOUNT_REVOKED: {"user_id": read_text, "session_version": read_number},
+    LOG_COMPACTED: {"up_to": read_number, "snapshot": read_text},
+    **{kind: {} for kind in LASTING_KINDS},
+}
+"""Les lecteurs du contenu d'une entrée, par nature ; les natures qu'on connaît."""
 
 
 class Heads(Protocol):
@@ -252,3 +301,8 @@ class ChangeLog(ABC):
 async def _proof(log: ChangeLog, change: Change, transaction: Transaction) -> bool:
     """Cherche une entrée dans le journal."""
     return await log.holds(transaction, change)
+
+
+def unexpected_entry(change: Change) -> StoredDataError:
+    """Nomme l'entrée qui tient, au-delà de la tête du journal, la place de celle qu'on voulait écrire."""
+    return unreadable("acl_changes", f"revision={change.revision} (au-delà de la tête)")

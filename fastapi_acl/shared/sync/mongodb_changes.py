@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, final
 
-from fastapi_acl.shared.database.mongodb import as_instant, as_text
-from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, read_entry
+from pymongo.errors import DuplicateKeyError
+
+from fastapi_acl.shared.database.mongodb import as_text
+from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, read_entry, unexpected_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +66,10 @@ class MongoChangeLog(ChangeLog):
         document = _document(change)
         await self._database.check_size(transaction, len(document["payload"]))
         changes = self._database.collection("acl_changes")
-        await changes.insert_one(document, session=transaction.connection)
+        try:
+            await changes.insert_one(document, session=transaction.connection)
+        except DuplicateKeyError as error:
+            raise unexpected_entry(change) from error
 
     async def _select(
         self, transaction: Transaction, wanted: Mapping[str, Any], *, limit: int = 0, order: int = FORWARD
@@ -97,9 +101,5 @@ def _document(change: Change) -> dict[str, Any]:
 
 
 def _columns(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Range un document comme une ligne de table ; un instant qui ne se lit pas reste le texte qu'il est."""
-    columns = {"idempotency_key": None, **found, "revision": found["_id"]}
-    for name in ("at", "live_until"):
-        with suppress(ValueError, TypeError):
-            columns[name] = as_instant(found.get(name))
-    return columns
+    """Range un document comme une ligne de table."""
+    return {"idempotency_key": None, "request_digest": None, "live_until": None, **found, "revision": found["_id"]}

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
-from fastapi_acl.shared.exceptions import PolicyUnavailableError, PolicyUnreadableError
+from fastapi_acl.shared.exceptions import PolicyUnavailableError, PolicyUnreadableError, StoredDataError
 from fastapi_acl.shared.logging import get_logger
-from fastapi_acl.shared.sync.changes import BULK_KINDS, POLICY_KINDS
+from fastapi_acl.shared.stored import MISREADINGS
+from fastapi_acl.shared.sync.changes import POLICY_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -98,10 +99,6 @@ class _News(NamedTuple):
     policy: Position | None = None
 
 
-MISREADINGS: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""Ce que lève la lecture d'une valeur d'une autre forme que la nôtre ; une panne du pilote n'en est pas."""
-
-
 @asynccontextmanager
 async def readable() -> AsyncIterator[None]:
     """Dit illisible ce que la base garde et qui n'a pas la forme attendue ; une panne reste une panne.
@@ -123,6 +120,7 @@ class Replica:
         woken: posé quand quelqu'un demande de regarder la base sans attendre.
         reloads: nombre de lectures de toutes les mémoires.
         applied: nombre d'entrées appliquées une à une.
+        unreadable: table, ou collection, où quelque chose ne s'est pas lu ; vide dès que tout a été relu.
         learned: apprend ce qui a été lu : depuis quand (horloge monotone), après quelle révision, et si c'est tout.
     """
 
@@ -147,6 +145,7 @@ class Replica:
         self._seen_at = float("-inf")
         self._seen_revision = UNLOADED
         self.reloads = self.applied = 0
+        self.unreadable = ""
         self._refreshing = asyncio.Lock()
         self._listeners: list[Listener] = []
         self.learned: Callable[[float, int, bool], None] | None = None
@@ -224,9 +223,11 @@ class Replica:
 
         Raises:
             DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
+            StoredDataError: la base garde ce qui ne se lit pas ; de même.
         """
         self._database.require_alone()
-        async with self._refreshing:  # deux lectures de tout n'apprendraient rien de plus qu'une
+        # Deux lectures de tout à la fois n'apprendraient rien de plus qu'une.
+        async with self._refreshing, self._noting():
             started, known = time.monotonic(), self._at
             news = await self._look(known)
             if self._is_rewound and known is not None:
@@ -240,13 +241,14 @@ class Replica:
 
         Raises:
             DatabaseUnavailableError: la base ne répond pas ; les mémoires restent ce qu'elles étaient.
-            PolicyUnreadableError: une ligne pourrait refuser mais ne se lit pas ; l'ancienne politique reste.
+            StoredDataError: la base garde ce qui ne se lit pas, une ligne qui pourrait refuser par exemple ; l'ancienne
+                politique reste.
         """
         self._database.require_alone()
         if self._is_lost:
             await self.refresh()
         async with self._refreshing:
-            async with self._database.snapshot() as transaction, readable():
+            async with self._noting(), self._database.snapshot() as transaction, readable():
                 news = await self._read_all(transaction, await self._log.head(transaction))
             self._install(news)
         if self._policy is not None:  # ce qui vient d'être relu n'est peut-être pas ce que le journal en dit
@@ -364,7 +366,7 @@ class Replica:
             return True
         if change.at < self._read_at - OLDEST_ANNOUNCEMENT:
             return False
-        return before == at and change.kind not in BULK_KINDS and self._apply(change, at, None)
+        return before == at and not change.is_bulk and self._apply(change, at, None)
 
     def wake(self) -> None:
         """Demande de regarder la base sans attendre le prochain tour."""
@@ -408,9 +410,18 @@ class Replica:
             began, head = time.monotonic(), transaction.head or await self._log.head(transaction)
             self._seen_revision = head.revision
             changes = await self._missing(transaction, head, known)
-            if changes is not None or self._is_rewound:
+            if (changes is not None and not self.unreadable) or self._is_rewound:
                 return _News(began, changes=changes or ())
             return await self._read_all(transaction, head)
+
+    @asynccontextmanager
+    async def _noting(self) -> AsyncIterator[None]:
+        """Retient, pour la santé, où se trouve ce qui ne s'est pas lu."""
+        try:
+            yield
+        except StoredDataError as error:
+            self.unreadable = error.table
+            raise
 
     async def _locate(self, transaction: Transaction) -> None:
         """Demande à la base où elle est, s'il y a assez longtemps qu'on ne l'a fait."""
@@ -446,7 +457,7 @@ class Replica:
             self._lose(head, known)
             return None
         is_whole = len(entries) == missing and (mine is not None or not known.revision or not missing)
-        return entries if is_whole and not any(change.kind in BULK_KINDS for change in entries) else None
+        return entries if is_whole and not any(change.is_bulk for change in entries) else None
 
     def _lose(self, head: Head, known: Position) -> None:
         """Note que la base n'est plus celle que l'on suivait."""
@@ -477,6 +488,7 @@ class Replica:
             for memory, state in zip(self._memories, news.states, strict=True):
                 memory.install(state)
             self._at, self._policy, self._is_lost = news.position, news.policy, False
+            self.unreadable = ""
             self._read_at = max(self._read_at, news.read_at)
             self._seen_at = max(self._seen_at, news.began)
             self.reloads += 1
@@ -492,7 +504,7 @@ class Replica:
     def _advance(self, changes: Sequence[Change], install: Callable[[], None] | None = None) -> None:
         """Applique les entrées validées qui suivent la nôtre ; un trou, ou ce qui se relit, attend `refresh`."""
         for change in changes:
-            is_bulk = change.kind in BULK_KINDS and install is None
+            is_bulk = change.is_bulk and install is None
             is_next = change.revision == self.revision + 1
             if self._at is not None and is_next and (is_bulk or not self._apply(change, self._at, install)):
                 return

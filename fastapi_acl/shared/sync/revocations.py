@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastapi_acl.shared.exceptions import PolicyUnreadableError
 from fastapi_acl.shared.logging import get_logger
-from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, SESSION_REVOKED, UNREADABLE
+from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, SESSION_REVOKED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,15 +57,6 @@ class _Revoked:
             del self.versions[key]
 
 
-def _is_readable(change: Change) -> bool:
-    """Dit si une entrée vivante est d'une nature connue, et dit qui elle révoque."""
-    said = change.payload
-    if change.kind == SESSION_REVOKED:
-        return isinstance(said.get("session_id"), str)
-    is_account = isinstance(said.get("user_id"), str) and type(said.get("session_version")) is int
-    return is_account if change.kind == ACCOUNT_REVOKED else change.kind != UNREADABLE
-
-
 class Revocations:
     """Mémoire des révocations vivantes, alimentée par le journal (voir `Replica`).
 
@@ -96,12 +87,12 @@ class Revocations:
             PolicyUnreadableError: l'une ne se lit pas : elle révoquait quelqu'un, et l'ignorer lui rouvrirait.
         """
         found = await self._log.live(transaction, margin=self._kept)
-        lost = next((change for change in found if not _is_readable(change)), None)
+        lost = next((change for change in found if not change.is_known), None)
         if lost is not None:
             logger.error(
                 "revocation_unreadable: revision=%d ; corrigez l'entrée, ou retirez-la d'acl_changes", lost.revision
             )
-            raise PolicyUnreadableError
+            raise PolicyUnreadableError(table="acl_changes")
         return found
 
     def install(self, state: Iterable[Change]) -> None:

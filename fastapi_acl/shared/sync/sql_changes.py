@@ -7,9 +7,11 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, final
 
 from sqlalchemy import Select, delete, func, insert, or_, select
+from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.shared.database.tables import changes_table
-from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, read_entry
+from fastapi_acl.shared.stored import read_number, read_value
+from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, read_entry, unexpected_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +52,9 @@ class SQLChangeLog(ChangeLog):
         """Rend la dernière révision d'avant la première entrée écrite depuis un instant."""
         query = select(func.min(changes_table.c.revision)).where(changes_table.c.at >= instant)
         first = await transaction.connection.scalar(query)
-        return int(first) - 1 if first is not None else (await self.head(transaction)).revision
+        if first is None:
+            return (await self.head(transaction)).revision
+        return read_value(("acl_changes", "revision", first, "revision"), first, read_number) - 1
 
     async def discard(self, transaction: Transaction, up_to: int) -> int:
         """Retire les entrées jusqu'à une révision."""
@@ -66,7 +70,10 @@ class SQLChangeLog(ChangeLog):
         """Écrit une entrée, si la base en admet la taille."""
         columns = _columns(change)
         await self._database.check_size(transaction, len(columns["payload"]))
-        await transaction.connection.execute(insert(changes_table).values(**columns))
+        try:
+            await transaction.connection.execute(insert(changes_table).values(**columns))
+        except IntegrityError as error:
+            raise unexpected_entry(change) from error
 
     async def _select(self, transaction: Transaction, query: Select[Any]) -> list[Change]:
         """Exécute une lecture et refait les entrées."""

@@ -7,16 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
-from fastapi_acl.auth.domain.entities.session import Session
-from fastapi_acl.shared.database.mongodb import as_instant, as_text
+from fastapi_acl.auth.domain.entities.auth_user import canonical
+from fastapi_acl.auth.infrastructure.mappers.auth_mappers import read_account, read_session
+from fastapi_acl.shared.database.mongodb import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+    from fastapi_acl.auth.domain.entities.session import Session
     from fastapi_acl.auth.infrastructure.models.mongodb_models import MongoAuthUserModel, MongoSessionModel
-
-INSTANTS = frozenset({"created_at", "updated_at", "rotated_at", "last_used_at", "expires_at", "revoked_at"})
 
 
 class MongoAuthUserMapper:
@@ -34,8 +32,7 @@ class MongoAuthUserMapper:
     @staticmethod
     def to_entity(found: MongoAuthUserModel) -> AuthUser:
         """Refait un compte de son document."""
-        fields = _read(cast("Mapping[str, Any]", found))
-        return AuthUser(**{name: fields[name] for name in AuthUser.__dataclass_fields__})
+        return read_account(_columns(found))
 
 
 class MongoSessionMapper:
@@ -49,8 +46,7 @@ class MongoSessionMapper:
     @staticmethod
     def to_entity(found: MongoSessionModel) -> Session:
         """Refait une session de son document."""
-        fields = _read(cast("Mapping[str, Any]", found))
-        return Session(**{name: fields[name] for name in Session.__dataclass_fields__})
+        return read_session(_columns(found))
 
 
 def _written(fields: dict[str, Any]) -> dict[str, Any]:
@@ -67,10 +63,6 @@ def _text(value: Any) -> Any:  # noqa: ANN401 - valeur d'un champ
     return str(value) if isinstance(value, UUID) else value
 
 
-def _read(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Relit les identifiants et les instants."""
-    read: dict[str, Any] = {name: as_instant(value) if name in INSTANTS else value for name, value in found.items()}
-    read["id"] = UUID(read.pop("_id"))
-    if "user_id" in read:
-        read["user_id"] = UUID(read["user_id"])
-    return read
+def _columns(found: MongoAuthUserModel | MongoSessionModel) -> dict[str, Any]:
+    """Range un document comme une ligne de table."""
+    return {**found, "id": found["_id"]}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, ForeignKey, Index, Integer, String
+from sqlalchemy import ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fastapi_acl.shared.database.tables import TABLE_OPTIONS, Base, UTCDateTime
+from fastapi_acl.shared.database.tables import TABLE_OPTIONS, Base, Flag, UTCDateTime
 
 
 class SQLAuthUserModel(Base):
@@ -21,8 +21,8 @@ class SQLAuthUserModel(Base):
     email: Mapped[str | None] = mapped_column(String(254))
     email_key: Mapped[str | None] = mapped_column(String(190), unique=True)
     hashed_password: Mapped[str] = mapped_column(String(255))
-    is_active: Mapped[bool] = mapped_column(Boolean)
-    is_verified: Mapped[bool] = mapped_column(Boolean)
+    is_active: Mapped[bool] = mapped_column(Flag())
+    is_verified: Mapped[bool] = mapped_column(Flag())
     session_version: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime())
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime())

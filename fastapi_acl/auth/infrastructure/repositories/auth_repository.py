@@ -13,8 +13,9 @@ from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
 from fastapi_acl.auth.infrastructure.mappers.auth_mappers import AuthUserMapper
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel
-from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, is_storable, make_cursor, read_cursor
+from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
 from fastapi_acl.shared.exceptions import UserAlreadyExistsError, UserNotFoundError
+from fastapi_acl.shared.stored import is_storable, read_text, read_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ class SQLAuthRepository(IAuthRepository):
         statement = select(SQLAuthUserModel).where(*wanted).order_by(SQLAuthUserModel.username_key).limit(limit + 1)
         async with self._database.snapshot() as reading:
             rows = (await reading.connection.scalars(statement)).all()
-        following = make_cursor(rows[limit - 1].username_key) if len(rows) > limit else None
+        following = make_cursor(_key_of(rows[limit - 1])) if len(rows) > limit else None
         return UserPage(items=[AuthUserMapper.to_entity(row) for row in rows[:limit]], next_cursor=following)
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -161,6 +162,11 @@ class MySQLAuthRepository(SQLAuthRepository):
         await session.execute(changed, execution_options=UNSYNCHRONIZED)
         changed_row = select(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
         return (await session.scalars(changed_row, execution_options=UNSYNCHRONIZED)).one_or_none()
+
+
+def _key_of(row: SQLAuthUserModel) -> str:
+    """Rend le nom replié d'un compte."""
+    return read_value(("acl_users", "id", row.id, "username_key"), row.username_key, read_text)
 
 
 def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> Sequence[ColumnElement[bool]]:

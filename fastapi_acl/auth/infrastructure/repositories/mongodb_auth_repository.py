@@ -13,9 +13,10 @@ from fastapi_acl.auth.application.interface.auth_repository import IAuthReposito
 from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
 from fastapi_acl.auth.infrastructure.mappers.mongodb_mappers import MongoAuthUserMapper
-from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, is_storable, make_cursor, read_cursor
+from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
 from fastapi_acl.shared.database.mongodb import as_text
 from fastapi_acl.shared.exceptions import UserAlreadyExistsError, UserNotFoundError
+from fastapi_acl.shared.stored import is_storable, read_text, read_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ class MongoDBAuthRepository(IAuthRepository):
         async with self._database.session() as session:
             found = self._users.find(wanted, session=session).sort("username_key", 1).limit(limit + 1)
             documents = await found.to_list(limit + 1)
-        following = make_cursor(documents[limit - 1]["username_key"]) if len(documents) > limit else None
+        following = make_cursor(_key_of(documents[limit - 1])) if len(documents) > limit else None
         return UserPage(items=[MongoAuthUserMapper.to_entity(one) for one in documents[:limit]], next_cursor=following)
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -128,6 +129,11 @@ class MongoDBAuthRepository(IAuthRepository):
                 {"_id": str(user_id)}, change, return_document=ReturnDocument.AFTER, session=session
             )
         return _required(MongoAuthUserMapper.to_entity(found) if found is not None else None)
+
+
+def _key_of(found: Mapping[str, Any]) -> str:
+    """Rend le nom replié d'un compte."""
+    return read_value(("acl_users", "_id", found["_id"], "username_key"), found.get("username_key"), read_text)
 
 
 def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> dict[str, Any]:

@@ -112,6 +112,7 @@ class MongoDBSessionRepository(ISessionRepository):
 
     async def _is_current(self, session: Mapping[str, Any], connection: Any) -> bool:  # noqa: ANN401 - du pilote
         """Dit si le compte d'une session est actif, à la version de celle-ci."""
-        wanted = {"_id": session["user_id"], "is_active": True, "session_version": session["session_version"]}
+        said = {"_id": session.get("user_id"), "session_version": session.get("session_version")}
+        wanted = {"is_active": True, **{name: {"$eq": value, "$ne": None} for name, value in said.items()}}
         users = self._database.collection("acl_users")
         return await users.find_one(wanted, {"_id": 1}, session=connection) is not None

@@ -7,14 +7,10 @@ import binascii
 from typing import Final
 
 from fastapi_acl.shared.exceptions import InvalidRequestError
+from fastapi_acl.shared.stored import is_storable
 
 MAX_PAGE: Final = 200
 """Comptes par page, au plus."""
-
-
-def is_storable(text: str) -> bool:
-    """Dit si une base peut garder ce texte ; PostgreSQL refuse U+0000, et aucun pilote n'écrit un demi-codet."""
-    return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text)
 
 
 def make_cursor(key: str) -> str:

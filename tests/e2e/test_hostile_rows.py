@@ -1,0 +1,141 @@
+"""Ce qu'une main a mis dans les tables, vu des routes et des outils : jamais un 500, et un redémarrage qui part."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from fastapi_acl import ACLManager
+from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
+from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, Client, config, documents, protected, serve
+from tests.support.wounds import ABSENT, Wound
+
+API = "/api/v1"
+RULE = {"ptype": "p", "values": ["role:k", "doc", "read", "allow"]}
+NOW = timedelta(seconds=-1)
+
+WOUNDS = [
+    Wound("acl_changes", "at", "pas une date"),
+    Wound("acl_changes", "payload", "null", last=False),
+    Wound("acl_revision", "revision", "x"),
+    Wound("casbin_rule", "ptype", ABSENT),
+    Wound("acl_users", "created_at", "0044-03-15 BC", last=False),
+    Wound("acl_users", "session_version", 2**31 - 1, last=False),
+    Wound("acl_sessions", "expires_at", ABSENT, last=False),
+    Wound("acl_batch_rules", "v0", 7),
+]
+MORE = [
+    Wound("acl_changes", "kind", "inconnue", last=False),
+    Wound("acl_changes", "actor", ABSENT),
+    Wound("acl_changes", "live_until", "hier"),
+    Wound("acl_changes", "revision", 2**62),
+    Wound("acl_revision", "rule_id", 2**63 - 1),
+    Wound("acl_revision", "id", 7),
+    Wound("casbin_rule", "v0", ABSENT),
+    Wound("casbin_rule", "digest", ABSENT),
+    Wound("casbin_rule", "id", 2**63 - 1),
+    Wound("acl_users", "id", "pas-un-uuid"),
+    Wound("acl_users", "is_active", 7, last=False),
+    Wound("acl_users", "hashed_password", "n’importe quoi", last=False),
+    Wound("acl_users", "username_key", ABSENT),
+    Wound("acl_sessions", "user_id", ABSENT, last=False),
+    Wound("acl_sessions", "refresh_digest", "é", last=False),
+    Wound("acl_batches", "created_at", ABSENT, last=False),
+    Wound("acl_batch_rules", "digest", ABSENT),
+]
+
+
+@pytest.mark.parametrize("wound", [*WOUNDS, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE)], ids=str)
+async def test_what_a_hand_wrote_never_makes_a_500(database_settings: dict[str, Any], wound: Wound) -> None:
+    settings = {**database_settings, "policy_poll_seconds": 60}
+    async with protected(**settings) as client:
+        admin, ada = await client.admin(), await client.newcomer("ada")
+        store, history = client.manager.get_policy_store(), client.manager.get_policy_history()
+        await store.change(PolicyChange(added=(PolicyRule("p", ("role:r", "doc", "read", "allow")),)))
+        await history.compact(older_than=NOW)
+        await imported(client.manager)
+        await wound.inflict(client.manager._parts.storage)
+
+        await call_all(client.manager)
+        assert 500 not in (await ask_all(client, admin, ada)).values()
+
+    app = FastAPI()
+    manager = ACLManager(config(**settings), app=app)
+    with suppress(ConfigurationError):  # un refus qui dit quoi faire
+        async with serve(documents(app), manager) as client:
+            renewed = Client(client.http, manager, admin.token, admin.refresh_token)
+            assert 500 not in (await ask_all(client, renewed, renewed)).values()
+            await call_all(manager)
+
+
+async def ask_all(client: Client, admin: Client, someone: Client) -> dict[str, int]:
+    """Frappe à chaque route, et rend les réponses."""
+    visitor, users = Client(client.http, client.manager), f"{API}/admin/auth/users"
+    check = {"checks": [{"resource": "document", "action": "read"}]}
+    why = {"subject": "user:1", "resource": "document", "action": "read"}
+    asked: dict[str, Callable[[], Awaitable[httpx.Response]]] = {
+        "health": lambda: visitor.get(f"{API}/acl/health"),
+        "login": lambda: login(visitor, ADMIN, ADMIN_PASSWORD),
+        "login of another": lambda: login(visitor, "ada", PASSWORD),
+        "register": lambda: visitor.register(f"eve{admin is someone}"),
+        "me": lambda: admin.get(f"{API}/auth/me"),
+        "check": lambda: admin.post(f"{API}/permissions/check", json=check),
+        "mine": lambda: admin.get(f"{API}/permissions/me"),
+        "explain": lambda: admin.post(f"{API}/admin/permissions/explain", json=why),
+        "rules": lambda: admin.get(f"{API}/admin/permissions/rules"),
+        "add": lambda: admin.post(
+            f"{API}/admin/permissions/rules", json={"rules": [RULE]}, headers={"Idempotency-Key": "k"}
+        ),
+        "remove": lambda: admin.remove_rules(("p", *RULE["values"])),
+        "users": lambda: admin.get(users),
+        "deactivate": lambda: admin.put(f"{users}/{someone.id or admin.id}/deactivate"),
+        "documents": lambda: admin.get("/documents"),
+        "refresh": lambda: visitor.post(f"{API}/auth/refresh", json={"refresh_token": someone.refresh_token}),
+        "refresh again": lambda: visitor.post(f"{API}/auth/refresh", json={"refresh_token": someone.refresh_token}),
+        "logout": lambda: admin.post(f"{API}/auth/logout", json={"everywhere": True}),
+    }
+    return {name: (await ask()).status_code for name, ask in asked.items()}
+
+
+async def login(visitor: Client, username: str, password: str) -> httpx.Response:
+    return await visitor.post(f"{API}/auth/login", json={"username": username, "password": password})
+
+
+async def imported(manager: ACLManager) -> None:
+    text = io.StringIO("p, role:i, doc, read, allow\n")
+    await manager.get_policy_transfer().import_rules(text, "csv")
+
+
+async def call_all(manager: ACLManager) -> None:
+    """Fait ce qu'un outil ferait ; une erreur de la bibliothèque est une réponse, toute autre est un défaut."""
+    history, store = manager.get_policy_history(), manager.get_policy_store()
+    for call in (
+        store.reload,
+        manager._parts.replica.refresh,
+        history.changes,
+        lambda: history.rules_at(store.revision),
+        lambda: exported(manager),
+        lambda: imported(manager),
+        lambda: history.rollback(store.revision - 1),
+        lambda: history.compact(older_than=NOW),
+        history.restored,
+        manager._parts.replica.refresh,
+        manager.get_policy_transfer().sweep,
+        manager.adopt_model,
+        manager.check_schema,
+    ):
+        with suppress(ACLException):
+            await call()
+
+
+async def exported(manager: ACLManager) -> None:
+    async for _ in manager.get_policy_transfer().export_rules("csv"):
+        pass

@@ -1,0 +1,125 @@
+"""Des boucles d'événements qui se croisent, ou se suivent : une erreur qui dit quoi faire, et rien qui reste."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiomysql
+import anyio
+import asyncpg
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy.engine import make_url
+
+from fastapi_acl import ACLManager
+from fastapi_acl.shared.exceptions import WrongLoopError
+from tests.conftest import DATABASES
+from tests.support.app import PASSWORD, config, serve
+
+RULE = ("role:r", "doc", "read", "allow")
+RUNS = 60
+PATIENCE_SECONDS = 30.0
+
+
+async def test_a_thread_that_runs_its_own_loop_is_told_what_to_call(database_settings: dict[str, Any]) -> None:
+    app, told = FastAPI(), list[str]()
+    manager = ACLManager(config(**database_settings), app=app)
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: manager.get_enforcer().add_policy(*RULE),
+        manager.get_policy_store().reload,
+        manager.get_policy_history().changes,
+        manager.ready,
+        manager.close,
+    ]
+
+    @app.get("/wrong")
+    def wrong() -> None:
+        for call in calls:
+            with pytest.raises(WrongLoopError) as caught:
+                asyncio.run(_awaited(call))
+            told.append(caught.value.detail)
+
+    @app.get("/right")
+    def right() -> bool:
+        return anyio.from_thread.run(manager.get_enforcer().add_policy, *RULE)
+
+    async with serve(app, manager) as client:
+        answers = [(await client.get("/wrong")).status_code for _ in range(3)]
+
+        assert answers == [200] * 3
+        assert all("anyio.from_thread.run" in one for one in told)
+        assert (await client.get("/right")).json() is True
+        assert manager.get_enforcer().has_policy(*RULE)
+
+
+async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
+    return await call()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # voulu ici
+@pytest.mark.parametrize("sql_settings", [kind for kind in DATABASES if kind in {"postgresql", "mysql"}], indirect=True)
+def test_loops_that_follow_each_other_leave_no_connection_behind(sql_settings: dict[str, Any]) -> None:
+    manager = ACLManager(config(**sql_settings))
+
+    for number in range(RUNS):
+        asyncio.run(_written(manager, number))
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while asyncio.run(_connections(sql_settings)) > 2:  # la réserve de la dernière boucle, et son guet
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    asyncio.run(manager.close())
+    while asyncio.run(_connections(sql_settings)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    _ = gc.collect()  # ce que des boucles finies ont laissé se plaint ici, et non dans un autre essai
+
+
+async def _written(manager: ACLManager, number: int) -> None:
+    await manager.load()
+    assert await manager.get_enforcer().add_policy(f"role:r{number}", "doc", "read", "allow")
+
+
+async def _connections(settings: dict[str, Any]) -> int:
+    """Compte, sur le serveur, les connexions à cette base, celle-ci non comprise."""
+    url = make_url(settings[f"{settings['database_type']}_uri"])
+    if settings["database_type"] == "postgresql":
+        opened = await asyncpg.connect(url.render_as_string(hide_password=False))
+        query = "SELECT count(*) - 1 FROM pg_stat_activity WHERE datname = current_database()"
+        try:
+            return int(await opened.fetchval(query))
+        finally:
+            await opened.close()
+    connection = await aiomysql.connect(
+        host=url.host, port=url.port or 3306, user=url.username, password=url.password or "", db=url.database
+    )
+    try:
+        cursor = await connection.cursor()
+        await cursor.execute("SELECT count(*) - 1 FROM information_schema.processlist WHERE db = database()")
+        return int((await cursor.fetchone())[0])
+    finally:
+        connection.close()
+
+
+def test_a_base_in_memory_lives_as_long_as_its_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri="sqlite://"), app=app)
+    client = TestClient(app)  # hors de « with » : chaque requête a sa boucle
+    body = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
+
+    made = client.post("/api/v1/auth/register", json=body)
+    entered = client.post("/api/v1/auth/login", json={"username": "ada", "password": PASSWORD})
+    me = client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {entered.json()['access_token']}"})
+
+    assert [made.status_code, entered.status_code, me.status_code] == [201, 200, 200]
+    assert me.json()["id"] == made.json()["id"]
+    asyncio.run(manager.close())
+    assert not list(tmp_path.iterdir())
