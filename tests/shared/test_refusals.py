@@ -264,11 +264,13 @@ async def test_a_right_lost_while_running_is_a_refusal_that_health_tells_until_i
         [told] = [record.getMessage() for record in caplog.records if "database_refused" in record.getMessage()]
         assert ("readWrite" if lesser.kind == "mongodb" else "acl_users") in told
 
+        kept = await count_of(lesser)
         await client.manager._parts.database.recover()
         assert health_of(client) == ("degraded", True)
 
         await change(lesser.grant, client)
         await client.manager._parts.database.recover()
+        assert await count_of(lesser) == kept
         assert health_of(client) == ("ok", False)
         assert (await client.register("bob")).status_code == 201
 

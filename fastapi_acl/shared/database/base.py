@@ -344,7 +344,10 @@ class AmbientDatabase(Database, ABC):
         """
 
     async def check_rights(self, transaction: Transaction) -> None:
-        """Vérifie, sans rien changer, que ce compte a tous les droits qu'il faut, et que le serveur admet d'écrire.
+        """Vérifie que ce compte a tous les droits qu'il faut, et que le serveur admet d'écrire.
+
+        Args:
+            transaction: transaction qui ne sera pas validée : les essais s'y annulent.
 
         Raises:
             ConfigurationError: il en manque un ; le message nomme la table et le droit.
@@ -374,8 +377,9 @@ class AmbientDatabase(Database, ABC):
         if self._refusal is None:
             return
         with suppress(ACLException):
+            async with self.begin(Mode.WRITE) as attempt:  # jamais validée
+                await self.check_rights(attempt)
             async with self.begin(Mode.LOG) as opened:
-                await self.check_rights(opened)
                 await self.write_head(opened, opened.check_ordered())
                 await self.commit(opened)
             self._refusal = None

@@ -167,6 +167,10 @@ class PostgreSQLDatabase(SQLDatabase):
         event.listen(engine.sync_engine, "begin", self._link.begin)
         return engine
 
+    async def answers(self) -> bool:
+        """Dit si la base répond ; derrière un pooler, une file se tait comme une base muette : on n'en conclut rien."""
+        return bool(self._link.is_pooled) or await super().answers()
+
     def cut(self, driver_connection: asyncpg.Connection) -> None:
         """Coupe net une connexion."""
         driver_connection.terminate()

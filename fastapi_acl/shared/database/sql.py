@@ -141,7 +141,7 @@ class SQLDatabase(AmbientDatabase):
         self._uri = uri
         self._auto_migrate = auto_migrate
         self._engines: dict[Use, AsyncEngine] = {}
-        self._vigil = Vigil(self._answers)
+        self._vigil = Vigil(self.answers)
         self._opened: WeakSet[Any] = WeakSet()
 
     @abstractmethod
@@ -332,7 +332,7 @@ class SQLDatabase(AmbientDatabase):
         """Veille sur les commandes d'un moteur : ce qui attend quand la base devient muette est coupé."""
         target, over = engine.sync_engine, self._vigil.over
         event.listen(target, "before_cursor_execute", lambda *given: self._waits(given[0], given[4]))
-        event.listen(target, "after_cursor_execute", lambda *given: over(given[0].connection.dbapi_connection))
+        event.listen(target, "after_cursor_execute", lambda *given: self._served(given[0]))
         for name in ("commit", "rollback"):
             event.listen(target, name, self._waits)
         for name in ("checkin", "invalidate", "close"):
@@ -345,7 +345,12 @@ class SQLDatabase(AmbientDatabase):
             opened = connection.connection
             self._vigil.began(opened.dbapi_connection, partial(self.cut, opened.driver_connection))
 
-    async def _answers(self) -> bool:
+    def _served(self, connection: Connection) -> None:
+        """Note que la base a répondu à une connexion."""
+        self._vigil.answered()
+        self._vigil.over(connection.connection.dbapi_connection)
+
+    async def answers(self) -> bool:
         """Dit si la base répond à une connexion neuve ; un refus est une réponse."""
         try:
             async with self.engine_for(Use.KNOCKS).connect() as connection:
