@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.conftest import REQUIRED, admin_uri, empty_base, missing_services
+from tests.conftest import REQUIRED, missing_services
 from tests.storage.conftest import FULL
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD
+from tests.support.bases import Bases
 from tests.support.clocks import Clock, find_faketime
 from tests.support.replicas import ServedReplica, serving
 from tests.support.servers import ServerUnavailableError
@@ -182,10 +183,10 @@ def faketime(request: pytest.FixtureRequest) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def processes(
-    faketime: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    faketime: str, postgresql_bases: Bases, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("clocks")
-    async with empty_base("postgresql", admin_uri(request, "postgresql")) as uri:
+    async with postgresql_bases.migrated() as uri:
         settings = {
             "database_type": "postgresql",
             "postgresql_uri": uri,

@@ -27,6 +27,7 @@ from fastapi_acl.shared.database.factory import create_database
 from fastapi_acl.shared.database.migrations import runner
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata, revision_table
+from tests.conftest import settings_of
 
 ROOT = Path(__file__).parents[2]
 HEAD = "0003"
@@ -52,8 +53,7 @@ class CrashError(Exception):
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    kind: str = request.param
-    return {"database_type": kind, f"{kind}_uri": request.getfixturevalue(f"{kind}_uri")}
+    return settings_of(request, request.param, "empty_")
 
 
 def at(settings: dict[str, Any], **changes: Any) -> SQLDatabase:
@@ -342,7 +342,7 @@ async def test_the_documented_filter_keeps_our_tables_out_of_an_applications_aut
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_carries_its_migrations(tmp_path: Path, sqlite_uri: str) -> None:
+def test_an_installed_wheel_carries_its_migrations(tmp_path: Path, empty_sqlite_uri: str) -> None:
     source, site = tmp_path / "source", tmp_path / "site"
     source.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md"):
@@ -354,7 +354,7 @@ def test_an_installed_wheel_carries_its_migrations(tmp_path: Path, sqlite_uri: s
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
 
-    script = MIGRATE.format(settings={"database_type": "sqlite", "sqlite_uri": sqlite_uri})
+    script = MIGRATE.format(settings={"database_type": "sqlite", "sqlite_uri": empty_sqlite_uri})
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path,
         env={"PYTHONPATH": str(site), "PATH": ""}, timeout=60,

@@ -75,8 +75,8 @@ def tls_server(request: pytest.FixtureRequest) -> Iterator[TLSServer]:
 
 
 @pytest.fixture
-async def database(mysql_uri: str) -> AsyncIterator[MySQLDatabase]:
-    database = MySQLDatabase(mysql_uri)
+async def database(empty_mysql_uri: str) -> AsyncIterator[MySQLDatabase]:
+    database = MySQLDatabase(empty_mysql_uri)
     yield database
     await database.close()
 
@@ -182,10 +182,10 @@ async def test_a_lock_that_another_transaction_holds_is_waited_for_two_seconds(d
 
 
 async def test_a_replica_waits_for_the_migration_of_another_longer_than_for_a_command(
-    mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+    empty_mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
-    async with lock_held(mysql_uri):
+    async with lock_held(empty_mysql_uri):
         waiting = asyncio.create_task(database.migrate())
         await asyncio.sleep(1)
         assert not waiting.done()
@@ -195,19 +195,19 @@ async def test_a_replica_waits_for_the_migration_of_another_longer_than_for_a_co
 
 
 async def test_a_migration_lock_never_released_is_an_unavailable_database(
-    mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+    empty_mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mysql, "MIGRATION_TIMEOUT_SECONDS", 0.3)
-    async with lock_held(mysql_uri):
+    async with lock_held(empty_mysql_uri):
         assert await seconds(database.migrate()) < 2
 
     await database.migrate()
 
 
-async def test_two_databases_of_one_server_do_not_share_their_migration_lock(mysql_uri: str) -> None:
+async def test_two_databases_of_one_server_do_not_share_their_migration_lock(empty_mysql_uri: str) -> None:
     names = []
-    for name in (mysql_uri.rpartition("/")[2], "information_schema"):
-        database = MySQLDatabase(f"{mysql_uri.rpartition('/')[0]}/{name}")
+    for name in (empty_mysql_uri.rpartition("/")[2], "information_schema"):
+        database = MySQLDatabase(f"{empty_mysql_uri.rpartition('/')[0]}/{name}")
         names.append(await ask(database, f"SELECT {MIGRATION_LOCK}"))
         await database.close()
 
@@ -215,8 +215,8 @@ async def test_two_databases_of_one_server_do_not_share_their_migration_lock(mys
     assert max(map(len, names)) <= 64
 
 
-async def test_tls_that_cannot_be_proved_is_refused(mysql_uri: str) -> None:
-    database = MySQLDatabase(f"{mysql_uri}?ssl=true")
+async def test_tls_that_cannot_be_proved_is_refused(empty_mysql_uri: str) -> None:
+    database = MySQLDatabase(f"{empty_mysql_uri}?ssl=true")
 
     with pytest.raises(DatabaseUnavailableError) as refused:
         await ask(database, "SELECT 1")
@@ -282,9 +282,9 @@ async def test_a_bulk_copy_has_more_time_than_a_command_and_the_next_command_has
     assert await seconds(ask(database, "SELECT SLEEP(5)")) < 2
 
 
-def test_connections_of_a_loop_that_is_gone_are_forgotten_in_silence(mysql_uri: str) -> None:
+def test_connections_of_a_loop_that_is_gone_are_forgotten_in_silence(empty_mysql_uri: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", TWO_LOOPS, mysql_uri],
+        [sys.executable, "-W", "ignore", "-c", TWO_LOOPS, empty_mysql_uri],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
