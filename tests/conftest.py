@@ -24,6 +24,7 @@ from tests.support.servers import (
     ServerUnavailableError,
     fast_folder,
 )
+from tests.support.waits import PATIENCE_SECONDS
 
 tempfile.tempdir = fast_folder()  # les serveurs et `tmp_path` y font leurs dossiers
 
@@ -251,7 +252,7 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     ours = [task for task in left if task.get_name().startswith("fastapi_acl")]
     assert not ours, ours
-    deadline = asyncio.get_running_loop().time() + 2
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while threads := [thread for thread in set(threading.enumerate()) - before if is_ours(thread)]:
         assert asyncio.get_running_loop().time() < deadline, threads
         await asyncio.sleep(0.01)

@@ -28,6 +28,7 @@ from fastapi_acl.shared.database.migrations import runner
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata, revision_table
 from tests.conftest import settings_of
+from tests.support.waits import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 HEAD = "0003"
@@ -235,7 +236,7 @@ async def test_a_failed_migration_frees_the_lock(settings: dict[str, Any], datab
     event.remove(database.engine.sync_engine, "after_cursor_execute", refuse)
 
     other = at(settings)
-    await asyncio.wait_for(other.migrate(), 10)
+    await asyncio.wait_for(other.migrate(), PATIENCE_SECONDS)
 
     await other.close()
 
@@ -357,7 +358,7 @@ def test_an_installed_wheel_carries_its_migrations(tmp_path: Path, empty_sqlite_
     script = MIGRATE.format(settings={"database_type": "sqlite", "sqlite_uri": empty_sqlite_uri})
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={"PYTHONPATH": str(site), "PATH": ""}, timeout=60,
+        env={"PYTHONPATH": str(site), "PATH": ""},
     )  # fmt: skip
 
     packed = {path.name for path in (site / "fastapi_acl/shared/database/migrations/versions").iterdir()}

@@ -283,7 +283,7 @@ async def test_a_bulk_copy_has_more_time_than_a_command_and_the_next_command_has
 def test_connections_of_a_loop_that_is_gone_are_forgotten_in_silence(empty_mysql_uri: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", TWO_LOOPS, empty_mysql_uri],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert (done.returncode, done.stderr) == (0, "")

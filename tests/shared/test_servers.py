@@ -80,7 +80,7 @@ def test_a_server_already_dead_closes_without_a_word(own_postgresql: PostgreSQLS
     process, folder = own_postgresql._process, own_postgresql._folder
     assert process is not None
     os.kill(int((folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
-    process.wait(timeout=30)
+    process.wait(timeout=120)
 
     own_postgresql.close()
 

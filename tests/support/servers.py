@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Final
 POSTGRES_HOMES: Final = "/usr/lib/postgresql"
 MONGODB_STAND_IN: Final = Path(__file__).parents[2] / ".venv-mongodb/bin/secantusd-py"
 PORTS: Final = range(20_000, 32_000)
-START_SECONDS: Final = 30
-STOP_SECONDS: Final = 10
+START_SECONDS: Final = 120
+STOP_SECONDS: Final = 30
 ROOM_BYTES: Final = 4 * 2**30
 
 
