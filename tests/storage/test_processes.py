@@ -30,7 +30,7 @@ from tests.support.rules import stored
 from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[2]
-IMPORTED = 50_000 if FULL else 5_000
+IMPORTED = 50_000 if FULL else 3_000
 
 
 def rule(number: int) -> PolicyRule:

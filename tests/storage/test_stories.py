@@ -355,13 +355,13 @@ class Stories(RuleBasedStateMachine):
         return await asyncio.gather(*writes, return_exceptions=True)
 
 
-EXAMPLES = {"memory": 50, "sqlite": 12, "postgresql": 12, "mysql": 12, "mongodb": 3}
+EXAMPLES = {"memory": 50, "sqlite": 8, "postgresql": 8, "mysql": 8, "mongodb": 3}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_story_leaves_processes_and_their_base_apart(kind: str, request: pytest.FixtureRequest) -> None:
-    examples = EXAMPLES[kind] * (20 if FULL else 1)
+    examples = EXAMPLES[kind] * (30 if FULL else 1)
     bases = None if kind == "memory" else request.getfixturevalue(f"{kind}_bases")
     chosen = settings(
         max_examples=examples,
