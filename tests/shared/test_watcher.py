@@ -193,10 +193,16 @@ async def test_a_log_whose_identity_changes_is_listened_to_again(watched: dict[s
     assert number < 100
 
 
+async def _is_delivered(connection: asyncpg.Connection) -> bool:
+    """Dit si PostgreSQL a remis toutes les notifications à qui les écoute."""
+    return not await connection.fetchval("SELECT pg_notification_queue_usage()")
+
+
 async def test_a_flood_of_notifications_is_bounded(postgresql_uri: str) -> None:
     transport, sender = PostgreSQLTransport(postgresql_uri), await asyncpg.connect(postgresql_uri)
     async with transport.subscribed("flot") as messages:
         await sender.execute("SELECT pg_notify('flot', n::text) FROM generate_series(1, 5000) AS n")
+        await until(lambda: _is_delivered(sender))
         await sender.close()
         await asyncio.sleep(0.5)
 
