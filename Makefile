@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 INTERPRETER := $(shell PYTHON="$(PYTHON)" tests/support/find_python.sh)
 # Une part d'un essai est l'attente d'un serveur : un de plus à la fois que de cœurs, mais chacun a ses serveurs.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 8 ? cores + 1 : 8 )))
+# Compilés une fois pour toutes : chaque processus qu’un essai lance recompilerait sinon toute la bibliothèque.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 QUICK := -m "not slow" -n $(WORKERS) --dist worksteal
 SLOW := -m slow -n $(WORKERS) --dist loadscope
 PIP_FLAGS := --disable-pip-version-check --progress-bar off
@@ -48,30 +50,30 @@ demo: $(VENV)/.demo ## Sert l'application d'exemple sur SQLite (PORT=8000)
 check: lint types contracts test-story ## Ce qu'il faut avant un commit : style, types, murs, et l'essentiel des essais
 
 test: test-quick ## Exécute toute la suite, sur de vrais serveurs
-	@$(BIN)/python -m pytest $(SLOW)
+	@$(PYTEST) $(SLOW)
 
 test-full: $(VENV)/.dev ## Exécute toute la suite, recherches longues comprises (ACL_TEST_FULL=1) ; une heure ou plus
 	@tests/support/install_servers.sh "$(INTERPRETER)"
-	@ACL_TEST_FULL=1 $(BIN)/python -m pytest $(QUICK)
-	@ACL_TEST_FULL=1 $(BIN)/python -m pytest $(SLOW)
+	@ACL_TEST_FULL=1 $(PYTEST) $(QUICK)
+	@ACL_TEST_FULL=1 $(PYTEST) $(SLOW)
 
 test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
 	@tests/support/install_servers.sh "$(INTERPRETER)"
-	@$(BIN)/python -m pytest $(QUICK)
+	@$(PYTEST) $(QUICK)
 
 test-smoke: $(VENV)/.dev ## Exécute le plus sensible à la version de Python : comptes, gardes, annonces, caches, cycle de vie
 	@tests/support/install_servers.sh "$(INTERPRETER)"
-	@$(BIN)/python -m pytest $(QUICK) tests/architecture tests/auth tests/permissions \
+	@$(PYTEST) $(QUICK) tests/architecture tests/auth tests/permissions \
 	  tests/e2e/test_story.py tests/e2e/test_lifespan.py tests/e2e/test_guarded_route.py \
 	  tests/shared/test_watcher.py tests/shared/test_revision_gate.py tests/engine/test_models.py tests/engine/test_evaluation.py
 
 test-story: $(VENV)/.dev ## Exécute l'essentiel : une histoire entière, les gardes, les modèles
 	@tests/support/install_servers.sh "$(INTERPRETER)"
-	@$(BIN)/python -m pytest $(QUICK) tests/e2e/test_story.py tests/e2e/test_guarded_route.py tests/engine/test_models.py
+	@$(PYTEST) $(QUICK) tests/e2e/test_story.py tests/e2e/test_guarded_route.py tests/engine/test_models.py
 
 coverage: $(VENV)/.dev ## Dit ce que la partie rapide de la suite n'exécute pas
 	@tests/support/install_servers.sh "$(INTERPRETER)"
-	@$(BIN)/python -m pytest $(QUICK) --cov --cov-report=term:skip-covered
+	@$(PYTEST) $(QUICK) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev ## Vérifie le style (ruff, toutes les règles)
 	@$(BIN)/ruff check .

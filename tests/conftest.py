@@ -9,17 +9,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
-from uuid import uuid4
 
-import aiomysql
-import asyncpg
 import pytest
-from pymongo import AsyncMongoClient
 
+from tests.support.bases import Bases, MongoDBBases, MySQLBases, PostgreSQLBases, SQLiteBases, with_template
 from tests.support.servers import (
     MariaDBServer,
     MongoDBServer,
@@ -27,7 +22,11 @@ from tests.support.servers import (
     RedisServer,
     Server,
     ServerUnavailableError,
+    fast_folder,
 )
+from tests.support.waits import PATIENCE_SECONDS
+
+tempfile.tempdir = fast_folder()  # les serveurs et `tmp_path` y font leurs dossiers
 
 REQUIRED = os.environ.get("ACL_TEST_REQUIRE_SERVICES") == "1"
 missing_services = pytest.StashKey[dict[str, str]]()
@@ -137,92 +136,77 @@ def admin_uri(request: pytest.FixtureRequest, kind: str) -> str:
     return given or str(request.getfixturevalue(f"{kind}_server").uri())
 
 
-@asynccontextmanager
-async def empty_base(kind: str, admin: str) -> AsyncIterator[str]:
-    """Fait une base vide, et la retire."""
-    async with EMPTY_BASES[kind](admin, f"acl_{uuid4().hex}") as uri:
-        yield uri
+@pytest.fixture(scope="session")
+def sqlite_bases() -> Iterator[Bases]:
+    yield from with_template(SQLiteBases())
 
 
-@asynccontextmanager
-async def _empty_sqlite(_admin: str, name: str) -> AsyncIterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield f"sqlite:///{folder}/{name}.db"
+@pytest.fixture(scope="session")
+def postgresql_bases(request: pytest.FixtureRequest) -> Iterator[Bases]:
+    yield from with_template(PostgreSQLBases(admin_uri(request, "postgresql")))
 
 
-@asynccontextmanager
-async def _empty_postgresql(admin: str, name: str) -> AsyncIterator[str]:
-    connection = await asyncpg.connect(admin)
-    try:
-        await connection.execute(f'CREATE DATABASE "{name}"')
-        yield addressed(admin, name)
-        await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    finally:
-        await connection.close()
+@pytest.fixture(scope="session")
+def mysql_bases(request: pytest.FixtureRequest) -> Iterator[Bases]:
+    yield from with_template(MySQLBases(admin_uri(request, "mysql")))
 
 
-@asynccontextmanager
-async def _empty_mysql(admin: str, name: str) -> AsyncIterator[str]:
-    url = urlsplit(admin)
-    connection = await aiomysql.connect(
-        host=url.hostname,
-        port=url.port or 3306,
-        user=url.username,
-        password=unquote(url.password or ""),
-        autocommit=True,
-    )
-    try:
-        cursor = await connection.cursor()
-        await cursor.execute(f"CREATE DATABASE `{name}`")
-        yield addressed(admin, name)
-        await cursor.execute(f"DROP DATABASE `{name}`")
-    finally:
-        connection.close()
-
-
-@asynccontextmanager
-async def _empty_mongodb(admin: str, name: str) -> AsyncIterator[str]:
-    yield addressed(admin, name)
-    async with AsyncMongoClient(admin) as client:
-        await client.drop_database(name)
-
-
-EMPTY_BASES = {
-    "sqlite": _empty_sqlite,
-    "postgresql": _empty_postgresql,
-    "mysql": _empty_mysql,
-    "mongodb": _empty_mongodb,
-}
-
-
-def addressed(admin: str, name: str) -> str:
-    """Rend l'adresse d'une autre base du même serveur, options comprises."""
-    return urlunsplit(urlsplit(admin)._replace(path=f"/{name}"))
+@pytest.fixture(scope="session")
+def mongodb_bases(request: pytest.FixtureRequest) -> Iterator[Bases]:
+    yield from with_template(MongoDBBases(admin_uri(request, "mongodb")))
 
 
 @pytest.fixture
-async def postgresql_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+async def postgresql_uri(postgresql_bases: Bases) -> AsyncIterator[str]:
+    """Une base PostgreSQL à cet essai seul : notre schéma y est fait, et rien n'y est écrit."""
+    async with postgresql_bases.migrated() as uri:
+        yield uri
+
+
+@pytest.fixture
+async def mysql_uri(mysql_bases: Bases) -> AsyncIterator[str]:
+    """Une base MariaDB à cet essai seul, schéma fait."""
+    async with mysql_bases.migrated() as uri:
+        yield uri
+
+
+@pytest.fixture
+async def mongodb_uri(mongodb_bases: Bases) -> AsyncIterator[str]:
+    """Une base MongoDB à cet essai seul."""
+    async with mongodb_bases.migrated() as uri:
+        yield uri
+
+
+@pytest.fixture
+def sqlite_uri(tmp_path: Path, sqlite_bases: SQLiteBases) -> str:
+    """Un fichier SQLite à cet essai seul, schéma fait."""
+    sqlite_bases.copy_to(tmp_path / "acl.db")
+    return f"sqlite:///{tmp_path / 'acl.db'}"
+
+
+@pytest.fixture
+async def empty_postgresql_uri(postgresql_bases: Bases) -> AsyncIterator[str]:
     """Une base PostgreSQL vide, à cet essai seul."""
-    async with empty_base("postgresql", admin_uri(request, "postgresql")) as uri:
+    async with postgresql_bases.empty() as uri:
         yield uri
 
 
 @pytest.fixture
-async def mysql_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+async def empty_mysql_uri(mysql_bases: Bases) -> AsyncIterator[str]:
     """Une base MariaDB vide, à cet essai seul."""
-    async with empty_base("mysql", admin_uri(request, "mysql")) as uri:
+    async with mysql_bases.empty() as uri:
         yield uri
 
 
 @pytest.fixture
-async def mongodb_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Une base MongoDB vide, à cet essai seul."""
-    async with empty_base("mongodb", admin_uri(request, "mongodb")) as uri:
-        yield uri
+def empty_mongodb_uri(mongodb_uri: str) -> str:
+    """Une base MongoDB vide, à cet essai seul : aucune ne naît autrement."""
+    return mongodb_uri
 
 
 @pytest.fixture
-def sqlite_uri(tmp_path: Path) -> str:
+def empty_sqlite_uri(tmp_path: Path) -> str:
+    """Un fichier SQLite qui n'existe pas encore."""
     return f"sqlite:///{tmp_path / 'acl.db'}"
 
 
@@ -232,19 +216,25 @@ DATABASES = (os.environ.get("ACL_TEST_DATABASES") or "sqlite,postgresql,mysql,mo
 
 @pytest.fixture(params=DATABASES)
 def database_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Réglages d'une base vide, sur chacune des bases servies."""
+    """Réglages d'une base à cet essai seul, schéma fait, sur chacune des bases servies."""
     return settings_of(request, request.param)
 
 
 @pytest.fixture(params=[name for name in DATABASES if name != "mongodb"])
 def sql_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Réglages d'une base SQL vide, sur chacune de celles qui sont servies."""
+    """Réglages d'une base SQL à cet essai seul, schéma fait, sur chacune de celles qui sont servies."""
     return settings_of(request, request.param)
 
 
-def settings_of(request: pytest.FixtureRequest, kind: str) -> dict[str, Any]:
-    """Rend les réglages d'une base vide."""
-    return {"database_type": kind, f"{kind}_uri": request.getfixturevalue(f"{kind}_uri")}
+@pytest.fixture(params=DATABASES)
+def empty_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Réglages d'une base vide, sur chacune des bases servies : le premier démarrage y fait le schéma."""
+    return settings_of(request, request.param, "empty_")
+
+
+def settings_of(request: pytest.FixtureRequest, kind: str, state: str = "") -> dict[str, Any]:
+    """Rend les réglages d'une base, schéma fait, ou vide si `state` est « empty_ »."""
+    return {"database_type": kind, f"{kind}_uri": request.getfixturevalue(f"{state}{kind}_uri")}
 
 
 def is_ours(thread: threading.Thread) -> bool:
@@ -262,7 +252,7 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     ours = [task for task in left if task.get_name().startswith("fastapi_acl")]
     assert not ours, ours
-    deadline = asyncio.get_running_loop().time() + 2
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while threads := [thread for thread in set(threading.enumerate()) - before if is_ours(thread)]:
         assert asyncio.get_running_loop().time() < deadline, threads
         await asyncio.sleep(0.01)

@@ -21,6 +21,7 @@ from fastapi_acl.shared.exceptions import (
     UserAlreadyExistsError,
     UserNotFoundError,
 )
+from tests.support.waits import PATIENCE_SECONDS, insisted
 
 NOW = datetime.now(timezone.utc)
 
@@ -105,9 +106,10 @@ async def test_accounts_without_an_address_do_not_collide(users: IAuthRepository
 async def test_fifty_simultaneous_registrations_of_one_name_make_one_account(users: IAuthRepository) -> None:
     spellings = ["ada", "Ada", "ADA", "\uff41\uff44\uff41"]
 
-    outcomes = await asyncio.gather(
-        *(users.create_user(account(spellings[index % 4])) for index in range(50)), return_exceptions=True
-    )
+    async def create(index: int) -> None:
+        await insisted(lambda: users.create_user(account(spellings[index % 4])))
+
+    outcomes = await asyncio.gather(*(create(index) for index in range(50)), return_exceptions=True)
 
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType"] + ["UserAlreadyExistsError"] * 49
     assert len((await users.list_users(limit=10)).items) == 1
@@ -352,9 +354,10 @@ async def test_one_of_fifty_simultaneous_rotations_wins(users: IAuthRepository, 
     session = opened_by(ada)
     await sessions.create_session(session)
 
-    won = await asyncio.gather(
-        *(sessions.rotate(session.id, "a" * 64, f"{index:064}", lifetime()) for index in range(50))
-    )
+    async def rotate(index: int) -> bool:
+        return await insisted(lambda: sessions.rotate(session.id, "a" * 64, f"{index:064}", lifetime()))
+
+    won = await asyncio.gather(*(rotate(index) for index in range(50)))
     found = await sessions.find_session(session.id)
 
     assert won.count(True) == 1
@@ -488,7 +491,7 @@ async def test_a_read_does_not_wait_for_a_writer(database: AmbientDatabase, user
 
     writing = asyncio.create_task(write())
     await entered.wait()
-    found = await asyncio.wait_for(users.get_by_id(ada.id), 1)
+    found = await asyncio.wait_for(users.get_by_id(ada.id), PATIENCE_SECONDS)
     leave.set()
     await writing
 

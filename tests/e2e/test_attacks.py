@@ -10,14 +10,13 @@ from uuid import UUID
 
 import httpx
 import pytest
-from asgi_lifespan import LifespanManager
 from fastapi import Depends, FastAPI
 
 from fastapi_acl import ACLManager, ConfigurationError, require
 from fastapi_acl.engine.adapters.base import digest
 from fastapi_acl.runtime.storage import create_storage
 from fastapi_acl.shared.policy import PolicyRule
-from tests.support.app import PASSWORD, Client, config, documents, protected, serve
+from tests.support.app import PASSWORD, Client, config, documents, living, protected, serve
 from tests.support.byhand import advance_revision, lose_head, write_row
 
 RULES = "/api/v1/admin/permissions/rules"
@@ -89,8 +88,8 @@ async def test_a_revoked_actor_writes_nothing_through_a_process_that_does_not_kn
     apps = [documents(FastAPI()), documents(FastAPI())]
     managers = [ACLManager(config(sqlite_uri=sqlite_uri, policy_poll_seconds=30), app=app) for app in apps]
     async with (
-        LifespanManager(apps[0]),
-        LifespanManager(apps[1]),
+        living(apps[0]),
+        living(apps[1]),
         httpx.AsyncClient(transport=httpx.ASGITransport(apps[0]), base_url="http://un") as one,
         httpx.AsyncClient(transport=httpx.ASGITransport(apps[1]), base_url="http://deux") as two,
     ):
@@ -239,8 +238,8 @@ async def test_a_login_during_its_accounts_deletion_is_refused_and_not_an_error(
             account = await visitor.newcomer(f"ada{attempt}")
             body = {"username": f"ada{attempt}", "password": PASSWORD}
             answers = await asyncio.gather(
-                *(visitor.post("/api/v1/auth/login", json=body) for _ in range(6)),
-                admin.delete(f"/api/v1/admin/auth/users/{account.id}"),
+                *(visitor.insist("POST", "/api/v1/auth/login", json=body) for _ in range(6)),
+                admin.insist("DELETE", f"/api/v1/admin/auth/users/{account.id}"),
             )
             outcomes |= {answer.status_code for answer in answers}
 

@@ -267,12 +267,12 @@ def test_what_remains_to_evaluate_on_the_rules_found_is_told_by_plan_and_is_no_f
 
 @pytest.mark.parametrize("arguments", [("policy", "history"), ("policy", "export", "out.csv"), ("restored",)])
 async def test_reading_creates_no_table(
-    database_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    empty_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    for key, value in database_settings.items():
+    for key, value in empty_settings.items():
         monkeypatch.setenv(f"ACL_{key.upper()}", value)
-    if database_settings["database_type"] == "sqlite":
-        Path(database_settings["sqlite_uri"].removeprefix("sqlite:///")).touch()
+    if empty_settings["database_type"] == "sqlite":
+        Path(empty_settings["sqlite_uri"].removeprefix("sqlite:///")).touch()
 
     refused = await asyncio.to_thread(run, *arguments)
     again = await asyncio.to_thread(run, *arguments)

@@ -6,14 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
-from asgi_lifespan import LifespanManager
 from fastapi import Depends, FastAPI, WebSocket
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from fastapi_acl import ACLConfig, ACLManager, require
-from tests.support.app import config, documents
+from tests.support.app import config, documents, living
 
 HOST = "http://localhost:8000"
 SOCKET = "ws://localhost:8000/ws"
@@ -77,7 +76,7 @@ def client(app: FastAPI, url: str = HOST) -> httpx.AsyncClient:
 
 async def test_only_our_own_pages_and_tools_without_a_page_are_the_administrator(sqlite_uri: str) -> None:
     app, _ = developed(sqlite_uri)
-    async with LifespanManager(app), client(app) as http:
+    async with living(app), client(app) as http:
         own = [(await http.get("/documents", headers=headers)).status_code for headers in OWN]
         foreign = [await http.get("/documents", headers=headers) for headers in FOREIGN]
 
@@ -95,7 +94,7 @@ async def test_two_origins_or_two_sites_are_all_to_be_ours(sqlite_uri: str) -> N
         [("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "cross-site")],
         [("Sec-Fetch-Site", "none"), ("Sec-Fetch-Site", "same-origin")],
     ]
-    async with LifespanManager(app), client(app) as http:
+    async with living(app), client(app) as http:
         answers = [(await http.get("/documents", headers=headers)).status_code for headers in doubled]
 
     assert answers == [401, 401, 401, 200]
@@ -105,7 +104,7 @@ async def test_two_origins_or_two_sites_are_all_to_be_ours(sqlite_uri: str) -> N
 async def test_a_page_of_another_site_writes_no_rule_whatever_type_it_announces(sqlite_uri: str, kind: str) -> None:
     app, acl = developed(sqlite_uri)
     body = httpx.Request("POST", HOST, json=RULE).content
-    async with LifespanManager(app), client(app) as http:
+    async with living(app), client(app) as http:
         foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
         answer = await http.post(RULES, content=body, headers={**foreign, **({"Content-Type": kind} if kind else {})})
         own = await http.post(RULES, json=RULE, headers={"Origin": HOST, "Sec-Fetch-Site": "same-origin"})
@@ -117,7 +116,7 @@ async def test_a_page_of_another_site_writes_no_rule_whatever_type_it_announces(
 async def test_a_listed_origin_of_this_machine_is_admitted_and_no_other(sqlite_uri: str) -> None:
     app, _ = developed(sqlite_uri, dev_origins=f"{LISTED}, http://127.0.0.1:3000,http://[::1]:3000")
     asked = [LISTED, "http://127.0.0.1:3000", "http://[::1]:3000", "http://localhost:5174", "https://localhost:5173"]
-    async with LifespanManager(app), client(app) as http:
+    async with living(app), client(app) as http:
         answers = [
             (await http.get("/documents", headers={"Origin": origin, "Sec-Fetch-Site": site})).status_code
             for origin in asked
@@ -131,7 +130,7 @@ async def test_a_listed_origin_of_this_machine_is_admitted_and_no_other(sqlite_u
 
 async def test_a_page_with_a_token_is_judged_by_its_token(sqlite_uri: str) -> None:
     app, acl = developed(sqlite_uri, default_admin_password="administrateur-d-essai")
-    async with LifespanManager(app), client(app) as http:
+    async with living(app), client(app) as http:
         login = {"username": "admin", "password": "administrateur-d-essai"}
         token = (await http.post("/api/v1/auth/login", json=login)).json()["access_token"]
         headers = {"Origin": "https://evil.example", "Authorization": f"Bearer {token}"}

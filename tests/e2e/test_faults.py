@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import httpx
-from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
 
 from fastapi_acl import ACLManager
-from tests.support.app import Client, config, documents, serve
+from tests.support.app import Client, config, documents, living, serve
 from tests.support.servers import PostgreSQLServer, free_port
+from tests.support.waits import until
 
 
 def settings(server: PostgreSQLServer, **more: Any) -> dict[str, Any]:
     return {"database_type": "postgresql", "postgresql_uri": server.uri(), **more}
 
 
-async def until(client: Client, path: str, status: int, within: float) -> float:
-    started = time.monotonic()
-    while (await client.get(path)).status_code != status:
-        assert time.monotonic() - started < within, f"{path} n'a pas rendu {status} en {within} s"
-        await asyncio.sleep(0.05)
-    return time.monotonic() - started
+async def answers(client: Client, path: str, status: int) -> None:
+    """Attend qu'une route rende cette réponse."""
+
+    async def is_so() -> bool:
+        return (await client.get(path)).status_code == status
+
+    await until(is_so)
 
 
 async def test_a_database_down_at_start_is_a_clear_503_and_the_start_heals_itself(
@@ -35,45 +35,43 @@ async def test_a_database_down_at_start_is_a_clear_503_and_the_start_heals_itsel
     acl = ACLManager(config(**settings(own_postgresql)), app=app)
 
     async with serve(app, acl) as client:
-        started = time.monotonic()
         guarded, login = await client.get("/documents"), await client.register("ada")
-        waited = time.monotonic() - started
         open_ = await client.get("/openapi.json")
         own_postgresql.start()
-        await until(client, "/documents", 401, within=3)
+        await answers(client, "/documents", 401)
         admin = await client.admin()
         healed = await admin.get("/documents")
 
     assert (guarded.status_code, guarded.json()["code"]) == (503, "database_unavailable")
     assert guarded.headers["retry-after"] == "1"
     assert (login.status_code, open_.status_code) == (503, 200)
-    assert waited < 2.5
     assert healed.status_code == 200
+
+
+async def both(admin: Client, ada: Client) -> tuple[int, int]:
+    return (await admin.get("/documents")).status_code, (await ada.get("/documents")).status_code
 
 
 async def test_guarded_routes_go_on_while_the_database_is_down_then_deny(own_postgresql: PostgreSQLServer) -> None:
     app = documents(FastAPI())
-    acl = ACLManager(config(**settings(own_postgresql, max_staleness_seconds=2, policy_poll_seconds=0.2)), app=app)
+    acl = ACLManager(config(**settings(own_postgresql, max_staleness_seconds=4, policy_poll_seconds=0.2)), app=app)
 
     async with serve(app, acl) as client:
         ada, admin = await client.newcomer("ada"), await client.admin()
         own_postgresql.stop()
-        down = time.monotonic()
-        answers = []
-        while time.monotonic() - down < 1.2:
-            answers.append(((await admin.get("/documents")).status_code, (await ada.get("/documents")).status_code))
+        meanwhile = []
+        while 503 not in (pair := await both(admin, ada)):
+            meanwhile.append(pair)
             await asyncio.sleep(0.05)
         login = await client.post("/api/v1/auth/login", json={"username": "ada", "password": "x"})
         write = await admin.add_rules(("p", "role:a", "b", "c", "allow"))
-        stale = await until(admin, "/documents", 503, within=2.5)
+        await answers(admin, "/documents", 503)
         own_postgresql.start()
-        healed = await until(admin, "/documents", 200, within=3)
+        await answers(admin, "/documents", 200)
         back = await admin.add_rules(("p", "role:a", "b", "c", "allow"))
 
-    assert set(answers) == {(200, 403)}
+    assert set(meanwhile) == {(200, 403)}
     assert (login.status_code, write.status_code, back.status_code) == (503, 503, 201)
-    assert stale < 2.5
-    assert healed < 3
 
 
 async def test_a_start_without_lifespan_heals_too() -> None:
@@ -104,8 +102,8 @@ async def test_a_session_closed_on_one_process_is_closed_on_the_other(database_s
     transports = [httpx.ASGITransport(app) for app in apps]
 
     async with (
-        LifespanManager(apps[0]),
-        LifespanManager(apps[1]),
+        living(apps[0]),
+        living(apps[1]),
         httpx.AsyncClient(transport=transports[0], base_url="http://un") as one,
         httpx.AsyncClient(transport=transports[1], base_url="http://deux") as two,
     ):
@@ -113,7 +111,6 @@ async def test_a_session_closed_on_one_process_is_closed_on_the_other(database_s
         there = Client(two, managers[1], here.token)
         before = await there.get("/api/v1/auth/me")
         await here.post("/api/v1/auth/logout")
-        took = await until(there, "/api/v1/auth/me", 401, within=1)
+        await answers(there, "/api/v1/auth/me", 401)
 
     assert before.status_code == 200
-    assert took < 1

@@ -37,12 +37,12 @@ async def test_a_fresh_application_has_no_account_and_no_rule(sqlite_uri: str) -
         assert manager.get_enforcer().rules == ()
 
 
-async def test_the_first_administrator_is_created_once_even_if_removed_since(database_settings: dict[str, Any]) -> None:
-    async with started(**database_settings) as manager:
+async def test_the_first_administrator_is_created_once_even_if_removed_since(empty_settings: dict[str, Any]) -> None:
+    async with started(**empty_settings) as manager:
         account = await manager.get_auth_repository().find_by_username(ADMIN)
         assert account is not None
         await manager.get_auth_repository().delete_user(account.id)
-    async with started(**database_settings) as manager:
+    async with started(**empty_settings) as manager:
         assert await manager.get_auth_repository().find_by_username(ADMIN) is None
 
 

@@ -217,19 +217,21 @@ async def test_without_a_lifespan_one_request_looks_for_all(sqlite_uri: str) -> 
     manager = ACLManager(config(sqlite_uri=sqlite_uri, policy_poll_seconds=0.2), app=app)
     async with serve(documents(app), manager, lifespan=False) as client:
         admin, replica = await client.admin(), manager._parts.replica
-        looks, refresh = list[float](), replica.refresh
+        looks, refresh = list[int](), replica.refresh
 
         async def counted() -> None:
-            looks.append(time.monotonic())
+            looks.append(1)
             await refresh()
 
         replica.refresh = counted  # type: ignore[method-assign]  # un témoin, qui laisse tout faire
         await asyncio.sleep(0.3)
 
+        started = time.monotonic()
         answers = await asyncio.gather(*(admin.get("/documents") for _ in range(100)))
+        due = (time.monotonic() - started) / 0.2
 
         assert {answer.status_code for answer in answers} == {200}
-        assert len(looks) == 1
+        assert 1 <= len(looks) <= 1 + due, "un regard, et un de plus chaque fois que l'heure en revient"
 
 
 async def test_without_a_lifespan_a_silent_base_holds_one_request_and_not_the_crowd(
@@ -244,18 +246,23 @@ async def test_without_a_lifespan_a_silent_base_holds_one_request_and_not_the_cr
             await asyncio.sleep(0.6)
             proxy.stalls = True
 
-            started = time.monotonic()
+            held, refresh = list[int](), manager._parts.replica.refresh
+
+            async def silent() -> None:
+                held.append(1)
+                await refresh()
+
+            manager._parts.replica.refresh = silent  # type: ignore[method-assign]  # un témoin, qui laisse tout faire
             answers = await asyncio.gather(*(admin.get("/documents") for _ in range(30)))
-            elapsed = time.monotonic() - started
             proxy.heal()
 
         assert {answer.status_code for answer in answers} == {200}
-        assert elapsed < 4
+        assert len(held) < 5, "chacune, à son tour, aurait attendu la base muette"
 
 
-async def test_without_a_lifespan_a_configuration_put_right_is_tried_again(sqlite_uri: str) -> None:
+async def test_without_a_lifespan_a_configuration_put_right_is_tried_again(empty_sqlite_uri: str) -> None:
     app = FastAPI()
-    manager = ACLManager(config(sqlite_uri=sqlite_uri, auto_migrate=False), app=app)
+    manager = ACLManager(config(sqlite_uri=empty_sqlite_uri, auto_migrate=False), app=app)
     async with serve(documents(app), manager, lifespan=False) as client:
         assert (await client.get("/documents")).status_code == 503
         await manager.migrate()

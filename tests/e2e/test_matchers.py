@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi_lifespan import LifespanManager
 from fastapi import Depends, FastAPI
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal, require
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.exceptions import InvalidTokenError
-from tests.support.app import Client, config, serve
+from tests.support.app import Client, config, living, serve
 
 ABAC_MATCHER = "aclOwns(r.obj, r.sub, p.eft)"
 ROLE = "role:clerk"
@@ -147,5 +146,5 @@ async def test_an_application_whose_matcher_names_nothing_does_not_start(sqlite_
     )
 
     with pytest.raises(ConfigurationError, match="vouliez-vous « trustd »"):
-        async with LifespanManager(app):
+        async with living(app):
             pass

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD
 from tests.support.proxy import FaultProxy, before
 from tests.support.replicas import ServedReplica, replicas
 from tests.support.servers import PostgreSQLServer, RedisServer
+from tests.support.waits import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 
@@ -34,11 +34,8 @@ PEOPLE = 8 if FULL else 4
 """Comptes à qui l'on donne et retire en même temps."""
 
 API = "/api/v1"
-BOUND_SECONDS = 1.0
-"""Temps au bout duquel un retrait tient partout, Redis absent."""
-
-MARGIN_SECONDS = 1.0
-"""Ce qu'une machine d'essai chargée peut y ajouter."""
+SOON_SECONDS = 20
+"""Temps laissé à un retrait sur une machine chargée ; bien moins qu'entre deux regards, quand ils sont rares."""
 
 
 @dataclass
@@ -51,16 +48,11 @@ class Person:
 
 @dataclass
 class Stage:
-    """Des processus, un administrateur, et des comptes à qui l'on donne et retire.
-
-    Attributes:
-        delays: secondes qu'il a fallu à chaque retrait pour tenir partout.
-    """
+    """Des processus, un administrateur, et des comptes à qui l'on donne et retire."""
 
     replicas: list[ServedReplica]
     admin: dict[str, str] = field(default_factory=dict)
     people: list[Person] = field(default_factory=list)
-    delays: list[float] = field(default_factory=list)
 
     async def open(self) -> None:
         """Ouvre les sessions."""
@@ -104,18 +96,16 @@ class Stage:
         """Donne, et attend que tous le sachent."""
         await self.change(one, "POST", person)
         for other in self.replicas:
-            await until(lambda other=other: self.allows(other, person), 10)  # type: ignore[misc]
+            await until(lambda other=other: self.allows(other, person))  # type: ignore[misc]
 
     async def revoke(self, one: ServedReplica, person: Person) -> None:
         """Retire ; qui exige la révision n'est jamais servi à tort, et tous le savent bientôt."""
         revision = await self.change(one, "DELETE", person)
-        started = time.monotonic()
         assert await self.allows(one, person) is not True
         answers = await asyncio.gather(*(self.allows(other, person, revision) for other in self.replicas))
         assert True not in answers
         for other in self.replicas:
-            await until(lambda other=other: self.refuses(other, person), BOUND_SECONDS + MARGIN_SECONDS)  # type: ignore[misc]
-        self.delays.append(time.monotonic() - started)
+            await until(lambda other=other: self.refuses(other, person), SOON_SECONDS)  # type: ignore[misc]
 
     async def refuses(self, one: ServedReplica, person: Person) -> bool:
         return await self.allows(one, person) is not True
@@ -132,13 +122,6 @@ class Stage:
             await self.revoke(rng.choice(self.replicas), person)
 
 
-async def until(condition: Callable[[], Awaitable[bool | None]], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
-
-
 def settings(uri: str, redis: str | None, **others: Any) -> dict[str, Any]:
     chosen = {"database_type": "postgresql", "postgresql_uri": uri, **others}
     return chosen | ({"redis_url": redis} if redis is not None else {"watcher": "none"})
@@ -152,10 +135,14 @@ async def stage(postgresql_uri: str, own_redis: RedisServer) -> AsyncIterator[St
         yield made
 
 
-async def test_a_revoke_holds_everywhere_at_once_while_redis_is_there(stage: Stage) -> None:
-    await stage.many(REVOKES)
-
-    assert sorted(stage.delays)[len(stage.delays) // 2] < 0.2
+async def test_a_revoke_holds_everywhere_at_once_while_redis_is_there(
+    postgresql_uri: str, own_redis: RedisServer
+) -> None:
+    announced = settings(postgresql_uri, own_redis.uri(), policy_poll_seconds=60)  # un regard viendrait trop tard
+    async with replicas(*[announced] * PROCESSES) as started:
+        stage = Stage(started)
+        await stage.open()
+        await stage.many(REVOKES)
 
 
 async def test_a_revoke_holds_everywhere_whatever_happens_to_redis(stage: Stage, own_redis: RedisServer) -> None:
@@ -170,7 +157,7 @@ async def test_a_revoke_holds_everywhere_whatever_happens_to_redis(stage: Stage,
 
     await asyncio.to_thread(own_redis.start)
     for one in stage.replicas:
-        await asyncio.wait_for(one.ready(), 15)
+        await asyncio.wait_for(one.ready(), PATIENCE_SECONDS)
     await stage.many(2)
 
 
@@ -192,7 +179,7 @@ async def test_a_process_cut_from_redis_without_a_word_keeps_up(postgresql_uri: 
             proxy.stalls = True
             await stage.many(BROKEN_REVOKES)
             await heal(proxy)
-            await asyncio.wait_for(started[-1].ready(), 20)
+            await asyncio.wait_for(started[-1].ready(), PATIENCE_SECONDS)
             await stage.many(2)
 
 
@@ -225,7 +212,7 @@ async def test_without_looks_or_watcher_the_delay_is_seen(postgresql_uri: str) -
         person = stage.people[0]
         await stage.change(started[0], "POST", person)
 
-        await asyncio.sleep(BOUND_SECONDS + MARGIN_SECONDS)
+        await asyncio.sleep(2)
 
         assert await stage.allows(started[0], person) is True
         assert await stage.allows(started[1], person) is False
@@ -241,7 +228,7 @@ async def test_a_process_told_to_stop_leaves_nothing_behind(postgresql_uri: str,
 
     connection = await asyncpg.connect(postgresql_uri)
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    await until(lambda: _none(connection, query), 5)
+    await until(lambda: _none(connection, query))
     await connection.close()
 
 

@@ -56,7 +56,7 @@ async def test_one_of_fifty_simultaneous_uses_of_a_refresh_token_wins(visitor: C
     ada = await visitor.newcomer("ada")
     body = {"refresh_token": ada.refresh_token}
 
-    answers = await asyncio.gather(*(visitor.post("/api/v1/auth/refresh", json=body) for _ in range(50)))
+    answers = await asyncio.gather(*(visitor.insist("POST", "/api/v1/auth/refresh", json=body) for _ in range(50)))
 
     assert Counter(answer.status_code for answer in answers) == {200: 1, 401: 49}
     winner = next(answer for answer in answers if answer.status_code == 200).json()

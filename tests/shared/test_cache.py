@@ -8,13 +8,12 @@ import itertools
 import json
 import random
 import signal
-import statistics
 import string
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,18 @@ from fastapi_acl.shared.cache.redis_cache import MAX_COMMANDS, FallbackCache, Re
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.redis import COMMAND_TIMEOUT_SECONDS, Breaker, create_redis
 from fastapi_acl.shared.sync.redis_watcher import RedisTransport
+from fastapi_acl.shared.sync.watcher import WatcherError
 from tests.conftest import launched
 from tests.support.proxy import before
 from tests.support.servers import RedisServer, SentinelServer, TLSRedisServer
+from tests.support.waits import PATIENCE_SECONDS, ends_first, until
 
 PREFIX = "acl:essai:"
 SEALER = ValueSealer(["secret"])
 OPEN_SECONDS = 0.2
+NEVER = 3_600
+"""Un disjoncteur qui ne retente que quand l'essai le veut."""
+
 KEY = CacheKey.of("essai", "clé")
 VALUES: list[Any] = [True, False, 0, -7, 1.5, "", "é😀\x00\ud800", [], [1, None, "a"], {}, {"a": {"b": [None]}}]
 
@@ -49,13 +53,35 @@ json_values = st.recursive(
 )
 
 
+class CountedBreaker(Breaker):
+    """Un disjoncteur qui compte ce qu'il laisse partir, et qui retente quand l'essai le veut.
+
+    Attributes:
+        tries: commandes parties.
+    """
+
+    tries = 0
+
+    async def _run(self, command: Callable[[], Awaitable[Any]]) -> Any:
+        self.tries += 1
+        return await super()._run(command)
+
+    def try_now(self) -> None:
+        self._until = float("-inf")
+
+
+def breaker_of(cache: FallbackCache) -> CountedBreaker:
+    breaker: Any = cache._redis._breaker
+    return breaker
+
+
 @asynccontextmanager
 async def opened(
     url: str, open_seconds: float = OPEN_SECONDS, limit_seconds: float = 10
 ) -> AsyncIterator[FallbackCache]:
     """Un cache dans Redis, dont le disjoncteur retente vite ; une machine lente n'est pas une panne de Redis."""
     async with AsyncExitStack() as stack:
-        breaker = Breaker(open_seconds, limit_seconds=limit_seconds)
+        breaker = CountedBreaker(open_seconds, limit_seconds=limit_seconds)
         redis = RedisCache(lambda: create_redis(url, command_timeout=limit_seconds), breaker, PREFIX, sealer=SEALER)
         cache = FallbackCache(redis, MemoryCache())
         stack.push_async_callback(cache.close)
@@ -93,25 +119,11 @@ async def own(own_redis: RedisServer) -> AsyncIterator[FallbackCache]:
         yield found
 
 
-async def timed(work: Awaitable[Any]) -> float:
-    """Rend la durée d'un travail, en secondes."""
-    started = time.monotonic()
-    await work
-    return time.monotonic() - started
-
-
-async def until(is_so: Callable[[], Awaitable[bool]], seconds: float = 3) -> None:
-    """Attend qu'une chose soit vraie."""
-    deadline = time.monotonic() + seconds
-    while not await is_so():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-
-
-async def returns(cache: CacheBackend) -> None:
+async def returns(cache: FallbackCache) -> None:
     """Attend que Redis serve de nouveau."""
 
     async def is_back() -> bool:
+        breaker_of(cache).try_now()
         await cache.get(CacheKey.of("retour"))
         return cache.status == "redis"
 
@@ -216,16 +228,22 @@ async def test_a_value_read_and_changed_is_not_changed_in_the_cache(cache: Cache
 
 
 async def test_a_value_lasts_its_time_and_no_more(cache: CacheBackend) -> None:
-    await cache.set(KEY, 1, ttl=0.15)
-    await cache.set(CacheKey.of("long"), 1, ttl=60)
-    await cache.increment(CacheKey.of("compte"), 1, ttl=0.15)
-    assert await cache.get(KEY) == 1
-    await asyncio.sleep(0.2)
+    async def is_gone() -> bool:
+        return await cache.get(KEY) is None
 
-    assert await cache.get(KEY) is None
+    async def is_new() -> bool:
+        return await cache.increment(CacheKey.of("compte"), 1, ttl=0.15) == 1
+
+    await cache.set(CacheKey.of("long"), 1, ttl=3_600)
+    await cache.increment(CacheKey.of("long compte"), 1, ttl=3_600)
+    await cache.set(KEY, 1, ttl=0.15)
+    assert await is_new()
+    await until(is_gone)
+    await until(is_new)
+
     assert await cache.take(KEY) is None
     assert await cache.get(CacheKey.of("long")) == 1
-    assert await cache.increment(CacheKey.of("compte"), 1, ttl=0.15) == 1
+    assert await cache.increment(CacheKey.of("long compte"), 1, ttl=3_600) == 2
 
 
 async def test_a_deleted_value_is_gone(cache: CacheBackend) -> None:
@@ -265,12 +283,12 @@ async def test_additions_made_at_once_are_all_counted(cache: CacheBackend) -> No
 
 
 async def test_an_addition_does_not_make_a_counter_last_longer(cache: CacheBackend) -> None:
-    totals, ends = list[int](), time.monotonic() + 0.45
-    while time.monotonic() < ends:
-        totals.append(await cache.increment(KEY, 1, ttl=0.3))
-        await asyncio.sleep(0.02)
+    assert await cache.increment(KEY, 1, ttl=0.3) == 1
 
-    assert totals.count(1) == 2
+    async def starts_again() -> bool:
+        return await cache.increment(KEY, 1, ttl=0.3) == 1
+
+    await until(starts_again, pause=0.02)  # prolongé à chaque addition, il ne finirait jamais
 
 
 async def test_of_fifty_takers_exactly_one_gets_it(cache: CacheBackend) -> None:
@@ -434,18 +452,20 @@ STALLS: dict[str, Callable[[Any, RedisServer], None]] = {
 async def test_a_stalled_redis_costs_one_short_wait_then_nothing(
     own_redis: RedisServer, how: str, is_connected: bool
 ) -> None:
-    async with before(own_redis.uri()) as (url, proxy), opened(url, 0.4, COMMAND_TIMEOUT_SECONDS) as cache:
+    async with before(own_redis.uri()) as (url, proxy), opened(url, NEVER, COMMAND_TIMEOUT_SECONDS) as cache:
         if is_connected:
+            await returns(cache)
             await cache.set(KEY, "avant")
         STALLS[how](proxy, own_redis)
+        breaker = breaker_of(cache)
+        before_it = breaker.tries
 
-        first = await timed(cache.get(KEY))
-        others = [await timed(cache.get(KEY)) for _ in range(200)]
+        assert await ends_first(cache.get(KEY), 50 * COMMAND_TIMEOUT_SECONDS)
+        for _ in range(200):
+            await cache.get(KEY)
         await cache.set(KEY, "pendant")
 
-        assert 0.25 < first < 0.6
-        assert statistics.median(others) < 0.005
-        assert max(others) < 0.25
+        assert breaker.tries <= before_it + 1, "une attente, puis plus aucune"
         assert (cache.status, await cache.get(KEY)) == ("redis_fallback", "pendant")
         proxy.heal()
         own_redis.thaw()
@@ -458,21 +478,23 @@ async def test_a_crowd_before_a_stalled_redis_waits_no_longer_than_one(own_redis
         await cache.set(KEY, "avant")
         own_redis.freeze()
 
-        duration = await timed(asyncio.gather(*(cache.increment(KEY, 1, 30) for _ in range(500))))
+        crowd = asyncio.gather(*(cache.increment(KEY, 1, 30) for _ in range(500)))
+        assert await ends_first(crowd, 250 * COMMAND_TIMEOUT_SECONDS), "et non cinq cents fois"
 
         own_redis.thaw()
-        assert duration < 100 * COMMAND_TIMEOUT_SECONDS, "et non cinq cents fois"
 
 
 async def test_while_redis_is_down_one_command_at_a_time_tries_it(own_redis: RedisServer) -> None:
-    async with before(own_redis.uri()) as (url, proxy), opened(url, OPEN_SECONDS, COMMAND_TIMEOUT_SECONDS) as cache:
+    async with before(own_redis.uri()) as (url, proxy), opened(url, NEVER, COMMAND_TIMEOUT_SECONDS) as cache:
         proxy.stalls = True
         await cache.get(KEY)
-        await asyncio.sleep(OPEN_SECONDS + 0.05)
+        breaker = breaker_of(cache)
+        assert breaker.tries == 1
+        breaker.try_now()
 
-        durations = await asyncio.gather(*(timed(cache.get(KEY)) for _ in range(50)))
+        await asyncio.gather(*(cache.get(KEY) for _ in range(50)))
 
-        assert sum(duration > 0.2 for duration in durations) == 1
+        assert breaker.tries == 2
 
 
 async def test_a_redis_killed_and_restarted_is_used_again_each_time(own: FallbackCache, own_redis: RedisServer) -> None:
@@ -689,10 +711,16 @@ async def test_a_cluster_comes_back_and_forgets_what_changed(cluster: str) -> No
 
 async def test_announcements_travel_through_tls_too(tls: str) -> None:
     transport = RedisTransport(tls)
-    async with transport.subscribed("essai") as messages:
-        await transport.publish("essai", b"annonce")
+    transport._breaker = Breaker(limit_seconds=PATIENCE_SECONDS)
 
-        assert await asyncio.wait_for(messages.__anext__(), 5) == b"annonce"
+    async def travels() -> bool:
+        with suppress(WatcherError):  # l'abonnement n'a qu'un battement, que qui écoute recommence
+            async with transport.subscribed("essai") as messages:
+                await transport.publish("essai", b"annonce")
+                return await asyncio.wait_for(messages.__anext__(), PATIENCE_SECONDS) == b"annonce"
+        return False
+
+    await until(travels)
     await transport.close()
 
 
@@ -773,12 +801,14 @@ async def test_what_answers_nonsense_in_place_of_redis_costs_no_error(reply: byt
 
 TWO_LOOPS = """
 import asyncio, sys
-from fastapi_acl.shared.cache.base import CacheKey
-from fastapi_acl.shared.cache.factory import create_cache
-from fastapi_acl.shared.config import ACLConfig
+from fastapi_acl.shared.cache.base import CacheKey, ValueSealer
+from fastapi_acl.shared.cache.memory_cache import MemoryCache
+from fastapi_acl.shared.cache.redis_cache import FallbackCache, RedisCache
+from fastapi_acl.shared.redis import Breaker, create_redis
 
-settings = {"enable_cache": True, "cache_backend": "redis", "redis_url": sys.argv[1]}
-cache, key = create_cache(ACLConfig(_env_file=None, **settings)), CacheKey.of("boucle")
+made, breaker = lambda: create_redis(sys.argv[1], command_timeout=60), Breaker(limit_seconds=60)
+redis = RedisCache(made, breaker, "acl:essai:", sealer=ValueSealer(["secret"]))
+cache, key = FallbackCache(redis, MemoryCache()), CacheKey.of("boucle")
 
 async def crowd():
     await cache.set(key, "valeur")
@@ -793,7 +823,7 @@ print(asyncio.run(crowd()))
 def test_the_connections_of_a_loop_that_is_gone_are_left_behind(redis_server: RedisServer) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", TWO_LOOPS, redis_server.uri()],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert [set(ast.literal_eval(line)) for line in done.stdout.splitlines()] == [{"valeur", "redis"}] * 2

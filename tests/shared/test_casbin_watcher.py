@@ -16,6 +16,7 @@ from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.watcher import CasbinWatcher
 from fastapi_acl.shared.sync.redis_watcher import RedisTransport
 from tests.support.servers import RedisServer
+from tests.support.waits import until
 
 MODEL = """
 [request_definition]
@@ -98,11 +99,3 @@ async def test_a_subscription_lost_and_found_calls_back(own_redis: RedisServer, 
     await asyncio.to_thread(own_redis.start)
 
     await until(lambda: len(calls) >= 2)
-
-
-async def until(condition: Any) -> None:
-    async def wait() -> None:
-        while not condition():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(wait(), 10)

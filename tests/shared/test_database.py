@@ -23,6 +23,7 @@ from fastapi_acl.shared.sync.changes import ChangeLog
 from fastapi_acl.shared.sync.mongodb_changes import MongoChangeLog
 from fastapi_acl.shared.sync.sql_changes import SQLChangeLog
 from tests.support.servers import PostgreSQLServer, free_port
+from tests.support.waits import insisted
 
 
 @pytest.fixture
@@ -95,7 +96,10 @@ async def test_logging_asks_for_an_ordered_transaction(database: AmbientDatabase
 
 
 async def test_concurrent_writers_get_contiguous_revisions(database: AmbientDatabase) -> None:
-    revisions = await asyncio.gather(*(append(database, f"k{index}") for index in range(30)))
+    async def written(kind: str) -> int:
+        return await insisted(lambda: append(database, kind))
+
+    revisions = await asyncio.gather(*(written(f"k{index}") for index in range(30)))
 
     assert sorted(revisions) == list(range(1, 31))
     assert len(await kinds(database)) == 30
@@ -137,14 +141,14 @@ async def contents(database: AmbientDatabase) -> list[str]:
     return list(await database.client.get_default_database("fastapi_acl").list_collection_names())
 
 
-async def test_looking_at_the_schema_creates_nothing_and_says_what_does(database_settings: dict[str, Any]) -> None:
-    database = opened(ACLConfig(_env_file=None, **database_settings))
+async def test_looking_at_the_schema_creates_nothing_and_says_what_does(empty_settings: dict[str, Any]) -> None:
+    database = opened(ACLConfig(_env_file=None, **empty_settings))
 
     with pytest.raises(ConfigurationError, match="fastapi-acl migrate"):
         await database.check_schema()
 
-    if database_settings["database_type"] == "sqlite":
-        assert not Path(database_settings["sqlite_uri"].removeprefix("sqlite:///")).exists()
+    if empty_settings["database_type"] == "sqlite":
+        assert not Path(empty_settings["sqlite_uri"].removeprefix("sqlite:///")).exists()
     assert await contents(database) == []
     await database.migrate()
     await database.check_schema()
@@ -169,8 +173,8 @@ async def test_a_file_of_another_application_is_refused_and_left_as_it_is(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["autre.db", "texte.db"]
 
 
-async def test_a_schema_behind_is_refused_when_migration_is_off(database_settings: dict[str, Any]) -> None:
-    database = opened(ACLConfig(_env_file=None, auto_migrate=False, **database_settings))
+async def test_a_schema_behind_is_refused_when_migration_is_off(empty_settings: dict[str, Any]) -> None:
+    database = opened(ACLConfig(_env_file=None, auto_migrate=False, **empty_settings))
 
     with pytest.raises(ConfigurationError, match="fastapi-acl migrate"):
         await database.migrate()
@@ -207,10 +211,10 @@ async def test_a_restarted_server_fails_no_request(own_postgresql: PostgreSQLSer
 
 
 @pytest.mark.slow
-def test_six_processes_that_start_at_once_all_succeed(database_settings: dict[str, Any]) -> None:
+def test_six_processes_that_start_at_once_all_succeed(empty_settings: dict[str, Any]) -> None:
     settings = repr(
         {
-            **database_settings,
+            **empty_settings,
             "jwt_secret_key": "une clé d’essai, longue et sans valeur",
             "create_default_admin": True,
             "default_admin_password": "un mot de passe long",
@@ -228,7 +232,7 @@ def test_six_processes_that_start_at_once_all_succeed(database_settings: dict[st
         subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
-    ended = [(process.communicate(timeout=60), process.returncode) for process in started]
+    ended = [(process.communicate(timeout=240), process.returncode) for process in started]
 
     assert [code for _, code in ended] == [0] * 6, ended
     assert {output for (output, _), _ in ended} == {"2\n"}

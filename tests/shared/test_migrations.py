@@ -29,6 +29,8 @@ from fastapi_acl.shared.database.mysql import MIGRATION_LOCK
 from fastapi_acl.shared.database.sql import SQLDatabase, Use
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata, revision_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from tests.conftest import settings_of
+from tests.support.waits import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 HEAD = "0004"
@@ -54,8 +56,7 @@ class CrashError(Exception):
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    kind: str = request.param
-    return {"database_type": kind, f"{kind}_uri": request.getfixturevalue(f"{kind}_uri")}
+    return settings_of(request, request.param, "empty_")
 
 
 def at(settings: dict[str, Any], **changes: Any) -> SQLDatabase:
@@ -237,7 +238,7 @@ async def test_a_failed_migration_frees_the_lock(settings: dict[str, Any], datab
     event.remove(database.engine_for(Use.MIGRATIONS).sync_engine, "after_cursor_execute", refuse)
 
     other = at(settings)
-    await asyncio.wait_for(other.migrate(), 10)
+    await asyncio.wait_for(other.migrate(), PATIENCE_SECONDS)
 
     await other.close()
 
@@ -444,7 +445,7 @@ async def test_the_documented_filter_keeps_our_tables_out_of_an_applications_aut
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_carries_its_migrations(tmp_path: Path, sqlite_uri: str) -> None:
+def test_an_installed_wheel_carries_its_migrations(tmp_path: Path, empty_sqlite_uri: str) -> None:
     source, site = tmp_path / "source", tmp_path / "site"
     source.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md"):
@@ -456,10 +457,10 @@ def test_an_installed_wheel_carries_its_migrations(tmp_path: Path, sqlite_uri: s
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
 
-    script = MIGRATE.format(settings={"database_type": "sqlite", "sqlite_uri": sqlite_uri})
+    script = MIGRATE.format(settings={"database_type": "sqlite", "sqlite_uri": empty_sqlite_uri})
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={"PYTHONPATH": str(site), "PATH": ""}, timeout=60,
+        env={"PYTHONPATH": str(site), "PATH": ""},
     )  # fmt: skip
 
     packed = {path.name for path in (site / "fastapi_acl/shared/database/migrations/versions").iterdir()}

@@ -27,6 +27,7 @@ from fastapi_acl.shared.database.tables import batch_rules_table, metadata
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from tests.conftest import launched
 from tests.support.servers import MariaDBServer
+from tests.support.waits import PATIENCE_SECONDS
 
 TWO_LOOPS = """
 import asyncio, gc, sys
@@ -75,10 +76,14 @@ def tls_server(request: pytest.FixtureRequest) -> Iterator[TLSServer]:
 
 
 @pytest.fixture
-async def database(mysql_uri: str) -> AsyncIterator[MySQLDatabase]:
-    database = MySQLDatabase(mysql_uri)
+async def database(empty_mysql_uri: str) -> AsyncIterator[MySQLDatabase]:
+    database = MySQLDatabase(empty_mysql_uri)
     yield database
     await database.close()
+
+
+ENDLESS = "SELECT SLEEP(600)"
+"""Question à laquelle le serveur ne répond pas avant qu'on se lasse."""
 
 
 async def ask(database: MySQLDatabase, question: str) -> Any:
@@ -86,12 +91,10 @@ async def ask(database: MySQLDatabase, question: str) -> Any:
         return await session.scalar(text(question))
 
 
-async def seconds(work: Any) -> float:
-    """Temps que met un travail qui échoue."""
-    start = asyncio.get_running_loop().time()
+async def cut(work: Any) -> None:
+    """Vérifie qu'un travail auquel rien ne répond s'arrête de lui-même."""
     with pytest.raises(DatabaseUnavailableError):
-        await work
-    return asyncio.get_running_loop().time() - start
+        await asyncio.wait_for(work, PATIENCE_SECONDS)
 
 
 @asynccontextmanager
@@ -109,27 +112,26 @@ async def test_a_command_without_an_answer_is_cut_and_the_next_one_is_served(
     database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    await cut(ask(database, ENDLESS))
 
-    elapsed = await seconds(ask(database, "SELECT SLEEP(5)"))
-
-    assert 0.4 < elapsed < 2
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", PATIENCE_SECONDS)
     assert await ask(database, "SELECT 1") == 1
 
 
 async def test_a_deadline_starts_again_with_each_command(
     database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 2)
 
     async with database.session() as session:
-        slept = [await session.scalar(text("SELECT SLEEP(0.3)")) for _ in range(4)]
-    await asyncio.sleep(0.7)
+        slept = [await session.scalar(text("SELECT SLEEP(0.6)")) for _ in range(4)]
+    await asyncio.sleep(2.1)
 
     assert slept == [0] * 4
     assert await ask(database, "SELECT 1") == 1
 
 
-async def test_a_server_that_accepts_and_says_nothing_is_unavailable_within_a_second() -> None:
+async def test_a_server_that_accepts_and_says_nothing_is_unavailable_and_not_waited_for() -> None:
     async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _ = await reader.read()
         writer.close()
@@ -137,9 +139,8 @@ async def test_a_server_that_accepts_and_says_nothing_is_unavailable_within_a_se
     server = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
     database = MySQLDatabase(f"mysql://acl@127.0.0.1:{server.sockets[0].getsockname()[1]}/base")
 
-    elapsed = await seconds(ask(database, "SELECT 1"))
+    await cut(ask(database, "SELECT 1"))
 
-    assert elapsed < 2
     await database.close()
     server.close()
     await server.wait_closed()
@@ -170,44 +171,43 @@ async def test_a_transaction_reads_what_is_committed_and_a_snapshot_one_instant(
     await other.close()
 
 
-async def test_a_lock_that_another_transaction_holds_is_waited_for_two_seconds(database: MySQLDatabase) -> None:
+async def test_a_lock_that_another_transaction_holds_is_not_waited_for_ever(database: MySQLDatabase) -> None:
     await database.migrate()
     other = MySQLDatabase(database._uri)
     async with other.session() as holding:
         await holding.execute(text("SELECT * FROM acl_revision FOR UPDATE"))
-        elapsed = await asyncio.create_task(seconds(ask(database, "SELECT id FROM acl_revision FOR UPDATE")))
+        await asyncio.create_task(cut(ask(database, "SELECT id FROM acl_revision FOR UPDATE")))
 
-    assert 1.5 < elapsed < 3.5
     await other.close()
 
 
 async def test_a_replica_waits_for_the_migration_of_another_longer_than_for_a_command(
-    mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+    empty_mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
-    async with lock_held(mysql_uri):
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 2)
+    async with lock_held(empty_mysql_uri):
         waiting = asyncio.create_task(database.migrate())
-        await asyncio.sleep(1)
+        await asyncio.sleep(2.5)
         assert not waiting.done()
     await waiting
 
-    assert await seconds(ask(database, "SELECT SLEEP(5)")) < 2
+    await cut(ask(database, ENDLESS))
 
 
 async def test_a_migration_lock_never_released_is_an_unavailable_database(
-    mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+    empty_mysql_uri: str, database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mysql, "MIGRATION_TIMEOUT_SECONDS", 0.3)
-    async with lock_held(mysql_uri):
-        assert await seconds(database.migrate()) < 2
+    async with lock_held(empty_mysql_uri):
+        await cut(database.migrate())
 
     await database.migrate()
 
 
-async def test_two_databases_of_one_server_do_not_share_their_migration_lock(mysql_uri: str) -> None:
+async def test_two_databases_of_one_server_do_not_share_their_migration_lock(empty_mysql_uri: str) -> None:
     names = []
-    for name in (mysql_uri.rpartition("/")[2], "information_schema"):
-        database = MySQLDatabase(f"{mysql_uri.rpartition('/')[0]}/{name}")
+    for name in (empty_mysql_uri.rpartition("/")[2], "information_schema"):
+        database = MySQLDatabase(f"{empty_mysql_uri.rpartition('/')[0]}/{name}")
         names.append(await ask(database, f"SELECT {MIGRATION_LOCK}"))
         await database.close()
 
@@ -215,8 +215,8 @@ async def test_two_databases_of_one_server_do_not_share_their_migration_lock(mys
     assert max(map(len, names)) <= 64
 
 
-async def test_tls_that_cannot_be_proved_is_refused(mysql_uri: str) -> None:
-    database = MySQLDatabase(f"{mysql_uri}?ssl=true")
+async def test_tls_that_cannot_be_proved_is_refused(empty_mysql_uri: str) -> None:
+    database = MySQLDatabase(f"{empty_mysql_uri}?ssl=true")
 
     with pytest.raises(DatabaseUnavailableError) as refused:
         await ask(database, "SELECT 1")
@@ -243,22 +243,20 @@ async def test_tls_is_served_under_a_certificate_that_is_known_and_no_other(tls_
 async def test_a_server_stopped_or_frozen_is_unavailable_and_serves_again_once_back(
     own_mysql: MariaDBServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 3)
     database = MySQLDatabase(own_mysql.uri())
     served = [await asyncio.gather(*(ask(database, "SELECT 1") for _ in range(5)))]
 
     own_mysql.freeze()
-    frozen = await asyncio.gather(*(seconds(ask(database, "SELECT 1")) for _ in range(5)))
+    await asyncio.gather(*(cut(ask(database, "SELECT 1")) for _ in range(5)))
     own_mysql.thaw()
     served.append(await asyncio.gather(*(ask(database, "SELECT 1") for _ in range(5))))
     own_mysql.stop(signal.SIGKILL)
-    stopped = await seconds(ask(database, "SELECT 1"))
+    await cut(ask(database, "SELECT 1"))
     own_mysql.start()
     served.append(await asyncio.gather(*(ask(database, "SELECT 1") for _ in range(5))))
 
     assert served == [[1] * 5] * 3
-    assert max(frozen) < 4
-    assert stopped < 1
     await database.close()
 
 
@@ -266,10 +264,10 @@ async def test_a_bulk_copy_has_more_time_than_a_command_and_the_next_command_has
     database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await database.migrate()
-    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 2)
     staged = [{"batch_id": "1", "number": number, "ptype": "p", "digest": str(number)} for number in range(3)]
     batch = batch_rules_table.c
-    slow = select(batch.number, batch.ptype, batch.digest).where(func.sleep(0.4) == 0)
+    slow = select(batch.number, batch.ptype, batch.digest).where(func.sleep(0.8) == 0)
     async with database.transaction() as transaction:
         await transaction.connection.execute(insert(batch_rules_table), staged)
         rules = metadata.tables["casbin_rule"]
@@ -279,13 +277,13 @@ async def test_a_bulk_copy_has_more_time_than_a_command_and_the_next_command_has
     assert copied == 3
     async with database.session() as session:
         assert list(await session.scalars(select(rules.c.id).order_by(rules.c.id))) == [0, 1, 2]
-    assert await seconds(ask(database, "SELECT SLEEP(5)")) < 2
+    await cut(ask(database, ENDLESS))
 
 
-def test_connections_of_a_loop_that_is_gone_are_forgotten_in_silence(mysql_uri: str) -> None:
+def test_connections_of_a_loop_that_is_gone_are_forgotten_in_silence(empty_mysql_uri: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", TWO_LOOPS, mysql_uri],
-        capture_output=True, text=True, check=False, timeout=60,
+        [sys.executable, "-W", "ignore", "-c", TWO_LOOPS, empty_mysql_uri],
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,8 +16,9 @@ from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
 from fastapi_acl.shared.database.postgresql_link import PostgreSQLLink
 from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
-from tests.conftest import addressed, launched
+from tests.conftest import launched
 from tests.support.app import config
+from tests.support.bases import addressed
 from tests.support.rules import stored
 from tests.support.servers import PgBouncerServer, PostgreSQLServer, TLSPostgreSQLServer
 
@@ -80,9 +81,9 @@ def test_a_parameter_that_cannot_be_honoured_is_refused_with_the_one_to_use(quer
     assert "ACL_POSTGRESQL_URI" in refused.value.detail
 
 
-async def test_the_parameters_of_libpq_reach_the_server(postgresql_uri: str) -> None:
+async def test_the_parameters_of_libpq_reach_the_server(empty_postgresql_uri: str) -> None:
     options = "application_name=Facturation&options=-c%20statement_timeout%3D7s&connect_timeout=3"
-    async with started(f"{postgresql_uri}?{options}&statement_cache_size=0") as manager:
+    async with started(f"{empty_postgresql_uri}?{options}&statement_cache_size=0") as manager:
         async with manager._parts.database.snapshot() as transaction:
             connection = await transaction.connection.connection()
             said = [
@@ -137,8 +138,8 @@ async def shared_with_an_intruder(admin: str) -> AsyncIterator[tuple[str, str]]:
         await connection.execute(f"DROP ROLE {theirs}; DROP ROLE {ours}")
 
 
-async def test_a_schema_that_bears_the_name_of_our_account_takes_nothing_over(postgresql_uri: str) -> None:
-    async with shared_with_an_intruder(postgresql_uri) as (ours, theirs):
+async def test_a_schema_that_bears_the_name_of_our_account_takes_nothing_over(empty_postgresql_uri: str) -> None:
+    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
         async with started(ours) as manager:
             await add(manager, "vraie")
         account = urlsplit(ours).username
@@ -154,12 +155,12 @@ async def test_a_schema_that_bears_the_name_of_our_account_takes_nothing_over(po
             assert await stored(manager._parts.storage.adapter)
 
 
-async def test_a_table_made_by_another_account_refuses_to_start(postgresql_uri: str) -> None:
-    async with shared_with_an_intruder(postgresql_uri) as (ours, theirs):
+async def test_a_table_made_by_another_account_refuses_to_start(empty_postgresql_uri: str) -> None:
+    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
         async with started(ours):
             pass
         account = urlsplit(theirs).username
-        async with connected(postgresql_uri) as superuser:
+        async with connected(empty_postgresql_uri) as superuser:
             await superuser.execute(f"ALTER TABLE casbin_rule OWNER TO {account}")
             await superuser.execute("GRANT ALL ON casbin_rule TO PUBLIC")
 
@@ -168,29 +169,29 @@ async def test_a_table_made_by_another_account_refuses_to_start(postgresql_uri: 
                 pass
 
 
-async def test_the_schema_is_the_one_that_is_set(postgresql_uri: str) -> None:
+async def test_the_schema_is_the_one_that_is_set(empty_postgresql_uri: str) -> None:
     with pytest.raises(ConfigurationError, match="CREATE SCHEMA"):
-        async with started(postgresql_uri, postgresql_schema="À moi"):
+        async with started(empty_postgresql_uri, postgresql_schema="À moi"):
             pass
-    async with connected(postgresql_uri) as connection:
+    async with connected(empty_postgresql_uri) as connection:
         await connection.execute('CREATE SCHEMA "À moi"')
 
-    async with started(postgresql_uri, postgresql_schema="À moi") as manager:
+    async with started(empty_postgresql_uri, postgresql_schema="À moi") as manager:
         await add(manager, "r")
 
-    async with connected(postgresql_uri) as connection:
+    async with connected(empty_postgresql_uri) as connection:
         assert await connection.fetchval('SELECT count(*) FROM "À moi".casbin_rule') == 1
         assert await connection.fetchval("SELECT to_regclass('public.casbin_rule')") is None
 
 
-async def test_tables_left_in_the_schema_of_the_account_are_not_forgotten(postgresql_uri: str) -> None:
-    async with connected(postgresql_uri) as connection:
+async def test_tables_left_in_the_schema_of_the_account_are_not_forgotten(empty_postgresql_uri: str) -> None:
+    async with connected(empty_postgresql_uri) as connection:
         await connection.execute("CREATE SCHEMA acl")
-    async with started(postgresql_uri, postgresql_schema="acl") as manager:
+    async with started(empty_postgresql_uri, postgresql_schema="acl") as manager:
         await add(manager, "r")
 
     with pytest.raises(ConfigurationError, match="ACL_POSTGRESQL_SCHEMA=acl"):
-        async with started(postgresql_uri):
+        async with started(empty_postgresql_uri):
             pass
 
 
@@ -199,15 +200,15 @@ async def test_tables_left_in_the_schema_of_the_account_are_not_forgotten(postgr
 
 @pytest.fixture
 def pooled_uri(
-    request: pytest.FixtureRequest, postgresql_server: PostgreSQLServer, postgresql_uri: str
+    request: pytest.FixtureRequest, postgresql_server: PostgreSQLServer, empty_postgresql_uri: str
 ) -> Iterator[str]:
     """La base de l'essai, derrière un pooler qui prête trois connexions, une transaction à la fois."""
     for pooler in launched(request.config, lambda: PgBouncerServer(postgresql_server)):
-        yield addressed(pooler.uri(), urlsplit(postgresql_uri).path[1:])
+        yield addressed(pooler.uri(), urlsplit(empty_postgresql_uri).path[1:])
 
 
-async def test_a_pooler_is_seen_and_a_server_is_not_taken_for_one(postgresql_uri: str, pooled_uri: str) -> None:
-    async with started(postgresql_uri) as direct, started(pooled_uri) as pooled:
+async def test_a_pooler_is_seen_and_a_server_is_not_taken_for_one(empty_postgresql_uri: str, pooled_uri: str) -> None:
+    async with started(empty_postgresql_uri) as direct, started(pooled_uri) as pooled:
         assert (link_of(direct).is_pooled, link_of(pooled).is_pooled) == (False, True)
 
 

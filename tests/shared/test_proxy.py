@@ -13,6 +13,7 @@ from pymongo import AsyncMongoClient
 
 from tests.support import proxy as module
 from tests.support.proxy import FaultProxy, before, through
+from tests.support.waits import PATIENCE_SECONDS
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -64,7 +65,7 @@ async def client(proxy: FaultProxy) -> AsyncIterator[Stream]:
     client[1].close()
 
 
-async def ask(client: Stream, question: bytes, within: float = 5) -> bytes:
+async def ask(client: Stream, question: bytes, within: float = PATIENCE_SECONDS) -> bytes:
     client[1].write(question)
     return await asyncio.wait_for(client[0].readexactly(len(question)), within)
 
@@ -104,8 +105,8 @@ async def test_the_end_of_the_client_reaches_the_server_and_the_end_of_the_serve
     leaver[1].close()
     stayer[1].write(b"x")
 
-    await asyncio.wait_for(ended.wait(), 5)
-    assert await asyncio.wait_for(stayer[0].read(), 5) == b""
+    await asyncio.wait_for(ended.wait(), PATIENCE_SECONDS)
+    assert await asyncio.wait_for(stayer[0].read(), PATIENCE_SECONDS) == b""
     stayer[1].close()
     server.close()
     await server.wait_closed()
@@ -161,7 +162,7 @@ async def test_a_latency_delays_each_direction(proxy: FaultProxy, client: Stream
     answer = await ask(client, b"lentement")
 
     assert answer == b"lentement"
-    assert 0.2 <= time.monotonic() - started < 1
+    assert time.monotonic() - started >= 0.2
 
 
 async def test_a_rate_slows_what_passes_without_losing_any(proxy: FaultProxy, client: Stream) -> None:
@@ -172,7 +173,7 @@ async def test_a_rate_slows_what_passes_without_losing_any(proxy: FaultProxy, cl
     answer = await ask(client, question)
 
     assert answer == question
-    assert 0.4 <= time.monotonic() - started < 3
+    assert time.monotonic() - started >= 0.4
 
 
 async def test_a_truncated_answer_stops_at_the_byte_then_resets_and_the_next_one_is_whole(proxy: FaultProxy) -> None:
@@ -185,7 +186,9 @@ async def test_a_truncated_answer_stops_at_the_byte_then_resets_and_the_next_one
         received = b""
         with pytest.raises(ConnectionResetError):
             while True:
-                received += await asyncio.wait_for(loop.sock_recv(raw, 1), 5) or pytest.fail("fin propre")
+                received += await asyncio.wait_for(loop.sock_recv(raw, 1), PATIENCE_SECONDS) or pytest.fail(
+                    "fin propre"
+                )
 
     assert received == b"bon"
     assert await asked_anew(proxy, b"en entier") == b"en entier"
@@ -266,7 +269,7 @@ async def test_leaving_ends_every_connection_and_task_even_in_the_middle_of_a_fa
 
 
 async def _all_of(reader: asyncio.StreamReader) -> None:
-    while await asyncio.wait_for(reader.read(1), 5):
+    while await asyncio.wait_for(reader.read(1), PATIENCE_SECONDS):
         pass
 
 

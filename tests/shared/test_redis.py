@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +14,20 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import SSLConnection
 
+from fastapi_acl.shared import redis as module
 from fastapi_acl.shared.exceptions import ConfigurationError
-from fastapi_acl.shared.redis import Breaker, RedisUnavailableError, create_publisher, create_redis
+from fastapi_acl.shared.redis import (
+    COMMAND_TIMEOUT_SECONDS,
+    Breaker,
+    RedisRefusedError,
+    RedisUnavailableError,
+    create_publisher,
+    create_redis,
+)
 from fastapi_acl.shared.sync.redis_watcher import RedisTransport
 from tests.support.proxy import before
 from tests.support.servers import RedisServer, SentinelServer
+from tests.support.waits import PATIENCE_SECONDS, ends_first, until
 
 FORMS: dict[str, type[Any]] = {
     "redis://hote:6379/0": Redis,
@@ -88,23 +97,27 @@ def test_an_address_of_several_servers_is_read_as_that_of_one() -> None:
     }
 
 
-async def test_a_breaker_waits_once_then_answers_at_once_then_tries_one() -> None:
-    breaker, calls = Breaker(open_seconds=0.1), list[int]()
+async def test_a_breaker_waits_once_then_answers_at_once_then_tries_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    breaker, calls = Breaker(open_seconds=1), list[int]()
 
     async def fail() -> None:
         calls.append(1)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         raise ConnectionError
 
     for _ in range(5):
         with pytest.raises(RedisUnavailableError):
             await breaker.call(fail)
     assert (len(calls), breaker.is_open) == (1, True)
-    await asyncio.sleep(0.12)
+    now.seconds = 1
     await asyncio.gather(*(breaker.call(fail) for _ in range(5)), return_exceptions=True)
 
     assert len(calls) == 2
-    await asyncio.sleep(0.12)
+    now.seconds = 2
     assert await breaker.call(lambda: asyncio.sleep(0, "réponse")) == "réponse"
     assert not breaker.is_open
 
@@ -113,8 +126,14 @@ async def test_a_cancelled_trial_lets_the_next_one_try() -> None:
     breaker = Breaker(open_seconds=0)
     with pytest.raises(RedisUnavailableError):
         await breaker.call(_raise)
-    trial = asyncio.create_task(breaker.call(lambda: asyncio.sleep(5)))
-    await asyncio.sleep(0.01)
+    begun = asyncio.Event()
+
+    async def last() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    trial = asyncio.create_task(breaker.call(last))
+    await begun.wait()
     trial.cancel()
     await asyncio.gather(trial, return_exceptions=True)
 
@@ -126,32 +145,38 @@ async def _raise() -> None:
 
 
 async def test_a_command_begun_before_the_outage_does_not_let_a_second_trial_in() -> None:
-    breaker, trials = Breaker(open_seconds=0), list[int]()
+    breaker, trials = Breaker(open_seconds=0, limit_seconds=PATIENCE_SECONDS), list[int]()
+    begun, fails, ends = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def late() -> None:
-        await asyncio.sleep(0.05)
+        begun.set()
+        await fails.wait()
         raise OSError
 
     async def trial() -> None:
         trials.append(1)
-        await asyncio.sleep(0.2)
+        await ends.wait()
 
     calls = [asyncio.create_task(breaker.call(late))]
-    await asyncio.sleep(0.01)
+    await begun.wait()
     with pytest.raises(RedisUnavailableError):
         await breaker.call(_raise)
+    calls.append(asyncio.create_task(breaker.call(trial)))
+    await until(lambda: trials)
+    fails.set()
+    await asyncio.wait({calls[0]})
     for _ in range(10):
-        calls.append(asyncio.create_task(breaker.call(trial)))
-        await asyncio.sleep(0.01)
+        with pytest.raises(RedisRefusedError):
+            await breaker.call(trial)
+    ends.set()
     await asyncio.gather(*calls, return_exceptions=True)
 
     assert trials == [1]
 
 
 async def test_a_command_never_lasts_more_than_its_limit() -> None:
-    duration = await _timed(lambda: Breaker().call(lambda: asyncio.sleep(5)))
-
-    assert 0.29 < duration < 3
+    with pytest.raises(RedisUnavailableError):
+        await asyncio.wait_for(Breaker().call(asyncio.Event().wait), PATIENCE_SECONDS)
 
 
 async def test_an_absent_cluster_is_an_outage() -> None:
@@ -188,18 +213,25 @@ async def test_a_mistake_of_ours_is_not_an_outage() -> None:
 async def frozen(own_redis: RedisServer) -> AsyncIterator[RedisTransport]:
     """Un transport dont le serveur accepte tout et ne répond plus à rien."""
     transport = RedisTransport(own_redis.uri())
-    await transport.publish("essai", b"bonjour")
+    transport._breaker = Breaker(open_seconds=3_600)
     own_redis.freeze()
     yield transport
     own_redis.thaw()
     await transport.close()
 
 
-async def test_a_frozen_server_costs_one_short_wait(frozen: RedisTransport) -> None:
-    durations = [await _timed(lambda: frozen.publish("essai", b"x")) for _ in range(20)]
+async def test_a_frozen_server_costs_one_short_wait(frozen: RedisTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, run = list[int](), Breaker._run
 
-    assert durations[0] < 0.4
-    assert sorted(durations)[10] < 0.005
+    async def counted(self: Breaker, command: Callable[[], Awaitable[Any]]) -> Any:
+        tries.append(1)
+        return await run(self, command)
+
+    monkeypatch.setattr(Breaker, "_run", counted)
+    assert await ends_first(frozen.publish("essai", b"x"), 50 * COMMAND_TIMEOUT_SECONDS)
+    await asyncio.gather(*(frozen.publish("essai", b"x") for _ in range(20)), return_exceptions=True)
+
+    assert tries == [1], "une attente, puis plus aucune"
 
 
 async def test_a_server_that_swallows_everything_costs_one_short_wait(own_redis: RedisServer) -> None:
@@ -207,15 +239,8 @@ async def test_a_server_that_swallows_everything_costs_one_short_wait(own_redis:
         proxy.stalls = True
         transport = RedisTransport(uri)
 
-        assert await _timed(lambda: transport.publish("essai", b"x")) < 0.4
+        assert await ends_first(transport.publish("essai", b"x"), 50 * COMMAND_TIMEOUT_SECONDS)
         await transport.close()
-
-
-async def _timed(work: Callable[[], Awaitable[Any]]) -> float:
-    """Rend la durée d'un travail, qu'il échoue ou non."""
-    started = time.monotonic()
-    await asyncio.gather(work(), return_exceptions=True)
-    return time.monotonic() - started
 
 
 @pytest.fixture
@@ -256,4 +281,4 @@ async def _carries(url: str) -> None:
         messages = await stack.enter_async_context(transport.subscribed("essai"))
         await transport.publish("essai", b"bonjour")
 
-        assert await asyncio.wait_for(anext(messages), 5) == b"bonjour"
+        assert await asyncio.wait_for(anext(messages), PATIENCE_SECONDS) == b"bonjour"

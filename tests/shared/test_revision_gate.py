@@ -13,6 +13,7 @@ from fastapi_acl.shared.exceptions import RevisionNotReachedError
 from fastapi_acl.shared.policy import PolicyChange
 from fastapi_acl.shared.sync.revision_gate import MAX_WAITERS, RevisionGate
 from tests.storage.conftest import Base, rule
+from tests.support.waits import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -38,26 +39,27 @@ async def test_what_another_process_wrote_is_awaited(pair: tuple[Composition, Co
 
 async def test_a_revision_not_written_yet_is_awaited_then_refused(pair: tuple[Composition, Composition]) -> None:
     writer, reader = pair
-    gate = RevisionGate(reader.replica, 0.3)
     revision = await add(writer, "r")
-    waiting = asyncio.create_task(gate.reach(revision + 1, "ada"))
+    waiting = asyncio.create_task(RevisionGate(reader.replica, PATIENCE_SECONDS).reach(revision + 1, "ada"))
     await asyncio.sleep(0.1)
+    assert not waiting.done()
     await add(writer, "s")
     await waiting
 
     with pytest.raises(RevisionNotReachedError):
-        await gate.reach(10**15 - 1, "ada")
+        await RevisionGate(reader.replica, 0.3).reach(10**15 - 1, "ada")
 
 
 async def test_the_places_are_counted_and_given_back(pair: tuple[Composition, Composition]) -> None:
-    gate = RevisionGate(pair[1].replica, 0.2)
+    gate = RevisionGate(pair[1].replica, 1.5)
     asked = [gate.reach(99, f"user{number // 2}") for number in range(MAX_WAITERS)]
     waiting = [asyncio.create_task(one) for one in asked]
     await asyncio.sleep(0.05)
 
     for account in ("user0", "other"):
         with pytest.raises(RevisionNotReachedError):
-            await asyncio.wait_for(gate.reach(99, account), 0.05)
+            await gate.reach(99, account)
+    assert not any(one.done() for one in waiting), "qui n'a pas de place est refusé sans attendre"
 
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(one) for one in outcomes} == {RevisionNotReachedError}
@@ -66,12 +68,13 @@ async def test_the_places_are_counted_and_given_back(pair: tuple[Composition, Co
 
 
 async def test_one_account_has_two_places(pair: tuple[Composition, Composition]) -> None:
-    gate = RevisionGate(pair[1].replica, 0.2)
+    gate = RevisionGate(pair[1].replica, 1.5)
     waiting = [asyncio.create_task(gate.reach(99, "ada")) for _ in range(2)]
     await asyncio.sleep(0.02)
 
     with pytest.raises(RevisionNotReachedError):
-        await asyncio.wait_for(gate.reach(99, "ada"), 0.05)
+        await gate.reach(99, "ada")
+    assert not any(one.done() for one in waiting), "le troisième est refusé sans attendre"
 
     await asyncio.gather(*waiting, return_exceptions=True)
 

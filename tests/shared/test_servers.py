@@ -13,6 +13,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from fastapi_acl import ACLConfig
+from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.sync.changes import Head
+from tests.conftest import DATABASES
+from tests.support.bases import Bases
 from tests.support.servers import PostgreSQLServer, ServerUnavailableError
 
 
@@ -24,10 +29,29 @@ async def ask(uri: str, question: str) -> Any:
         await connection.close()
 
 
-async def test_each_test_gets_an_empty_database(postgresql_uri: str) -> None:
-    tables = await ask(postgresql_uri, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+async def test_each_test_gets_an_empty_database(empty_postgresql_uri: str) -> None:
+    tables = await ask(empty_postgresql_uri, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
 
     assert tables == 0
+
+
+@pytest.mark.parametrize("kind", [name for name in DATABASES if name != "mongodb"])
+async def test_a_copied_base_is_up_to_date_empty_and_has_a_log_of_its_own(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    bases: Bases = request.getfixturevalue(f"{kind}_bases")
+    heads: list[Head] = []
+    for _ in range(2):
+        async with bases.migrated() as uri:
+            settings: dict[str, Any] = {"database_type": kind, f"{kind}_uri": uri}
+            database = create_database(ACLConfig(_env_file=None, auto_migrate=False, **settings))
+            await database.migrate()
+            async with database.snapshot() as reading:
+                heads.append(await database.read_head(reading))
+            await database.close()
+
+    assert [head.revision for head in heads] == [0, 0]
+    assert heads[0].log_id != heads[1].log_id
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
@@ -56,7 +80,7 @@ def test_a_server_already_dead_closes_without_a_word(own_postgresql: PostgreSQLS
     process, folder = own_postgresql._process, own_postgresql._folder
     assert process is not None
     os.kill(int((folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
-    process.wait(timeout=30)
+    process.wait(timeout=120)
 
     own_postgresql.close()
 

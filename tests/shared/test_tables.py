@@ -25,6 +25,7 @@ from fastapi_acl.shared.database.tables import (
     changes_table,
     metadata,
 )
+from tests.conftest import settings_of
 
 NOW = datetime.now(timezone.utc)
 LOOKALIKES = ("alice", "Alice", "alicé", "alice\N{COMBINING ACUTE ACCENT}", "😀", "😁")
@@ -32,8 +33,7 @@ LOOKALIKES = ("alice", "Alice", "alicé", "alice\N{COMBINING ACUTE ACCENT}", "�
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    kind: str = request.param
-    return {"database_type": kind, f"{kind}_uri": request.getfixturevalue(f"{kind}_uri")}
+    return settings_of(request, request.param, "empty_")
 
 
 async def opened(settings: dict[str, Any]) -> SQLDatabase:
@@ -50,8 +50,8 @@ async def database(settings: dict[str, Any]) -> AsyncIterator[SQLDatabase]:
 
 
 @pytest.fixture
-async def mysql(mysql_uri: str) -> AsyncIterator[SQLDatabase]:
-    database = await opened({"database_type": "mysql", "mysql_uri": mysql_uri})
+async def mysql(empty_mysql_uri: str) -> AsyncIterator[SQLDatabase]:
+    database = await opened({"database_type": "mysql", "mysql_uri": empty_mysql_uri})
     yield database
     await database.close()
 

@@ -26,6 +26,7 @@ from fastapi_acl.shared.sync.watcher import Watcher, channel_of
 from tests.support.app import config
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
+from tests.support.waits import until
 
 NEVER = 60
 """Temps entre deux regards sur la base, tel que seul le guetteur puisse porter un changement pendant un essai."""
@@ -41,14 +42,6 @@ async def add(manager: ACLManager, *numbers: int) -> int:
 
 def holds(manager: ACLManager, number: int) -> Callable[[], bool]:
     return lambda: manager.get_enforcer().holds(rule(number))
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    async def wait() -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(wait(), seconds)
 
 
 def watcher_of(manager: ACLManager) -> Watcher:
@@ -200,10 +193,16 @@ async def test_a_log_whose_identity_changes_is_listened_to_again(watched: dict[s
     assert number < 100
 
 
+async def _is_delivered(connection: asyncpg.Connection) -> bool:
+    """Dit si PostgreSQL a remis toutes les notifications à qui les écoute."""
+    return not await connection.fetchval("SELECT pg_notification_queue_usage()")
+
+
 async def test_a_flood_of_notifications_is_bounded(postgresql_uri: str) -> None:
     transport, sender = PostgreSQLTransport(postgresql_uri), await asyncpg.connect(postgresql_uri)
     async with transport.subscribed("flot") as messages:
         await sender.execute("SELECT pg_notify('flot', n::text) FROM generate_series(1, 5000) AS n")
+        await until(lambda: _is_delivered(sender))
         await sender.close()
         await asyncio.sleep(0.5)
 
@@ -223,8 +222,8 @@ async def test_a_server_restarted_is_listened_to_again(own_postgresql: PostgreSQ
         await asyncio.to_thread(own_postgresql.stop, signal.SIGQUIT)
         await until(lambda: not is_connected(second)())
         await asyncio.to_thread(own_postgresql.start)
-        await until(is_connected(second), 15)
-        await until(is_connected(first), 15)
+        await until(is_connected(second))
+        await until(is_connected(first))
 
         await add(first, turn)
 
@@ -238,11 +237,11 @@ async def test_a_partition_without_a_word_is_noticed(watched: dict[str, Any], st
         cut = await start({**watched, name: uri})
         proxy.stalls = True
 
-        await until(lambda: not is_connected(cut)(), 6)
+        await until(lambda: not is_connected(cut)())
 
         proxy.heal()
         proxy.reset()
-        await until(is_connected(cut), 15)
+        await until(is_connected(cut))
         other = await start(watched)
         await add(other, 1)
         await until(holds(cut, 1))
@@ -323,7 +322,7 @@ async def test_a_subscription_left_without_an_answer_is_tried_again(
 
     async with in_front_of(redis_server.uri(), swallow_the_first) as uri:
         manager = await start(by_redis(uri, sqlite_uri), waits=False)
-        await until(is_connected(manager), 10)
+        await until(is_connected(manager))
 
     assert refused
 
@@ -373,7 +372,7 @@ asyncio.run(second())
 def test_changes_are_announced_from_the_next_event_loop_too(redis_server: RedisServer, sqlite_uri: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LOST_LOOP, sqlite_uri, redis_server.uri()],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert done.stdout.split() == ["1", "connected"], done.stderr

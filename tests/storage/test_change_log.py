@@ -23,6 +23,7 @@ from fastapi_acl.shared.sync.changes import (
     IdempotencyKey,
 )
 from tests.storage.conftest import Base
+from tests.support.waits import insisted
 
 LATER = timedelta(minutes=5)
 
@@ -90,7 +91,10 @@ async def test_an_entry_comes_back_as_it_was_written(storage: Storage) -> None:
 async def test_revisions_are_contiguous_whoever_writes_at_once(storage: Storage, base: Base) -> None:
     other = base.storage()
 
-    written = await asyncio.gather(*(append(one, f"k{n}") for n in range(15) for one in (storage, other)))
+    async def written_by(one: Storage, kind: str) -> Change:
+        return await insisted(lambda: append(one, kind))  # le verrou du journal ne s'attend que deux secondes
+
+    written = await asyncio.gather(*(written_by(one, f"k{n}") for n in range(15) for one in (storage, other)))
 
     assert sorted(change.revision for change in written) == list(range(1, 31))
     assert await since(storage) == sorted(written, key=lambda change: change.revision)

@@ -24,6 +24,7 @@ from tests.conftest import DATABASES
 from tests.support.app import config
 from tests.support.proxy import FaultProxy, before
 from tests.support.rules import stored
+from tests.support.waits import PATIENCE_SECONDS
 
 SERVERS = [kind for kind in ("postgresql", "mysql", "mongodb") if kind in DATABASES]
 READ, WRITE = ["role:r", "document", "read", "allow"], ["role:r", "document", "write", "allow"]
@@ -101,8 +102,8 @@ async def same(process: Composition) -> dict[PolicyRule, int]:
 
 
 async def eventually(work: Callable[[], Awaitable[Any]]) -> Any:
-    """Refait un travail tant que la base ne répond pas, peu de temps."""
-    for _ in range(20):
+    """Refait un travail tant que la base ne répond pas."""
+    for _ in range(600):
         try:
             return await work()
         except DatabaseUnavailableError:  # noqa: PERF203 - c'est l'essai qui se répète
@@ -112,7 +113,7 @@ async def eventually(work: Callable[[], Awaitable[Any]]) -> Any:
 
 async def attempt(process: Composition, mutate: Mutator) -> str:
     try:
-        await asyncio.wait_for(mutate(process.enforcer), 10)
+        await asyncio.wait_for(mutate(process.enforcer), PATIENCE_SECONDS)
     except DatabaseUnavailableError:
         return "failed"
     return "done"
@@ -184,7 +185,7 @@ async def test_a_stalled_server_does_not_hold_a_write_for_ever(faulty: tuple[Com
     proxy.stalls = True
 
     with pytest.raises(DatabaseUnavailableError):
-        await asyncio.wait_for(process.enforcer.add_policy(*OTHER), 25)
+        await asyncio.wait_for(process.enforcer.add_policy(*OTHER), PATIENCE_SECONDS)
 
     proxy.stalls = False
     proxy.reset()
@@ -198,7 +199,7 @@ async def test_a_refused_connection_is_an_outage_that_heals(faulty: tuple[Compos
     proxy.reset()
 
     with pytest.raises(DatabaseUnavailableError):
-        await asyncio.wait_for(process.enforcer.add_policy(*OTHER), 10)
+        await asyncio.wait_for(process.enforcer.add_policy(*OTHER), PATIENCE_SECONDS)
 
     proxy.refuses = False
     assert await eventually(lambda: process.enforcer.add_policy(*OTHER))

@@ -23,6 +23,7 @@ from fastapi_acl.shared.exceptions import DatabaseRefusedError, DatabaseUnavaila
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from tests.storage.test_faults import MUTATORS, attempt, same, start_over
 from tests.support.app import config
+from tests.support.waits import PATIENCE_SECONDS
 
 BATCH = 50
 
@@ -106,9 +107,9 @@ async def test_a_file_locked_by_another_is_waited_for_then_an_outage(process: Co
     started = time.monotonic()
 
     with pytest.raises(DatabaseUnavailableError):
-        await process.enforcer.add_policy("role:r", "document", "read", "allow")
+        await asyncio.wait_for(process.enforcer.add_policy("role:r", "document", "read", "allow"), PATIENCE_SECONDS)
 
-    assert 2 < time.monotonic() - started < 7
+    assert time.monotonic() - started > 2, "il attend d'abord"
     holder.execute("ROLLBACK")
     holder.close()
     assert await process.enforcer.add_policy("role:r", "document", "read", "allow")

@@ -29,9 +29,9 @@ from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, RuleAlreadyExistsError, RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
-from tests.conftest import admin_uri, empty_base
 from tests.storage.conftest import FULL, KINDS, SERVERS, Base, agreed
 from tests.storage.test_faults import eventually
+from tests.support.bases import Bases
 from tests.support.proxy import FaultProxy, before
 from tests.support.rules import stored
 
@@ -110,15 +110,15 @@ class World:
     """Une base neuve, des processus qui peuvent être coupés d'elle, et un témoin qui ne l'est jamais."""
 
     kind: str
-    admin: str
+    bases: Bases | None
     processes: list[Composition] = field(default_factory=list)
     cutters: list[Callable[[Cut], AbstractContextManager[None]]] = field(default_factory=list)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> None:
         self.base = Base(self.kind)
-        if self.kind != "memory":
-            uri = await self.stack.enter_async_context(empty_base(self.kind, self.admin))
+        if self.bases is not None:
+            uri = await self.stack.enter_async_context(self.bases.migrated())
             self.base.settings = {"database_type": self.kind, f"{self.kind}_uri": uri}
         self.stack.push_async_callback(self.base.close)
         self.witness = await self.base.process()
@@ -170,10 +170,10 @@ async def in_two_steps(process: Composition, first: PolicyChange, second: Policy
 class Stories(RuleBasedStateMachine):
     """Ce qui peut arriver, et ce qu'il doit en rester."""
 
-    def __init__(self, kind: str, admin: str) -> None:
+    def __init__(self, kind: str, bases: Bases | None) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.world = World(kind, admin)
+        self.world = World(kind, bases)
         self.known: Known = []
         self.revision = 0
         self.past: dict[int, Known] = {0: []}
@@ -355,14 +355,14 @@ class Stories(RuleBasedStateMachine):
         return await asyncio.gather(*writes, return_exceptions=True)
 
 
-EXAMPLES = {"memory": 50, "sqlite": 12, "postgresql": 12, "mysql": 12, "mongodb": 3}
+EXAMPLES = {"memory": 50, "sqlite": 8, "postgresql": 8, "mysql": 8, "mongodb": 3}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_story_leaves_processes_and_their_base_apart(kind: str, request: pytest.FixtureRequest) -> None:
-    examples = EXAMPLES[kind] * (20 if FULL else 1)
-    admin = admin_uri(request, kind) if kind in SERVERS else ""
+    examples = EXAMPLES[kind] * (30 if FULL else 1)
+    bases = None if kind == "memory" else request.getfixturevalue(f"{kind}_bases")
     chosen = settings(
         max_examples=examples,
         stateful_step_count=25,
@@ -371,4 +371,4 @@ def test_no_story_leaves_processes_and_their_base_apart(kind: str, request: pyte
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(partial(Stories, kind, admin), settings=chosen)
+    run_state_machine_as_test(partial(Stories, kind, bases), settings=chosen)

@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 from asgi_lifespan import LifespanManager
 from fastapi import Depends, FastAPI
+from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 
 from fastapi_acl import ACLConfig, ACLManager, require
+from tests.support.waits import PATIENCE_SECONDS, until
 
 ADMIN = "admin"
 ADMIN_PASSWORD = "administrateur-d-essai"
@@ -84,6 +86,17 @@ class Client:
     async def delete(self, path: str, **options: Any) -> httpx.Response:
         return await self.request("DELETE", path, **options)
 
+    async def insist(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Redemande tant qu'on lui dit de revenir : une base occupée n'est pas un refus."""
+
+        async def is_answered() -> bool:
+            answers.append(await self.request(method, path, **options))
+            return "retry-after" not in answers[-1].headers or answers[-1].status_code != HTTP_503_SERVICE_UNAVAILABLE
+
+        answers: list[httpx.Response] = []
+        await until(is_answered)
+        return answers[-1]
+
     async def register(self, username: str, password: str = PASSWORD) -> httpx.Response:
         body = {"username": username, "email": f"{abs(hash(username))}@example.com", "password": password}
         return await self.post("/api/v1/auth/register", json=body)
@@ -112,13 +125,18 @@ class Client:
         return await self.delete("/api/v1/admin/permissions/rules", json=body)
 
 
+def living(app: FastAPI) -> LifespanManager:
+    """Démarre et arrête une application ; le temps qu'il y faut n'est pas ce qu'on éprouve."""
+    return LifespanManager(app, startup_timeout=PATIENCE_SECONDS, shutdown_timeout=PATIENCE_SECONDS)
+
+
 @asynccontextmanager
 async def serve(app: FastAPI, manager: ACLManager, *, lifespan: bool = True) -> AsyncIterator[Client]:
     """Sert une application, avec son lifespan ou sans."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://essai") as http:
         if lifespan:
-            async with LifespanManager(app):
+            async with living(app):
                 yield Client(http, manager)
         else:
             try:

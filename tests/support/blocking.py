@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -64,30 +64,19 @@ def _is_under(frames: list[FrameType], allowed: Any) -> bool:
 
 
 @asynccontextmanager
-async def slow_steps(seconds: float) -> AsyncIterator[list[str]]:
-    """Rend les pas de la boucle courante qui ont duré plus longtemps, tels qu'asyncio les voit."""
-    loop, handler = asyncio.get_running_loop(), _Kept()
-    known = loop.get_debug(), loop.slow_callback_duration
-    logging.getLogger("asyncio").addHandler(handler)
-    loop.set_debug(True)
-    loop.slow_callback_duration = seconds
-    await asyncio.sleep(0)  # asyncio ne mesure que les pas commencés depuis
+async def measured_steps() -> AsyncIterator[list[float]]:
+    """Rend ce que chaque pas de la boucle prend, en secondes de processeur : une machine chargée n'y ajoute rien."""
+    run, found = asyncio.Handle._run, list[float]()
+
+    def measured(handle: asyncio.Handle) -> None:
+        started = time.thread_time()
+        run(handle)
+        found.append(time.thread_time() - started)
+
+    asyncio.Handle._run = measured  # type: ignore[method-assign]
+    await asyncio.sleep(0)  # seul compte un pas commencé depuis
     try:
-        yield handler.found
-        await asyncio.sleep(0)
+        yield found
+        await asyncio.sleep(0)  # et le dernier, une fois fini
     finally:
-        loop.set_debug(known[0])
-        loop.slow_callback_duration = known[1]
-        logging.getLogger("asyncio").removeHandler(handler)
-
-
-class _Kept(logging.Handler):
-    """Retient ce qu'asyncio dit d'un pas trop long."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "took" in record.getMessage():
-            self.found.append(record.getMessage())
+        asyncio.Handle._run = run  # type: ignore[method-assign]

@@ -22,6 +22,19 @@ missing() {
   has_faketime || echo -n " faketime"
 }
 
+# Appelle apt-get, qui attend qu'un autre rende son verrou : celui de dpkg par son option, celui des listes par des essais.
+patient_apt() {
+  local error status=0
+  error=$(mktemp)
+  for _ in $(seq 60); do
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 "$@" 2>"$error" && status=0 || status=$?
+    [ $status != 0 ] && grep -q '/lock' "$error" || break
+    sleep 10
+  done
+  cat "$error" >&2; rm -f "$error"
+  return $status
+}
+
 # Installe des paquets Debian sans que leurs services démarrent.
 install_packages() {
   echo "→ installation de$1"
@@ -30,7 +43,7 @@ install_packages() {
   local policy=/usr/sbin/policy-rc.d
   [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' > $policy; chmod +x $policy; trap "rm -f $policy" EXIT; }
   # shellcheck disable=SC2086 - une liste de paquets
-  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+  patient_apt update -q >/dev/null && patient_apt install -qy --no-install-recommends \
     -o Dpkg::Options::=--force-confold $1 | grep -E '^(Setting up|E:)'
 }
 

@@ -16,9 +16,10 @@ import httpx
 
 from tests.support.app import ADMIN_PASSWORD, SECRET
 from tests.support.servers import free_port
+from tests.support.waits import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 30
+START_SECONDS = 120
 GRACE_SECONDS = 3
 """Temps laissé aux requêtes d'un processus qui s'arrête ; sans lui, uvicorn attend qui n'a rien demandé."""
 
@@ -60,7 +61,7 @@ class ServedReplica:
             sys.executable, "-m", "uvicorn", self.app, *options, cwd=ROOT, env=environment
         )
         limits = httpx.Limits(max_keepalive_connections=4)
-        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", limits=limits, timeout=10)
+        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", limits=limits, timeout=PATIENCE_SECONDS)
         await asyncio.wait_for(self.ready(), START_SECONDS)
 
     async def ready(self) -> None:
@@ -80,7 +81,7 @@ class ServedReplica:
         if self.process.returncode is None:
             self.process.send_signal(how)
         await self.http.aclose()
-        return await asyncio.wait_for(self.process.wait(), 10)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE_SECONDS)
 
 
 @asynccontextmanager

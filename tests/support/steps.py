@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -20,13 +21,24 @@ def steps(call: Callable[..., Any], *arguments: Any) -> int:
         return trace
 
     call(*arguments)
-    before, collects = sys.gettrace(), gc.isenabled()
+    before = sys.gettrace()
+    with without_collector():
+        sys.settrace(trace)
+        try:
+            call(*arguments)
+        finally:
+            sys.settrace(before)
+    return counted
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Suspend le ramasse-miettes, qui passerait n'importe quand, pour des objets d'avant."""
+    collects = gc.isenabled()
+    gc.collect()
     gc.disable()
-    sys.settrace(trace)
     try:
-        call(*arguments)
+        yield
     finally:
-        sys.settrace(before)
         if collects:
             gc.enable()
-    return counted

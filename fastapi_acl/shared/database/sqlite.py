@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.engine import URL, Connection
 
+    from fastapi_acl.shared.database.base import Transaction
+
 BUSY_TIMEOUT_MS: Final = 5_000
 """Temps, en millisecondes, pendant lequel un écrivain attend le verrou d'un autre processus."""
 
@@ -47,7 +49,7 @@ class SQLiteDatabase(SQLDatabase):
     def __init__(self, uri: str, *, auto_migrate: bool = True, pool: PoolSettings = DEFAULT_POOL) -> None:
         """Retient l'adresse ; voir `SQLDatabase`."""
         super().__init__(uri, auto_migrate=auto_migrate, pool=pool)
-        self._private_name = str(uuid4())
+        self._private_name = self._place = str(uuid4())
         self._anchor: sqlite3.Connection | None = None
 
     def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:  # noqa: ARG002 - un fichier n'a pas de réserve
@@ -84,10 +86,19 @@ class SQLiteDatabase(SQLDatabase):
             anchor.close()
 
     def place_query(self) -> Select[Any]:
-        """Nomme le fichier par son chemin réel ; une base en mémoire n'est qu'à ce manager."""
+        """Nomme la base comme on vient de la trouver."""
+        return select(literal(self._place))
+
+    async def read_place(self, transaction: Transaction) -> str:
+        """Cherche d'abord le fichier, hors de la boucle d'événements."""
+        self._place = await asyncio.to_thread(self._find_place)
+        return await super().read_place(transaction)
+
+    def _find_place(self) -> str:
+        """Rend le chemin réel du fichier ; une base en mémoire n'est qu'à ce manager."""
         url = make_url(self._uri)
         file = named_file(url.database, url.query)
-        return select(literal(self._private_name if file is None else str(file.resolve())))
+        return self._private_name if file is None else str(file.resolve())
 
     async def check_schema(self) -> None:
         """Vérifie d'abord le fichier, que la première connexion créerait."""
