@@ -416,9 +416,9 @@ class ACLManager:
         watcher, rows = parts.watcher.status if parts.watcher is not None else "none", parts.enforcer.skipped_rows
         is_whole = watcher in {"connected", "none"} and parts.cache.status != "redis_fallback" and not rows
         differs, refuses = parts.model_record.differs, parts.database.is_refusing
-        unreadable = parts.replica.unreadable
+        has_unreadable = bool(parts.replica.unreadable)
         return Health(
-            status=self._status(is_whole=is_whole and not differs and not refuses and not unreadable),
+            status=self._status(is_whole=is_whole and not differs and not refuses and not has_unreadable),
             revision=parts.replica.revision,
             database_revision=parts.replica.database_revision,
             lag_seconds=round(age, 3) if math.isfinite(age) else None,
@@ -427,7 +427,7 @@ class ACLManager:
             quarantined_rows=rows,
             model_differs=differs,
             database_refuses=refuses,
-            unreadable=unreadable,
+            has_unreadable_data=has_unreadable,
         )
 
     def counters(self) -> dict[str, int]:

@@ -34,7 +34,7 @@ async def test_a_healthy_process_says_where_it_is(tmp_path: Path) -> None:
             "quarantined_rows": 0,
             "model_differs": False,
             "database_refuses": False,
-            "unreadable": "",
+            "has_unreadable_data": False,
         }
 
 

@@ -45,7 +45,7 @@ logger = get_logger("database")
 
 Result = TypeVar("Result")
 
-RETRY_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 5.0
 """Temps pendant lequel un travail croisé par un autre se refait."""
 
 

@@ -48,7 +48,7 @@ SCHEMA: Final = 2
 OLDEST_VERSION: Final = "0.1.0"
 """Plus ancienne version du paquet que ces collections admettent."""
 
-LOCK_TIMEOUT_SECONDS: Final = 2.0
+LOCK_TIMEOUT_SECONDS: Final = 5.0
 """Temps pendant lequel un écrivain attend que la tête du journal soit rendue."""
 
 TURN_SECONDS: Final = 5.0

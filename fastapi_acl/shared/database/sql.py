@@ -45,7 +45,7 @@ logger = get_logger("database")
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 """Temps laissé à l'ouverture d'une connexion."""
 
-LOCK_TIMEOUT_SECONDS: Final = 2
+LOCK_TIMEOUT_SECONDS: Final = 5
 """Temps, en secondes, pendant lequel un écrivain attend que le verrou du journal soit rendu."""
 
 QUERY_FAULTS: Final = (IntegrityError, DataError, NotSupportedError)

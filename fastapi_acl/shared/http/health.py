@@ -20,8 +20,8 @@ class Health(BaseModel):
             `fastapi-acl policy apply` l'adopte.
         database_refuses: vrai si la base a refusé pour de bon (un droit manque, elle est en lecture seule), et
             qu'aucune écriture n'a réussi depuis ; le journal dit ce qu'il faut y faire.
-        unreadable: table, ou collection, où quelque chose ne se lit pas, jusqu'à ce que tout ait été relu ; vide sans
-            cela. Le journal d'événements nomme la ligne.
+        has_unreadable_data: vrai si quelque chose ne se lit pas dans la base, jusqu'à ce que tout ait été relu ; le
+            journal d'événements nomme la table et la ligne.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,4 +35,4 @@ class Health(BaseModel):
     quarantined_rows: int
     model_differs: bool = False
     database_refuses: bool = False
-    unreadable: str = ""
+    has_unreadable_data: bool = False
