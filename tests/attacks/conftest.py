@@ -9,18 +9,14 @@ from typing import Any
 import pytest
 
 from fastapi_acl import ACLManager
-from tests.support.app import config
+from tests.support.app import started
 
 
 @asynccontextmanager
 async def opened(settings: dict[str, Any]) -> AsyncIterator[ACLManager]:
     """Un processus qui a démarré."""
-    manager = ACLManager(config(**settings))
-    try:
-        await manager.initialize()
+    async with started(**settings) as manager:
         yield manager
-    finally:
-        await manager.close()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenD
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptSHA256
 from fastapi_acl.shared.identity import SYSTEM, Principal
-from tests.support.app import PASSWORD, config
+from tests.support.app import PASSWORD, started
 
 Component = TypeVar("Component")
 
@@ -71,12 +71,8 @@ class AuthApi:
 @asynccontextmanager
 async def process(settings: dict[str, Any]) -> AsyncIterator[AuthApi]:
     """Un processus de plus sur la même base : rien en mémoire n'est partagé."""
-    manager = ACLManager(config(**settings))
-    await manager.initialize()
-    try:
+    async with started(**settings) as manager:
         yield AuthApi(manager)
-    finally:
-        await manager.close()
 
 
 @pytest.fixture

@@ -35,10 +35,11 @@ def config(**settings: Any) -> ACLConfig:
 
 @asynccontextmanager
 async def started(**settings: Any) -> AsyncIterator[ACLManager]:
-    """Un manager démarré, sans application."""
+    """Un manager démarré, sans application ; une base trop lente à ouvrir remet le démarrage, et rien de plus."""
     manager = ACLManager(config(**settings))
     try:
         await manager.initialize()
+        await until(lambda: manager.is_ready)
         yield manager
     finally:
         await manager.close()
@@ -152,4 +153,5 @@ async def protected(**settings: Any) -> AsyncIterator[Client]:
     manager = ACLManager(config(**settings), app=app)
     domain = "un" if manager.authorizer.needs_domains else None
     async with serve(documents(app, domain), manager) as client:
+        await until(lambda: manager.is_ready)
         yield client
