@@ -6,7 +6,7 @@ import asyncio
 import logging
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -102,6 +102,30 @@ async def test_a_sweep_removes_all_that_is_finished_in_batches(auth: AuthApi, mo
 
     assert batches == [20, 20, 17]
     assert await outcome(auth.refresh(tokens.refresh_token)) == "ok"
+
+
+@pytest.mark.parametrize(("days", "answer"), [(1.9, "ok"), (2.1, "invalid_token")])
+async def test_a_session_unused_for_the_days_set_is_over(
+    database_settings: dict[str, Any], days: float, answer: str
+) -> None:
+    async with process({**database_settings, "session_idle_days": 2, "session_absolute_days": 30}) as auth:
+        await auth.register("ada")
+        tokens = await auth.login()
+
+        await age_sessions(auth.manager._parts.storage, last_used_at=datetime.now(timezone.utc) - timedelta(days=days))
+
+        assert await outcome(auth.refresh(tokens.refresh_token)) == answer
+
+
+async def test_a_session_ends_after_the_days_set_however_it_is_used(database_settings: dict[str, Any]) -> None:
+    async with process({**database_settings, "session_absolute_days": 3}) as auth:
+        await auth.register("ada")
+        await auth.login()
+        (kept,) = await all_of(auth.manager._parts.storage, "acl_sessions")
+        session = await auth.sessions.find_session(UUID(kept.get("id", kept.get("_id"))))
+
+    assert session is not None
+    assert session.expires_at - session.created_at == timedelta(days=3)
 
 
 @pytest.mark.parametrize(("days", "answer"), [(1, "token_reused"), (6.9, "token_reused"), (7.1, "invalid_token")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -12,8 +13,12 @@ from typing import Any
 import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal
+from fastapi_acl.auth.application.usecases.register import RegisterUseCase
+from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.engine.schema import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError
+from fastapi_acl.shared.sync.changes import ADMIN_CREATED
 from tests.support.app import ADMIN, config, protected, started
 
 POLICY = """\
@@ -44,6 +49,33 @@ async def test_the_first_administrator_is_created_once_even_if_removed_since(dat
         await manager.get_auth_repository().delete_user(account.id)
     async with started(**database_settings) as manager:
         assert await manager.get_auth_repository().find_by_username(ADMIN) is None
+
+
+async def test_two_replicas_that_start_at_once_make_one_first_administrator(
+    database_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, both = RegisterUseCase.prepare, asyncio.Event()
+    arrived: list[object] = []
+
+    async def together(self: RegisterUseCase, request: RegisterDTO) -> AuthUser:
+        arrived.append(request)
+        if len(arrived) == 2:
+            both.set()
+        await both.wait()
+        return await prepare(self, request)
+
+    managers = [ACLManager(config(**database_settings)) for _ in range(2)]
+    await managers[0].migrate()
+    monkeypatch.setattr(RegisterUseCase, "prepare", together)
+    await asyncio.gather(*(manager.initialize() for manager in managers))
+
+    entries = await managers[0].get_policy_history().changes()
+    subjects = {await admin_of(manager) for manager in managers}
+    assert [manager.is_ready for manager in managers] == [True, True]
+    assert [entry.kind for entry in entries].count(ADMIN_CREATED) == 1
+    assert {rule.values[0] for rule in managers[0].get_enforcer().rules if rule.ptype == "g"} == subjects
+    for manager in managers:
+        await manager.close()
 
 
 async def test_an_existing_account_is_never_promoted(sqlite_uri: str) -> None:

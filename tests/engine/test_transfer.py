@@ -259,6 +259,17 @@ async def test_an_abandoned_batch_is_swept_by_a_later_import(
     assert await stored(adapter, "mort") == {}
 
 
+async def test_an_import_under_way_is_not_swept_by_another(manager: ACLManager) -> None:
+    transfer, adapter = manager.get_policy_transfer(), manager._parts.storage.adapter
+    async with transfer.opened() as batch_id:
+        await adapter.stage(batch_id, [(1, READ)])
+
+        await imported(manager, many(1))
+
+        assert await stored(adapter, batch_id) == {READ: 1}
+        await adapter.drop(batch_id)
+
+
 async def test_a_batch_that_the_log_names_is_not_dropped_by_a_late_cancellation(
     manager: ACLManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
-from fastapi_acl import ACLConfig, PolicyChange, PolicyRule
+from fastapi_acl import ACLConfig, ACLManager, PolicyChange, PolicyRule
 from fastapi_acl.shared.exceptions import ConflictError
 from fastapi_acl.shared.identity import SYSTEM, Principal
-from tests.support.app import Client, protected
+from tests.support.app import Client, config, protected, serve
 
 RULES = "/api/v1/admin/permissions/rules"
 USERS = "/api/v1/admin/auth/users"
@@ -75,6 +76,27 @@ async def test_no_lesser_administrator_lowers_the_highest(sqlite_uri: str, attac
         assert outcome(answer) == REFUSED
         assert await rules_of(visitor) == before
         assert (await admin.get(RULES)).status_code == 200
+
+
+class Given:
+    """Un Authenticator de l'application : le jeton est l'identifiant de qui appelle."""
+
+    async def authenticate(self, token: str) -> Principal:
+        return Principal(id=token)
+
+
+async def test_the_last_administrator_of_foreign_accounts_is_sought_among_them(sqlite_uri: str) -> None:
+    app = FastAPI()
+    settings = config(sqlite_uri=sqlite_uri, create_default_admin=False)
+    manager = ACLManager(settings, app=app, authenticator=Given())
+    async with serve(app, manager) as visitor:
+        links = [("g", f"user:{name}", "role:admin") for name in ("ada", "bob")]
+        await system(visitor, EVERYTHING, *links)
+        ada = Client(visitor.http, manager, "ada")
+
+        removed = [outcome(await ada.remove_rules(link)) for link in reversed(links)]
+
+    assert removed == [(200, ""), (409, "last_administrator")]
 
 
 async def test_a_lesser_administrator_serves_those_below(sqlite_uri: str) -> None:

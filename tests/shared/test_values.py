@@ -470,6 +470,27 @@ async def test_only_the_canonical_spelling_of_a_path_value_reaches_a_decision(sq
             assert {status for spelling, status in answers.items() if spelling not in canonical} <= {404, 422}, name
 
 
+async def test_so_it_is_when_only_a_dependency_of_a_dependency_declares_the_value(sqlite_uri: str) -> None:
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, policy_poll_seconds=60), app=app)
+
+    async def number(value: int) -> int:
+        return value
+
+    async def loaded(found: Annotated[int, Depends(number)]) -> int:
+        return found
+
+    @app.get("/deep/{value}", dependencies=[Depends(require("int:{value}:read")), Depends(loaded)])
+    async def read() -> str:
+        return "lu"
+
+    async with serve(app, manager) as visitor:
+        admin = await visitor.admin()
+        answers = {spelling: (await admin.get(f"/deep/{spelling}")).status_code for spelling in SPELLINGS["int"][2]}
+
+    assert {spelling for spelling, status in answers.items() if status == 200} == SPELLINGS["int"][1]
+
+
 async def test_a_path_value_that_is_an_object_is_a_failed_decision_and_not_a_crash(sqlite_uri: str) -> None:
     app = spelled()
     manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)

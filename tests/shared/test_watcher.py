@@ -331,10 +331,19 @@ async def test_a_subscription_left_without_an_answer_is_tried_again(
 async def test_a_message_larger_than_ours_is_not_even_read(redis_server: RedisServer, sqlite_uri: str) -> None:
     manager = ACLManager(config(**by_redis(redis_server.uri(), sqlite_uri)))
     await manager.load()
+    watcher, replica, scope = watcher_of(manager), manager.get_replica(), scope_of(manager)
+    assert replica._at is not None
+    payload = PolicyChange(added=(rule(1),)).as_json()
+    next_one = Change(revision=replica.revision + 1, at=_now(), actor="s", kind=POLICY_CHANGED, payload=payload)
+    (sealed,) = watcher._sealer.seal([Announcement(replica._at, next_one)], watcher._transport.max_bytes, scope)
 
-    watcher_of(manager)._receive(b"x" * 20_000_000, scope_of(manager))
+    watcher._transport.max_bytes = len(sealed) - 1
+    watcher._receive(sealed, scope)
 
-    assert manager._parts.replica.woken.is_set()
+    assert (holds(manager, 1)(), replica.woken.is_set()) == (False, True)
+    watcher._transport.max_bytes = len(sealed)
+    watcher._receive(sealed, scope)
+    assert holds(manager, 1)(), "le témoin : le même message, une fois admis, s'applique"
     await manager.close()
 
 

@@ -147,10 +147,12 @@ class Slow:
     """Une mémoire dont la lecture s'arrête, une fois faite, jusqu'à ce qu'on la relâche."""
 
     memory: Any
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, transaction: Transaction) -> Any:
         state = await self.memory.read(transaction)
+        self.reached.set()
         await self.released.wait()
         return state
 
@@ -197,6 +199,43 @@ def heard(process: Composition) -> list[tuple[Position, Change]]:
     said: list[tuple[Position, Change]] = []
     process.replica.listen(lambda before, change: said.append((before, change)))
     return said
+
+
+async def test_a_slow_reading_does_not_bring_back_a_rule_revoked_meanwhile(
+    process: Composition, twin: Composition
+) -> None:
+    revoked, said = rule("role:r", "doc", "read", "allow"), heard(process)
+    await add(process, revoked)
+    await twin.replica.refresh()
+    slow = slowed(twin, 0)
+    reading = asyncio.create_task(twin.replica.reload())
+    await slow.reached.wait()
+
+    await process.store.change(PolicyChange(removed=(revoked,)))
+    assert twin.replica.offer(*said[-1])
+    slow.released.set()
+    await reading
+
+    assert not twin.enforcer.holds(revoked)
+    assert list(await agreed(process, twin)) == []
+
+
+async def test_an_entry_that_does_not_follow_is_announced_as_such(
+    base: Base, process: Composition, twin: Composition
+) -> None:
+    revoked = rule("role:r", "doc", "read", "allow")
+    await add(process, revoked)
+    listener = await base.process()
+    await twin.replica.refresh()
+    await process.store.change(PolicyChange(removed=(revoked,)))
+    said = heard(twin)
+
+    assert await twin.model_record.adopt(twin.replica), "twin écrit sans avoir lu ce que process a retiré"
+
+    assert said
+    assert not listener.replica.offer(*said[0])
+    await listener.replica.refresh()
+    assert not listener.enforcer.holds(revoked)
 
 
 async def test_it_gets_another_log_whose_old_announcements_revive_nothing(
