@@ -21,6 +21,7 @@ from fastapi_acl.shared.exceptions import (
     UserNotFoundError,
 )
 from fastapi_acl.storage import Storage, create_storage
+from tests.support import byhand
 
 NOW = datetime.now(timezone.utc)
 
@@ -279,6 +280,20 @@ async def test_no_session_opens_on_an_account_that_changed_meanwhile(
         await users.delete_user(ada.id)
 
     assert not await sessions.create_session(opened_by(ada))
+
+
+async def test_an_account_deactivated_by_hand_neither_opens_nor_renews_a_session(
+    storage: Storage, users: IAuthRepository, sessions: ISessionRepository
+) -> None:
+    ada = account()
+    await users.create_user(ada)
+    session = opened_by(ada)
+    assert await sessions.create_session(session)
+
+    await byhand.deactivate_all(storage)
+
+    assert not await sessions.create_session(opened_by(ada))
+    assert not await sessions.rotate(session.id, "a" * 64, "b" * 64, lifetime())
 
 
 async def test_a_rotation_replaces_the_digest_and_never_the_end(

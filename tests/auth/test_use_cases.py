@@ -33,6 +33,7 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from fastapi_acl.shared.policy import PolicyRule
+from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED
 from tests.auth.conftest import AuthApi, process
 from tests.support.app import ADMIN, PASSWORD, SECRET
 from tests.support.byhand import age_sessions, all_of
@@ -478,6 +479,19 @@ async def test_logout_of_a_vanished_account_or_of_a_foreign_identity_harms_nothi
     assert await journal(auth) == []
 
 
+async def test_a_token_lives_as_long_as_is_set_and_is_read_by_the_key_before(
+    database_settings: dict[str, Any],
+) -> None:
+    async with process({**database_settings, "jwt_access_token_expire_minutes": 30}) as auth:
+        await auth.register("ada")
+        tokens = await auth.login()
+    known = jwt.get_unverified_claims(tokens.access_token)
+    async with process({**database_settings, "jwt_secret_key": "n" * 48, "jwt_previous_keys": [SECRET]}) as renewed:
+        assert await outcome(renewed.identify(tokens.access_token)) == "ok"
+
+    assert tokens.expires_in == known["exp"] - known["iat"] == 30 * 60
+
+
 # --- administration ----------------------------------------------------------------------------------------------
 
 
@@ -494,6 +508,19 @@ async def test_deactivation_stops_everything_and_activation_revives_no_token(aut
     assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
     assert await outcome(auth.refresh(tokens.refresh_token)) == "invalid_token"
     assert await outcome(auth.identify((await auth.login()).access_token)) == "ok"
+
+
+async def test_a_revocation_is_live_for_as_long_as_the_tokens_of_who_wrote_it(
+    database_settings: dict[str, Any],
+) -> None:
+    async with process({**database_settings, "jwt_access_token_expire_minutes": 600}) as auth:
+        ada = await auth.register("ada")
+        await auth.set_active(ada.id, active=False)
+        entry = (await auth.manager.get_policy_history().changes(limit=1_000))[-1]
+
+    assert entry.kind == ACCOUNT_REVOKED
+    assert entry.live_until is not None
+    assert entry.live_until - entry.at > timedelta(minutes=600)
 
 
 async def test_deactivation_wins_over_logins_and_refreshes_in_flight(

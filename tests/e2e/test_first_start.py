@@ -186,9 +186,11 @@ async def test_a_generated_password_goes_to_a_file_of_its_owner_alone(
     sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    file = tmp_path / "fastapi_acl_admin_password.txt"
+    file.write_text("admin ancien", "utf-8")
+    file.chmod(0o644)
 
     async with protected(sqlite_uri=sqlite_uri, default_admin_password=None) as visitor:
-        file = tmp_path / "fastapi_acl_admin_password.txt"
         name, password = file.read_text("utf-8").split()
         admin = await visitor.login(name, password)
 
@@ -196,6 +198,21 @@ async def test_a_generated_password_goes_to_a_file_of_its_owner_alone(
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert password not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "message"), [("casbin", "1.43.0", "pip uninstall casbin"), ("python_jose", "3.3.0", "jose")]
+)
+def test_a_package_that_spoils_ours_stops_the_start_by_name(
+    sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str, message: str
+) -> None:
+    folder = tmp_path / f"{name}-{version}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(ConfigurationError, match=message):
+        ACLManager(config(sqlite_uri=sqlite_uri))
 
 
 async def test_the_policy_file_is_read_once_into_an_empty_database(

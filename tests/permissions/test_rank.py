@@ -404,18 +404,31 @@ async def test_a_role_is_not_emptied_under_its_members(sqlite_uri: str, effect: 
     assert [replaced.status_code, with_links.status_code, by_the_highest.status_code] == [200] * 3
 
 
-async def test_a_role_is_not_emptied_in_two_writes_of_one_transaction(sqlite_uri: str) -> None:
+ONLY, OTHER = (PolicyRule("p", ("role:boss", "document", act, "allow")) for act in ("read", "write"))
+
+
+@pytest.mark.parametrize(
+    ("present", "changes"),
+    [
+        ([ONLY], [PolicyChange((OTHER,), (ONLY,)), PolicyChange(removed=(OTHER,))]),
+        ([ONLY, OTHER], [PolicyChange(removed=(ONLY,)), PolicyChange(removed=(OTHER,))]),
+    ],
+    ids=["remplacée puis retirée", "retirées l'une après l'autre"],
+)
+async def test_a_role_is_not_emptied_in_two_writes_of_one_transaction(
+    sqlite_uri: str, present: list[PolicyRule], changes: list[PolicyChange]
+) -> None:
     async with protected(sqlite_uri=sqlite_uri) as visitor:
         ada, pal = await visitor.newcomer("ada"), await visitor.newcomer("pal")
-        only, other = (PolicyRule("p", ("role:boss", "document", act, "allow")) for act in ("read", "write"))
         held = [("p", f"user:{ada.id}", *pair, "allow") for pair in (("acl.rules", "write"), ("document", "*"))]
-        await system(visitor, ("p", *only.values), ("g", f"user:{pal.id}", "role:boss"), *held)
+        links = ("g", f"user:{pal.id}", "role:boss"), *held
+        await system(visitor, *(("p", *one.values) for one in present), *links)
         store, actor = visitor.manager.get_policy_store(), Principal(id=ada.id)
 
         with pytest.raises(ConflictError) as refused:
             async with store.together():
-                await store.change(PolicyChange((other,), (only,)), actor)
-                await store.change(PolicyChange(removed=(other,)), actor)
+                for change in changes:
+                    await store.change(change, actor)
 
     assert not refused.value.evidence, "qui ne lit pas les règles n'apprend pas combien tiennent un rôle"
 

@@ -30,7 +30,7 @@ FAULTS = [
         "SetUserActiveUseCase._change",
         "await self.administrators.require_authority(str(user_id), actor)",
         "",
-        "tests/e2e/test_attacks.py tests/permissions/test_rank.py",
+        "tests/permissions/test_rank.py::test_no_lesser_administrator_lowers_the_highest",
     ),
     Fault(
         "le dernier administrateur se désactive",
@@ -62,7 +62,7 @@ FAULTS = [
         "DeleteUserUseCase._delete",
         "await self.administrators.require_authority(str(user_id), actor)",
         "",
-        "tests/e2e/test_attacks.py tests/permissions/test_rank.py",
+        "tests/permissions/test_rank.py::test_no_lesser_administrator_lowers_the_highest",
     ),
     Fault(
         "le dernier administrateur se supprime",
@@ -127,7 +127,7 @@ FAULTS = [
         "SessionPolicy.lifetime",
         "now - self.idle",
         "now - self.absolute",
-        f"{USE_CASES} {FINISHED}",
+        "tests/auth/test_finished_sessions.py::test_a_session_unused_for_the_days_set_is_over",
     ),
     Fault(
         "session_idle_days est sans effet",
@@ -135,7 +135,7 @@ FAULTS = [
         "_session_use_cases",
         "timedelta(days=config.session_idle_days)",
         "timedelta(days=config.session_absolute_days)",
-        f"{USE_CASES} {FINISHED} {ROUTES}",
+        "tests/auth/test_finished_sessions.py::test_a_session_unused_for_the_days_set_is_over",
     ),
     Fault(
         "session_absolute_days est sans effet",
@@ -143,7 +143,7 @@ FAULTS = [
         "_session_use_cases",
         "timedelta(days=config.session_absolute_days)",
         "timedelta(days=365)",
-        f"{USE_CASES} {FINISHED} {ROUTES}",
+        "tests/auth/test_finished_sessions.py::test_a_session_ends_after_the_days_set_however_it_is_used",
     ),
     Fault(
         "jwt_refresh_grace_seconds est sans effet",
@@ -151,7 +151,7 @@ FAULTS = [
         "_session_use_cases",
         "timedelta(seconds=config.jwt_refresh_grace_seconds)",
         "timedelta()",
-        f"{USE_CASES} {FINISHED} {ROUTES}",
+        "tests/auth/test_use_cases.py",
     ),
     Fault(
         "la grâce excuse n'importe quel jeton passé",
@@ -352,7 +352,7 @@ FAULTS = [
         "JournalAccessRevoker._record",
         "datetime.now(timezone.utc) + self.live + SIGNING_MARGIN",
         "datetime.now(timezone.utc)",
-        f"{USE_CASES} tests/storage/test_revocations.py",
+        "tests/auth/test_use_cases.py::test_a_revocation_is_live_for_as_long_as_the_tokens_of_who_wrote_it",
     ),
     Fault(
         "le type d'un jeton n'est pas regardé",
@@ -440,7 +440,7 @@ FAULTS = [
         "token_settings",
         "[key.get_secret_value() for key in config.jwt_previous_keys]",
         "[]",
-        f"{VERIFIED} {ROUTES}",
+        "tests/auth/test_use_cases.py::test_a_token_lives_as_long_as_is_set_and_is_read_by_the_key_before",
     ),
     Fault(
         "la vie d'un jeton d'accès ne suit pas son réglage",
@@ -448,7 +448,7 @@ FAULTS = [
         "token_settings",
         "config.jwt_access_token_expire_minutes * 60",
         "900",
-        f"{USE_CASES} {ROUTES} {VERIFIED}",
+        "tests/auth/test_use_cases.py::test_a_token_lives_as_long_as_is_set_and_is_read_by_the_key_before",
     ),
     Fault(
         "une révocation ne dure que la vie du jeton, sans la tolérance d'horloge",
@@ -489,7 +489,7 @@ FAULTS = [
         "_rounds_of",
         "rounds if rounds <= MAX_ROUNDS else None",
         "rounds",
-        OF_HASHER,
+        "tests/auth/test_password_hasher.py::test_a_hash_too_costly_to_compute_matches_nothing_and_raises_no_cost",
     ),
     Fault(
         "les mots de passe se hachent dans la boucle",
@@ -538,7 +538,7 @@ FAULTS = [
         "SQLSessionRepository.create_session",
         "SQLAuthUserModel.is_active",
         "SQLAuthUserModel.id == SQLAuthUserModel.id",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_an_account_deactivated_by_hand_neither_opens_nor_renews_a_session",
     ),
     Fault(
         "une session s'ouvre sous une version passée",
@@ -643,7 +643,7 @@ FAULTS = [
         "MongoDBSessionRepository.create_session",
         "if await self._is_current(document, connection):\n    return True",
         "return True",
-        f"{REPOSITORIES} {USE_CASES}",
+        "tests/auth/test_repositories.py::test_no_session_opens_on_an_account_that_changed_meanwhile tests/auth/test_use_cases.py::test_deactivation_wins_over_logins_and_refreshes_in_flight",
         "mongodb",
     ),
     Fault(
@@ -652,7 +652,7 @@ FAULTS = [
         "MongoDBSessionRepository._is_current",
         "{'_id': session['user_id'], 'is_active': True, 'session_version': session['session_version']}",
         "{'_id': session['user_id'], 'is_active': True}",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_a_session_of_an_account_that_changed_does_not_rotate",
         "mongodb",
     ),
     Fault(
@@ -661,7 +661,7 @@ FAULTS = [
         "MongoDBAuthRepository.delete_user",
         "await self._database.collection('acl_sessions').delete_many({'user_id': str(user_id)}, session=session)",
         "",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_deleting_an_account_deletes_its_sessions",
         "mongodb",
     ),
     Fault(
@@ -670,7 +670,7 @@ FAULTS = [
         "MongoDBAuthRepository.update_password",
         "{'_id': str(user_id), 'hashed_password': replaced}",
         "{'_id': str(user_id)}",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_a_rehash_never_overwrites_a_newer_password",
         "mongodb",
     ),
     Fault(
@@ -679,7 +679,7 @@ FAULTS = [
         "_conditions",
         "re.escape(canonical(query))",
         "canonical(query)",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_a_search_is_literal_and_ignores_case",
         "mongodb",
     ),
     # --- routes
@@ -689,7 +689,7 @@ FAULTS = [
         "",
         "require('acl.users:read')",
         "require('acl.rules:read')",
-        ROUTES,
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
     ),
     Fault(
         "la liste des comptes demande le droit d'écrire",
@@ -697,7 +697,7 @@ FAULTS = [
         "",
         "require('acl.users:read')",
         "require('acl.users:write')",
-        ROUTES,
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
     ),
     Fault(
         "qui lit les comptes les désactive",
@@ -705,7 +705,7 @@ FAULTS = [
         "",
         "require('acl.users:write')",
         "require('acl.users:read')",
-        ROUTES,
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
     ),
     Fault(
         "les jetons se gardent dans un cache",

@@ -31,7 +31,7 @@ FAULTS = [
         "AmbientDatabase._joined_or",
         "await to_the_end(self._finish(opened, mode))",
         "await self._finish(opened, mode)",
-        f"{DATABASE} tests/attacks/test_memory.py tests/attacks/test_cancelled.py",
+        "tests/attacks/test_memory.py::test_a_write_cancelled_once_validated_is_in_memory",
     ),
     Fault(
         "une annulation attendue jusqu'au bout se perd",
@@ -39,7 +39,7 @@ FAULTS = [
         "to_the_end",
         "raise cancelled",
         "",
-        f"{DATABASE} tests/attacks/test_memory.py tests/attacks/test_cancelled.py",
+        "tests/attacks/test_memory.py::test_a_write_cancelled_once_validated_is_in_memory",
     ),
     Fault(
         "une transaction condamnée se valide",
@@ -126,7 +126,7 @@ FAULTS = [
         "SQLDatabase._begin",
         "_HEAD.with_for_update()",
         "_HEAD",
-        f"{DATABASE} {LOG}",
+        "tests/shared/test_database.py::test_concurrent_writers_get_contiguous_revisions",
         "postgresql",
     ),
     Fault(
@@ -146,7 +146,7 @@ FAULTS = [
         "",
         FAULTY,
         "postgresql",
-        equivalent="le pilote a déjà fermé la connexion qui n'a pas répondu, et la réserve l'éprouve avant de la rendre",
+        equivalent="le pilote a fermé la connexion qui n'a pas répondu, et la réserve l'éprouve avant de la rendre",
     ),
     Fault(
         "un conflit de la base passe pour une panne",
@@ -179,7 +179,8 @@ FAULTS = [
         "les réglages de la réserve sont sans effet",
         "shared/database/factory.py",
         "pool_of",
-        "PoolSettings(config.database_pool_size, config.database_max_overflow, timeout=config.database_timeout_seconds)",
+        "PoolSettings(config.database_pool_size, config.database_max_overflow, "
+        "timeout=config.database_timeout_seconds)",
         "PoolSettings()",
         f"{CONNECTIONS} tests/e2e/test_stopping.py {WRITES}",
         "postgresql",
@@ -190,7 +191,7 @@ FAULTS = [
         "SQLDatabase.begin_look",
         "self.create_engine(looks=True) if self.has_look_engine else self.engine",
         "self.engine",
-        WRITES,
+        "tests/storage/test_write_path.py::test_an_exhausted_pool_does_not_stop_who_follows_the_log",
         "postgresql",
     ),
     Fault(
@@ -199,7 +200,7 @@ FAULTS = [
         "SQLDatabase.migrate",
         "self._auto_migrate or force",
         "True",
-        f"{MIGRATIONS} {DATABASE}",
+        "tests/shared/test_migrations.py::test_a_schema_behind_is_refused_when_migration_is_off",
     ),
     # --- SQLite
     Fault(
@@ -232,7 +233,7 @@ FAULTS = [
         "make_private",
         "_create(target)",
         "pass",
-        KEYS,
+        "tests/shared/test_development_key.py::test_the_files_of_sqlite_are_their_owners_alone_whatever_the_umask",
     ),
     Fault(
         "un fichier SQLite ouvert à d'autres ne se dit pas",
@@ -240,7 +241,7 @@ FAULTS = [
         "make_private",
         "target.stat().st_mode & OTHERS",
         "False",
-        KEYS,
+        "tests/shared/test_development_key.py::test_a_file_that_is_there_keeps_its_mode_and_is_named_when_others_open_it",
     ),
     Fault(
         "une base en mémoire perd ses tables",
@@ -265,7 +266,7 @@ FAULTS = [
         "PostgreSQLLink.open",
         "{'search_path': search_path, 'lock_timeout': lock_timeout}",
         "{'lock_timeout': lock_timeout}",
-        OF_POSTGRESQL,
+        "tests/shared/test_postgresql.py::test_a_schema_that_bears_the_name_of_our_account_takes_nothing_over",
         "postgresql",
     ),
     Fault(
@@ -274,7 +275,7 @@ FAULTS = [
         "PostgreSQLDatabase.check_owners",
         "raise ConfigurationError(message)",
         "pass",
-        OF_POSTGRESQL,
+        "tests/shared/test_postgresql.py::test_a_table_made_by_another_account_refuses_to_start",
         "postgresql",
     ),
     Fault(
@@ -283,7 +284,7 @@ FAULTS = [
         "PostgreSQLLink.prepare",
         "parameters['prepared_statement_name_func'] = _unique_name",
         "",
-        OF_POSTGRESQL,
+        "tests/shared/test_postgresql.py::test_behind_a_pooler_processes_read_and_write_what_is_theirs",
         "postgresql",
     ),
     Fault(
@@ -292,7 +293,7 @@ FAULTS = [
         "PostgreSQLLink._look_around",
         "serving != connection.get_server_pid()",
         "False",
-        OF_POSTGRESQL,
+        "tests/shared/test_postgresql.py::test_a_pooler_is_seen_and_a_server_is_not_taken_for_one",
         "postgresql",
     ),
     Fault(
@@ -301,7 +302,7 @@ FAULTS = [
         "PostgreSQLLink.begin",
         "connection.exec_driver_sql(SESSION.format(local='true'), self._session)",
         "pass",
-        OF_POSTGRESQL,
+        "tests/shared/test_postgresql.py::test_behind_a_pooler_each_transaction_has_its_settings",
         "postgresql",
     ),
     Fault(
@@ -310,7 +311,7 @@ FAULTS = [
         "_split",
         "raise ConfigurationError(_refused(unknown[0]))",
         "pass",
-        OF_POSTGRESQL,
+        "tests/shared/test_postgresql.py::test_a_parameter_that_cannot_be_honoured_is_refused_with_the_one_to_use",
         "postgresql",
     ),
     # --- MySQL
@@ -320,7 +321,7 @@ FAULTS = [
         "_tls",
         "wanted.get('ssl_check_hostname', 'true').lower() != 'false'",
         "False",
-        OF_MYSQL,
+        "tests/shared/test_mysql.py::test_a_certificate_of_another_name_is_refused_unless_the_name_is_not_asked_for",
         "mysql",
     ),
     Fault(
@@ -329,7 +330,7 @@ FAULTS = [
         "_Connection._request_authentication",
         "self._ssl_context is not None and not self.server_capabilities & driver.CLIENT.SSL",
         "False",
-        OF_MYSQL,
+        "tests/shared/test_mysql.py::test_tls_that_cannot_be_proved_is_refused",
         "mysql",
     ),
     Fault(
@@ -338,7 +339,7 @@ FAULTS = [
         "_begin",
         "connection.get_execution_options().get(SNAPSHOT_OPTION, False)",
         "False",
-        f"{OF_MYSQL} {LOG}",
+        "tests/shared/test_mysql.py::test_a_transaction_reads_what_is_committed_and_a_snapshot_one_instant",
         "mysql",
     ),
     Fault(
@@ -346,8 +347,8 @@ FAULTS = [
         MYSQL,
         "MySQLDatabase.create_engine",
         "{'charset': 'utf8mb4', 'connect_timeout': CONNECT_TIMEOUT_SECONDS, 'init_command': SESSION}",
-        "{'charset': 'utf8mb4', 'connect_timeout': CONNECT_TIMEOUT_SECONDS, 'init_command': \"SET SESSION sql_mode = ''\"}",
-        f"tests/shared/test_tables.py {OF_MYSQL}",
+        "{'charset': 'utf8mb4', 'connect_timeout': CONNECT_TIMEOUT_SECONDS, 'init_command': 'SET @any = 1'}",
+        "tests/shared/test_mysql.py::test_a_session_is_strict_in_utc_and_reads_what_is_committed",
         "mysql",
     ),
     Fault(
@@ -356,7 +357,7 @@ FAULTS = [
         "_Connection._ring",
         "self._writer.transport.abort()",
         "",
-        OF_MYSQL,
+        "tests/shared/test_mysql.py::test_a_command_without_an_answer_is_cut_and_the_next_one_is_served",
         "mysql",
     ),
     Fault(
@@ -365,7 +366,7 @@ FAULTS = [
         "",
         "{'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4', 'mysql_collate': 'utf8mb4_bin'}",
         "{'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4', 'mysql_collate': 'utf8mb4_general_ci'}",
-        "tests/shared/test_tables.py",
+        "tests/shared/test_tables.py::test_every_table_asks_mysql_for_innodb_and_a_collation_that_tells_names_apart tests/shared/test_tables.py::test_names_that_only_look_alike_are_different_accounts",
         "mysql",
     ),
     # --- MongoDB
@@ -412,7 +413,7 @@ FAULTS = [
         "check_runs_ahead",
         "_numbers(needed) > _numbers(version('fastapi-acl'))",
         "False",
-        MIGRATIONS,
+        "tests/shared/test_migrations.py::test_a_schema_that_needs_a_newer_version_is_refused_and_names_it",
     ),
     Fault(
         "la table de règles d'un autre adaptateur est prise pour la nôtre",
@@ -420,7 +421,7 @@ FAULTS = [
         "migrate_connection",
         "_check_rules_table(connection)",
         "",
-        MIGRATIONS,
+        "tests/shared/test_migrations.py::test_the_rules_table_of_another_adapter_is_refused_and_left_alone",
     ),
     Fault(
         "un journal sans tête ne se refait pas",

@@ -26,7 +26,7 @@ FAULTS = [
         "Bootstrap._create",
         "administrator.once and await self.log.last(transaction, ADMIN_CREATED) is not None",
         "False",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_two_replicas_that_start_at_once_make_one_first_administrator",
     ),
     Fault(
         "l'administrateur retiré revient au démarrage suivant",
@@ -90,7 +90,7 @@ FAULTS = [
         "Bootstrap._write",
         "await self.store.require_administrator_after(change)",
         "pass",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_a_policy_file_does_not_take_the_last_administrator_away",
     ),
     Fault(
         "un fichier de règles ferme un cycle",
@@ -107,7 +107,7 @@ FAULTS = [
         "compose",
         "config.allow_eval",
         "True",
-        "tests/engine/test_evaluation.py tests/e2e/test_matchers.py tests/engine/test_models.py",
+        "tests/e2e/test_matchers.py::test_a_matcher_that_evaluates_rules_makes_no_manager_unless_it_is_admitted",
     ),
     Fault(
         "revision_wait_ms est sans effet",
@@ -123,7 +123,7 @@ FAULTS = [
         "compose",
         "config.max_staleness_seconds",
         "3600.0",
-        f"tests/storage/test_hostile_data.py {FAULTY}",
+        "tests/storage/test_hostile_data.py",
     ),
     Fault(
         "enable_cache est toujours en marche",
@@ -143,7 +143,7 @@ FAULTS = [
         "PolicyEnforcer(model, stored.adapter, strict=True, allow_eval=config.allow_eval, "
         "raw_subjects=config.subject_format == 'raw', share_domains=shares_domains(config.shared_domain, model), "
         "source=ModelSource.of(config))",
-        "tests/engine/test_models.py tests/shared/test_resources.py tests/e2e/test_matchers.py tests/e2e/test_loaded_objects.py",
+        "tests/e2e/test_matchers.py tests/e2e/test_loaded_objects.py tests/engine/test_models.py",
     ),
     Fault(
         "les tokens se lisent sans les révocations",
@@ -151,7 +151,7 @@ FAULTS = [
         "compose",
         "Replica(database, log, [PolicyMemory(enforcer), revocations, record])",
         "Replica(database, log, [PolicyMemory(enforcer), record])",
-        "tests/e2e/test_story.py",
+        "tests/e2e/test_story.py::test_logout_stops_the_access_token_at_once",
     ),
     Fault(
         "MySQL emploie le dépôt de SQLite",
@@ -159,7 +159,7 @@ FAULTS = [
         "",
         "{'sqlite': SQLiteAuthRepository, 'postgresql': PostgreSQLAuthRepository, 'mysql': MySQLAuthRepository}",
         "{'sqlite': SQLiteAuthRepository, 'postgresql': PostgreSQLAuthRepository, 'mysql': SQLiteAuthRepository}",
-        "tests/auth/test_repositories.py tests/e2e/test_story.py",
+        "tests/auth/test_repositories.py::test_deactivation_advances_the_session_version_and_activation_does_not",
         "mysql",
     ),
     # --- cycle de vie
@@ -217,7 +217,7 @@ FAULTS = [
         "Lifecycle._pause",
         "await asyncio.wait_for(self._replica.woken.wait(), max(seconds - EARLY_LOOK_SECONDS, 0))",
         "await asyncio.sleep(max(seconds - EARLY_LOOK_SECONDS, 0))",
-        "tests/shared/test_watcher.py",
+        "tests/shared/test_watcher.py::test_an_import_is_announced_and_read_again",
     ),
     Fault(
         "les connexions d'une boucle finie servent encore",
@@ -233,7 +233,7 @@ FAULTS = [
         "Lifecycle._bind_loop",
         "self._cache.abandon()",
         "",
-        f"{LIFESPAN} tests/shared/test_cache.py",
+        "tests/shared/test_cache.py::test_the_connections_of_a_loop_that_is_gone_are_left_behind tests/e2e/test_lifespan.py::test_plain_test_client_with_and_without_its_lifespan",
     ),
     Fault(
         "le watcher d'une boucle finie se croit vivant",
@@ -241,7 +241,7 @@ FAULTS = [
         "Lifecycle._bind_loop",
         "if self._watcher is not None:\n    self._watcher.abandon()",
         "",
-        "tests/shared/test_watcher.py",
+        "tests/shared/test_watcher.py::test_changes_are_announced_from_the_next_event_loop_too",
     ),
     Fault(
         "une base qui ne se ferme pas retient l'arrêt",
@@ -257,7 +257,7 @@ FAULTS = [
         "Lifecycle.close",
         "closing.push_async_callback(self._cache.close)",
         "",
-        f"{LIFESPAN} tests/shared/test_cache.py",
+        "tests/e2e/test_lifespan.py::test_an_interrupted_stop_closes_everything_all_the_same",
     ),
     # --- manager
     Fault(
@@ -266,7 +266,7 @@ FAULTS = [
         "ACLManager._status",
         "is_whole and not is_late and replica.database_revision == replica.revision",
         "is_whole and replica.database_revision == replica.revision",
-        HEALTH,
+        "tests/e2e/test_health.py::test_a_process_that_no_longer_looks_at_its_base_says_so",
     ),
     Fault(
         "la santé se tait sur le retard",
@@ -274,7 +274,7 @@ FAULTS = [
         "ACLManager._status",
         "is_whole and not is_late and replica.database_revision == replica.revision",
         "is_whole and not is_late",
-        HEALTH,
+        "tests/e2e/test_health.py::test_a_process_that_saw_entries_it_could_not_read_is_degraded",
     ),
     Fault(
         "la santé se tait sur une politique trop vieille",
@@ -282,7 +282,7 @@ FAULTS = [
         "ACLManager._status",
         "not self.is_ready or replica.age_seconds > config.max_staleness_seconds",
         "not self.is_ready",
-        f"{HEALTH} {FAULTY} tests/storage/test_hostile_data.py",
+        "tests/e2e/test_health.py::test_a_process_that_no_longer_looks_at_its_base_says_so",
     ),
     Fault(
         "la santé se tait sur les lignes illisibles",
@@ -306,7 +306,7 @@ FAULTS = [
         "ACLManager.health",
         "watcher in {'connected', 'none'} and parts.cache.status != 'redis_fallback' and not rows",
         "watcher in {'connected', 'none'} and not rows",
-        f"{HEALTH} tests/permissions/test_my_permissions.py",
+        "tests/permissions/test_my_permissions.py::test_a_redis_that_is_silent_costs_one_short_wait_and_shows_in_the_health",
     ),
     Fault(
         "la santé se tait sur le modèle",
@@ -378,7 +378,7 @@ FAULTS = [
         "ACLManager.create_administrator",
         "_check_readable(standing)",
         "",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_create_admin_refuses_a_model_that_the_rules_in_place_do_not_share",
     ),
     Fault(
         "une politique où rien ne se décide est servie",
@@ -418,7 +418,7 @@ FAULTS = [
         "check_distributions",
         "installed('casbin') and installed('pycasbin')",
         "False",
-        "tests/architecture tests/e2e/test_lifespan.py",
+        "tests/e2e/test_first_start.py::test_a_package_that_spoils_ours_stops_the_start_by_name",
     ),
     Fault(
         "une clé donnée est remplacée",
@@ -435,7 +435,7 @@ FAULTS = [
         "ask_about",
         "confirm(yes=yes)",
         "",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_a_replacement_shows_who_loses_what_and_needs_yes",
     ),
     Fault(
         "sans terminal, une commande se passe de --yes",
@@ -443,7 +443,7 @@ FAULTS = [
         "confirm",
         "raise typer.Exit(REFUSED)",
         "return",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_a_replacement_shows_who_loses_what_and_needs_yes",
     ),
     Fault(
         "une commande refusée au terminal agit",
@@ -451,7 +451,7 @@ FAULTS = [
         "confirm",
         "raise typer.Exit(1)",
         "return",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_who_is_at_a_terminal_is_asked_and_obeyed",
     ),
     Fault(
         "une politique changée pendant la question est perdue",
@@ -459,7 +459,7 @@ FAULTS = [
         "ask_about",
         "manager.get_replica().policy != seen",
         "False",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_a_policy_that_changes_while_one_is_asked_is_left_as_it_is",
     ),
     Fault(
         "un refus qui arrive ne se montre pas",
@@ -467,7 +467,7 @@ FAULTS = [
         "is_denial",
         "'eft' in names and rule.values[names.index('eft')] == 'deny'",
         "False",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_a_denial_that_arrives_is_shown",
     ),
     Fault(
         "une commande écrit sous un autre modèle",
@@ -475,7 +475,7 @@ FAULTS = [
         "writing",
         "raise ConfigurationError(message)",
         "pass",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_writing_under_another_model_is_refused_and_changes_nothing",
     ),
     Fault(
         "une lecture sous un autre modèle ne le dit pas",
@@ -483,7 +483,7 @@ FAULTS = [
         "look",
         "standing.differs",
         "False",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_reading_under_another_model_only_warns",
     ),
     Fault(
         "une commande lit en créant la base",
@@ -491,7 +491,7 @@ FAULTS = [
         "look",
         "await manager.check_schema()",
         "await manager.migrate(force=False)",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_reading_creates_no_table tests/e2e/test_cli_application.py::test_a_command_that_creates_nothing_refuses_an_absent_database",
     ),
     Fault(
         "une commande laisse ses connexions",
@@ -499,7 +499,7 @@ FAULTS = [
         "_with_manager",
         "await manager.close()",
         "pass",
-        f"{CLI} tests/e2e/test_cli.py",
+        "tests/e2e/test_cli.py",
     ),
     Fault(
         "un export coupé laisse un fichier à moitié écrit",
@@ -507,7 +507,7 @@ FAULTS = [
         "replaced",
         "Path(name).unlink(missing_ok=True)",
         "Path(name).replace(file)",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_an_export_that_fails_leaves_nothing_and_the_old_file_as_it_was",
     ),
     Fault(
         "un export suit un lien",
@@ -515,7 +515,7 @@ FAULTS = [
         "replaced",
         "Path(name).replace(file)",
         "file.write_text(Path(name).read_text('utf-8'), 'utf-8')",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_an_export_follows_no_planted_link",
     ),
     Fault(
         "une ligne lisible s'écarte sans dire qu'elle est une règle",
@@ -523,7 +523,7 @@ FAULTS = [
         "_ask_about_row",
         "await ask_about(manager, PolicyChange(removed=(rule,)), yes=yes)",
         "pass",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_a_readable_row_is_said_to_be_a_rule_before_it_goes",
     ),
     Fault(
         "une commande ne voit pas l'application nommée",
@@ -531,7 +531,7 @@ FAULTS = [
         "find_manager",
         "named or _Chosen().app or _from_project()",
         "_Chosen().app or _from_project()",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_the_application_is_named_by_the_option_then_the_environment_then_the_project",
     ),
     Fault(
         "une commande de production se passe de clé",
@@ -548,7 +548,7 @@ FAULTS = [
         "_lint_rules",
         "[f'{skipped} ligne(s) ne se lisent pas, et n’accordent rien.'] if skipped else []",
         "[]",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_rows_that_cannot_be_read_are_counted",
     ),
     Fault(
         "lint ne compare pas aux routes",
@@ -556,7 +556,7 @@ FAULTS = [
         "declared_by",
         "[pair for place in places_in(app.routes) for pair in _asked(place, on_routes=on_routes)]",
         "[]",
-        CLI,
+        "tests/e2e/test_cli_application.py::test_names_that_nothing_knows_are_cited_with_the_nearest",
     ),
     Fault(
         "un message de commande se lit comme du balisage",
@@ -564,7 +564,7 @@ FAULTS = [
         "say",
         "output.print(message, highlight=False, markup=False, soft_wrap=True)",
         "output.print(message, highlight=False, soft_wrap=True)",
-        f"{CLI} tests/e2e/test_cli.py tests/e2e/test_first_start.py",
+        "tests/e2e/test_cli.py",
     ),
     Fault(
         "un mot de passe lu d'un tube garde son retour à la ligne",
@@ -589,7 +589,7 @@ FAULTS = [
         "ACLCollector.collect",
         "float('inf') if value is None else value",
         "0 if value is None else value",
-        METRICS,
+        "tests/e2e/test_metrics.py",
     ),
     Fault(
         "un processus qui ne décide pas se dit en marche",

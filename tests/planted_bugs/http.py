@@ -233,7 +233,7 @@ FAULTS = [
         "path_fields",
         "for dependency in dependant.dependencies:\n    yield from path_fields(dependency)",
         "",
-        VALUES,
+        "tests/shared/test_values.py::test_so_it_is_when_only_a_dependency_of_a_dependency_declares_the_value",
     ),
     Fault(
         "une écriture non canonique mène à une décision",

@@ -171,7 +171,7 @@ FAULTS = [
         "",
         "require('acl.rules:read')",
         "require('acl.users:read')",
-        f"{STORY} tests/permissions/test_rank.py",
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
     ),
     Fault(
         "la liste des règles demande le droit d'écrire",
@@ -179,7 +179,7 @@ FAULTS = [
         "",
         "require('acl.rules:read')",
         "require('acl.rules:write')",
-        f"{STORY} tests/permissions/test_rank.py",
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
     ),
     Fault(
         "qui lit les règles en écrit",
@@ -187,7 +187,7 @@ FAULTS = [
         "",
         "require('acl.rules:write')",
         "require('acl.rules:read')",
-        f"{STORY} tests/permissions/test_rank.py",
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
     ),
     Fault(
         "un filtre de règles est oublié",
@@ -195,7 +195,7 @@ FAULTS = [
         "rule_filters",
         "{'ptype': ptype, 'v0': v0, 'v1': v1, 'v2': v2, 'v3': v3, 'v4': v4, 'v5': v5}",
         "{'ptype': ptype, 'v0': v0, 'v1': v1, 'v2': v2, 'v3': v3, 'v4': v4}",
-        STORY,
+        "tests/e2e/test_story.py::test_rules_are_listed_by_pages_and_filtered_by_value",
     ),
     Fault(
         "la dernière page de règles annonce une suite",
@@ -203,7 +203,7 @@ FAULTS = [
         "list_rules",
         "len(rows) > limit",
         "len(rows) >= limit",
-        STORY,
+        "tests/e2e/test_story.py::test_rules_are_listed_by_pages_and_filtered_by_value",
     ),
     Fault(
         "une règle remplacée change de place",
@@ -211,7 +211,7 @@ FAULTS = [
         "replace_rule",
         "PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),), in_place=True)",
         "PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),))",
-        "tests/storage/test_write_path.py tests/e2e/test_story.py",
+        "tests/storage/test_write_path.py::test_a_replaced_rule_keeps_its_place_and_its_number tests/permissions/test_idempotency.py tests/e2e/test_story.py",
     ),
     Fault(
         "une suppression ignore sa clé d'idempotence",

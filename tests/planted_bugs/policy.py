@@ -37,7 +37,7 @@ FAULTS = [
         "PolicyStore._guard",
         "await self.escalation.check(whole, actor, pace)",
         "",
-        f"{STORY} {OF_RANK}",
+        "tests/e2e/test_story.py::test_nobody_grants_what_they_do_not_hold",
     ),
     Fault(
         "on abaisse plus haut que soi",
@@ -45,7 +45,7 @@ FAULTS = [
         "PolicyStore._guard",
         "await self.ranks.check(whole, actor, pace)",
         "",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_no_lesser_administrator_lowers_the_highest",
     ),
     Fault(
         "le dernier administrateur perd ses règles",
@@ -53,7 +53,7 @@ FAULTS = [
         "PolicyStore._guard",
         "await self.administrators.check(whole, actor, pace)",
         "",
-        STORY,
+        "tests/e2e/test_story.py::test_the_last_administrator_stays",
     ),
     Fault(
         "un cycle de rôles s'écrit",
@@ -61,7 +61,7 @@ FAULTS = [
         "PolicyStore._guard",
         "await self._check_links(whole, actor, pace)",
         "",
-        STORY,
+        "tests/e2e/test_story.py::test_a_role_cycle_and_a_chain_of_ten_links_are_refused",
     ),
     Fault(
         "un rôle se vide sous ses membres",
@@ -69,7 +69,7 @@ FAULTS = [
         "PolicyStore._guard",
         "self._check_emptied(whole, actor)",
         "",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_a_role_is_not_emptied_under_its_members",
     ),
     Fault(
         "un rôle vide se donne d'avance",
@@ -77,7 +77,7 @@ FAULTS = [
         "PolicyStore._guard",
         "self._check_roles(whole, actor)",
         "",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_an_empty_role_is_not_joined_in_advance",
     ),
     Fault(
         "deux écritures d'une transaction se jugent séparément",
@@ -85,7 +85,7 @@ FAULTS = [
         "PolicyStore._guard",
         "pending.then(change)",
         "change",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_a_role_is_not_emptied_in_two_writes_of_one_transaction",
     ),
     Fault(
         "une politique changée pendant la garde n'est pas jugée de nouveau",
@@ -93,7 +93,7 @@ FAULTS = [
         "PolicyStore._check",
         "seen is not self.enforcer.model",
         "seen is None",
-        f"{WRITES} {OF_RANK} tests/permissions/test_bounded_guard.py",
+        "tests/permissions/test_bounded_guard.py",
     ),
     Fault(
         "une erreur apprend les règles à qui ne les lit pas",
@@ -101,7 +101,7 @@ FAULTS = [
         "PolicyStore._check_existence",
         "known is not None and not self.actors.may_read(actor)",
         "False",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_who_may_not_read_rules_learns_none_from_an_error",
     ),
     Fault(
         "une règle se nomme deux fois dans un changement",
@@ -125,7 +125,7 @@ FAULTS = [
         "PolicyStore.put",
         "transaction.unfinished()",
         "__import__('contextlib').nullcontext()",
-        "tests/attacks/test_ambient.py tests/storage/test_write_path.py",
+        "tests/attacks/test_ambient.py tests/storage/test_adapter.py::test_half_a_write_whose_error_is_silenced_is_never_committed",
     ),
     Fault(
         "une quarantaine ôte le dernier administrateur",
@@ -133,7 +133,7 @@ FAULTS = [
         "PolicyStore.quarantine",
         "await self._check_row(row_rule(row))",
         "",
-        f"{BY_HAND} tests/e2e/test_cli_application.py {WRITES}",
+        "tests/e2e/test_cli_application.py::test_the_last_administrator_holds_against_the_command_line",
     ),
     Fault(
         "toucher un compte ne se juge plus sous le verrou",
@@ -141,7 +141,7 @@ FAULTS = [
         "PolicyStore.require_authority",
         "self.actors.check(actor, *ACCOUNTS)",
         "",
-        f"{ATTACKS} {OF_RANK} tests/auth/test_use_cases.py",
+        "tests/e2e/test_attacks.py tests/permissions/test_rank.py::test_a_writer_by_routes_whose_right_left_on_another_process_writes_no_more tests/permissions/test_rank.py::test_a_route_asks_again_for_itself_under_the_lock",
     ),
     Fault(
         "un jeton fermé écrit encore",
@@ -150,7 +150,7 @@ FAULTS = [
         "actor.session_id is not None and self.revocations.refuses(user_id=actor.id, session_id=actor.session_id, "
         "session_version=actor.session_version)",
         "False",
-        f"{ATTACKS} {OF_RANK}",
+        "tests/e2e/test_attacks.py::test_a_revoked_actor_writes_nothing_through_a_process_that_does_not_know_yet",
     ),
     Fault(
         "un refus de l'acteur ne l'empêche pas d'accorder",
@@ -158,7 +158,7 @@ FAULTS = [
         "_Held.includes",
         "not denied and self._comparison.is_granted(self._actor.subject, asked)",
         "self._comparison.is_granted(self._actor.subject, asked)",
-        f"{ATTACKS} {OF_RANK}",
+        "tests/e2e/test_attacks.py::test_a_deny_of_one_domain_keeps_its_actor_from_granting_in_all tests/permissions/test_rank.py",
     ),
     Fault(
         "lever un refus n'est pas accorder",
@@ -174,7 +174,7 @@ FAULTS = [
         "EscalationGuard._refused",
         "not self.ranks.authorizer.permits(actor, *READING)",
         "False",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_who_may_not_read_rules_learns_none_from_an_error",
     ),
     Fault(
         "en masse, nul besoin de tout détenir",
@@ -207,7 +207,7 @@ FAULTS = [
         "RankGuard.check",
         "await self._check_denials(losses, mine, comparison, pace)",
         "",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_no_lesser_administrator_lowers_the_highest",
     ),
     Fault(
         "un retrait abaisse plus haut que soi",
@@ -215,7 +215,7 @@ FAULTS = [
         "RankGuard.check",
         "await self._check_higher(losses, mine, Carried(comparison, change, pace, removes=True), pace)",
         "",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_no_lesser_administrator_lowers_the_highest",
     ),
     Fault(
         "un remplacement en masse prive un pair d'administrer",
@@ -239,7 +239,7 @@ FAULTS = [
         "compose",
         "AdministratorGuard(ranks, users if authenticator is None else None)",
         "AdministratorGuard(ranks, users)",
-        f"{OF_RANK} tests/shared/test_values.py {STORY}",
+        "tests/permissions/test_rank.py::test_the_last_administrator_of_foreign_accounts_is_sought_among_them",
     ),
     Fault(
         "un refus ajouté ne peut rien ôter à l'administrateur",
@@ -256,7 +256,7 @@ FAULTS = [
         "PolicyTransfer.sweep",
         "datetime.now(timezone.utc) - ABANDONED_AFTER",
         "datetime.now(timezone.utc)",
-        OF_TRANSFER,
+        "tests/engine/test_transfer.py::test_an_import_under_way_is_not_swept_by_another",
     ),
     Fault(
         "un lot publié reste balayable",
@@ -362,7 +362,7 @@ FAULTS = [
         "PolicyAdapter.save_policy",
         "async with self._database.transaction(log=True):\n    await self.clear_policy()\n    await self.insert(rules)",
         "await self.clear_policy()\nawait self.insert(rules)",
-        OF_ADAPTER,
+        "tests/storage/test_adapter.py::test_a_model_that_cannot_be_saved_leaves_the_rules_as_they_were",
     ),
     Fault(
         "update_policies n'est plus atomique",
@@ -453,7 +453,7 @@ FAULTS = [
         "PolicyAuthorizer.decide",
         "self._require_fresh()",
         "",
-        "tests/storage/test_hostile_data.py tests/e2e/test_faults.py",
+        "tests/storage/test_hostile_data.py",
     ),
     Fault(
         "un rôle se demande sur une politique trop vieille",
@@ -461,7 +461,7 @@ FAULTS = [
         "PolicyAuthorizer.holds_role",
         "self._require_fresh()",
         "",
-        "tests/storage/test_hostile_data.py tests/e2e/test_faults.py",
+        "tests/storage/test_hostile_data.py",
     ),
     Fault(
         "une valeur trop longue se compare",

@@ -113,7 +113,7 @@ FAULTS = [
         "_without_secrets",
         "user.partition(':')[0]",
         "user",
-        "tests/e2e/test_cli_application.py",
+        "tests/e2e/test_cli_application.py::test_the_address_is_shown_without_what_opens_it",
     ),
     Fault(
         "le formulaire de jeton reste en production",
@@ -187,7 +187,7 @@ FAULTS = [
         "_sealed",
         "b'%d:%b%b' % (len(name), name, body)",
         "body",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_a_value_moved_to_another_key_is_a_miss",
     ),
     Fault(
         "une valeur forgée du cache se lit",
@@ -195,7 +195,7 @@ FAULTS = [
         "ValueSealer.unseal",
         "_parsed(body) if any(found) else None",
         "_parsed(body)",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_junk_is_a_miss tests/shared/test_cache.py::test_a_value_sealed_with_another_secret_is_a_miss_and_with_an_older_one_is_read",
     ),
     Fault(
         "deux clés de cache se confondent",
@@ -203,7 +203,7 @@ FAULTS = [
         "CacheKey.encoded",
         "b'%d:%b' % (len(piece), piece)",
         "piece",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_two_keys_never_collide tests/shared/test_cache.py::test_the_same_text_cut_elsewhere_is_another_key",
     ),
     Fault(
         "une valeur du cache sans plafond",
@@ -211,7 +211,7 @@ FAULTS = [
         "ValueSealer.seal",
         "sealed if len(sealed) <= MAX_VALUE_BYTES else None",
         "sealed",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_a_value_too_large_is_not_kept_nor_the_one_before",
     ),
     Fault(
         "deux applications se rencontrent dans Redis",
@@ -219,7 +219,7 @@ FAULTS = [
         "_prefix",
         "CacheKey.of(config.jwt_issuer, config.jwt_audience).encoded()",
         "b''",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_two_applications_in_one_redis_do_not_meet",
     ),
     Fault(
         "cache_ttl est sans effet",
@@ -227,7 +227,7 @@ FAULTS = [
         "create_cache",
         "RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), config.cache_ttl, sealer=sealer)",
         "RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), sealer=sealer)",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_the_configured_cache_keeps_values_for_the_configured_time",
     ),
     Fault(
         "une valeur changée pendant une panne de Redis revient",
@@ -235,7 +235,7 @@ FAULTS = [
         "FallbackCache._through",
         "await self._clear_suspects()",
         "",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_a_value_deleted_or_changed_while_redis_was_away_does_not_come_back",
     ),
     Fault(
         "la mémoire de secours sert encore au retour de Redis",
@@ -243,7 +243,7 @@ FAULTS = [
         "FallbackCache._through",
         "self._memory.clear()",
         "",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_what_memory_kept_meanwhile_is_forgotten_on_return",
     ),
     Fault(
         "une épreuve se prend deux fois",
@@ -251,7 +251,7 @@ FAULTS = [
         "MemoryCache.take",
         "self._forget(name)",
         "",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_of_fifty_takers_exactly_one_gets_it",
     ),
     Fault(
         "une épreuve dont l'écriture n'a pas de réponse se prend deux fois",
@@ -259,7 +259,7 @@ FAULTS = [
         "FallbackCache.set",
         "await self._memory.delete(key)",
         "await self._memory.set(key, value, ttl)",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_a_challenge_whose_writing_got_no_answer_is_never_taken_twice",
     ),
     Fault(
         "le cache de mémoire croît sans borne",
@@ -267,7 +267,7 @@ FAULTS = [
         "MemoryCache._make_room",
         "len(self) > self._max_entries",
         "False",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_a_full_memory_loses_what_was_unused_the_longest",
     ),
     Fault(
         "un compteur compté de nouveau repart pour son temps",
@@ -275,7 +275,7 @@ FAULTS = [
         "MemoryCache.increment",
         "Entry(entry.content + amount, entry.until)",
         "Entry(entry.content + amount, time.monotonic() + ttl)",
-        OF_CACHE,
+        "tests/shared/test_cache.py::test_an_addition_does_not_make_a_counter_last_longer",
     ),
     # --- Redis
     Fault(
@@ -365,7 +365,7 @@ FAULTS = [
         "Principal.name",
         "self is SYSTEM",
         "self.id == 'system'",
-        f"{VALUES} tests/permissions/test_idempotency.py tests/storage/test_write_path.py",
+        "tests/shared/test_resources.py::test_the_subject_is_the_prefixed_identifier_with_its_claims",
     ),
     Fault(
         "une règle retirée puis remise compte comme retirée",

@@ -27,7 +27,7 @@ FAULTS = [
         "Replica._is_behind",
         "self._is_lost or self._at is None or position.revision >= self._at.revision",
         "True",
-        f"{WENT_BACK} {MEMORY} {WRITES}",
+        "tests/storage/test_went_back.py::test_a_slow_reading_does_not_bring_back_a_rule_revoked_meanwhile",
     ),
     Fault(
         "une lecture commencée avant une faute est mise en service",
@@ -51,7 +51,7 @@ FAULTS = [
         "Replica._committed",
         "before if is_next else before._replace(change_id=UNKNOWN_ENTRY)",
         "before",
-        f"{OF_WATCHER} {WENT_BACK} {WRITES}",
+        "tests/storage/test_went_back.py::test_an_entry_that_does_not_follow_is_announced_as_such",
     ),
     Fault(
         "une annonce qui ne suit pas s'applique",
@@ -59,7 +59,7 @@ FAULTS = [
         "Replica.offer",
         "before == at and change.kind not in BULK_KINDS and self._apply(change, at, None)",
         "change.kind not in BULK_KINDS and self._apply(change, at, None)",
-        OF_WATCHER,
+        "tests/shared/test_watcher.py::test_an_announcement_replayed_or_of_another_log_does_nothing",
     ),
     Fault(
         "une annonce d'un autre journal s'applique",
@@ -173,7 +173,7 @@ FAULTS = [
         "Replica.require_fresh",
         "not self.is_loaded or self.age_seconds > max_staleness",
         "not self.is_loaded",
-        f"{HOSTILE} tests/e2e/test_faults.py",
+        "tests/storage/test_hostile_data.py",
     ),
     Fault(
         "l'âge d'une réplique part de la fin du regard",
@@ -363,7 +363,7 @@ FAULTS = [
         "Watcher._receive",
         "len(message) <= self._transport.max_bytes",
         "True",
-        OF_WATCHER,
+        "tests/shared/test_watcher.py::test_a_message_larger_than_ours_is_not_even_read",
     ),
     Fault(
         "une annonce inapplicable ne fait pas regarder la base",
@@ -371,7 +371,7 @@ FAULTS = [
         "Watcher._receive",
         "self._replica.wake()",
         "pass",
-        OF_WATCHER,
+        "tests/shared/test_watcher.py::test_a_change_too_long_for_the_transport_is_read_from_the_log tests/shared/test_watcher.py::test_an_import_is_announced_and_read_again",
     ),
     Fault(
         "ce qui s'est dit pendant une coupure n'est pas cherché",
@@ -379,7 +379,7 @@ FAULTS = [
         "Watcher._listen_at",
         "self._replica.wake()",
         "",
-        OF_WATCHER,
+        "tests/shared/test_watcher.py::test_a_server_restarted_is_listened_to_again",
     ),
     Fault(
         "un journal qui change d'identité n'est plus écouté",
@@ -387,7 +387,7 @@ FAULTS = [
         "Watcher._listen",
         "await asyncio.wait({moving, listening}, return_when=asyncio.FIRST_COMPLETED)",
         "await asyncio.wait({listening})",
-        OF_WATCHER,
+        "tests/shared/test_watcher.py::test_a_log_whose_identity_changes_is_listened_to_again",
     ),
     Fault(
         "une ancienne clé n'ouvre plus les annonces",
@@ -395,7 +395,7 @@ FAULTS = [
         "create_watcher",
         "[config.jwt_secret_key, *config.jwt_previous_keys]",
         "[config.jwt_secret_key]",
-        f"{ANNOUNCEMENTS} {OF_WATCHER}",
+        "tests/shared/test_watcher.py::test_a_change_reaches_the_others_without_a_look_at_the_base tests/shared/test_announcements.py",
     ),
     Fault(
         "un flot de NOTIFY s'entasse sans borne",
@@ -403,7 +403,7 @@ FAULTS = [
         "PostgreSQLTransport.subscribed",
         "asyncio.Queue(MAX_WAITING)",
         "asyncio.Queue()",
-        OF_WATCHER,
+        "tests/shared/test_watcher.py::test_a_flood_of_notifications_is_bounded",
         "postgresql",
     ),
     Fault(
@@ -412,7 +412,7 @@ FAULTS = [
         "_refuse_pooler",
         "serving != connection.get_server_pid()",
         "False",
-        "tests/shared/test_postgresql.py",
+        "tests/shared/test_postgresql.py::test_listening_through_a_pooler_is_refused_aloud",
         "postgresql",
     ),
     Fault(
@@ -421,7 +421,7 @@ FAULTS = [
         "_messages",
         "received is None and is_asked",
         "False",
-        OF_WATCHER,
+        "tests/shared/test_watcher.py::test_a_partition_without_a_word_is_noticed",
     ),
     Fault(
         "le watcher de Casbin croit n'importe qui",

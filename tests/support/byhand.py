@@ -56,6 +56,14 @@ async def age_sessions(storage: Storage, **instants: datetime) -> None:
         await session.execute(update(SQLSessionModel).values(**instants))
 
 
+async def deactivate_all(storage: Storage) -> None:
+    """Désactive tous les comptes, sans avancer la version de leurs sessions."""
+    if isinstance(storage.database, MongoDatabase):
+        await storage.database.collection("acl_users").update_many({}, {"$set": {"is_active": False}})
+        return
+    await _execute(storage, "UPDATE acl_users SET is_active = FALSE")
+
+
 async def all_of(storage: Storage, name: str) -> list[dict[str, Any]]:
     """Rend tout ce qu'une table, ou une collection, contient."""
     if isinstance(storage.database, MongoDatabase):
