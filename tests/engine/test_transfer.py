@@ -12,6 +12,7 @@ import pytest
 from fastapi_acl import ACLManager
 from fastapi_acl.engine.transfer import STAGED, Imported
 from fastapi_acl.shared.exceptions import (
+    EscalationRefusedError,
     IdempotencyKeyReusedError,
     InvalidImportError,
     LastAdministratorError,
@@ -171,6 +172,20 @@ async def test_an_import_asks_for_the_right_to_write_every_rule(manager: ACLMana
     with pytest.raises(PermissionDeniedError):
         await imported(manager, many(1), actor=Principal(id="nobody"))
 
+    assert await batches(manager) == []
+
+
+async def test_who_writes_rules_without_holding_everything_imports_none(manager: ACLManager) -> None:
+    mine = PolicyRule("p", ("user:ada", "acl.rules", "write", "allow"))
+    await manager.get_policy_store().change(PolicyChange(added=(mine,)))
+    before = await same(manager)
+
+    for replaces in (False, True):
+        text = administration(manager) + "p, user:ada, *, *, allow\n"
+        with pytest.raises(EscalationRefusedError):
+            await imported(manager, text, actor=Principal(id="ada"), replaces=replaces)
+
+    assert await same(manager) == before
     assert await batches(manager) == []
 
 

@@ -369,6 +369,24 @@ m = g(r.sub, p.sub) && aclMatch(r.obj, p.obj) && aclMatch(r.act, p.act)
 # --- ce qu'une erreur ne dit pas ---
 
 
+async def test_lifting_a_denial_is_granting_what_it_kept(sqlite_uri: str) -> None:
+    denial = ("p", "role:staff", "secret", "read", "deny")
+    async with protected(sqlite_uri=sqlite_uri) as visitor:
+        ada = await visitor.newcomer("ada")
+        await system(
+            visitor,
+            ("p", f"user:{ada.id}", "acl.rules", "write", "allow"),
+            ("p", "role:staff", "*", "read", "allow"),
+            denial,
+        )
+
+        lifted = await ada.remove_rules(denial)
+        await system(visitor, ("p", f"user:{ada.id}", "secret", "read", "allow"))
+        once_held = await ada.remove_rules(denial)
+
+    assert [outcome(lifted), once_held.status_code] == [REFUSED, 200]
+
+
 async def test_an_empty_role_is_not_joined_in_advance(sqlite_uri: str) -> None:
     async with protected(sqlite_uri=sqlite_uri) as visitor:
         ada, admin = await visitor.newcomer("ada"), await visitor.admin()

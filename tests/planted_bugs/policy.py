@@ -93,7 +93,7 @@ FAULTS = [
         "PolicyStore._check",
         "seen is not self.enforcer.model",
         "seen is None",
-        "tests/permissions/test_bounded_guard.py",
+        "tests/storage/test_write_path.py::test_a_change_is_judged_again_on_a_policy_read_meanwhile",
     ),
     Fault(
         "une erreur apprend les règles à qui ne les lit pas",
@@ -125,7 +125,7 @@ FAULTS = [
         "PolicyStore.put",
         "transaction.unfinished()",
         "__import__('contextlib').nullcontext()",
-        "tests/attacks/test_ambient.py tests/storage/test_adapter.py::test_half_a_write_whose_error_is_silenced_is_never_committed",
+        "tests/attacks/test_ambient.py::test_rules_whose_entry_could_not_be_written_are_not_committed",
     ),
     Fault(
         "une quarantaine ôte le dernier administrateur",
@@ -166,7 +166,7 @@ FAULTS = [
         "EscalationGuard._given",
         "given.update([(grant, None) async for grant in carried.distinct(change.removed) if not grant.allows])",
         "",
-        OF_RANK,
+        "tests/permissions/test_rank.py::test_lifting_a_denial_is_granting_what_it_kept",
     ),
     Fault(
         "une escalade nomme à tous ce qu'il faudrait détenir",
@@ -182,7 +182,7 @@ FAULTS = [
         "PolicyStore.check_whole",
         "self.escalation.require_everything(actor)",
         "",
-        f"{OF_TRANSFER} {OF_HISTORY}",
+        "tests/engine/test_transfer.py::test_who_writes_rules_without_holding_everything_imports_none",
     ),
     Fault(
         "en masse, le dernier administrateur part",
