@@ -15,6 +15,7 @@ from fastapi_acl import ACLManager
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.shared.exceptions import (
     ACLException,
+    DatabaseUnavailableError,
     TransactionCondemnedError,
     TransactionNestedError,
     UserAlreadyExistsError,
@@ -49,12 +50,12 @@ async def test_rules_whose_entry_could_not_be_written_are_not_committed(
     manager: ACLManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refused(*_: object) -> None:
-        raise ArithmeticError
+        raise DatabaseUnavailableError
 
     before = await same(manager)
     with pytest.raises(TransactionCondemnedError):
         async with manager.get_policy_store().together():
-            with monkeypatch.context() as broken, suppress(ArithmeticError):
+            with monkeypatch.context() as broken, suppress(DatabaseUnavailableError):
                 broken.setattr(type(manager.get_policy_store().log), "_write", refused)
                 await change(manager, add=(rule(1),))
 

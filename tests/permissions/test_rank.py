@@ -369,6 +369,21 @@ m = g(r.sub, p.sub) && aclMatch(r.obj, p.obj) && aclMatch(r.act, p.act)
 # --- ce qu'une erreur ne dit pas ---
 
 
+async def test_an_account_that_administers_something_else_is_not_touched(sqlite_uri: str) -> None:
+    async with protected(sqlite_uri=sqlite_uri) as visitor:
+        ada, bob = await visitor.newcomer("ada"), await visitor.newcomer("bob")
+        await system(
+            visitor,
+            ("p", f"user:{ada.id}", "acl.users", "write", "allow"),
+            ("p", f"user:{bob.id}", "acl.rules", "write", "allow"),
+        )
+
+        answers = [await ada.put(f"{USERS}/{bob.id}/deactivate"), await ada.delete(f"{USERS}/{bob.id}")]
+
+        assert [outcome(answer) for answer in answers] == [REFUSED] * 2
+        assert (await bob.get("/api/v1/auth/me")).status_code == 200
+
+
 async def test_lifting_a_denial_is_granting_what_it_kept(sqlite_uri: str) -> None:
     denial = ("p", "role:staff", "secret", "read", "deny")
     async with protected(sqlite_uri=sqlite_uri) as visitor:

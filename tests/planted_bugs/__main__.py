@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from tests.planted_bugs import FAULTS
@@ -54,11 +55,14 @@ class Field:
     """Les copies de l'arbre, et les essais déjà connus pour passer sans faute."""
 
     def __init__(self, folder: Path, total: int) -> None:
-        self._folder = folder
         self._total = total
         self._done = 0
         self._controls: dict[tuple[str, str], bool] = {}
         self._lock = threading.Lock()
+        self._trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(WORKERS):
+            copy_tree(folder / str(number))
+            self._trees.put(folder / str(number))
 
     def sow(self, fault: Fault) -> bool:
         """Sème une faute, dit aussitôt ce qu'il en est, et rend vrai si un essai la voit."""
@@ -75,29 +79,32 @@ class Field:
         except AnchorError as error:
             return False, f"introuvable : {error}"
         try:
-            run = self._run(fault.tests.split(), fault.on, {f"{PACKAGE}/{fault.path}": text})
+            run = self._run(fault.tests.split(), fault.on, fault, text)
         except subprocess.TimeoutExpired:
             return True, f"vue : les essais ne finissent pas en {TIMEOUT} s"
         if run.is_clean or not run.failed:
             return False, "MANQUÉE" if run.is_clean else f"ÉCHEC SANS ESSAI : {run.said}"
-        if not self._passes(run.failed, fault.on):
+        if not self._passes(run.failed, fault):
             return False, f"RIEN DE MESURÉ : {run.failed} échoue aussi sans la faute"
         return True, f"vue par {run.failed}"
 
-    def _passes(self, test: str, databases: str) -> bool:
+    def _passes(self, test: str, fault: Fault) -> bool:
         """Vérifie que l'essai qui voit la faute passe sans elle."""
-        key = (test, databases)
+        key = (test, fault.on)
         if key not in self._controls:
-            self._controls[key] = self._run([test], databases, {}).is_clean
+            self._controls[key] = self._run([test], fault.on, fault, fault.source.read_text("utf-8")).is_clean
         return self._controls[key]
 
-    def _run(self, tests: Sequence[str], databases: str, changed: dict[str, str]) -> Run:
-        with tempfile.TemporaryDirectory(dir=self._folder) as name:
-            place = Path(name) / "tree"
-            copy_tree(place)
-            for path, text in changed.items():
-                (place / path).write_text(text, "utf-8")
-            return ran(place, tests, databases)
+    def _run(self, tests: Sequence[str], databases: str, fault: Fault, text: str) -> Run:
+        """Lance des essais dans une copie où le fichier de la faute a ce texte ; elle garde ce que Python a compilé."""
+        tree = self._trees.get()
+        planted_in = tree / fault.source.relative_to(ROOT)
+        try:
+            planted_in.write_text(text, "utf-8")
+            return ran(tree, tests, databases)
+        finally:
+            shutil.copy(fault.source, planted_in)
+            self._trees.put(tree)
 
 
 def copy_tree(place: Path) -> None:
@@ -113,12 +120,7 @@ def copy_tree(place: Path) -> None:
 
 def ran(place: Path, tests: Sequence[str], databases: str) -> Run:
     """Lance des essais dans une copie."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(place),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "ACL_TEST_DATABASES": databases,
-    }
+    environment = {**os.environ, "PYTHONPATH": str(place), "ACL_TEST_DATABASES": databases}
     command = [sys.executable, *PYTEST, *tests]
     found = subprocess.run(
         command, cwd=place, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
