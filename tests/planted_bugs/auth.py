@@ -38,7 +38,7 @@ FAULTS = [
         "SetUserActiveUseCase._change",
         "await self.administrators.require_another_than(str(user_id))",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_the_last_administrator_is_neither_deactivated_nor_deleted",
     ),
     Fault(
         "un compte désactivé garde ses sessions",
@@ -46,7 +46,7 @@ FAULTS = [
         "SetUserActiveUseCase._change",
         "await self.sessions.revoke_all(user_id, datetime.now(timezone.utc))",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_deactivation_stops_everything_and_activation_revives_no_token tests/auth/test_use_cases.py::test_deactivation_wins_over_logins_and_refreshes_in_flight",
     ),
     Fault(
         "un compte désactivé garde ses jetons d'accès",
@@ -54,7 +54,7 @@ FAULTS = [
         "SetUserActiveUseCase._change",
         "await self.revoker.revoke_account(user_id, session_version=user.session_version, actor=actor)",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_deactivation_stops_everything_and_activation_revives_no_token",
     ),
     Fault(
         "un compte plus haut est supprimé",
@@ -70,7 +70,7 @@ FAULTS = [
         "DeleteUserUseCase._delete",
         "await self.administrators.require_another_than(str(user_id))",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_the_last_administrator_is_neither_deactivated_nor_deleted",
     ),
     Fault(
         "un compte supprimé garde ses jetons d'accès",
@@ -78,7 +78,7 @@ FAULTS = [
         "DeleteUserUseCase._delete",
         "await self.revoker.revoke_account(user_id, session_version=session_version, actor=actor)",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_transaction",
     ),
     Fault(
         "un compte supprimé laisse ses règles",
@@ -86,7 +86,7 @@ FAULTS = [
         "DeleteUserUseCase._delete",
         "await self.rules.remove_subject(str(user_id), actor)",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_transaction",
     ),
     Fault(
         "une suppression n'est pas une seule transaction",
@@ -94,7 +94,7 @@ FAULTS = [
         "DeleteUserUseCase.execute",
         "await self.transactions.retried(lambda: self._delete(user_id, actor))",
         "await self.users.delete_user(user_id)\nawait self.rules.remove_subject(str(user_id), actor)",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_transaction tests/auth/test_use_cases.py::test_a_deletion_that_fails_midway_changes_nothing",
     ),
     Fault(
         "un mot de passe faible est admis",
@@ -102,7 +102,7 @@ FAULTS = [
         "RegisterUseCase.prepare",
         "check_password(request.password, username=username, min_length=self.password_min_length)",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_a_refused_registration_hashes_and_stores_nothing",
     ),
     Fault(
         "un nom trompeur est admis à l'inscription",
@@ -110,7 +110,7 @@ FAULTS = [
         "RegisterUseCase.prepare",
         "checked_username(request.username)",
         "request.username",
-        f"{USE_CASES} tests/e2e/test_attacks.py",
+        "tests/auth/test_use_cases.py::test_a_refused_registration_hashes_and_stores_nothing tests/e2e/test_attacks.py::test_a_name_drawn_like_another_is_refused",
     ),
     Fault(
         "le coût des hachés en base n'est pas appris au démarrage",
@@ -118,7 +118,7 @@ FAULTS = [
         "LearnCostsUseCase.execute",
         "self.hasher.expect(rounds)",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_no_account_is_told_by_the_work_its_refusal_costs",
     ),
     # --- sessions
     Fault(
@@ -151,7 +151,7 @@ FAULTS = [
         "_session_use_cases",
         "timedelta(seconds=config.jwt_refresh_grace_seconds)",
         "timedelta()",
-        "tests/auth/test_use_cases.py",
+        "tests/auth/test_use_cases.py::test_the_loser_of_a_race_within_the_grace_is_refused_without_revocation",
     ),
     Fault(
         "la grâce excuse n'importe quel jeton passé",
@@ -159,7 +159,7 @@ FAULTS = [
         "SessionPolicy.excuses",
         "is_recent and hmac.compare_digest(session.previous_digest, spent_digest)",
         "is_recent",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_the_loser_of_a_race_within_the_grace_is_refused_without_revocation tests/auth/test_use_cases.py::test_the_grace_ends tests/auth/test_use_cases.py::test_a_spent_token_closes_the_session_everywhere",
     ),
     Fault(
         "la grâce ne finit pas",
@@ -167,7 +167,7 @@ FAULTS = [
         "SessionPolicy.excuses",
         "is_recent and hmac.compare_digest(session.previous_digest, spent_digest)",
         "hmac.compare_digest(session.previous_digest, spent_digest)",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_the_grace_ends",
     ),
     Fault(
         "sans grâce, un jeton passé est excusé",
@@ -175,7 +175,7 @@ FAULTS = [
         "SessionPolicy.excuses",
         "not self.grace",
         "False",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_without_grace_no_clock_excuses_a_spent_token tests/auth/test_use_cases.py::test_two_simultaneous_refreshes_always_revoke_without_grace",
     ),
     Fault(
         "une session renouvelable est balayée",
@@ -199,7 +199,7 @@ FAULTS = [
         "LoginUseCase._authenticated",
         "await self.hasher.verify(request.password, user.hashed_password if user is not None else None)",
         "user is not None and await self.hasher.verify(request.password, user.hashed_password)",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_unknown_name_and_wrong_password_are_alike_in_answer_and_in_cost",
     ),
     Fault(
         "tout mot de passe ouvre",
@@ -207,7 +207,7 @@ FAULTS = [
         "LoginUseCase._authenticated",
         "user is None or not right",
         "user is None",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_unknown_name_and_wrong_password_are_alike_in_answer_and_in_cost",
     ),
     Fault(
         "un compte inactif se nomme avant la vérification du mot de passe",
@@ -215,7 +215,7 @@ FAULTS = [
         "LoginUseCase._authenticated",
         "user is None or not right",
         "user is None or (not right and user.is_active)",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_a_deactivated_account_is_named_only_to_who_has_its_password",
     ),
     Fault(
         "un compte qui change pendant le calcul ouvre une session",
@@ -223,7 +223,7 @@ FAULTS = [
         "LoginUseCase.execute",
         "await self._refuse(user)",
         "pass",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_an_account_that_changes_during_the_hash_gets_no_session",
     ),
     Fault(
         "une panne du balayage refuse la connexion",
@@ -247,7 +247,7 @@ FAULTS = [
         "RefreshTokenUseCase.execute",
         "await self._refuse(session, digest(claims.token_id))",
         "pass",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_a_spent_token_closes_the_session_everywhere",
     ),
     Fault(
         "la session d'un autre se renouvelle",
@@ -255,7 +255,7 @@ FAULTS = [
         "RefreshTokenUseCase.execute",
         "session is None or session.user_id != claims.user_id",
         "session is None",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_a_token_of_a_session_that_is_gone_is_refused",
     ),
     Fault(
         "un jeton volé ne ferme pas la session",
@@ -263,7 +263,7 @@ FAULTS = [
         "RefreshTokenUseCase._refuse",
         "await self.logout.execute(Principal(id=str(session.user_id), session_id=str(session.id)))",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_a_spent_token_closes_the_session_everywhere",
     ),
     Fault(
         "une session finie passe pour volée",
@@ -271,7 +271,7 @@ FAULTS = [
         "RefreshTokenUseCase._refuse",
         "is_current or self.policy.excuses(session, spent_digest)",
         "self.policy.excuses(session, spent_digest)",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_an_ended_session_is_refused_but_not_taken_for_theft",
     ),
     Fault(
         "la déconnexion laisse vivre le jeton d'accès",
@@ -279,7 +279,7 @@ FAULTS = [
         "LogoutUseCase._close_one",
         "await self.revoker.revoke_session(session_id, actor=principal)",
         "pass",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_logout_stops_one_session_in_every_process",
     ),
     Fault(
         "la déconnexion partout laisse les sessions se renouveler",
@@ -287,7 +287,7 @@ FAULTS = [
         "LogoutUseCase._close_all",
         "await self.sessions.revoke_all(user_id, datetime.now(timezone.utc))",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_logout_everywhere_stops_all_sessions_of_the_account_only",
     ),
     Fault(
         "la déconnexion partout laisse vivre les jetons d'accès",
@@ -295,7 +295,7 @@ FAULTS = [
         "LogoutUseCase._close_all",
         "await self.revoker.revoke_account(user_id, session_version=session_version, actor=principal)",
         "",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_logout_everywhere_stops_all_sessions_of_the_account_only",
     ),
     Fault(
         "l'identifiant de renouvellement est écrit tel quel",
@@ -303,7 +303,7 @@ FAULTS = [
         "digest",
         "hashlib.sha256(token_id.encode()).hexdigest()",
         "token_id",
-        USE_CASES,
+        "tests/auth/test_use_cases.py::test_only_a_digest_of_the_refresh_identifier_is_stored",
     ),
     # --- jetons d'accès et révocation
     Fault(
@@ -416,7 +416,7 @@ FAULTS = [
         "JWTTokenService.issue_refresh",
         "min(now + self._settings.refresh_lifetime, int(not_after.timestamp()))",
         "now + self._settings.refresh_lifetime",
-        f"{OF_TOKENS} {USE_CASES}",
+        "tests/auth/test_token_service.py::test_a_refresh_token_ends_with_its_lifetime_or_with_the_session_whichever_is_first",
     ),
     Fault(
         "un identifiant écrit autrement est admis",
@@ -456,7 +456,7 @@ FAULTS = [
         "token_life",
         "timedelta(minutes=config.jwt_access_token_expire_minutes, seconds=2 * config.jwt_leeway_seconds)",
         "timedelta(minutes=config.jwt_access_token_expire_minutes)",
-        f"{USE_CASES} tests/storage/test_revocations.py",
+        "tests/auth/test_use_cases.py::test_a_revocation_is_live_for_as_long_as_the_tokens_of_who_wrote_it",
     ),
     # --- mots de passe
     Fault(
@@ -554,7 +554,7 @@ FAULTS = [
         "SQLSessionRepository.rotate",
         "SQLSessionModel.revoked_at.is_(None)",
         "SQLSessionModel.id == SQLSessionModel.id",
-        f"{REPOSITORIES} {USE_CASES}",
+        "tests/auth/test_repositories.py::test_a_spent_expired_or_idle_session_does_not_rotate tests/auth/test_repositories.py::test_a_session_is_revoked_once_and_the_others_stay",
     ),
     Fault(
         "une session expirée se renouvelle",

@@ -47,7 +47,7 @@ FAULTS = [
         "AmbientDatabase._finish",
         "opened.is_condemned",
         "False",
-        f"{AMBIENT} tests/storage/test_adapter.py",
+        "tests/attacks/test_ambient.py::test_a_swallowed_duplicate_account_does_not_make_the_commit_lie tests/storage/test_adapter.py::test_half_a_write_whose_error_is_silenced_is_never_committed",
     ),
     Fault(
         "une lecture échouée ne condamne pas la transaction",
@@ -55,7 +55,7 @@ FAULTS = [
         "Transaction.unbroken",
         "self.is_condemned = True",
         "",
-        AMBIENT,
+        "tests/attacks/test_ambient.py::test_a_swallowed_reading_error_does_not_make_the_commit_lie",
     ),
     Fault(
         "les suites d'une validation courent avant elle",
@@ -66,7 +66,7 @@ FAULTS = [
         "    if mode is Mode.READ or opened.proof is None or (not await self._proved(opened.proof)):\n        raise\n"
         "opened.run_callbacks()",
         "opened.run_callbacks()\nawait self.commit(opened)",
-        f"{DATABASE} {FAULTY} tests/storage/test_sqlite_faults.py",
+        "tests/shared/test_database.py::test_a_committed_transaction_runs_its_callbacks_once_and_a_failed_one_none tests/storage/test_sqlite_faults.py",
     ),
     Fault(
         "une validation dont la réponse se perd passe pour échouée",
@@ -92,7 +92,7 @@ FAULTS = [
         "Transaction.check_owner",
         "raise TransactionNotOwnedError",
         "pass",
-        f"{DATABASE} {WRITES}",
+        "tests/shared/test_database.py::test_another_task_may_not_use_the_ambient_transaction",
     ),
     Fault(
         "une tâche née dans une transaction la croit ouverte",
@@ -100,7 +100,7 @@ FAULTS = [
         "AmbientDatabase._joined_or",
         "opened.is_over = True",
         "",
-        AMBIENT,
+        "tests/attacks/test_ambient.py::test_a_task_born_in_a_transaction_works_once_it_is_over",
     ),
     Fault(
         "la politique se relit dans une transaction ouverte",
@@ -108,7 +108,7 @@ FAULTS = [
         "AmbientDatabase.require_alone",
         "raise TransactionNestedError",
         "pass",
-        AMBIENT,
+        "tests/attacks/test_ambient.py::test_what_changes_the_whole_policy_is_refused_in_a_transaction",
     ),
     Fault(
         "un conflit n'est pas rejoué",
@@ -116,7 +116,7 @@ FAULTS = [
         "AmbientDatabase.retried",
         "self.ambient is not None or time.monotonic() > deadline",
         "True",
-        "tests/auth/test_use_cases.py tests/e2e/test_attacks.py",
+        "tests/e2e/test_attacks.py::test_a_login_during_its_accounts_deletion_is_refused_and_not_an_error tests/auth/test_repositories.py::test_two_sweepers_at_once_remove_each_session_once",
         "postgresql,mysql",
     ),
     # --- SQL
@@ -135,7 +135,7 @@ FAULTS = [
         "PostgreSQLDatabase.snapshot_options",
         "{'isolation_level': 'REPEATABLE READ'}",
         "{}",
-        f"{DATABASE} {LOG}",
+        "tests/shared/test_database.py::test_a_snapshot_reads_one_instant",
         "postgresql",
     ),
     Fault(
@@ -154,7 +154,7 @@ FAULTS = [
         "SQLDatabase._translated",
         "str(_code(error)) in CONFLICTS",
         "False",
-        "tests/auth/test_use_cases.py tests/e2e/test_attacks.py tests/storage/test_write_path.py",
+        "tests/e2e/test_attacks.py::test_a_login_during_its_accounts_deletion_is_refused_and_not_an_error tests/auth/test_repositories.py::test_two_sweepers_at_once_remove_each_session_once",
         "postgresql,mysql",
     ),
     Fault(
@@ -209,7 +209,7 @@ FAULTS = [
         "_begin",
         "'BEGIN IMMEDIATE' if writes else 'BEGIN'",
         "'BEGIN'",
-        f"{DATABASE} {LOG} tests/storage/test_processes.py",
+        "tests/shared/test_database.py::test_concurrent_writers_get_contiguous_revisions tests/storage/test_change_log.py::test_a_writer_waits_for_the_one_before",
     ),
     Fault(
         "supprimer un compte de SQLite laisse ses sessions",
@@ -217,7 +217,7 @@ FAULTS = [
         "_prepare_connection",
         "cursor.execute('PRAGMA foreign_keys = ON')",
         "",
-        "tests/auth/test_repositories.py",
+        "tests/auth/test_repositories.py::test_deleting_an_account_deletes_its_sessions",
     ),
     Fault(
         "un écrivain annulé de SQLite garde le verrou",
@@ -225,7 +225,7 @@ FAULTS = [
         "_release_lock",
         "connection.rollback()",
         "pass",
-        f"{DATABASE} tests/attacks/test_cancelled.py tests/storage/test_processes.py",
+        "tests/shared/test_database.py::test_a_cancelled_writer_leaves_nothing_half_done tests/attacks/test_cancelled.py",
     ),
     Fault(
         "un fichier SQLite s'ouvre à tous",
@@ -249,7 +249,7 @@ FAULTS = [
         "_pool",
         "named_file(url.database, url.query) is None",
         "False",
-        DATABASE,
+        "tests/shared/test_database.py::test_a_memory_database_keeps_its_tables",
     ),
     Fault(
         "lire le schéma crée la base",
@@ -257,7 +257,7 @@ FAULTS = [
         "SQLiteDatabase.check_schema",
         "await asyncio.to_thread(_check_file, make_url(self._uri))",
         "",
-        f"{DATABASE} tests/e2e/test_cli_application.py",
+        "tests/shared/test_database.py::test_looking_at_the_schema_creates_nothing_and_says_what_does",
     ),
     # --- PostgreSQL
     Fault(
@@ -403,7 +403,7 @@ FAULTS = [
         "MongoDatabase._contend",
         "self.collection('acl_revision').find_one_and_update({'_id': 1}, {'$inc': {'turn': 1}}, session=session)",
         "self.collection('acl_revision').find_one({'_id': 1}, session=session)",
-        f"{DATABASE} {LOG}",
+        "tests/shared/test_database.py::test_concurrent_writers_get_contiguous_revisions",
         "mongodb",
     ),
     # --- migrations
@@ -445,6 +445,6 @@ FAULTS = [
         "UTCDateTime.process_bind_param",
         "value.astimezone(timezone.utc)",
         "value.replace(tzinfo=timezone.utc)",
-        "tests/shared/test_tables.py",
+        "tests/shared/test_tables.py::test_an_instant_keeps_its_microseconds_and_its_zone",
     ),
 ]

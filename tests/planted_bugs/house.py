@@ -34,7 +34,7 @@ FAULTS = [
         "Bootstrap._create",
         "await self.store.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)",
         "",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_the_first_administrator_is_created_once_even_if_removed_since",
     ),
     Fault(
         "un compte existant est promu",
@@ -42,7 +42,7 @@ FAULTS = [
         "Bootstrap._create",
         "raise ConfigurationError(message) from error",
         "account = await self.users.find_by_username(account.username)",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_an_existing_account_is_never_promoted",
     ),
     Fault(
         "un administrateur que le modèle n'admet pas est créé",
@@ -50,7 +50,7 @@ FAULTS = [
         "Bootstrap._create",
         "self._check_effective(rules, str(account.id))",
         "",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_a_model_under_which_the_administrator_can_do_nothing_names_the_comparison_that_excludes_it",
     ),
     Fault(
         "le mot de passe engendré se lit par tous",
@@ -58,7 +58,7 @@ FAULTS = [
         "_reveal",
         "os.open(PASSWORD_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)",
         "os.open(PASSWORD_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_a_generated_password_goes_to_a_file_of_its_owner_alone",
     ),
     Fault(
         "le mot de passe engendré s'écrit dans un fichier déjà là",
@@ -66,7 +66,7 @@ FAULTS = [
         "_reveal",
         "PASSWORD_FILE.unlink(missing_ok=True)",
         "",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_a_generated_password_goes_to_a_file_of_its_owner_alone",
     ),
     Fault(
         "un fichier de règles changé s'applique seul en production",
@@ -74,7 +74,7 @@ FAULTS = [
         "Bootstrap._pending_lines",
         "seeded is not None and not self.config.is_production",
         "seeded is not None",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_a_changed_file_adds_what_is_missing_in_development_and_waits_in_production",
     ),
     Fault(
         "un fichier de règles s'applique à une politique qu'il n'a pas faite",
@@ -82,7 +82,7 @@ FAULTS = [
         "Bootstrap._pending_lines",
         "seeded is None and is_empty",
         "seeded is None",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_the_policy_file_is_read_once_into_an_empty_database tests/e2e/test_first_start.py::test_a_changed_file_adds_what_is_missing_in_development_and_waits_in_production",
     ),
     Fault(
         "un fichier de règles ôte le dernier administrateur",
@@ -98,7 +98,7 @@ FAULTS = [
         "Bootstrap._write",
         "self._check_links(rules, resolved)",
         "",
-        FIRST,
+        "tests/e2e/test_first_start.py::test_a_cycle_or_too_long_a_chain_in_the_policy_file_stops_the_start_with_the_line_that_closes_it",
     ),
     # --- composition
     Fault(
@@ -115,7 +115,7 @@ FAULTS = [
         "compose",
         "RevisionGate(replica, config.revision_wait_ms / 1000)",
         "RevisionGate(replica, 1.0)",
-        f"{HEALTH} tests/shared/test_revision_gate.py",
+        "tests/e2e/test_health.py::test_a_revision_that_does_not_come_is_refused_in_time",
     ),
     Fault(
         "max_staleness_seconds est sans effet sur les décisions",
@@ -131,7 +131,7 @@ FAULTS = [
         "compose",
         "CachedGrants(grants, cache) if config.enable_cache else grants",
         "CachedGrants(grants, cache)",
-        "tests/permissions/test_my_permissions.py",
+        "tests/permissions/test_my_permissions.py::test_without_the_cache_nothing_is_kept",
     ),
     Fault(
         "owner_attribute est sans effet",
@@ -143,7 +143,7 @@ FAULTS = [
         "PolicyEnforcer(model, stored.adapter, strict=True, allow_eval=config.allow_eval, "
         "raw_subjects=config.subject_format == 'raw', share_domains=shares_domains(config.shared_domain, model), "
         "source=ModelSource.of(config))",
-        "tests/e2e/test_matchers.py tests/e2e/test_loaded_objects.py tests/engine/test_models.py",
+        "tests/e2e/test_matchers.py::test_nobody_approves_his_own_however_his_number_is_kept",
     ),
     Fault(
         "les tokens se lisent sans les révocations",
@@ -169,7 +169,7 @@ FAULTS = [
         "Lifecycle.ready",
         "self._replica.require_fresh(self._config.max_staleness_seconds)",
         "",
-        f"{FAULTY} tests/storage/test_hostile_data.py",
+        "tests/e2e/test_faults.py::test_guarded_routes_go_on_while_the_database_is_down_then_deny",
     ),
     Fault(
         "sans lifespan, personne ne regarde la base",
@@ -177,7 +177,7 @@ FAULTS = [
         "Lifecycle.ready",
         "await self._look_in_passing()",
         "pass",
-        f"{LIFESPAN} {FAULTY}",
+        "tests/e2e/test_lifespan.py::test_without_a_lifespan_one_request_looks_for_all",
     ),
     Fault(
         "sans lifespan, chaque requête regarde la base",
@@ -185,7 +185,7 @@ FAULTS = [
         "Lifecycle._look_in_passing",
         "time.monotonic() >= self._next_look and self._replica.age_seconds > self._config.policy_poll_seconds",
         "True",
-        LIFESPAN,
+        "tests/e2e/test_lifespan.py::test_without_a_lifespan_one_request_looks_for_all",
     ),
     Fault(
         "sans lifespan, une base muette retient la foule",
@@ -193,7 +193,7 @@ FAULTS = [
         "Lifecycle._look_in_passing",
         "is_busy and (is_recent or self._is_blind)",
         "False",
-        LIFESPAN,
+        "tests/e2e/test_lifespan.py::test_without_a_lifespan_a_silent_base_holds_one_request_and_not_the_crowd",
     ),
     Fault(
         "un démarrage empêché par la base ne se reprend pas",
@@ -201,7 +201,7 @@ FAULTS = [
         "Lifecycle._watch_once",
         "await self._attempt()",
         "pass",
-        FAULTY,
+        "tests/e2e/test_faults.py::test_a_database_down_at_start_is_a_clear_503_and_the_start_heals_itself",
     ),
     Fault(
         "une erreur du gardien l'arrête",
@@ -209,7 +209,7 @@ FAULTS = [
         "Lifecycle._watch_once",
         "logger.exception('watch_failed')",
         "raise",
-        f"{LIFESPAN} {FAULTY} {HEALTH}",
+        "tests/e2e/test_faults.py::test_guarded_routes_go_on_while_the_database_is_down_then_deny",
     ),
     Fault(
         "un réveil se perd",
@@ -225,7 +225,7 @@ FAULTS = [
         "Lifecycle._bind_loop",
         "self._database.abandon()",
         "",
-        LIFESPAN,
+        "tests/e2e/test_lifespan.py::test_plain_test_client_with_and_without_its_lifespan",
     ),
     Fault(
         "le cache d'une boucle finie sert encore",
@@ -249,7 +249,7 @@ FAULTS = [
         "Lifecycle._close_database",
         "await asyncio.wait_for(self._database.close(), CLOSE_SECONDS)",
         "await self._database.close()",
-        f"{LIFESPAN} tests/e2e/test_stopping.py",
+        "tests/e2e/test_lifespan.py",
     ),
     Fault(
         "un arrêt interrompu ne ferme pas le reste",
@@ -290,7 +290,7 @@ FAULTS = [
         "ACLManager.health",
         "watcher in {'connected', 'none'} and parts.cache.status != 'redis_fallback' and not rows",
         "watcher in {'connected', 'none'} and parts.cache.status != 'redis_fallback'",
-        HEALTH,
+        "tests/e2e/test_health.py::test_a_row_that_cannot_be_read_is_counted_and_not_shown",
     ),
     Fault(
         "la santé se tait sur le watcher",
@@ -298,7 +298,7 @@ FAULTS = [
         "ACLManager.health",
         "watcher in {'connected', 'none'} and parts.cache.status != 'redis_fallback' and not rows",
         "parts.cache.status != 'redis_fallback' and not rows",
-        HEALTH,
+        "tests/e2e/test_health.py::test_a_process_that_waits_for_its_watcher_is_degraded",
     ),
     Fault(
         "la santé se tait sur le cache",
@@ -314,7 +314,7 @@ FAULTS = [
         "ACLManager.health",
         "is_whole and not differs",
         "is_whole",
-        f"{HEALTH} {RECORD}",
+        "tests/engine/test_model_record.py",
     ),
     Fault(
         "la santé dit une base jamais vue à jour",
@@ -322,7 +322,7 @@ FAULTS = [
         "ACLManager.health",
         "round(age, 3) if math.isfinite(age) else None",
         "round(age, 3) if math.isfinite(age) else 0.0",
-        f"{HEALTH} {FAULTY} {METRICS}",
+        "tests/e2e/test_health.py::test_a_process_without_its_base_is_unavailable_and_says_no_address",
     ),
     Fault(
         "les gardes fautives ne se voient pas au démarrage",
@@ -330,7 +330,7 @@ FAULTS = [
         "ACLManager._wrap_lifespan",
         "self._check_guards(app)\nawait self.initialize()",
         "await self.initialize()",
-        CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_parameter_that_the_path_lacks_is_refused_at_start_wherever_the_guard_is",
     ),
     Fault(
         "une route ajoutée pendant le démarrage n'est pas vérifiée",
@@ -338,7 +338,7 @@ FAULTS = [
         "ACLManager._wrap_lifespan",
         "self._check_guards(app)\nyield state",
         "yield state",
-        CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_route_added_while_the_application_starts_is_checked",
     ),
     Fault(
         "l'application arrêtée laisse ses tâches",
@@ -346,7 +346,7 @@ FAULTS = [
         "ACLManager._wrap_lifespan",
         "await self.close()",
         "pass",
-        LIFESPAN,
+        "tests/e2e/test_lifespan.py::test_with_the_users_own_lifespan_and_its_state",
     ),
     Fault(
         "une application reçoit deux managers",
@@ -354,7 +354,7 @@ FAULTS = [
         "ACLManager.install",
         "ACLMiddleware in {cast('object', middleware.cls) for middleware in app.user_middleware}",
         "False",
-        LIFESPAN,
+        "tests/e2e/test_lifespan.py::test_one_application_takes_one_manager",
     ),
     Fault(
         "enable_api_routes est sans effet",
@@ -362,7 +362,7 @@ FAULTS = [
         "ACLManager._routers",
         "not config.enable_api_routes",
         "False",
-        ERRORS,
+        "tests/e2e/test_errors.py::test_no_route_is_added_when_the_api_is_off",
     ),
     Fault(
         "un processus de production adopte un autre modèle",
@@ -370,7 +370,7 @@ FAULTS = [
         "ACLManager._keep_model",
         "is_served and not self.config.is_production",
         "is_served",
-        f"{RECORD} {CLI}",
+        "tests/engine/test_model_record.py",
     ),
     Fault(
         "create-admin écrit sous un modèle que les règles ne partagent pas",
@@ -394,7 +394,7 @@ FAULTS = [
         "ACLManager._sweep",
         "await self.provide(SweepSessionsUseCase).execute()",
         "pass",
-        "tests/auth/test_finished_sessions.py",
+        "tests/auth/test_finished_sessions.py::test_a_process_with_a_lifespan_sweeps_from_time_to_time",
     ),
     Fault(
         "un manager sans disable_auth_for_dev a un administrateur sans jeton",
@@ -402,7 +402,7 @@ FAULTS = [
         "ACLManager._find_developer",
         "not self.config.disable_auth_for_dev",
         "False",
-        f"{ERRORS} tests/e2e/test_story.py",
+        "tests/e2e/test_errors.py::test_a_local_request_without_a_token_is_the_administrator_in_development_only",
     ),
     Fault(
         "une erreur d'une application montée est une erreur nue",
@@ -410,7 +410,7 @@ FAULTS = [
         "_handle_mounted_problems",
         "_handle_problems(mounted)",
         "pass",
-        LIFESPAN,
+        "tests/e2e/test_lifespan.py::test_an_application_mounted_under_the_managers_is_guarded_by_it",
     ),
     Fault(
         "« casbin » à côté de « pycasbin » n'est pas vu",
@@ -572,7 +572,7 @@ FAULTS = [
         "_read_password",
         "sys.stdin.readline().rstrip('\\r\\n')",
         "sys.stdin.readline()",
-        f"{FIRST} {CLI}",
+        "tests/e2e/test_first_start.py::test_create_admin_creates_one_and_promotes_nobody",
     ),
     Fault(
         "la référence oublie les réglages sans effet",
@@ -580,7 +580,7 @@ FAULTS = [
         "_described",
         "f'{description} {NO_EFFECT}' if name in NOT_YET_EFFECTIVE else description",
         "description",
-        "tests/shared/test_config.py",
+        "tests/shared/test_config.py::test_every_setting_is_described_in_the_example_and_in_the_documentation",
     ),
     # --- mesures et traces
     Fault(
@@ -589,7 +589,7 @@ FAULTS = [
         "ACLCollector.collect",
         "float('inf') if value is None else value",
         "0 if value is None else value",
-        "tests/e2e/test_metrics.py",
+        "tests/e2e/test_metrics.py::test_a_process_that_does_not_decide_says_so",
     ),
     Fault(
         "un processus qui ne décide pas se dit en marche",
@@ -597,7 +597,7 @@ FAULTS = [
         "ACLCollector.collect",
         "health.status != 'unavailable'",
         "True",
-        METRICS,
+        "tests/e2e/test_metrics.py::test_a_process_that_does_not_decide_says_so",
     ),
     Fault(
         "les refus se comptent comme des accords",
@@ -613,7 +613,7 @@ FAULTS = [
         "harmless",
         "logger.warning('span_lost: %s', type(error).__name__)",
         "raise",
-        TRACING,
+        "tests/e2e/test_tracing.py::test_a_provider_that_fails_changes_no_decision_no_write_and_no_look",
     ),
     Fault(
         "un refus est une erreur de trace",
@@ -621,7 +621,7 @@ FAULTS = [
         "ACLTracer._judge",
         "error if outcome in FAULTS else None",
         "error",
-        TRACING,
+        "tests/e2e/test_tracing.py::test_a_denial_is_no_error_and_a_missing_base_is_one",
     ),
     Fault(
         "une trace retirée parle encore",
@@ -629,7 +629,7 @@ FAULTS = [
         "ACLTracer.remove",
         "self._replica.unlisten(self.changed)",
         "",
-        TRACING,
+        "tests/e2e/test_tracing.py::test_what_is_removed_tells_nothing_more",
     ),
     Fault(
         "une trace porte la valeur de l'erreur",
@@ -637,6 +637,6 @@ FAULTS = [
         "ACLTracer._close",
         "type(cause_of(error)).__name__",
         "str(cause_of(error))",
-        TRACING,
+        "tests/e2e/test_tracing.py::test_a_reload_that_fails_leaves_its_nature_and_nothing_it_says",
     ),
 ]

@@ -31,7 +31,7 @@ FAULTS = [
         "_identify",
         "identifier is not manager",
         "principal is None",
-        GUARDED,
+        "tests/e2e/test_guarded_route.py::test_an_application_mounted_in_another_identifies_by_its_own_manager",
     ),
     Fault(
         "un appelant révoqué par la révision demandée entre",
@@ -39,7 +39,7 @@ FAULTS = [
         "_identify",
         "await manager.reach(_revision(wanted), principal.id)\nprincipal = await _authenticated(manager, connection)",
         "await manager.reach(_revision(wanted), principal.id)",
-        HEALTH,
+        "tests/e2e/test_health.py::test_a_caller_revoked_by_that_revision_is_refused",
     ),
     Fault(
         "un mandataire passe pour local",
@@ -47,7 +47,7 @@ FAULTS = [
         "is_local",
         "not forwarded and is_loopback(peer) and is_loopback(_host(connection))",
         "is_loopback(peer) and is_loopback(_host(connection))",
-        f"{ERRORS} {ORIGINS}",
+        "tests/e2e/test_errors.py::test_a_local_request_without_a_token_is_the_administrator_in_development_only",
     ),
     Fault(
         "un nom venu d'ailleurs passe pour local",
@@ -55,7 +55,7 @@ FAULTS = [
         "is_local",
         "not forwarded and is_loopback(peer) and is_loopback(_host(connection))",
         "not forwarded and is_loopback(peer)",
-        f"{ERRORS} {ORIGINS}",
+        "tests/e2e/test_errors.py::test_a_local_request_without_a_token_is_the_administrator_in_development_only",
     ),
     Fault(
         "un pair lointain passe pour local",
@@ -63,7 +63,7 @@ FAULTS = [
         "is_local",
         "not forwarded and is_loopback(peer) and is_loopback(_host(connection))",
         "not forwarded and is_loopback(_host(connection))",
-        f"{ERRORS} {ORIGINS}",
+        "tests/e2e/test_errors.py::test_a_local_request_without_a_token_is_the_administrator_in_development_only",
     ),
     Fault(
         "une page d'un autre site agit en administrateur",
@@ -71,7 +71,7 @@ FAULTS = [
         "_developer",
         "not is_same_page(connection, manager.dev_origins)",
         "False",
-        ORIGINS,
+        "tests/e2e/test_dev_origins.py::test_only_our_own_pages_and_tools_without_a_page_are_the_administrator",
     ),
     Fault(
         "un en-tête d'un autre schéma porte un jeton",
@@ -79,7 +79,7 @@ FAULTS = [
         "bearer_token",
         "scheme.lower() == 'bearer'",
         "True",
-        f"{ERRORS} {GUARDED}",
+        "tests/e2e/test_errors.py::test_headers_follow_rfc_6750",
     ),
     Fault(
         "une révision demandée de cent chiffres est lue",
@@ -87,7 +87,7 @@ FAULTS = [
         "_revision",
         "len(text) > MAX_DIGITS or not (text.isascii() and text.isdigit())",
         "not text.isdigit()",
-        HEALTH,
+        "tests/e2e/test_health.py::test_a_revision_that_is_no_number_is_named",
     ),
     Fault(
         "une origine absente suffit, quel que soit le site",
@@ -95,7 +95,7 @@ FAULTS = [
         "is_same_page",
         "if not origins:\n    return OWN_SITES.issuperset(sites)",
         "if not origins:\n    return True",
-        ORIGINS,
+        "tests/e2e/test_dev_origins.py::test_only_our_own_pages_and_tools_without_a_page_are_the_administrator",
     ),
     Fault(
         "une des origines suffit",
@@ -120,7 +120,7 @@ FAULTS = [
         "Require._list_refused",
         "self.mode == 'any'",
         "True",
-        f"{TRACING} {DENIALS} {GUARDED}",
+        "tests/e2e/test_tracing.py::test_a_role_and_a_choice_of_permissions_are_told_as_written tests/e2e/test_denials.py::test_a_denial_carries_a_number_that_one_line_of_the_log_has_with_everything_asked",
     ),
     Fault(
         "require_any ne demande rien",
@@ -128,7 +128,7 @@ FAULTS = [
         "Require._list_refused",
         "refused.append(_question(principal, resource, action, domain, attributes))",
         "refused += [_question(principal, resource, action, domain, attributes)][: self.mode == 'all']",
-        f"{TRACING} {DENIALS} {GUARDED}",
+        "tests/e2e/test_tracing.py::test_a_role_and_a_choice_of_permissions_are_told_as_written tests/e2e/test_denials.py::test_a_denial_carries_a_number_that_one_line_of_the_log_has_with_everything_asked",
     ),
     Fault(
         "l'objet chargé n'est pas regardé",
@@ -144,7 +144,7 @@ FAULTS = [
         "Require._place",
         "text == EVERY_DOMAIN or text.endswith(_BELOW)",
         "text.endswith(_BELOW)",
-        VALUES,
+        "tests/shared/test_values.py::test_a_dependency_that_gives_a_pattern_of_tenants_fails_and_the_log_names_it",
     ),
     Fault(
         "une dépendance rend un motif de domaines",
@@ -152,7 +152,7 @@ FAULTS = [
         "Require._place",
         "text == EVERY_DOMAIN or text.endswith(_BELOW)",
         "text == EVERY_DOMAIN",
-        VALUES,
+        "tests/shared/test_values.py::test_a_dependency_that_gives_a_pattern_of_tenants_fails_and_the_log_names_it",
     ),
     Fault(
         "require_role ignore son domaine",
@@ -160,7 +160,7 @@ FAULTS = [
         "RequireRole.__call__",
         "expanded(self.domain, connection) if self.domain is not None else None",
         "None",
-        f"{OF_CHECKS} {VALUES}",
+        "tests/e2e/test_route_checks.py::test_a_role_is_asked_as_the_model_knows_roles tests/shared/test_values.py::test_the_deny_of_a_tenant_holds_however_the_tenant_is_given tests/shared/test_values.py::test_a_domain_too_long_or_empty_is_never_decided_upon",
     ),
     Fault(
         "require_role n'attend pas que la politique soit fraîche",
@@ -168,7 +168,7 @@ FAULTS = [
         "RequireRole.__call__",
         "await manager.ready()",
         "",
-        f"{LIFESPAN} tests/e2e/test_faults.py",
+        "tests/e2e/test_lifespan.py::test_bare_asgi_transport_initializes_at_the_first_guarded_request",
     ),
     Fault(
         "require n'attend pas que la politique soit chargée",
@@ -176,7 +176,7 @@ FAULTS = [
         "Require._decided",
         "await manager.ready()",
         "",
-        f"{LIFESPAN} tests/e2e/test_faults.py",
+        "tests/e2e/test_lifespan.py::test_bare_asgi_transport_initializes_at_the_first_guarded_request",
     ),
     Fault(
         "une garde ajoutée après le démarrage n'est pas vérifiée",
@@ -184,7 +184,7 @@ FAULTS = [
         "Require._decided",
         "manager.guards.admit(self, connection)",
         "",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault",
     ),
     Fault(
         "une garde de rôle ajoutée après le démarrage n'est pas vérifiée",
@@ -192,7 +192,7 @@ FAULTS = [
         "RequireRole.__call__",
         "manager.guards.admit(self, connection)",
         "",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault tests/e2e/test_route_checks.py::test_a_guard_called_by_hand_is_checked_too",
     ),
     Fault(
         "le corps d'un refusé est lu",
@@ -200,7 +200,7 @@ FAULTS = [
         "_forestall",
         "await guard.forestall(request)",
         "pass",
-        OUR_ROUTES,
+        "tests/e2e/test_our_routes.py::test_who_is_refused_is_not_listened_to",
     ),
     Fault(
         "le droit n'est pas redemandé une fois le corps venu",
@@ -208,7 +208,7 @@ FAULTS = [
         "BearerGuard.forestall",
         "connection.scope.pop(PRINCIPAL_KEY, None)",
         "",
-        OUR_ROUTES,
+        "tests/e2e/test_our_routes.py::test_the_right_is_asked_again_once_the_body_has_come",
     ),
     Fault(
         "un refus retenu garde les valeurs de l'objet",
@@ -216,7 +216,7 @@ FAULTS = [
         "_question",
         "dict.fromkeys(attributes, FORGOTTEN)",
         "dict(attributes)",
-        f"tests/permissions/test_explain.py {DENIALS}",
+        "tests/permissions/test_explain.py::test_a_remembered_denial_never_makes_up_the_values_of_an_object tests/e2e/test_denials.py::test_the_objects_of_a_denial_are_told_nowhere",
     ),
     Fault(
         "sans ACLManager, une garde laisse passer une erreur nue",
@@ -224,7 +224,7 @@ FAULTS = [
         "access_control",
         "raise ManagerMissingError",
         "raise RuntimeError",
-        LIFESPAN,
+        "tests/e2e/test_lifespan.py::test_without_a_manager_the_answer_names_the_fix",
     ),
     # --- ressources et chemins
     Fault(
@@ -241,7 +241,7 @@ FAULTS = [
         "canonical_parameters",
         "field.alias in named and not _is_canonical(field, written)",
         "False",
-        VALUES,
+        "tests/shared/test_values.py::test_only_the_canonical_spelling_of_a_path_value_reaches_a_decision",
     ),
     Fault(
         "-0 et NaN mènent à une décision",
@@ -249,7 +249,7 @@ FAULTS = [
         "_is_canonical",
         "isinstance(again, float) and (not math.isfinite(again) or (again == 0 and written.startswith('-')))",
         "False",
-        VALUES,
+        "tests/shared/test_values.py::test_only_the_canonical_spelling_of_a_path_value_reaches_a_decision",
     ),
     Fault(
         "une valeur de chemin devient un motif",
@@ -273,7 +273,7 @@ FAULTS = [
         "route_template",
         "set(connection.path_params) - set(getattr(route, 'param_convertors', {}))",
         "()",
-        ATTACKS,
+        "tests/e2e/test_attacks.py::test_a_mount_with_parameters_is_not_decided_under_rest",
     ),
     Fault(
         "un gabarit qui ne couvre pas le chemin décide",
@@ -281,7 +281,7 @@ FAULTS = [
         "route_template",
         "path_format is None or not _covers(path_format, route, _path(connection))",
         "path_format is None",
-        f"{ATTACKS} {OF_CHECKS} {OF_RESOURCES}",
+        "tests/e2e/test_attacks.py::test_a_mount_with_parameters_is_not_decided_under_rest tests/e2e/test_attacks.py::test_hostile_filters_and_paths_are_not_outages tests/shared/test_resources.py",
     ),
     Fault(
         "un paramètre que la route n'a pas vaut un texte vide",
@@ -339,7 +339,7 @@ FAULTS = [
         "faults_of",
         "yield from _path_faults(place, _templates(guard))",
         "pass",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_parameter_that_the_path_lacks_is_refused_at_start_wherever_the_guard_is",
     ),
     Fault(
         "un paramètre à plusieurs écritures est admis",
@@ -347,7 +347,7 @@ FAULTS = [
         "_path_faults",
         "ambiguous_kind(field.field_info.annotation)",
         "''",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_parameter_with_several_writings_of_one_value_is_refused",
     ),
     Fault(
         "une permission sans domaine est admise",
@@ -355,7 +355,7 @@ FAULTS = [
         "_permission_faults",
         "guard.domain is None and authorizer.needs_domains and not _is_about_us(guard)",
         "False",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_domain_is_required_where_the_model_reads_one_save_for_our_own_permissions",
     ),
     Fault(
         "un domaine que rien ne lit est admis",
@@ -363,7 +363,7 @@ FAULTS = [
         "_permission_faults",
         "guard.domain is not None and not authorizer.reads_domains",
         "False",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_domain_is_refused_where_nothing_reads_it",
     ),
     Fault(
         "un objet que rien ne lit est admis",
@@ -371,7 +371,7 @@ FAULTS = [
         "_permission_faults",
         "guard.resource is not None and not authorizer.reads_objects",
         "False",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_an_object_is_refused_where_nothing_reads_its_attributes",
     ),
     Fault(
         "un rôle sans domaine est admis",
@@ -379,7 +379,7 @@ FAULTS = [
         "_role_faults",
         "guard.domain is None and authorizer.roles_have_domains",
         "False",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_role_is_asked_as_the_model_knows_roles",
     ),
     Fault(
         "une garde refusée au démarrage décide",
@@ -387,7 +387,7 @@ FAULTS = [
         "GuardedRoutes._judge",
         "raise ConfigurationError(message)",
         "pass",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault tests/e2e/test_route_checks.py::test_a_refused_start_is_refused_again",
     ),
     Fault(
         "les routes d'une application montée ne sont pas vérifiées",
@@ -395,7 +395,7 @@ FAULTS = [
         "places_in",
         "isinstance(kind, (Mount, Host))",
         "isinstance(kind, Host)",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_what_a_prefix_or_a_mount_brings_is_a_parameter_of_the_path tests/e2e/test_route_checks.py::test_an_application_mounted_twice_is_judged_at_each_place",
     ),
     Fault(
         "une garde dans une sous-dépendance n'est pas vue",
@@ -404,7 +404,7 @@ FAULTS = [
         "for dependency in dependant.dependencies:\n    yield from _guards(dependency, replaced)",
         "for dependency in dependant.dependencies:\n    yield from [one.call for one in [dependency] "
         "if isinstance(one.call, Guard)]",
-        f"{OF_CHECKS} {OUR_ROUTES}",
+        "tests/e2e/test_route_checks.py::test_a_parameter_that_the_path_lacks_is_refused_at_start_wherever_the_guard_is",
     ),
     Fault(
         "un type ambigu est admis dans un chemin",
@@ -412,7 +412,7 @@ FAULTS = [
         "ambiguous_kind",
         "len(numbers) > 1 and numbers != _TOLD_APART",
         "False",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_parameter_with_several_writings_of_one_value_is_refused",
     ),
     Fault(
         "une accolade perdue est admise dans un gabarit",
@@ -428,7 +428,7 @@ FAULTS = [
         "administration_routes",
         "found.setdefault(demand, {}).update(dict.fromkeys(pairs))",
         "found.setdefault(demand, {})",
-        "tests/permissions/test_rank.py",
+        "tests/permissions/test_rank.py::test_a_manager_of_accounts_by_routes_does_not_touch_the_highest tests/permissions/test_rank.py::test_administrators_who_hold_only_routes_remove_rules",
     ),
     Fault(
         "une garde remplacée se vérifie encore",
@@ -436,7 +436,7 @@ FAULTS = [
         "_guards",
         "dependant is None or dependant.call in replaced",
         "dependant is None",
-        OF_CHECKS,
+        "tests/e2e/test_route_checks.py::test_a_guard_the_application_replaced_decides_nothing_and_is_not_checked",
     ),
     Fault(
         "un appelant mis en place n'est pas suivi",
@@ -444,7 +444,7 @@ FAULTS = [
         "is_overridden",
         "dependency in overrides_of(connection)",
         "False",
-        GUARDED,
+        "tests/e2e/test_guarded_route.py::test_an_override_of_the_caller_reaches_every_guard",
     ),
     Fault(
         "nos routes publiques attendent la garde de l'application",
@@ -452,7 +452,7 @@ FAULTS = [
         "_without",
         "[found for found in whole if found not in closing]",
         "list(whole)",
-        OUR_ROUTES,
+        "tests/e2e/test_our_routes.py::test_a_global_guard_does_not_close_the_doors_by_which_one_comes_in",
     ),
     # --- corps, problèmes, journal
     Fault(
@@ -485,7 +485,7 @@ FAULTS = [
         "problem_response",
         "error = ACLException()",
         "pass",
-        f"{ERRORS} {DENIALS}",
+        "tests/e2e/test_errors.py",
     ),
     Fault(
         "un 503 ne dit pas quand réessayer",
@@ -493,7 +493,7 @@ FAULTS = [
         "headers",
         "isinstance(error, UnavailableError)",
         "False",
-        f"{ERRORS} tests/e2e/test_faults.py",
+        "tests/e2e/test_health.py::test_a_revision_that_does_not_come_is_refused_in_time",
     ),
     Fault(
         "une écriture ne dit pas sa révision",
@@ -501,7 +501,7 @@ FAULTS = [
         "_dated",
         "request.method not in SAFE_METHODS",
         "False",
-        HEALTH,
+        "tests/e2e/test_health.py::test_every_write_says_the_revision_it_made",
     ),
     Fault(
         "un refus de validation répète ce qu'on lui a donné",
@@ -509,7 +509,7 @@ FAULTS = [
         "describe",
         "REASONS.get(error['type'], 'valeur refusée')",
         "str(error.get('input'))",
-        f"{ERRORS} {BODY} tests/auth/test_routes.py",
+        "tests/auth/test_routes.py::test_a_malformed_body_is_refused_and_never_echoed",
     ),
     Fault(
         "un WebSocket refusé reste ouvert",
@@ -517,7 +517,7 @@ FAULTS = [
         "handle_problem",
         "await connection.close(POLICY_VIOLATION, found.code)",
         "None",
-        f"{LIFESPAN} {GUARDED}",
+        "tests/e2e/test_lifespan.py::test_included_routers_and_websockets_are_guarded",
     ),
     Fault(
         "un processus qui ne décide pas est en bonne santé",
@@ -525,7 +525,7 @@ FAULTS = [
         "health",
         "response.status_code = HTTPStatus.SERVICE_UNAVAILABLE",
         "pass",
-        HEALTH,
+        "tests/e2e/test_health.py::test_a_process_without_its_base_is_unavailable_and_says_no_address",
     ),
     Fault(
         "la santé se garde dans un cache",
@@ -533,7 +533,7 @@ FAULTS = [
         "health",
         "response.headers['Cache-Control'] = 'no-store'",
         "",
-        HEALTH,
+        "tests/e2e/test_health.py::test_a_healthy_process_says_where_it_is",
     ),
     Fault(
         "une valeur forge une ligne du journal",
@@ -541,7 +541,7 @@ FAULTS = [
         "quote",
         "one if one.isprintable() else repr(one)[1:-1]",
         "one",
-        DENIALS,
+        "tests/e2e/test_denials.py::test_no_value_forges_a_line_or_a_field_of_the_log",
     ),
     Fault(
         "une décision échouée se raconte à chaque requête",
@@ -549,7 +549,7 @@ FAULTS = [
         "report_failure",
         "access_control(connection).decisions.is_news((route, *asked, error.reason))",
         "True",
-        DENIALS,
+        "tests/e2e/test_denials.py::test_a_failed_decision_is_told_once_with_its_route_and_no_stack tests/e2e/test_denials.py::test_a_decision_the_application_asks_for_itself_is_told_in_the_same_way",
     ),
     Fault(
         "les refus retenus croissent sans borne",
@@ -557,7 +557,7 @@ FAULTS = [
         "DecisionMemory.deny",
         "len(self._denials) > MAX_DENIALS",
         "False",
-        DENIALS,
+        "tests/e2e/test_denials.py::test_the_last_ten_thousand_denials_are_remembered_and_no_number_serves_twice",
     ),
     Fault(
         "un processus né d'un autre donne les mêmes numéros",
@@ -565,6 +565,6 @@ FAULTS = [
         "DecisionMemory._next",
         "self._process != os.getpid()",
         "not self._process",
-        DENIALS,
+        "tests/e2e/test_denials.py::test_a_forked_process_numbers_its_own_denials_and_forgets_those_of_its_parent",
     ),
 ]

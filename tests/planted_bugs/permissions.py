@@ -33,7 +33,7 @@ FAULTS = [
         "CheckPermissionsUseCase.execute",
         "self._require_domains(checks)",
         "",
-        f"{CHECK} tests/shared/test_values.py",
+        "tests/permissions/test_check_permissions.py",
     ),
     Fault(
         "une question échouée ne se dit pas",
@@ -91,7 +91,7 @@ FAULTS = [
         "accounts=users if authenticator is None else None, authorizer=authorizer, rules=store)",
         "ExplainUseCase(explanations=PolicyExplainer(authorizer, enforcer), denials=decisions, "
         "accounts=users, authorizer=authorizer, rules=store)",
-        f"{EXPLAIN} tests/shared/test_values.py",
+        "tests/permissions/test_explain.py",
     ),
     Fault(
         "une explication sans domaine répond quand même",
@@ -211,7 +211,7 @@ FAULTS = [
         "replace_rule",
         "PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),), in_place=True)",
         "PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),))",
-        "tests/storage/test_write_path.py::test_a_replaced_rule_keeps_its_place_and_its_number tests/permissions/test_idempotency.py tests/e2e/test_story.py",
+        "tests/permissions/test_idempotency.py tests/e2e/test_story.py::test_a_batch_of_rules_is_all_or_nothing",
     ),
     Fault(
         "une suppression ignore sa clé d'idempotence",

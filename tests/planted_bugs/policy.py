@@ -223,7 +223,7 @@ FAULTS = [
         "RankGuard.check_whole",
         "raise _peer()",
         "pass",
-        f"{OF_TRANSFER} {OF_RANK}",
+        "tests/permissions/test_rank.py::test_an_equal_does_not_deny_an_equal_the_means_to_administer",
     ),
     Fault(
         "le dernier administrateur actif se cherche parmi les inactifs",
@@ -231,7 +231,7 @@ FAULTS = [
         "AdministratorGuard._active",
         "await self.accounts.active_ids(accounts)",
         "set(accounts)",
-        f"{STORY} tests/auth/test_use_cases.py",
+        "tests/e2e/test_story.py::test_an_administrator_leaves_once_another_is_active",
     ),
     Fault(
         "le dernier administrateur d'un Authenticator étranger se cherche parmi nos comptes",
@@ -247,7 +247,7 @@ FAULTS = [
         "_may_revoke",
         "bool(change.removed) or any((rule.section == 'g' or 'deny' in rule.values for rule in change.added))",
         "bool(change.removed)",
-        f"{STORY} {OF_RANK} tests/attacks/test_rank_stateful.py",
+        "tests/permissions/test_rank.py::test_the_last_to_hold_everything_does_not_leave_to_a_lesser_one tests/permissions/test_rank.py::test_without_anyone_who_holds_everything_the_last_writer_of_rules_stays",
     ),
     # --- transferts
     Fault(
@@ -264,7 +264,7 @@ FAULTS = [
         "PolicyTransfer._write",
         "await self.store.adapter.seal(batch.id)",
         "",
-        f"{OF_TRANSFER} {HISTORY_ATTACKS}",
+        "tests/engine/test_transfer.py::test_a_batch_that_the_log_names_is_not_dropped_by_a_late_cancellation tests/attacks/test_history_attacks.py::test_a_batch_swept_while_it_is_staged_is_never_published_in_part",
     ),
     Fault(
         "un import ne demande pas le droit d'écrire",
@@ -272,7 +272,7 @@ FAULTS = [
         "PolicyTransfer.publish",
         "self.store.actors.check(actor, *ADMINISTRATION)",
         "",
-        OF_TRANSFER,
+        "tests/engine/test_transfer.py::test_an_import_asks_for_the_right_to_write_every_rule",
     ),
     Fault(
         "un import ne passe pas les gardes",
@@ -280,7 +280,7 @@ FAULTS = [
         "PolicyTransfer.publish",
         "await self.store.check_whole(actor, partial(self.store.enforcer.trial_of, current.prepared))",
         "",
-        f"{OF_TRANSFER} {HISTORY_ATTACKS}",
+        "tests/engine/test_transfer.py::test_an_import_cannot_remove_the_last_administrator",
     ),
     Fault(
         "un import se juge sur une politique dépassée",
@@ -288,7 +288,7 @@ FAULTS = [
         "PolicyTransfer._current",
         "(policy_revision, after) == (checked.policy_revision, checked.after)",
         "True",
-        f"{OF_TRANSFER} {HISTORY_ATTACKS}",
+        "tests/engine/test_transfer.py::test_a_change_made_while_an_import_is_prepared_is_kept tests/attacks/test_history_attacks.py::test_an_import_puts_in_force_a_rule_removed_while_it_is_prepared",
     ),
     Fault(
         "un import annulé laisse son lot",
@@ -296,7 +296,7 @@ FAULTS = [
         "PolicyTransfer.opened",
         "await to_the_end(self.store.adapter.drop(batch_id))",
         "pass",
-        OF_TRANSFER,
+        "tests/engine/test_transfer.py::test_a_bad_line_is_named_and_nothing_is_changed tests/engine/test_transfer.py::test_an_import_asks_for_the_right_to_write_every_rule tests/engine/test_transfer.py::test_a_cancelled_import_leaves_nothing",
     ),
     Fault(
         "un import met en service autre chose que ce qu'il écrit",
@@ -304,7 +304,7 @@ FAULTS = [
         "_Checked.is_made_by",
         "len(self.prepared.model) + self.prepared.loaded.skipped == self.present + added",
         "True",
-        f"{OF_TRANSFER} {HISTORY_ATTACKS} {BY_HAND} tests/attacks/test_memory.py",
+        "tests/attacks/test_by_hand.py::test_an_import_gives_a_rule_whose_row_was_changed_by_hand tests/attacks/test_by_hand.py::test_a_rule_written_by_hand_then_imported_is_removed_for_good",
     ),
     # --- historique
     Fault(
@@ -313,7 +313,7 @@ FAULTS = [
         "PolicyHistory.rollback",
         "await self.store.check_whole(actor, partial(self.store.enforcer.trial, change))",
         "",
-        f"{OF_HISTORY} {HISTORY_ATTACKS}",
+        "tests/engine/test_history.py::test_a_rollback_obeys_the_guards tests/attacks/test_history_attacks.py::test_an_operator_cannot_go_back_to_before_the_first_administrator",
     ),
     Fault(
         "un retour ne demande pas le droit d'écrire",
@@ -321,7 +321,7 @@ FAULTS = [
         "PolicyHistory.rollback",
         "self.store.actors.check(actor, *ADMINISTRATION)",
         "",
-        OF_HISTORY,
+        "tests/engine/test_history.py::test_a_rollback_obeys_the_guards",
     ),
     Fault(
         "un retour rend ses règles à un compte supprimé",
@@ -329,7 +329,7 @@ FAULTS = [
         "PolicyHistory._way_to",
         "{rule: number for rule, number in missing.items() if rule not in gone}",
         "dict(missing)",
-        OF_HISTORY,
+        "tests/engine/test_history.py::test_the_rules_of_a_deleted_account_do_not_come_back",
     ),
     Fault(
         "un trou du journal passe inaperçu",
@@ -337,7 +337,7 @@ FAULTS = [
         "PolicyHistory._between",
         "change.revision != after + 1",
         "False",
-        f"{OF_HISTORY} {HISTORY_ATTACKS}",
+        "tests/attacks/test_by_hand.py::test_a_history_with_a_hole_is_not_rebuilt_as_if_it_were_whole",
     ),
     Fault(
         "deux compactages à la fois perdent l'histoire",
@@ -345,7 +345,7 @@ FAULTS = [
         "PolicyHistory._discard",
         "(head.compacted, head.snapshot) != (seen.compacted, seen.snapshot)",
         "False",
-        HISTORY_ATTACKS,
+        "tests/attacks/test_history_attacks.py::test_two_compactions_at_once_leave_a_history_that_tells_the_truth",
     ),
     Fault(
         "un compactage oublie l'image qu'il vient de faire",
@@ -353,7 +353,7 @@ FAULTS = [
         "PolicyHistory._discard",
         "await self.store.adapter.seal(snapshot)",
         "",
-        f"{OF_HISTORY} {HISTORY_ATTACKS}",
+        "tests/engine/test_history.py::test_compactions_leave_one_snapshot_and_no_import tests/engine/test_history.py::test_a_compaction_keeps_what_the_start_and_living_tokens_need",
     ),
     # --- adaptateurs
     Fault(
@@ -429,7 +429,7 @@ FAULTS = [
         "PolicyReader._refuse",
         "could_deny(rule, self._schema)",
         "False",
-        f"{LOADING} {WRITES}",
+        "tests/engine/test_loading.py::test_a_bad_row_that_could_deny_stops_the_load_and_the_old_policy_stays",
     ),
     Fault(
         "une ligne sautée n'est pas comptée",
@@ -437,7 +437,7 @@ FAULTS = [
         "PolicyReader._refuse",
         "self._skipped += 1",
         "",
-        f"{LOADING} {WRITES} tests/e2e/test_health.py",
+        "tests/e2e/test_health.py::test_a_row_that_cannot_be_read_is_counted_and_not_shown",
     ),
     Fault(
         "une chaîne trop longue écrite à la main se charge",
@@ -445,7 +445,7 @@ FAULTS = [
         "PolicyReader.finish",
         "self._check_links(self._rows[ptype])",
         "pass",
-        f"{LOADING} {ATTACKS}",
+        "tests/engine/test_loading.py::test_a_cycle_written_by_hand_stops_the_load_and_its_rows_are_named",
     ),
     Fault(
         "on décide sur une politique trop vieille",
@@ -469,7 +469,7 @@ FAULTS = [
         "request_text",
         "len(text) > MAX_REQUEST_VALUE",
         "False",
-        "tests/shared/test_values.py",
+        "tests/shared/test_values.py::test_a_value_of_4096_characters_is_compared_and_a_longer_one_refused",
     ),
     Fault(
         "une demande sans domaine vaut pour tous",
@@ -477,7 +477,7 @@ FAULTS = [
         "_domain_of",
         "str.startswith(demand.resource, ACL_NAMESPACE)",
         "True",
-        "tests/e2e/test_route_checks.py tests/shared/test_values.py tests/engine/test_models.py",
+        "tests/shared/test_values.py::test_a_domain_too_long_or_empty_is_never_decided_upon tests/shared/test_values.py::test_a_dependency_that_gives_no_tenant_fails_and_the_log_names_route_dependency_and_type tests/engine/test_models.py",
     ),
     Fault(
         "deux modèles différents ont la même empreinte",

@@ -97,7 +97,7 @@ FAULTS = [
         "_is_local_origin",
         "found is not None and is_loopback(found[1])",
         "found is not None",
-        f"{OF_CONFIG} tests/e2e/test_dev_origins.py",
+        "tests/e2e/test_dev_origins.py::test_only_origins_of_this_machine_can_be_listed",
     ),
     Fault(
         "une faute de frappe dans un réglage est ignorée",
@@ -325,7 +325,7 @@ FAULTS = [
         "canonical_text",
         "isinstance(value, int) and not isinstance(value, bool)",
         "isinstance(value, int)",
-        VALUES,
+        "tests/shared/test_values.py::test_a_value_with_no_single_spelling_has_none",
     ),
     Fault(
         "un nombre démesuré bloque la boucle",
@@ -333,7 +333,7 @@ FAULTS = [
         "_digits",
         "number.bit_length() > MAX_BITS",
         "False",
-        VALUES,
+        "tests/shared/test_values.py::test_a_number_too_long_to_be_compared_is_refused_whatever_python_can_write",
     ),
     Fault(
         "un identifiant trop long est admis",
@@ -341,7 +341,7 @@ FAULTS = [
         "Principal.__post_init__",
         "len(self.id) > MAX_REQUEST_VALUE - len(USER_PREFIX)",
         "False",
-        VALUES,
+        "tests/shared/test_values.py::test_an_identifier_too_long_is_refused",
     ),
     Fault(
         "l'identifiant d'un sujet se remplace par une de ses prétentions",
@@ -373,7 +373,7 @@ FAULTS = [
         "PolicyChange.then",
         "(*_without(self.removed, theirs), *_without(later.removed, mine))",
         "(*self.removed, *later.removed)",
-        "tests/storage/test_write_path.py",
+        "tests/storage/test_write_path.py::test_guards_see_what_the_transaction_wrote tests/storage/test_write_path.py::test_a_transaction_answers_as_if_each_call_were_alone",
     ),
     # --- tâches
     Fault(
@@ -382,7 +382,7 @@ FAULTS = [
         "Chore._repeat",
         "logger.exception('chore_failed: %s', self._name)",
         "return",
-        "tests/auth/test_finished_sessions.py",
+        "tests/auth/test_finished_sessions.py::test_a_chore_that_fails_is_logged_and_done_again",
     ),
     Fault(
         "une tâche qui avale son annulation n'est pas attendue",
@@ -390,6 +390,6 @@ FAULTS = [
         "ended",
         "_, waiting = await asyncio.wait(waiting, timeout=INSIST_SECONDS)",
         "waiting = set()",
-        "tests/shared/test_watcher.py tests/e2e/test_lifespan.py tests/auth/test_finished_sessions.py",
+        "tests/shared/test_watcher.py::test_nothing_listens_any_more_once_closed tests/e2e/test_lifespan.py::test_an_interrupted_stop_closes_everything_all_the_same",
     ),
 ]

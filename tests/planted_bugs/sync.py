@@ -67,7 +67,7 @@ FAULTS = [
         "Replica.offer",
         "at is None or self._is_lost or before.log_id != at.log_id",
         "at is None or self._is_lost",
-        f"{OF_WATCHER} {WENT_BACK}",
+        "tests/shared/test_watcher.py::test_an_announcement_replayed_or_of_another_log_does_nothing",
         equivalent="before == at compare déjà l'identité du journal ; sans elle, on ne fait que réveiller plus tard",
     ),
     Fault(
@@ -92,7 +92,7 @@ FAULTS = [
         "Replica.offer",
         "before == at and change.kind not in BULK_KINDS and self._apply(change, at, None)",
         "before == at and self._apply(change, at, None)",
-        f"{OF_WATCHER} tests/engine/test_transfer.py",
+        "tests/shared/test_watcher.py::test_an_import_is_announced_and_read_again",
     ),
     Fault(
         "une base revenue en arrière puis avancée passe inaperçue",
@@ -132,7 +132,7 @@ FAULTS = [
         "Replica._missing",
         "len(entries) == missing and (mine is not None or not known.revision or not missing)",
         "True",
-        f"{WENT_BACK} tests/engine/test_history.py",
+        "tests/storage/test_went_back.py::test_a_log_whose_entries_were_removed_by_hand_is_not_read_again_and_again tests/engine/test_history.py::test_a_process_left_behind_a_compaction_catches_up",
     ),
     Fault(
         "un import lu dans le journal est sauté",
@@ -140,7 +140,7 @@ FAULTS = [
         "Replica._missing",
         "is_whole and not any((change.kind in BULK_KINDS for change in entries))",
         "is_whole",
-        f"tests/engine/test_transfer.py {WRITES}",
+        "tests/engine/test_transfer.py::test_another_process_sees_an_import",
     ),
     Fault(
         "un écrivain juge sur une mémoire en retard",
@@ -148,7 +148,7 @@ FAULTS = [
         "Replica._catch_up",
         "self._install(_News(time.monotonic(), changes=changes or ()))",
         "",
-        WRITES,
+        "tests/storage/test_write_path.py::test_a_writer_decides_on_what_the_other_process_wrote",
         equivalent="la lecture entière qui suit rattrape la même révision ; seul le coût change",
     ),
     Fault(
@@ -157,7 +157,7 @@ FAULTS = [
         "Replica._catch_up",
         "if self.revision != head.revision:\n    raise PolicyUnavailableError",
         "",
-        MEMORY,
+        "tests/attacks/test_memory.py::test_guards_never_judge_on_a_memory_that_could_not_catch_up",
     ),
     Fault(
         "une mémoire qui échoue passe pour à jour",
@@ -165,7 +165,7 @@ FAULTS = [
         "Replica._apply",
         "self._at = None",
         "pass",
-        f"{WENT_BACK} {HOSTILE} {MEMORY}",
+        "tests/storage/test_went_back.py::test_a_reading_begun_before_a_fault_is_not_put_in_service tests/storage/test_hostile_data.py",
     ),
     Fault(
         "une politique trop vieille décide",
@@ -198,7 +198,7 @@ FAULTS = [
         "Replica.scope",
         "json.dumps([self._at.log_id, self._place])",
         "json.dumps([self._place])",
-        f"{WENT_BACK} {OF_WATCHER}",
+        "tests/storage/test_went_back.py tests/shared/test_watcher.py::test_a_log_whose_identity_changes_is_listened_to_again",
     ),
     Fault(
         "une donnée illisible est une erreur nue",
@@ -223,7 +223,7 @@ FAULTS = [
         "Revocations.refuses",
         "session_version < minimum.version",
         "session_version < minimum.version - 1",
-        f"tests/auth/test_use_cases.py {OF_REVOCATIONS}",
+        "tests/storage/test_revocations.py tests/auth/test_use_cases.py::test_deactivation_stops_everything_and_activation_revives_no_token",
     ),
     Fault(
         "une session révoquée depuis la sauvegarde revit",
@@ -331,7 +331,7 @@ FAULTS = [
         "Envelope.open",
         "body if any(found) else None",
         "body",
-        f"{ANNOUNCEMENTS} {OF_WATCHER}",
+        "tests/shared/test_announcements.py",
     ),
     Fault(
         "le sceau d'une base vaut pour une autre",
@@ -339,7 +339,7 @@ FAULTS = [
         "Envelope.__init__",
         "PURPOSE + scope.encode()",
         "PURPOSE",
-        f"{ANNOUNCEMENTS} tests/storage/test_place.py {OF_WATCHER} {WENT_BACK}",
+        "tests/shared/test_announcements.py tests/storage/test_place.py",
     ),
     Fault(
         "une annonce trop longue s'envoie entière",
@@ -355,7 +355,7 @@ FAULTS = [
         "_text",
         "announcement.before._replace(change_id=UNKNOWN_ENTRY)",
         "announcement.before",
-        f"{ANNOUNCEMENTS} {OF_WATCHER}",
+        "tests/shared/test_announcements.py tests/shared/test_watcher.py::test_a_change_too_long_for_the_transport_is_read_from_the_log",
     ),
     Fault(
         "un message plus grand que les nôtres est lu",
