@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from fastapi_acl import Principal
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnavailableError
 from fastapi_acl.shared.sync.revocations import Revocations
 from tests.support import byhand
 from tests.support.app import Client, protected
@@ -86,6 +87,21 @@ async def test_a_process_that_no_longer_looks_at_its_base_says_so(
 
         assert (answer.status_code, answer.json()["status"]) == expected
         assert answer.json()["lag_seconds"] >= age
+
+
+async def test_what_the_application_asks_for_itself_wants_a_fresh_policy_too(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"policy_poll_seconds": 60, "max_staleness_seconds": 300}
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", **settings) as client:
+        authorizer, ada = client.manager.authorizer, Principal(id="ada")
+        assert not authorizer.decide(ada, "document", "read")
+        assert not authorizer.holds_role(ada, "reader")
+
+        client.manager.get_replica()._seen_at -= 400
+
+        with pytest.raises(PolicyUnavailableError):
+            authorizer.decide(ada, "document", "read")
+        with pytest.raises(PolicyUnavailableError):
+            authorizer.holds_role(ada, "reader")
 
 
 async def test_a_process_that_saw_entries_it_could_not_read_is_degraded(

@@ -23,7 +23,7 @@ from fastapi_acl.engine.schema import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidTokenError, ValueTooLongError
 from fastapi_acl.shared.identity import MAX_REQUEST_VALUE, AttributedName
 from fastapi_acl.shared.values import canonical_text
-from tests.support.app import Client, config, serve
+from tests.support.app import Client, config, serve, started
 
 TENANT = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 
@@ -554,3 +554,15 @@ async def test_what_a_convertor_reads_is_one_text_or_a_failed_decision(
         failed = [(await ada.get(f"/word/{name}")).status_code for name in ("yes", "day", "other")]
 
     assert (granted, failed) == ([200] * 5, [503] * 3)
+
+
+async def test_a_question_without_a_tenant_is_a_failed_decision_save_about_ourselves(sqlite_uri: str) -> None:
+    async with started(sqlite_uri=sqlite_uri, model="rbac_with_domains") as manager:
+        account = await manager.get_auth_repository().find_by_username("admin")
+        assert account is not None
+        admin = Principal(id=str(account.id))
+
+        assert manager.authorizer.decide(admin, "acl.rules", "write")
+        assert manager.authorizer.decide(admin, "document", "read", "un")
+        with pytest.raises(DecisionFailedError):
+            manager.authorizer.decide(admin, "document", "read")
