@@ -160,16 +160,20 @@ async def test_an_idle_session_that_could_still_be_renewed_is_never_removed(
         assert await outcome(auth.refresh(tokens.refresh_token)) == "ok"
 
 
-async def test_a_logout_still_revokes_the_access_token_of_a_session_just_expired(auth: AuthApi) -> None:
-    await auth.register("ada")
-    tokens = await auth.login()
-    principal = await auth.identify(tokens.access_token)
-    await age_sessions(auth.manager._parts.storage, expires_at=datetime.now(timezone.utc) - timedelta(minutes=14))
+@pytest.mark.parametrize(("life", "ago"), [(15, 14), (600, 590)])
+async def test_a_logout_still_revokes_the_access_token_of_a_session_just_expired(
+    database_settings: dict[str, Any], life: int, ago: int
+) -> None:
+    async with process({**database_settings, "jwt_access_token_expire_minutes": life}) as auth:
+        await auth.register("ada")
+        tokens = await auth.login()
+        principal = await auth.identify(tokens.access_token)
+        await age_sessions(auth.manager._parts.storage, expires_at=datetime.now(timezone.utc) - timedelta(minutes=ago))
 
-    await auth.part(SweepSessionsUseCase).execute()
-    await auth.logout(principal)
+        await auth.part(SweepSessionsUseCase).execute()
+        await auth.logout(principal)
 
-    assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
+        assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
 
 
 async def test_a_process_with_a_lifespan_sweeps_from_time_to_time(

@@ -393,6 +393,8 @@ async def test_a_session_is_revoked_once_and_the_others_stay(
 
     assert (once, twice) == (True, False)
     assert [session and session.revoked_at for session in revoked] == [NOW, NOW + timedelta(seconds=9), None]
+    rotated = [await sessions.rotate(one.id, "a" * 64, "b" * 64, lifetime()) for one in (first, second, third)]
+    assert rotated == [False, False, True]
 
 
 FINISHED = FinishedSessions(expired_before=NOW - timedelta(hours=1), unused_before=NOW - timedelta(days=7))
