@@ -12,6 +12,7 @@ from fastapi_acl.auth.application.interface.auth_repository import IAuthReposito
 from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
+from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.database.base import AmbientDatabase
 from fastapi_acl.shared.exceptions import (
@@ -445,6 +446,28 @@ async def test_finished_sessions_go_a_few_at_a_time_whosever_they_are(
 
     assert removed == [5, 5, 4, 0]
     assert await sessions.find_session(live.id) == live
+
+
+async def test_a_session_renewed_under_a_sweeper_is_kept(
+    sql_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = create_storage(ACLConfig(_env_file=None, **sql_settings))
+    await opened.database.migrate()
+    ada, some_ids = account(), SQLSessionRepository._some_ids
+    idle = opened_by(ada, last_used_at=NOW - timedelta(days=8))
+    await opened.users.create_user(ada)
+    assert await opened.sessions.create_session(idle)
+
+    async def then_renewed(self: SQLSessionRepository, *given: Any) -> set[str]:
+        found = await some_ids(self, *given)
+        assert await self.rotate(idle.id, "a" * 64, "b" * 64, lifetime(idle_since=NOW - timedelta(days=9)))
+        return found
+
+    monkeypatch.setattr(SQLSessionRepository, "_some_ids", then_renewed)
+
+    assert await opened.sessions.remove_finished(FINISHED, 10) == 0
+    assert await opened.sessions.find_session(idle.id) is not None
+    await opened.database.close()
 
 
 async def test_two_sweepers_at_once_remove_each_session_once(

@@ -46,7 +46,7 @@ FAULTS = [
         "SetUserActiveUseCase._change",
         "await self.sessions.revoke_all(user_id, datetime.now(timezone.utc))",
         "",
-        "tests/auth/test_use_cases.py::test_deactivation_stops_everything_and_activation_revives_no_token tests/auth/test_use_cases.py::test_deactivation_wins_over_logins_and_refreshes_in_flight",
+        "tests/auth/test_use_cases.py::test_deactivation_stops_everything_and_activation_revives_no_token",
     ),
     Fault(
         "un compte désactivé garde ses jetons d'accès",
@@ -191,7 +191,7 @@ FAULTS = [
         "SessionPolicy.finished",
         "now - self.access",
         "now",
-        FINISHED,
+        "tests/auth/test_finished_sessions.py::test_a_logout_still_revokes_the_access_token_of_a_session_just_expired",
     ),
     Fault(
         "un nom inconnu se refuse sans calcul",
@@ -255,7 +255,7 @@ FAULTS = [
         "RefreshTokenUseCase.execute",
         "session is None or session.user_id != claims.user_id",
         "session is None",
-        "tests/auth/test_use_cases.py::test_a_token_of_a_session_that_is_gone_is_refused",
+        "tests/auth/test_use_cases.py::test_a_token_that_names_the_session_of_another_is_refused",
     ),
     Fault(
         "un jeton volé ne ferme pas la session",
@@ -546,7 +546,7 @@ FAULTS = [
         "SQLSessionRepository.create_session",
         "SQLAuthUserModel.session_version == session.session_version",
         "SQLAuthUserModel.id == SQLAuthUserModel.id",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_no_session_opens_on_an_account_that_changed_meanwhile",
     ),
     Fault(
         "une session révoquée se renouvelle",
@@ -554,7 +554,7 @@ FAULTS = [
         "SQLSessionRepository.rotate",
         "SQLSessionModel.revoked_at.is_(None)",
         "SQLSessionModel.id == SQLSessionModel.id",
-        "tests/auth/test_repositories.py::test_a_spent_expired_or_idle_session_does_not_rotate tests/auth/test_repositories.py::test_a_session_is_revoked_once_and_the_others_stay",
+        "tests/auth/test_repositories.py::test_a_session_is_revoked_once_and_the_others_stay",
     ),
     Fault(
         "une session expirée se renouvelle",
@@ -586,7 +586,7 @@ FAULTS = [
         "SQLSessionRepository.rotate",
         "SQLSessionModel.refresh_digest == old_digest",
         "SQLSessionModel.id == SQLSessionModel.id",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_one_of_fifty_simultaneous_rotations_wins",
     ),
     Fault(
         "un balayeur en retard emporte une session renouvelée",
@@ -594,7 +594,7 @@ FAULTS = [
         "SQLSessionRepository.remove_finished",
         "or_(*conditions)",
         "SQLSessionModel.id == SQLSessionModel.id",
-        f"{REPOSITORIES} {FINISHED}",
+        "tests/auth/test_repositories.py::test_two_sweepers_at_once_remove_each_session_once tests/auth/test_repositories.py::test_only_a_session_that_is_long_over_is_removed",
     ),
     Fault(
         "un rehachage écrase un mot de passe plus récent",
@@ -602,7 +602,7 @@ FAULTS = [
         "SQLAuthRepository.update_password",
         "SQLAuthUserModel.hashed_password == replaced",
         "SQLAuthUserModel.id == SQLAuthUserModel.id",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_a_rehash_never_overwrites_a_newer_password",
     ),
     Fault(
         "la désactivation n'avance pas la version des sessions",
@@ -610,7 +610,7 @@ FAULTS = [
         "SQLAuthRepository.set_active",
         "{'session_version': SQLAuthUserModel.session_version + 1}",
         "{}",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_deactivation_advances_the_session_version_and_activation_does_not",
     ),
     Fault(
         "un compte inactif compte parmi les actifs",
@@ -618,7 +618,7 @@ FAULTS = [
         "SQLAuthRepository.active_ids",
         "self._ids(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active.is_(True))",
         "self._ids(SQLAuthUserModel.id.in_(ids))",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_only_active_accounts_are_counted_as_such",
     ),
     Fault(
         "une page de comptes en saute un",
@@ -626,7 +626,7 @@ FAULTS = [
         "SQLAuthRepository.list_users",
         "make_cursor(rows[limit - 1].username_key)",
         "make_cursor(rows[limit].username_key)",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_pages_follow_one_another_without_gap_or_repeat",
     ),
     Fault(
         "la recherche de comptes lit les jokers de SQL",
@@ -634,7 +634,7 @@ FAULTS = [
         "_contains",
         "column.contains(text, autoescape=True)",
         "column.contains(text)",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_a_search_is_literal_and_ignores_case",
     ),
     # --- dépôts MongoDB
     Fault(
@@ -713,7 +713,7 @@ FAULTS = [
         "_tokens",
         "response.headers['Cache-Control'] = 'no-store'",
         "",
-        ROUTES,
+        "tests/auth/test_routes.py::test_token_answers_forbid_caching",
     ),
     Fault(
         "un champ répété du formulaire est admis",
@@ -721,7 +721,7 @@ FAULTS = [
         "token",
         "len(set(given)) != len(given)",
         "False",
-        "tests/shared/test_json_body.py",
+        "tests/shared/test_json_body.py::test_a_field_of_the_form_given_twice_is_refused",
     ),
     Fault(
         "se déconnecter ferme toutes les sessions",
@@ -729,7 +729,7 @@ FAULTS = [
         "logout",
         "body is not None and body.everywhere",
         "True",
-        f"{ROUTES} tests/e2e/test_story.py",
+        "tests/e2e/test_story.py::test_logout_stops_the_access_token_at_once tests/auth/test_routes.py::test_logout_refuses_a_body_that_it_does_not_understand",
     ),
     Fault(
         "un corps inconnu est ignoré",
@@ -737,6 +737,6 @@ FAULTS = [
         "",
         "ConfigDict(extra='forbid')",
         "ConfigDict(extra='ignore')",
-        ROUTES,
+        "tests/auth/test_routes.py::test_logout_refuses_a_body_that_it_does_not_understand",
     ),
 ]

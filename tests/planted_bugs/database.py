@@ -74,7 +74,7 @@ FAULTS = [
         "AmbientDatabase._finish",
         "not await self._proved(opened.proof)",
         "True",
-        FAULTY,
+        "tests/storage/test_faults.py::test_an_answer_lost_after_the_commit_is_a_success_and_one_change",
         "postgresql",
     ),
     Fault(
@@ -83,7 +83,7 @@ FAULTS = [
         "AmbientDatabase._proved",
         "await proof(reading)",
         "bool(proof)",
-        FAULTY,
+        "tests/storage/test_faults.py::test_a_write_cut_anywhere_is_whole_or_absent_and_a_retry_ends_right",
         "postgresql",
     ),
     Fault(
@@ -163,7 +163,7 @@ FAULTS = [
         "SQLDatabase._connect",
         "is_silent or time.monotonic() >= deadline or not _is_a_wait(error)",
         "True",
-        CONNECTIONS,
+        "tests/shared/test_connections.py::test_a_busy_pool_is_a_queue_while_the_database_answers_others",
         "postgresql",
     ),
     Fault(
@@ -172,7 +172,7 @@ FAULTS = [
         "SQLDatabase._connect",
         "is_silent or time.monotonic() >= deadline or not _is_a_wait(error)",
         "time.monotonic() >= deadline or not _is_a_wait(error)",
-        CONNECTIONS,
+        "tests/shared/test_connections.py::test_a_silent_database_is_not_waited_for",
         "postgresql",
     ),
     Fault(
@@ -182,7 +182,7 @@ FAULTS = [
         "PoolSettings(config.database_pool_size, config.database_max_overflow, "
         "timeout=config.database_timeout_seconds)",
         "PoolSettings()",
-        f"{CONNECTIONS} tests/e2e/test_stopping.py {WRITES}",
+        "tests/e2e/test_stopping.py::test_an_exhausted_pool_queues_then_says_so_and_recovers",
         "postgresql",
     ),
     Fault(
@@ -376,7 +376,7 @@ FAULTS = [
         "MongoDatabase._start",
         "WriteConcern('majority')",
         "WriteConcern(1)",
-        "tests/storage/test_processes.py tests/shared/test_database.py",
+        "tests/shared/test_database.py",
         "mongodb",
     ),
     Fault(
@@ -385,7 +385,7 @@ FAULTS = [
         "MongoDatabase.migrate",
         "if self._auto_migrate or force:\n    await self._create()",
         "if False:\n    pass",
-        HOSTILE,
+        "tests/storage/test_hostile_data.py::test_indexes_lost_by_a_restore_are_made_again_or_refused",
         "mongodb",
     ),
     Fault(
@@ -394,7 +394,7 @@ FAULTS = [
         "MongoDatabase._check_replica_set",
         "raise ConfigurationError(STANDALONE)",
         "pass",
-        "tests/shared/test_database.py tests/shared/test_migrations.py",
+        "tests/shared/test_migrations.py",
         "mongodb",
     ),
     Fault(
@@ -429,7 +429,7 @@ FAULTS = [
         "restore_head",
         "connection.execute(insert(revision_table).values(id=1, **asdict(head)))",
         "",
-        HOSTILE,
+        "tests/storage/test_hostile_data.py::test_a_log_without_its_head_is_told_and_a_restart_gives_it_another",
     ),
     Fault(
         "une tête refaite rend des révisions déjà prises",
@@ -437,7 +437,7 @@ FAULTS = [
         "restore_head",
         "last or 0",
         "0",
-        HOSTILE,
+        "tests/storage/test_hostile_data.py::test_a_log_without_its_head_is_told_and_a_restart_gives_it_another",
     ),
     Fault(
         "un instant perd sa zone",

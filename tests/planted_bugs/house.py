@@ -123,7 +123,7 @@ FAULTS = [
         "compose",
         "config.max_staleness_seconds",
         "3600.0",
-        "tests/storage/test_hostile_data.py",
+        "tests/e2e/test_health.py::test_what_the_application_asks_for_itself_wants_a_fresh_policy_too",
     ),
     Fault(
         "enable_cache est toujours en marche",

@@ -49,7 +49,7 @@ FAULTS = [
         "explain_decision",
         "question.subject != actor.subject",
         "False",
-        EXPLAIN,
+        "tests/permissions/test_explain.py::test_who_may_ask_and_about_whom",
     ),
     Fault(
         "sous un modèle de routes, qui atteint la route explique les autres comptes",
@@ -57,7 +57,7 @@ FAULTS = [
         "explain_decision",
         "explain.require_account_reader(actor)",
         "",
-        EXPLAIN,
+        "tests/permissions/test_explain.py::test_a_model_of_routes_is_explained_in_routes tests/permissions/test_explain.py::test_who_may_ask_and_about_whom",
     ),
     Fault(
         "un lecteur de comptes n'est pas demandé à qui explique un autre",
@@ -65,7 +65,7 @@ FAULTS = [
         "explain_decision",
         "await require_users_reader(connection=request, principal=actor)",
         "",
-        EXPLAIN,
+        "tests/permissions/test_explain.py::test_who_may_ask_and_about_whom tests/permissions/test_explain.py::test_a_model_of_routes_is_explained_in_routes",
     ),
     Fault(
         "un compte désactivé s'explique par ses règles",
@@ -73,7 +73,7 @@ FAULTS = [
         "ExplainUseCase.execute",
         "await self._is_inactive(question.subject)",
         "False",
-        EXPLAIN,
+        "tests/permissions/test_explain.py::test_a_deactivated_account_is_denied_for_that_and_not_for_its_rules",
     ),
     Fault(
         "un compte supprimé passe pour désactivé",
@@ -81,7 +81,7 @@ FAULTS = [
         "ExplainUseCase._is_inactive",
         "bool(await self.accounts.existing_ids([account]) - await self.accounts.active_ids([account]))",
         "not await self.accounts.active_ids([account])",
-        EXPLAIN,
+        "tests/permissions/test_explain.py::test_a_deactivated_account_is_denied_for_that_and_not_for_its_rules",
     ),
     Fault(
         "les comptes d'un Authenticator étranger s'expliquent comme les nôtres",
@@ -99,7 +99,7 @@ FAULTS = [
         "ExplainUseCase._require_domain",
         "self.authorizer.has_domains and question.domain is None and not has_own",
         "False",
-        EXPLAIN,
+        "tests/permissions/test_explain.py::test_a_tenant_is_asked_for_where_the_model_has_some_and_nowhere_else",
     ),
     Fault(
         "la liste des permissions mêle les domaines",
@@ -107,7 +107,7 @@ FAULTS = [
         "ListPermissionsUseCase.stamp",
         "self.authorizer.has_domains and domain is None",
         "False",
-        MINE,
+        "tests/permissions/test_my_permissions.py::test_a_domain_without_a_model_of_domains_is_refused tests/permissions/test_my_permissions.py::test_permissions_are_those_of_the_domain_asked_for",
     ),
     Fault(
         "l'étiquette d'une liste ne dit pas de qui",
@@ -115,7 +115,7 @@ FAULTS = [
         "PolicyGrants.stamp",
         "(tuple(policy or ()), self._form, principal.subject, domain)",
         "(tuple(policy or ()), self._form, domain)",
-        MINE,
+        "tests/permissions/test_my_permissions.py::test_the_tag_of_one_account_says_nothing_of_another",
     ),
     Fault(
         "l'étiquette d'une liste ne dit pas de quel domaine",
@@ -123,7 +123,7 @@ FAULTS = [
         "PolicyGrants.stamp",
         "(tuple(policy or ()), self._form, principal.subject, domain)",
         "(tuple(policy or ()), self._form, principal.subject)",
-        MINE,
+        "tests/permissions/test_my_permissions.py::test_permissions_are_those_of_the_domain_asked_for",
     ),
     Fault(
         "l'étiquette d'une liste ne dit pas de quelle politique",
@@ -131,7 +131,7 @@ FAULTS = [
         "PolicyGrants.stamp",
         "(tuple(policy or ()), self._form, principal.subject, domain)",
         "(self._form, principal.subject, domain)",
-        MINE,
+        "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
     ),
     Fault(
         "une liste lue pendant un changement est servie",
@@ -139,7 +139,7 @@ FAULTS = [
         "PolicyGrants.of",
         "self.stamp(principal, domain) == stamp",
         "True",
-        MINE,
+        "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
     ),
     Fault(
         "une liste du cache est celle d'un autre",
@@ -147,7 +147,7 @@ FAULTS = [
         "_key",
         "CacheKey.of(NAMESPACE, stamp.digest)",
         "CacheKey.of(NAMESPACE)",
-        MINE,
+        "tests/permissions/test_my_permissions.py::test_replicas_share_what_one_has_read tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
     ),
     Fault(
         "une liste sans changement est renvoyée",
@@ -155,7 +155,7 @@ FAULTS = [
         "my_permissions",
         "headers['ETag'] in _tags(if_none_match)",
         "False",
-        MINE,
+        "tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
     ),
     Fault(
         "un cache intermédiaire sert à l'un la liste de l'autre",
@@ -163,7 +163,7 @@ FAULTS = [
         "_headers",
         "{'ETag': tag, 'Cache-Control': 'private, no-cache', 'Vary': 'Authorization'}",
         "{'ETag': tag}",
-        MINE,
+        "tests/permissions/test_my_permissions.py::test_each_rule_says_what_it_gives_and_by_which_roles tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
     ),
     Fault(
         "la liste des règles demande un autre droit de lecture",
@@ -219,7 +219,7 @@ FAULTS = [
         "remove_rules",
         "rules.change(change, actor, key=key)",
         "rules.change(change, actor)",
-        IDEMPOTENCY,
+        "tests/permissions/test_idempotency.py::test_each_kind_of_write_takes_a_key",
     ),
     Fault(
         "une clé d'idempotence sert à une autre demande",
@@ -227,7 +227,7 @@ FAULTS = [
         "PolicyStore.known",
         "done.key is None or not hmac.compare_digest(done.key.digest, key.digest)",
         "False",
-        IDEMPOTENCY,
+        "tests/permissions/test_idempotency.py::test_a_key_that_served_another_request_is_refused",
     ),
     Fault(
         "l'empreinte d'une demande oublie son corps",
@@ -235,7 +235,7 @@ FAULTS = [
         "_digest",
         "json.dumps([method, path, json.dumps(body, sort_keys=True)])",
         "json.dumps([method, path])",
-        IDEMPOTENCY,
+        "tests/permissions/test_idempotency.py::test_a_key_that_served_another_request_is_refused",
     ),
     Fault(
         "l'empreinte d'une demande oublie sa méthode",
@@ -243,7 +243,7 @@ FAULTS = [
         "_digest",
         "json.dumps([method, path, json.dumps(body, sort_keys=True)])",
         "json.dumps([path, json.dumps(body, sort_keys=True)])",
-        IDEMPOTENCY,
+        "tests/permissions/test_idempotency.py::test_a_key_that_served_another_request_is_refused",
     ),
     Fault(
         "un attribut infini entre dans une explication",
@@ -251,7 +251,7 @@ FAULTS = [
         "_is_scalar",
         "isinstance(value, float) and math.isfinite(value)",
         "isinstance(value, float)",
-        EXPLAIN,
+        "tests/permissions/test_explain.py::test_a_body_of_another_form_is_refused_without_an_echo",
     ),
     Fault(
         "un attribut privé entre dans une explication",
@@ -259,6 +259,6 @@ FAULTS = [
         "",
         "re.compile('[^\\\\W\\\\d_]\\\\w{0,63}')",
         "re.compile('\\\\w{1,64}')",
-        EXPLAIN,
+        "tests/permissions/test_explain.py::test_a_body_of_another_form_is_refused_without_an_echo",
     ),
 ]

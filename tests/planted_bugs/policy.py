@@ -453,7 +453,7 @@ FAULTS = [
         "PolicyAuthorizer.decide",
         "self._require_fresh()",
         "",
-        "tests/storage/test_hostile_data.py",
+        "tests/e2e/test_health.py::test_what_the_application_asks_for_itself_wants_a_fresh_policy_too",
     ),
     Fault(
         "un rôle se demande sur une politique trop vieille",
@@ -461,7 +461,7 @@ FAULTS = [
         "PolicyAuthorizer.holds_role",
         "self._require_fresh()",
         "",
-        "tests/storage/test_hostile_data.py",
+        "tests/e2e/test_health.py::test_what_the_application_asks_for_itself_wants_a_fresh_policy_too",
     ),
     Fault(
         "une valeur trop longue se compare",
@@ -477,7 +477,7 @@ FAULTS = [
         "_domain_of",
         "str.startswith(demand.resource, ACL_NAMESPACE)",
         "True",
-        "tests/shared/test_values.py::test_a_domain_too_long_or_empty_is_never_decided_upon tests/shared/test_values.py::test_a_dependency_that_gives_no_tenant_fails_and_the_log_names_route_dependency_and_type tests/engine/test_models.py",
+        "tests/shared/test_values.py::test_a_question_without_a_tenant_is_a_failed_decision_save_about_ourselves",
     ),
     Fault(
         "deux modèles différents ont la même empreinte",

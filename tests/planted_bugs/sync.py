@@ -84,7 +84,7 @@ FAULTS = [
         "Replica.offer",
         "change.at < self._read_at - OLDEST_ANNOUNCEMENT",
         "False",
-        WENT_BACK,
+        "tests/storage/test_went_back.py::test_an_announcement_far_older_than_what_was_read_is_not_believed",
     ),
     Fault(
         "un import s'applique à partir de son annonce",
@@ -173,7 +173,7 @@ FAULTS = [
         "Replica.require_fresh",
         "not self.is_loaded or self.age_seconds > max_staleness",
         "not self.is_loaded",
-        "tests/storage/test_hostile_data.py",
+        "tests/e2e/test_health.py::test_what_the_application_asks_for_itself_wants_a_fresh_policy_too",
     ),
     Fault(
         "l'âge d'une réplique part de la fin du regard",
@@ -206,7 +206,7 @@ FAULTS = [
         "readable",
         "raise PolicyUnreadableError from error",
         "raise",
-        f"{HOSTILE} {LOG}",
+        "tests/storage/test_hostile_data.py",
     ),
     # --- révocations
     Fault(
@@ -264,7 +264,7 @@ FAULTS = [
         "SQLChangeLog.discard",
         "or_(changes_table.c.live_until.is_(None), ~_is_live(KEPT))",
         "changes_table.c.revision >= 0",
-        LOG,
+        "tests/storage/test_change_log.py::test_what_is_discarded_is_gone_and_what_is_needed_stays",
     ),
     Fault(
         "un compactage oublie que l'administrateur a été fait",
@@ -272,7 +272,7 @@ FAULTS = [
         "SQLChangeLog.discard",
         "changes_table.c.kind.not_in(LASTING_KINDS)",
         "changes_table.c.revision >= 0",
-        LOG,
+        "tests/storage/test_change_log.py::test_what_is_discarded_is_gone_and_what_is_needed_stays",
     ),
     Fault(
         "la clé d'un auteur sert à celui dont le nom finit par une espace",
@@ -280,7 +280,7 @@ FAULTS = [
         "SQLChangeLog.find",
         "next((change for change in await self._select(transaction, known) if change.actor == actor), None)",
         "next(iter(await self._select(transaction, known)), None)",
-        LOG,
+        "tests/storage/test_change_log.py::test_an_author_is_not_one_whose_name_ends_with_a_space",
         "mysql",
     ),
     Fault(
@@ -289,7 +289,7 @@ FAULTS = [
         "SQLChangeLog.holds",
         "_where(changes_table.c.revision == change.revision, changes_table.c.change_id == change.change_id)",
         "_where(changes_table.c.revision == change.revision)",
-        LOG,
+        "tests/storage/test_change_log.py::test_an_entry_is_held_only_if_it_is_that_very_one",
     ),
     Fault(
         "un journal de MongoDB compacté oublie les révocations",
@@ -297,7 +297,7 @@ FAULTS = [
         "MongoChangeLog.discard",
         "[{'live_until': None}, {'live_until': {'$lte': _ago(KEPT)}}]",
         "[{}]",
-        LOG,
+        "tests/storage/test_change_log.py::test_what_is_discarded_is_gone_and_what_is_needed_stays",
         "mongodb",
     ),
     Fault(
@@ -306,7 +306,7 @@ FAULTS = [
         "Head.after",
         "revision if kind in POLICY_KINDS else self.policy_revision",
         "revision",
-        LOG,
+        "tests/storage/test_change_log.py::test_only_changes_of_rules_move_the_policy_revision",
     ),
     Fault(
         "une entrée illisible arrête tout",
@@ -322,7 +322,7 @@ FAULTS = [
         "ChangeLog.append",
         "await self._database.write_head(transaction, head)",
         "",
-        LOG,
+        "tests/storage/test_change_log.py::test_revisions_are_contiguous_whoever_writes_at_once",
     ),
     # --- annonces
     Fault(
