@@ -594,7 +594,7 @@ FAULTS = [
         "SQLSessionRepository.remove_finished",
         "or_(*conditions)",
         "SQLSessionModel.id == SQLSessionModel.id",
-        "tests/auth/test_repositories.py::test_two_sweepers_at_once_remove_each_session_once tests/auth/test_repositories.py::test_only_a_session_that_is_long_over_is_removed",
+        "tests/auth/test_repositories.py::test_a_session_renewed_under_a_sweeper_is_kept",
     ),
     Fault(
         "un rehachage écrase un mot de passe plus récent",

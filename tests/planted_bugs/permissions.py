@@ -33,7 +33,7 @@ FAULTS = [
         "CheckPermissionsUseCase.execute",
         "self._require_domains(checks)",
         "",
-        "tests/permissions/test_check_permissions.py",
+        "tests/permissions/test_check_permissions.py::test_each_question_names_its_tenant_where_the_model_has_some",
     ),
     Fault(
         "une question échouée ne se dit pas",
@@ -57,7 +57,7 @@ FAULTS = [
         "explain_decision",
         "explain.require_account_reader(actor)",
         "",
-        "tests/permissions/test_explain.py::test_a_model_of_routes_is_explained_in_routes tests/permissions/test_explain.py::test_who_may_ask_and_about_whom",
+        "tests/permissions/test_explain.py::test_who_reaches_the_route_explains_no_other_account_under_a_model_of_routes",
     ),
     Fault(
         "un lecteur de comptes n'est pas demandé à qui explique un autre",
@@ -91,7 +91,7 @@ FAULTS = [
         "accounts=users if authenticator is None else None, authorizer=authorizer, rules=store)",
         "ExplainUseCase(explanations=PolicyExplainer(authorizer, enforcer), denials=decisions, "
         "accounts=users, authorizer=authorizer, rules=store)",
-        "tests/permissions/test_explain.py",
+        "tests/permissions/test_explain.py::test_the_accounts_of_another_authenticator_are_not_sought_among_ours",
     ),
     Fault(
         "une explication sans domaine répond quand même",
@@ -139,7 +139,7 @@ FAULTS = [
         "PolicyGrants.of",
         "self.stamp(principal, domain) == stamp",
         "True",
-        "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
+        "tests/permissions/test_my_permissions.py::test_a_list_read_while_the_policy_changes_is_read_again",
     ),
     Fault(
         "une liste du cache est celle d'un autre",
@@ -211,7 +211,7 @@ FAULTS = [
         "replace_rule",
         "PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),), in_place=True)",
         "PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),))",
-        "tests/permissions/test_idempotency.py tests/e2e/test_story.py::test_a_batch_of_rules_is_all_or_nothing",
+        "tests/e2e/test_story.py::test_a_replaced_rule_stays_at_its_place",
     ),
     Fault(
         "une suppression ignore sa clé d'idempotence",
