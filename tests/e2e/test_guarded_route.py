@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, WebSocket
 from sqlalchemy import Engine, event
+from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from fastapi_acl import ACLManager, Principal, current_user, require, require_all, require_any, require_role
@@ -162,7 +163,20 @@ async def test_a_request_is_identified_once_however_many_dependencies_ask_who_ca
 
 
 async def test_an_application_mounted_in_another_identifies_by_its_own_manager(sqlite_uri: str, tmp_path: Any) -> None:
-    outer, inner = FastAPI(), application()
+    outer, inner, known = FastAPI(), application(), list[Principal]()
+
+    class Identifying:
+        """Un middleware de l'application extérieure, qui sait qui appelle avant celle qu'elle monte."""
+
+        def __init__(self, app: Any) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and scope["path"].startswith("/inner"):
+                known.append(await current_user(HTTPConnection(scope)))
+            await self._app(scope, receive, send)
+
+    outer.add_middleware(Identifying)
     first = ACLManager(config(sqlite_uri=sqlite_uri), app=outer)
     second = ACLManager(
         config(sqlite_uri=f"sqlite:///{tmp_path}/inner.db", jwt_secret_key="une autre clé, tout aussi longue et vaine"),
@@ -175,6 +189,7 @@ async def test_an_application_mounted_in_another_identifies_by_its_own_manager(s
         answer = await admin.get("/inner/caller")
         await second.close()
 
+    assert [principal.id for principal in known] == [admin.id]
     assert answer.status_code == 401
 
 

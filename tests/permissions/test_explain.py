@@ -329,6 +329,15 @@ async def test_a_body_of_another_form_is_refused_without_an_echo(sqlite_uri: str
     assert "planted" not in answer.text
 
 
+async def test_a_number_too_large_for_json_is_no_attribute(sqlite_uri: str) -> None:
+    body = '{"subject": "user:1", "resource": "document", "action": "read", "attributes": {"size": %s}}'
+    async with application("rbac", sqlite_uri) as visitor:
+        admin, headers = await visitor.admin(), {"Content-Type": "application/json"}
+        answers = [await admin.post(EXPLAIN, content=body % size, headers=headers) for size in ("1e300", "1e999")]
+
+    assert [answer.status_code for answer in answers] == [200, 422]
+
+
 async def test_a_model_of_routes_is_explained_in_routes(sqlite_uri: str) -> None:
     async with application("rest", sqlite_uri) as visitor:
         ada, admin = await visitor.newcomer("ada"), await visitor.admin()
