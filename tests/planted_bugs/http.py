@@ -120,7 +120,7 @@ FAULTS = [
         "Require._list_refused",
         "self.mode == 'any'",
         "True",
-        "tests/e2e/test_tracing.py::test_a_role_and_a_choice_of_permissions_are_told_as_written tests/e2e/test_denials.py::test_a_denial_carries_a_number_that_one_line_of_the_log_has_with_everything_asked",
+        "tests/e2e/test_guarded_route.py::test_all_wants_each_permission_and_any_wants_one",
     ),
     Fault(
         "require_any ne demande rien",
@@ -128,7 +128,7 @@ FAULTS = [
         "Require._list_refused",
         "refused.append(_question(principal, resource, action, domain, attributes))",
         "refused += [_question(principal, resource, action, domain, attributes)][: self.mode == 'all']",
-        "tests/e2e/test_tracing.py::test_a_role_and_a_choice_of_permissions_are_told_as_written tests/e2e/test_denials.py::test_a_denial_carries_a_number_that_one_line_of_the_log_has_with_everything_asked",
+        "tests/e2e/test_guarded_route.py::test_all_wants_each_permission_and_any_wants_one",
     ),
     Fault(
         "l'objet chargé n'est pas regardé",
@@ -160,7 +160,7 @@ FAULTS = [
         "RequireRole.__call__",
         "expanded(self.domain, connection) if self.domain is not None else None",
         "None",
-        "tests/e2e/test_route_checks.py::test_a_role_is_asked_as_the_model_knows_roles tests/shared/test_values.py::test_the_deny_of_a_tenant_holds_however_the_tenant_is_given tests/shared/test_values.py::test_a_domain_too_long_or_empty_is_never_decided_upon",
+        "tests/e2e/test_guarded_route.py::test_a_role_is_asked_in_the_tenant_of_the_path",
     ),
     Fault(
         "require_role n'attend pas que la politique soit fraîche",
@@ -168,7 +168,7 @@ FAULTS = [
         "RequireRole.__call__",
         "await manager.ready()",
         "",
-        "tests/e2e/test_lifespan.py::test_bare_asgi_transport_initializes_at_the_first_guarded_request",
+        "tests/e2e/test_guarded_route.py::test_the_first_request_of_a_process_without_a_lifespan_may_be_any_guarded_one",
     ),
     Fault(
         "require n'attend pas que la politique soit chargée",
@@ -176,7 +176,7 @@ FAULTS = [
         "Require._decided",
         "await manager.ready()",
         "",
-        "tests/e2e/test_lifespan.py::test_bare_asgi_transport_initializes_at_the_first_guarded_request",
+        "tests/e2e/test_guarded_route.py::test_the_first_request_of_a_process_without_a_lifespan_may_be_any_guarded_one",
     ),
     Fault(
         "une garde ajoutée après le démarrage n'est pas vérifiée",
@@ -257,7 +257,7 @@ FAULTS = [
         "",
         "re.compile('[%:*\\\\x00-\\\\x1f\\\\x7f-\\\\x9f]')",
         "re.compile('[%:\\\\x00-\\\\x1f\\\\x7f-\\\\x9f]')",
-        OF_RESOURCES,
+        "tests/shared/test_resources.py::test_a_value_is_one_segment_and_never_a_pattern",
     ),
     Fault(
         "deux valeurs de chemin deviennent une ressource",
@@ -265,7 +265,7 @@ FAULTS = [
         "",
         "re.compile('[%:*\\\\x00-\\\\x1f\\\\x7f-\\\\x9f]')",
         "re.compile('[:*\\\\x00-\\\\x1f\\\\x7f-\\\\x9f]')",
-        OF_RESOURCES,
+        "tests/shared/test_resources.py::test_two_values_never_become_one_resource",
     ),
     Fault(
         "un montage à paramètres se décide sur un gabarit partiel",
@@ -273,7 +273,7 @@ FAULTS = [
         "route_template",
         "set(connection.path_params) - set(getattr(route, 'param_convertors', {}))",
         "()",
-        "tests/e2e/test_attacks.py::test_a_mount_with_parameters_is_not_decided_under_rest",
+        "tests/shared/test_resources.py::test_a_template_is_that_of_the_whole_path_or_none",
     ),
     Fault(
         "un gabarit qui ne couvre pas le chemin décide",
@@ -281,7 +281,7 @@ FAULTS = [
         "route_template",
         "path_format is None or not _covers(path_format, route, _path(connection))",
         "path_format is None",
-        "tests/e2e/test_attacks.py::test_a_mount_with_parameters_is_not_decided_under_rest tests/e2e/test_attacks.py::test_hostile_filters_and_paths_are_not_outages tests/shared/test_resources.py",
+        "tests/shared/test_resources.py::test_a_template_is_that_of_the_whole_path_or_none",
     ),
     Fault(
         "un paramètre que la route n'a pas vaut un texte vide",
