@@ -33,7 +33,7 @@ from sqlalchemy.orm import (
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.http.attributes import with_attributes
 from fastapi_acl.shared.http.resources import expand, route_template
-from fastapi_acl.shared.identity import SYSTEM, AttributedName, Principal, UnreadableAttribute
+from fastapi_acl.shared.identity import SYSTEM, AttributedName, Principal, UnreadableAttribute, make_name
 
 
 class Colour(enum.Enum):
@@ -596,3 +596,11 @@ async def test_a_template_is_that_of_the_whole_path_or_none() -> None:
         for path in ("/of/acme/x", "/moved/a"):
             with pytest.raises(DecisionFailedError):
                 await http.get(path)
+
+
+def test_an_unreadable_attribute_fails_whoever_reads_it() -> None:
+    name = make_name("document", {"owner": UnreadableAttribute("sa lecture a levé KeyError"), "level": 3})
+
+    assert (name, getattr(name, "level")) == ("document", 3)  # noqa: B009 - l'attribut n'est pas déclaré
+    with pytest.raises(DecisionFailedError):
+        getattr(name, "owner")  # noqa: B009 - idem
