@@ -477,7 +477,7 @@ FAULTS = [
         "read_json",
         "json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_refused)",
         "json.loads(content, object_pairs_hook=_without_duplicates)",
-        BODY,
+        "tests/shared/test_json_body.py::test_a_constant_that_json_has_not_is_not_read",
     ),
     Fault(
         "une erreur interne montre ce qu'elle sait",
@@ -485,7 +485,7 @@ FAULTS = [
         "problem_response",
         "error = ACLException()",
         "pass",
-        "tests/e2e/test_errors.py",
+        "tests/e2e/test_errors.py::test_an_error_without_a_status_of_its_own_tells_nothing_of_itself",
     ),
     Fault(
         "un 503 ne dit pas quand réessayer",

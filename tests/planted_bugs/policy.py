@@ -248,6 +248,7 @@ FAULTS = [
         "bool(change.removed) or any((rule.section == 'g' or 'deny' in rule.values for rule in change.added))",
         "bool(change.removed)",
         "tests/permissions/test_rank.py::test_the_last_to_hold_everything_does_not_leave_to_a_lesser_one tests/permissions/test_rank.py::test_without_anyone_who_holds_everything_the_last_writer_of_rules_stays",
+        equivalent="la garde des rangs, qui passe avant, refuse déjà tout refus qui prive d'administrer",
     ),
     # --- transferts
     Fault(

@@ -67,8 +67,7 @@ FAULTS = [
         "Replica.offer",
         "at is None or self._is_lost or before.log_id != at.log_id",
         "at is None or self._is_lost",
-        "tests/shared/test_watcher.py::test_an_announcement_replayed_or_of_another_log_does_nothing",
-        equivalent="before == at compare déjà l'identité du journal ; sans elle, on ne fait que réveiller plus tard",
+        "tests/storage/test_went_back.py::test_an_announcement_of_another_log_is_not_taken_for_one_already_read",
     ),
     Fault(
         "une annonce s'applique sur une base perdue",
@@ -76,7 +75,7 @@ FAULTS = [
         "Replica.offer",
         "at is None or self._is_lost or before.log_id != at.log_id",
         "at is None or before.log_id != at.log_id",
-        f"{WENT_BACK} {OF_WATCHER}",
+        "tests/storage/test_went_back.py::test_nothing_is_decided_until_all_is_read_again",
     ),
     Fault(
         "une annonce bien plus vieille que la dernière lecture s'applique",
@@ -158,6 +157,7 @@ FAULTS = [
         "if self.revision != head.revision:\n    raise PolicyUnavailableError",
         "",
         "tests/attacks/test_memory.py::test_guards_never_judge_on_a_memory_that_could_not_catch_up",
+        equivalent="sous le verrou, une lecture entière est toujours celle de la tête ; ce n'est qu'un filet",
     ),
     Fault(
         "une mémoire qui échoue passe pour à jour",
@@ -181,7 +181,7 @@ FAULTS = [
         "Replica.refresh",
         "self._seen_at = started",
         "self._seen_at = time.monotonic()",
-        WENT_BACK,
+        "tests/storage/test_went_back.py::test_a_long_reading_is_as_old_as_its_beginning",
     ),
     Fault(
         "une base et sa copie sont au même endroit",
@@ -206,7 +206,7 @@ FAULTS = [
         "readable",
         "raise PolicyUnreadableError from error",
         "raise",
-        "tests/storage/test_hostile_data.py",
+        "tests/storage/test_went_back.py::test_what_no_one_foresaw_in_a_stored_row_is_told_as_unreadable",
     ),
     # --- révocations
     Fault(
