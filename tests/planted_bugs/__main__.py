@@ -23,7 +23,8 @@ from tests.planted_bugs.fault import PACKAGE, ROOT, AnchorError, Fault, planted
 COPIED = (PACKAGE, "tests", "docs", "examples", "policies", "pyproject.toml", "README.md", ".env.example")
 WORKERS = 2
 TIMEOUT = 300
-PYTEST = ("-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-m", "not slow")
+PYTEST = ("-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider")
+QUICK = ("-m", "not slow")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?\.py(?:::[^\[\s]+)?)", re.MULTILINE)
 
 
@@ -121,7 +122,8 @@ def copy_tree(place: Path) -> None:
 def ran(place: Path, tests: Sequence[str], databases: str) -> Run:
     """Lance des essais dans une copie."""
     environment = {**os.environ, "PYTHONPATH": str(place), "ACL_TEST_DATABASES": databases}
-    command = [sys.executable, *PYTEST, *tests]
+    are_named = all("::" in test for test in tests)  # un essai nommé passe même s'il est long
+    command = [sys.executable, *PYTEST, *(() if are_named else QUICK), *tests]
     found = subprocess.run(
         command, cwd=place, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
