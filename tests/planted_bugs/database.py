@@ -66,7 +66,7 @@ FAULTS = [
         "    if mode is Mode.READ or opened.proof is None or (not await self._proved(opened.proof)):\n        raise\n"
         "opened.run_callbacks()",
         "opened.run_callbacks()\nawait self.commit(opened)",
-        "tests/shared/test_database.py::test_a_committed_transaction_runs_its_callbacks_once_and_a_failed_one_none tests/storage/test_sqlite_faults.py",
+        "tests/shared/test_database.py::test_a_transaction_that_could_not_be_validated_runs_no_callback",
     ),
     Fault(
         "une validation dont la réponse se perd passe pour échouée",

@@ -339,7 +339,7 @@ FAULTS = [
         "Envelope.__init__",
         "PURPOSE + scope.encode()",
         "PURPOSE",
-        "tests/shared/test_announcements.py tests/storage/test_place.py",
+        "tests/shared/test_announcements.py::test_a_seal_made_for_another_base_is_refused",
     ),
     Fault(
         "une annonce trop longue s'envoie entière",
@@ -379,7 +379,7 @@ FAULTS = [
         "Watcher._listen_at",
         "self._replica.wake()",
         "",
-        "tests/shared/test_watcher.py::test_a_server_restarted_is_listened_to_again",
+        "tests/shared/test_watcher.py::test_who_listens_again_looks_at_the_base",
     ),
     Fault(
         "un journal qui change d'identité n'est plus écouté",
@@ -395,7 +395,7 @@ FAULTS = [
         "create_watcher",
         "[config.jwt_secret_key, *config.jwt_previous_keys]",
         "[config.jwt_secret_key]",
-        "tests/shared/test_watcher.py::test_a_change_reaches_the_others_without_a_look_at_the_base tests/shared/test_announcements.py",
+        "tests/shared/test_watcher.py::test_what_a_process_under_the_key_before_announces_is_believed",
     ),
     Fault(
         "un flot de NOTIFY s'entasse sans borne",
