@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fastapi_acl import ACLManager, ConfigurationError, require
+from fastapi_acl.shared.tasks import ended
 from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
@@ -277,3 +278,20 @@ async def test_an_interrupted_stop_closes_everything_all_the_same(sqlite_uri: st
     await asyncio.sleep(0.3)
     left = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("fastapi_acl")]
     assert (left, manager.is_ready) == ([], False)
+
+
+async def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while swallowed < 3:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            swallowed += 1
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(ended(task), 30)
+
+    assert (swallowed, task.done()) == (3, True)

@@ -211,7 +211,7 @@ FAULTS = [
         "ValueSealer.seal",
         "sealed if len(sealed) <= MAX_VALUE_BYTES else None",
         "sealed",
-        "tests/shared/test_cache.py::test_a_value_too_large_is_not_kept_nor_the_one_before",
+        "tests/shared/test_cache.py::test_a_value_too_large_is_not_even_sealed",
     ),
     Fault(
         "deux applications se rencontrent dans Redis",
@@ -373,7 +373,7 @@ FAULTS = [
         "PolicyChange.then",
         "(*_without(self.removed, theirs), *_without(later.removed, mine))",
         "(*self.removed, *later.removed)",
-        "tests/storage/test_write_path.py::test_guards_see_what_the_transaction_wrote tests/storage/test_write_path.py::test_a_transaction_answers_as_if_each_call_were_alone",
+        "tests/storage/test_write_path.py::test_what_leaves_and_comes_back_in_a_transaction_is_no_change",
     ),
     # --- tâches
     Fault(
@@ -390,6 +390,6 @@ FAULTS = [
         "ended",
         "_, waiting = await asyncio.wait(waiting, timeout=INSIST_SECONDS)",
         "waiting = set()",
-        "tests/shared/test_watcher.py::test_nothing_listens_any_more_once_closed tests/e2e/test_lifespan.py::test_an_interrupted_stop_closes_everything_all_the_same",
+        "tests/e2e/test_lifespan.py::test_a_task_that_swallows_its_cancellation_is_cancelled_again",
     ),
 ]

@@ -312,6 +312,14 @@ async def test_a_change_refused_in_a_transaction_lets_the_others_through(process
     assert set(await agreed(process)) == {*START, p(*NEW)}
 
 
+def test_what_leaves_and_comes_back_in_a_transaction_is_no_change() -> None:
+    one, other = p(*NEW), p(*NEWER)
+
+    assert PolicyChange(removed=(one,)).then(PolicyChange(added=(one,))) == PolicyChange()
+    assert PolicyChange(added=(one,)).then(PolicyChange((other,), (one,))) == PolicyChange(added=(other,))
+    assert PolicyChange((one,), (other,)).then(PolicyChange((other,))) == PolicyChange(added=(one,))
+
+
 async def test_guards_see_what_the_transaction_wrote(process: Composition) -> None:
     async with process.store.together():
         assert await process.enforcer.add_grouping_policy("role:a", "role:b")
