@@ -200,6 +200,19 @@ async def test_a_generated_password_goes_to_a_file_of_its_owner_alone(
     assert password not in caplog.text
 
 
+async def test_a_policy_file_is_not_applied_to_rules_it_did_not_make(
+    sqlite_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text(POLICY, "utf-8")
+    async with started(sqlite_uri=sqlite_uri) as manager:
+        before = manager.get_enforcer().rules
+
+    async with started(sqlite_uri=sqlite_uri, policy_path=path) as manager:
+        assert manager.get_enforcer().rules == before
+    assert "policy_file_not_applied" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "version", "message"), [("casbin", "1.43.0", "pip uninstall casbin"), ("python_jose", "3.3.0", "jose")]
 )

@@ -104,6 +104,26 @@ async def test_what_the_application_asks_for_itself_wants_a_fresh_policy_too(tmp
             authorizer.holds_role(ada, "reader")
 
 
+async def test_who_only_asks_who_calls_wants_a_fresh_policy_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailableError
+
+    settings: dict[str, Any] = {"policy_poll_seconds": 60, "max_staleness_seconds": 300}
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", **settings) as client:
+        ada, replica = await client.newcomer("ada"), client.manager.get_replica()
+        monkeypatch.setattr(type(replica._log), "head", silent)
+        answers = [await ada.get("/api/v1/auth/me")]
+        replica._seen_at -= 400
+        answers.append(await ada.get("/api/v1/auth/me"))
+        monkeypatch.undo()
+        answers.append(await ada.get("/api/v1/auth/me"))
+
+    assert [answer.status_code for answer in answers] == [200, 503, 200]
+    assert answers[1].json()["code"] == "policy_unavailable"
+
+
 async def test_a_process_that_saw_entries_it_could_not_read_is_degraded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

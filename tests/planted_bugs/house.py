@@ -82,7 +82,7 @@ FAULTS = [
         "Bootstrap._pending_lines",
         "seeded is None and is_empty",
         "seeded is None",
-        "tests/e2e/test_first_start.py::test_the_policy_file_is_read_once_into_an_empty_database tests/e2e/test_first_start.py::test_a_changed_file_adds_what_is_missing_in_development_and_waits_in_production",
+        "tests/e2e/test_first_start.py::test_a_policy_file_is_not_applied_to_rules_it_did_not_make",
     ),
     Fault(
         "un fichier de règles ôte le dernier administrateur",
@@ -115,7 +115,7 @@ FAULTS = [
         "compose",
         "RevisionGate(replica, config.revision_wait_ms / 1000)",
         "RevisionGate(replica, 1.0)",
-        "tests/e2e/test_health.py::test_a_revision_that_does_not_come_is_refused_in_time",
+        "tests/shared/test_revision_gate.py::test_the_wait_is_the_one_that_is_set",
     ),
     Fault(
         "max_staleness_seconds est sans effet sur les décisions",
@@ -169,7 +169,7 @@ FAULTS = [
         "Lifecycle.ready",
         "self._replica.require_fresh(self._config.max_staleness_seconds)",
         "",
-        "tests/e2e/test_faults.py::test_guarded_routes_go_on_while_the_database_is_down_then_deny",
+        "tests/e2e/test_health.py::test_who_only_asks_who_calls_wants_a_fresh_policy_too",
     ),
     Fault(
         "sans lifespan, personne ne regarde la base",
