@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fastapi_acl import ACLManager, ConfigurationError, require
 from fastapi_acl.shared.tasks import ended
-from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve
+from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve, started
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
 
@@ -295,3 +295,23 @@ async def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> Non
     await asyncio.wait_for(ended(task), 30)
 
     assert (swallowed, task.done()) == (3, True)
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_looks(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(sqlite_uri=sqlite_uri, policy_poll_seconds=0.05) as manager:
+        replica, looks, enough = manager.get_replica(), list[int](), asyncio.Event()
+        refresh = replica.refresh
+
+        async def failing_once() -> None:
+            looks.append(len(looks))
+            if len(looks) == 1:
+                raise ArithmeticError
+            await refresh()
+            enough.set()
+
+        monkeypatch.setattr(replica, "refresh", failing_once)
+        await asyncio.wait_for(enough.wait(), 30)
+
+    assert len(looks) >= 2

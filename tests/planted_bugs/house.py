@@ -209,7 +209,7 @@ FAULTS = [
         "Lifecycle._watch_once",
         "logger.exception('watch_failed')",
         "raise",
-        "tests/e2e/test_faults.py::test_guarded_routes_go_on_while_the_database_is_down_then_deny",
+        "tests/e2e/test_lifespan.py::test_an_error_that_nobody_foresaw_does_not_end_the_looks",
     ),
     Fault(
         "un réveil se perd",
