@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from fastapi_acl import ACLManager, ConfigurationError, require
+from fastapi_acl import ACLManager, ConfigurationError, lifecycle, require
 from fastapi_acl.shared.tasks import ended
 from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve, started
 from tests.support.proxy import before
@@ -315,3 +315,18 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_looks(
         await asyncio.wait_for(enough.wait(), 30)
 
     assert len(looks) >= 2
+
+
+async def test_a_base_that_does_not_close_does_not_hold_the_stop(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lifecycle, "CLOSE_SECONDS", 0.05)
+    async with started(sqlite_uri=sqlite_uri) as manager:
+        database = manager._parts.database
+        close = database.close
+        monkeypatch.setattr(database, "close", asyncio.Event().wait)
+
+        await asyncio.wait_for(manager.close(), 30)
+
+        assert "database_close_timeout" in caplog.text
+        await close()

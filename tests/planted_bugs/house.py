@@ -249,7 +249,7 @@ FAULTS = [
         "Lifecycle._close_database",
         "await asyncio.wait_for(self._database.close(), CLOSE_SECONDS)",
         "await self._database.close()",
-        "tests/e2e/test_lifespan.py",
+        "tests/e2e/test_lifespan.py::test_a_base_that_does_not_close_does_not_hold_the_stop",
     ),
     Fault(
         "un arrêt interrompu ne ferme pas le reste",
