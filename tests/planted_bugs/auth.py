@@ -94,7 +94,7 @@ FAULTS = [
         "DeleteUserUseCase.execute",
         "await self.transactions.retried(lambda: self._delete(user_id, actor))",
         "await self.users.delete_user(user_id)\nawait self.rules.remove_subject(str(user_id), actor)",
-        "tests/auth/test_use_cases.py::test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_transaction tests/auth/test_use_cases.py::test_a_deletion_that_fails_midway_changes_nothing",
+        "tests/auth/test_use_cases.py::test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_transaction",
     ),
     Fault(
         "un mot de passe faible est admis",
@@ -110,7 +110,7 @@ FAULTS = [
         "RegisterUseCase.prepare",
         "checked_username(request.username)",
         "request.username",
-        "tests/auth/test_use_cases.py::test_a_refused_registration_hashes_and_stores_nothing tests/e2e/test_attacks.py::test_a_name_drawn_like_another_is_refused",
+        "tests/auth/test_use_cases.py::test_a_refused_registration_hashes_and_stores_nothing",
     ),
     Fault(
         "le coût des hachés en base n'est pas appris au démarrage",
@@ -159,7 +159,7 @@ FAULTS = [
         "SessionPolicy.excuses",
         "is_recent and hmac.compare_digest(session.previous_digest, spent_digest)",
         "is_recent",
-        "tests/auth/test_use_cases.py::test_the_loser_of_a_race_within_the_grace_is_refused_without_revocation tests/auth/test_use_cases.py::test_the_grace_ends tests/auth/test_use_cases.py::test_a_spent_token_closes_the_session_everywhere",
+        "tests/auth/test_use_cases.py::test_the_loser_of_a_race_within_the_grace_is_refused_without_revocation",
     ),
     Fault(
         "la grâce ne finit pas",
@@ -175,7 +175,7 @@ FAULTS = [
         "SessionPolicy.excuses",
         "not self.grace",
         "False",
-        "tests/auth/test_use_cases.py::test_without_grace_no_clock_excuses_a_spent_token tests/auth/test_use_cases.py::test_two_simultaneous_refreshes_always_revoke_without_grace",
+        "tests/auth/test_use_cases.py::test_without_grace_no_clock_excuses_a_spent_token",
     ),
     Fault(
         "une session renouvelable est balayée",
@@ -183,7 +183,7 @@ FAULTS = [
         "SessionPolicy.finished",
         "max(self.idle, self.access, self.refresh)",
         "min(self.idle, self.access, self.refresh)",
-        FINISHED,
+        "tests/auth/test_finished_sessions.py::test_a_closed_session_is_kept_while_a_spent_token_of_it_may_come_back",
     ),
     Fault(
         "une session finie est balayée pendant que son jeton d'accès vit",
@@ -231,7 +231,7 @@ FAULTS = [
         "LoginUseCase._remove_some_finished",
         'logger.warning("finished_sessions_kept: %s", error.code)',
         "raise",
-        FINISHED,
+        "tests/auth/test_finished_sessions.py::test_sessions_that_cannot_be_removed_do_not_refuse_a_login",
     ),
     Fault(
         "le balayage s'arrête après un lot",
@@ -239,7 +239,7 @@ FAULTS = [
         "SweepSessionsUseCase.execute",
         "removed == SWEEP_BATCH",
         "removed > SWEEP_BATCH",
-        FINISHED,
+        "tests/auth/test_finished_sessions.py::test_a_sweep_removes_all_that_is_finished_in_batches",
     ),
     Fault(
         "un jeton perdu se renouvelle",
@@ -312,7 +312,7 @@ FAULTS = [
         "JWTAuthenticator.authenticate",
         "self._is_revoked(verified.principal)",
         "False",
-        VERIFIED,
+        "tests/auth/test_verified_tokens.py::test_a_remembered_token_is_refused_as_soon_as_it_is_revoked",
     ),
     Fault(
         "un jeton retenu n'expire pas",
@@ -320,7 +320,7 @@ FAULTS = [
         "JWTAuthenticator.authenticate",
         "not verified.is_current()",
         "False",
-        VERIFIED,
+        "tests/auth/test_verified_tokens.py::test_a_remembered_token_is_refused_once_expired_and_not_a_second_before",
     ),
     Fault(
         "la fin d'un jeton retenu suit l'horloge qui recule",
@@ -328,7 +328,7 @@ FAULTS = [
         "VerifiedToken.is_current",
         "time.monotonic() < self.until",
         "True",
-        VERIFIED,
+        "tests/auth/test_verified_tokens.py::test_an_expired_token_stays_expired_when_the_clock_goes_back",
     ),
     Fault(
         "un jeton retenu vaut avant son heure",
@@ -336,7 +336,7 @@ FAULTS = [
         "VerifiedToken.is_current",
         "self.not_before <= time.time() < self.not_after",
         "time.time() < self.not_after",
-        VERIFIED,
+        "tests/auth/test_verified_tokens.py::test_a_remembered_token_has_the_window_of_a_token_seen_for_the_first_time",
     ),
     Fault(
         "la mémoire des jetons croît sans borne",
@@ -344,15 +344,7 @@ FAULTS = [
         "VerifiedTokens.add",
         "len(self._young) >= self._half",
         "False",
-        VERIFIED,
-    ),
-    Fault(
-        "une révocation ne dit pas jusqu'à quand elle vaut",
-        "auth/infrastructure/services/access.py",
-        "JournalAccessRevoker._record",
-        "datetime.now(timezone.utc) + self.live + SIGNING_MARGIN",
-        "datetime.now(timezone.utc)",
-        "tests/auth/test_use_cases.py::test_a_revocation_is_live_for_as_long_as_the_tokens_of_who_wrote_it",
+        "tests/auth/test_verified_tokens.py::test_the_memory_is_bounded_and_keeps_the_tokens_in_use",
     ),
     Fault(
         "le type d'un jeton n'est pas regardé",
@@ -360,7 +352,7 @@ FAULTS = [
         "JWTTokenService._checked_header",
         "header['alg'] == self._settings.algorithm and header['typ'] == kind",
         "header['alg'] == self._settings.algorithm",
-        OF_TOKENS,
+        "tests/auth/test_token_service.py::test_a_token_of_one_type_is_not_one_of_the_other",
     ),
     Fault(
         "un en-tête de plus est admis",
@@ -368,7 +360,7 @@ FAULTS = [
         "JWTTokenService._checked_header",
         "set(header) == ALLOWED_HEADERS",
         "set(header) >= ALLOWED_HEADERS",
-        OF_TOKENS,
+        "tests/auth/test_token_service.py::test_a_forgery_is_refused",
     ),
     Fault(
         "un jeton d'un autre public est admis",
@@ -376,7 +368,7 @@ FAULTS = [
         "JWTTokenService._check_claims",
         "payload['iss'] == self._settings.issuer and payload['aud'] == self._settings.audience",
         "payload['iss'] == self._settings.issuer",
-        OF_TOKENS,
+        "tests/auth/test_token_service.py::test_a_token_without_one_of_its_claims_is_refused",
     ),
     Fault(
         "un jeton expiré est lu",
@@ -384,7 +376,7 @@ FAULTS = [
         "JWTTokenService._check_claims",
         "_require(_integer(payload['exp']) > now - leeway)",
         "_integer(payload['exp'])",
-        OF_TOKENS,
+        "tests/auth/test_token_service.py::test_a_claim_of_another_value_is_refused",
     ),
     Fault(
         "un jeton du futur est lu",
@@ -392,7 +384,7 @@ FAULTS = [
         "JWTTokenService._check_claims",
         "_require(_start(payload) <= now + leeway)",
         "_start(payload)",
-        OF_TOKENS,
+        "tests/auth/test_token_service.py::test_a_claim_of_another_value_is_refused",
     ),
     Fault(
         "une signature écrite autrement est admise",
@@ -400,7 +392,7 @@ FAULTS = [
         "JWTTokenService._verified",
         "_require(_is_canonical(token.rpartition('.')[2]))",
         "",
-        f"{OF_TOKENS} {VERIFIED}",
+        "tests/auth/test_token_service.py::test_a_forgery_is_refused",
     ),
     Fault(
         "une vie raccourcie ne vaut pas pour les jetons déjà signés",
@@ -408,7 +400,7 @@ FAULTS = [
         "JWTTokenService._access_claims",
         "min(payload['exp'], payload['iat'] + self._settings.access_lifetime)",
         "payload['exp']",
-        VERIFIED,
+        "tests/auth/test_verified_tokens.py::test_a_life_made_shorter_holds_for_tokens_already_signed",
     ),
     Fault(
         "un jeton de renouvellement dure plus que sa session",
@@ -424,7 +416,7 @@ FAULTS = [
         "_uuid",
         "_require(str(found) == value)",
         "",
-        OF_TOKENS,
+        "tests/auth/test_token_service.py::test_a_claim_of_another_value_is_refused",
     ),
     Fault(
         "un booléen passe pour un nombre dans un jeton",
@@ -432,7 +424,7 @@ FAULTS = [
         "_integer",
         "type(value) is not int",
         "not isinstance(value, int)",
-        OF_TOKENS,
+        "tests/auth/test_token_service.py::test_a_claim_of_another_type_is_refused",
     ),
     Fault(
         "une ancienne clé ne vérifie plus",
@@ -465,7 +457,7 @@ FAULTS = [
         "BcryptPasswordHasher._verify",
         "matches and candidate == password",
         "matches",
-        OF_HASHER,
+        "tests/auth/test_password_hasher.py::test_different_passwords_never_pass_for_one_another",
     ),
     Fault(
         "un haché moins cher se reconnaît au travail",
@@ -473,7 +465,7 @@ FAULTS = [
         "BcryptPasswordHasher._verify",
         "range(rounds, total)",
         "range(0)",
-        f"{OF_HASHER} {USE_CASES}",
+        "tests/auth/test_password_hasher.py::test_every_comparison_is_as_much_work_as_the_costliest_hash_known",
     ),
     Fault(
         "une place du hachage n'est pas rendue",
@@ -481,7 +473,7 @@ FAULTS = [
         "BcryptPasswordHasher._run",
         "future.add_done_callback(lambda _: self._places.release())",
         "",
-        OF_HASHER,
+        "tests/auth/test_password_hasher.py::test_a_full_queue_refuses_at_once_and_recovers",
     ),
     Fault(
         "un haché de coût démesuré se calcule",
@@ -497,7 +489,7 @@ FAULTS = [
         "BcryptPasswordHasher._run",
         "await asyncio.wrap_future(future)",
         "future.result()",
-        OF_HASHER,
+        "tests/auth/test_password_hasher.py::test_the_loop_keeps_beating_during_twenty_hashes",
     ),
     Fault(
         "deux écritures mêlées font un nom",
@@ -505,7 +497,7 @@ FAULTS = [
         "checked_username",
         "len(_scripts(shown)) > 1",
         "False",
-        OF_USER,
+        "tests/auth/test_auth_user.py::test_a_username_that_could_mislead_or_break_is_refused",
     ),
     Fault(
         "un caractère invisible entre dans un nom",
@@ -513,7 +505,7 @@ FAULTS = [
         "_is_allowed",
         "any((first <= ord(character) <= last for first, last in (*HIDDEN_RANGES, *DECEPTIVE_RANGES)))",
         "False",
-        OF_USER,
+        "tests/auth/test_auth_user.py::test_a_username_that_could_mislead_or_break_is_refused",
     ),
     Fault(
         "un mot de passe fait du nom est admis",
@@ -521,7 +513,7 @@ FAULTS = [
         "check_password",
         "len(canonical(password).replace(canonical(username), '')) < MIN_BEYOND_USERNAME",
         "False",
-        OF_USER,
+        "tests/auth/test_auth_user.py::test_a_password_made_of_the_username_is_refused",
     ),
     Fault(
         "un nom se compare avec sa casse",
@@ -529,7 +521,7 @@ FAULTS = [
         "canonical",
         "unicodedata.normalize('NFKC', name).casefold()",
         "unicodedata.normalize('NFKC', name)",
-        OF_USER,
+        "tests/auth/test_auth_user.py::test_a_username_is_shown_in_nfkc_and_keyed_by_its_folded_form",
     ),
     # --- dépôts SQL
     Fault(
@@ -562,7 +554,7 @@ FAULTS = [
         "SQLSessionRepository.rotate",
         "SQLSessionModel.expires_at > lifetime.now",
         "SQLSessionModel.id == SQLSessionModel.id",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_a_spent_expired_or_idle_session_does_not_rotate",
     ),
     Fault(
         "une session oisive se renouvelle",
@@ -570,7 +562,7 @@ FAULTS = [
         "SQLSessionRepository.rotate",
         "SQLSessionModel.last_used_at > lifetime.idle_since",
         "SQLSessionModel.id == SQLSessionModel.id",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_a_spent_expired_or_idle_session_does_not_rotate",
     ),
     Fault(
         "la session d'un compte qui a changé se renouvelle",
@@ -578,7 +570,7 @@ FAULTS = [
         "SQLSessionRepository.rotate",
         "SQLAuthUserModel.session_version == SQLSessionModel.session_version",
         "SQLAuthUserModel.id == SQLAuthUserModel.id",
-        REPOSITORIES,
+        "tests/auth/test_repositories.py::test_a_session_of_an_account_that_changed_does_not_rotate",
     ),
     Fault(
         "deux renouvellements d'un jeton gagnent",
@@ -586,7 +578,7 @@ FAULTS = [
         "SQLSessionRepository.rotate",
         "SQLSessionModel.refresh_digest == old_digest",
         "SQLSessionModel.id == SQLSessionModel.id",
-        "tests/auth/test_repositories.py::test_one_of_fifty_simultaneous_rotations_wins",
+        "tests/auth/test_repositories.py::test_a_spent_expired_or_idle_session_does_not_rotate",
     ),
     Fault(
         "un balayeur en retard emporte une session renouvelée",
@@ -637,51 +629,6 @@ FAULTS = [
         "tests/auth/test_repositories.py::test_a_search_is_literal_and_ignores_case",
     ),
     # --- dépôts MongoDB
-    Fault(
-        "sur MongoDB, une session s'ouvre pendant que son compte change",
-        MONGO_SESSIONS,
-        "MongoDBSessionRepository.create_session",
-        "if await self._is_current(document, connection):\n    return True",
-        "return True",
-        "tests/auth/test_repositories.py::test_no_session_opens_on_an_account_that_changed_meanwhile tests/auth/test_use_cases.py::test_deactivation_wins_over_logins_and_refreshes_in_flight",
-        "mongodb",
-    ),
-    Fault(
-        "sur MongoDB, la session d'un compte qui a changé se renouvelle",
-        MONGO_SESSIONS,
-        "MongoDBSessionRepository._is_current",
-        "{'_id': session['user_id'], 'is_active': True, 'session_version': session['session_version']}",
-        "{'_id': session['user_id'], 'is_active': True}",
-        "tests/auth/test_repositories.py::test_a_session_of_an_account_that_changed_does_not_rotate",
-        "mongodb",
-    ),
-    Fault(
-        "sur MongoDB, un compte supprimé laisse ses sessions",
-        MONGO_USERS,
-        "MongoDBAuthRepository.delete_user",
-        "await self._database.collection('acl_sessions').delete_many({'user_id': str(user_id)}, session=session)",
-        "",
-        "tests/auth/test_repositories.py::test_deleting_an_account_deletes_its_sessions",
-        "mongodb",
-    ),
-    Fault(
-        "sur MongoDB, un rehachage écrase un mot de passe plus récent",
-        MONGO_USERS,
-        "MongoDBAuthRepository.update_password",
-        "{'_id': str(user_id), 'hashed_password': replaced}",
-        "{'_id': str(user_id)}",
-        "tests/auth/test_repositories.py::test_a_rehash_never_overwrites_a_newer_password",
-        "mongodb",
-    ),
-    Fault(
-        "sur MongoDB, la recherche de comptes est une expression rationnelle",
-        MONGO_USERS,
-        "_conditions",
-        "re.escape(canonical(query))",
-        "canonical(query)",
-        "tests/auth/test_repositories.py::test_a_search_is_literal_and_ignores_case",
-        "mongodb",
-    ),
     # --- routes
     Fault(
         "la liste des comptes demande un autre droit de lecture",
@@ -729,7 +676,7 @@ FAULTS = [
         "logout",
         "body is not None and body.everywhere",
         "True",
-        "tests/e2e/test_story.py::test_logout_stops_the_access_token_at_once tests/auth/test_routes.py::test_logout_refuses_a_body_that_it_does_not_understand",
+        "tests/e2e/test_story.py::test_logout_stops_the_access_token_at_once",
     ),
     Fault(
         "un corps inconnu est ignoré",
@@ -738,5 +685,13 @@ FAULTS = [
         "ConfigDict(extra='forbid')",
         "ConfigDict(extra='ignore')",
         "tests/auth/test_routes.py::test_logout_refuses_a_body_that_it_does_not_understand",
+    ),
+    Fault(
+        "une révocation ne dit pas jusqu'à quand elle vaut",
+        "auth/infrastructure/services/access.py",
+        "JournalAccessRevoker._record",
+        "datetime.now(timezone.utc) + self.live + SIGNING_MARGIN",
+        "datetime.now(timezone.utc)",
+        "tests/auth/test_use_cases.py::test_a_revocation_is_live_for_as_long_as_the_tokens_of_who_wrote_it",
     ),
 ]

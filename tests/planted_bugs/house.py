@@ -153,15 +153,6 @@ FAULTS = [
         "Replica(database, log, [PolicyMemory(enforcer), record])",
         "tests/e2e/test_story.py::test_logout_stops_the_access_token_at_once",
     ),
-    Fault(
-        "MySQL emploie le dépôt de SQLite",
-        "storage.py",
-        "",
-        "{'sqlite': SQLiteAuthRepository, 'postgresql': PostgreSQLAuthRepository, 'mysql': MySQLAuthRepository}",
-        "{'sqlite': SQLiteAuthRepository, 'postgresql': PostgreSQLAuthRepository, 'mysql': SQLiteAuthRepository}",
-        "tests/auth/test_repositories.py::test_deactivation_advances_the_session_version_and_activation_does_not",
-        "mysql",
-    ),
     # --- cycle de vie
     Fault(
         "une requête décide sur une politique trop vieille",
@@ -188,14 +179,6 @@ FAULTS = [
         "tests/e2e/test_lifespan.py::test_without_a_lifespan_one_request_looks_for_all",
     ),
     Fault(
-        "sans lifespan, une base muette retient la foule",
-        LIFECYCLE,
-        "Lifecycle._look_in_passing",
-        "is_busy and (is_recent or self._is_blind)",
-        "False",
-        "tests/e2e/test_lifespan.py::test_without_a_lifespan_a_silent_base_holds_one_request_and_not_the_crowd",
-    ),
-    Fault(
         "un démarrage empêché par la base ne se reprend pas",
         LIFECYCLE,
         "Lifecycle._watch_once",
@@ -220,22 +203,6 @@ FAULTS = [
         "tests/shared/test_watcher.py::test_an_import_is_announced_and_read_again",
     ),
     Fault(
-        "les connexions d'une boucle finie servent encore",
-        LIFECYCLE,
-        "Lifecycle._bind_loop",
-        "self._database.abandon()",
-        "",
-        "tests/e2e/test_lifespan.py::test_plain_test_client_with_and_without_its_lifespan",
-    ),
-    Fault(
-        "le cache d'une boucle finie sert encore",
-        LIFECYCLE,
-        "Lifecycle._bind_loop",
-        "self._cache.abandon()",
-        "",
-        "tests/shared/test_cache.py::test_the_connections_of_a_loop_that_is_gone_are_left_behind tests/e2e/test_lifespan.py::test_plain_test_client_with_and_without_its_lifespan",
-    ),
-    Fault(
         "le watcher d'une boucle finie se croit vivant",
         LIFECYCLE,
         "Lifecycle._bind_loop",
@@ -250,14 +217,6 @@ FAULTS = [
         "await asyncio.wait_for(self._database.close(), CLOSE_SECONDS)",
         "await self._database.close()",
         "tests/e2e/test_lifespan.py::test_a_base_that_does_not_close_does_not_hold_the_stop",
-    ),
-    Fault(
-        "un arrêt interrompu ne ferme pas le reste",
-        LIFECYCLE,
-        "Lifecycle.close",
-        "closing.push_async_callback(self._cache.close)",
-        "",
-        "tests/e2e/test_lifespan.py::test_an_interrupted_stop_closes_everything_all_the_same",
     ),
     # --- manager
     Fault(
@@ -314,7 +273,7 @@ FAULTS = [
         "ACLManager.health",
         "is_whole and not differs",
         "is_whole",
-        "tests/engine/test_model_record.py",
+        "tests/engine/test_model_record.py::test_a_changed_model_waits_in_production_and_health_says_so",
     ),
     Fault(
         "la santé dit une base jamais vue à jour",
@@ -323,14 +282,6 @@ FAULTS = [
         "round(age, 3) if math.isfinite(age) else None",
         "round(age, 3) if math.isfinite(age) else 0.0",
         "tests/e2e/test_health.py::test_a_process_without_its_base_is_unavailable_and_says_no_address",
-    ),
-    Fault(
-        "les gardes fautives ne se voient pas au démarrage",
-        MANAGER,
-        "ACLManager._wrap_lifespan",
-        "self._check_guards(app)\nawait self.initialize()",
-        "await self.initialize()",
-        "tests/e2e/test_route_checks.py::test_a_parameter_that_the_path_lacks_is_refused_at_start_wherever_the_guard_is",
     ),
     Fault(
         "une route ajoutée pendant le démarrage n'est pas vérifiée",
@@ -370,7 +321,7 @@ FAULTS = [
         "ACLManager._keep_model",
         "is_served and not self.config.is_production",
         "is_served",
-        "tests/engine/test_model_record.py",
+        "tests/engine/test_model_record.py::test_a_changed_model_waits_in_production_and_health_says_so",
     ),
     Fault(
         "create-admin écrit sous un modèle que les règles ne partagent pas",
@@ -386,7 +337,7 @@ FAULTS = [
         "ACLManager._read_policy",
         "raise ConfigurationError(self._parts.enforcer.undecided)",
         "pass",
-        "tests/engine/test_shared_domain.py",
+        "tests/engine/test_shared_domain.py::test_a_row_of_the_database_asks_for_the_choice_at_start",
     ),
     Fault(
         "les sessions finies ne se balaient pas",
@@ -395,14 +346,6 @@ FAULTS = [
         "await self.provide(SweepSessionsUseCase).execute()",
         "pass",
         "tests/auth/test_finished_sessions.py::test_a_process_with_a_lifespan_sweeps_from_time_to_time",
-    ),
-    Fault(
-        "un manager sans disable_auth_for_dev a un administrateur sans jeton",
-        MANAGER,
-        "ACLManager._find_developer",
-        "not self.config.disable_auth_for_dev",
-        "False",
-        "tests/e2e/test_errors.py::test_a_local_request_without_a_token_is_the_administrator_in_development_only",
     ),
     Fault(
         "une erreur d'une application montée est une erreur nue",
@@ -426,7 +369,7 @@ FAULTS = [
         "with_secret",
         "config.jwt_secret_key is not None",
         "False",
-        "tests/shared/test_development_key.py",
+        "tests/shared/test_development_key.py::test_a_given_key_leaves_no_file",
     ),
     # --- commandes
     Fault(
@@ -491,23 +434,7 @@ FAULTS = [
         "look",
         "await manager.check_schema()",
         "await manager.migrate(force=False)",
-        "tests/e2e/test_cli_application.py::test_reading_creates_no_table tests/e2e/test_cli_application.py::test_a_command_that_creates_nothing_refuses_an_absent_database",
-    ),
-    Fault(
-        "une commande laisse ses connexions",
-        "cli/opening.py",
-        "_with_manager",
-        "await manager.close()",
-        "pass",
-        "tests/e2e/test_cli.py",
-    ),
-    Fault(
-        "un export coupé laisse un fichier à moitié écrit",
-        "cli/files.py",
-        "replaced",
-        "Path(name).unlink(missing_ok=True)",
-        "Path(name).replace(file)",
-        "tests/e2e/test_cli_application.py::test_an_export_that_fails_leaves_nothing_and_the_old_file_as_it_was",
+        "tests/e2e/test_cli_application.py::test_reading_creates_no_table",
     ),
     Fault(
         "un export suit un lien",
@@ -534,15 +461,6 @@ FAULTS = [
         "tests/e2e/test_cli_application.py::test_the_application_is_named_by_the_option_then_the_environment_then_the_project",
     ),
     Fault(
-        "une commande de production se passe de clé",
-        TARGET,
-        "_without_key",
-        "config.jwt_secret_key is not None or config.is_production",
-        "config.jwt_secret_key is not None",
-        f"{CLI} tests/e2e/test_cli.py",
-        equivalent="ACLConfig refuse déjà la production sans clé, sauf sans comptes, où la clé n'a rien à signer",
-    ),
-    Fault(
         "les lignes illisibles ne se comptent pas dans lint",
         "cli/linting.py",
         "_lint_rules",
@@ -558,21 +476,15 @@ FAULTS = [
         "[]",
         "tests/e2e/test_cli_application.py::test_names_that_nothing_knows_are_cited_with_the_nearest",
     ),
+    # --- mesures et traces
     Fault(
-        "un message de commande se lit comme du balisage",
-        "cli/output.py",
-        "say",
-        "output.print(message, highlight=False, markup=False, soft_wrap=True)",
-        "output.print(message, highlight=False, soft_wrap=True)",
-        "tests/e2e/test_cli.py",
-    ),
-    Fault(
-        "un mot de passe lu d'un tube garde son retour à la ligne",
-        "cli/maintenance.py",
-        "_read_password",
-        "sys.stdin.readline().rstrip('\\r\\n')",
-        "sys.stdin.readline()",
-        "tests/e2e/test_first_start.py::test_create_admin_creates_one_and_promotes_nobody",
+        "MySQL emploie le dépôt de SQLite",
+        "storage.py",
+        "",
+        "{'sqlite': SQLiteAuthRepository, 'postgresql': PostgreSQLAuthRepository, 'mysql': MySQLAuthRepository}",
+        "{'sqlite': SQLiteAuthRepository, 'postgresql': PostgreSQLAuthRepository, 'mysql': SQLiteAuthRepository}",
+        "tests/auth/test_repositories.py::test_deactivation_advances_the_session_version_and_activation_does_not",
+        "mysql",
     ),
     Fault(
         "la référence oublie les réglages sans effet",
@@ -582,7 +494,6 @@ FAULTS = [
         "description",
         "tests/shared/test_config.py::test_every_setting_is_described_in_the_example_and_in_the_documentation",
     ),
-    # --- mesures et traces
     Fault(
         "une mesure dit 0 seconde d'une base jamais vue",
         "metrics.py",
@@ -605,7 +516,7 @@ FAULTS = [
         "ACLCollector.collect",
         "counters[outcome]",
         "counters['allowed']",
-        METRICS,
+        "tests/e2e/test_metrics.py::test_what_is_read_is_what_happened",
     ),
     Fault(
         "une trace qui échoue change une décision",

@@ -103,7 +103,7 @@ FAULTS = [
         "is_same_page",
         "claimed <= {read_origin(text) for text in admitted} - {None}",
         "claimed & ({read_origin(text) for text in admitted} - {None})",
-        ORIGINS,
+        "tests/e2e/test_dev_origins.py::test_a_listed_origin_of_this_machine_is_admitted_and_no_other",
     ),
     Fault(
         "une origine se compare sans son port",
@@ -111,7 +111,7 @@ FAULTS = [
         "read_origin",
         "(parts.scheme, parts.hostname, PORTS[parts.scheme] if port is None else port)",
         "(parts.scheme, parts.hostname, 0)",
-        ORIGINS,
+        "tests/e2e/test_dev_origins.py::test_only_our_own_pages_and_tools_without_a_page_are_the_administrator",
     ),
     # --- gardes
     Fault(
@@ -128,7 +128,7 @@ FAULTS = [
         "Require._list_refused",
         "refused.append(_question(principal, resource, action, domain, attributes))",
         "refused += [_question(principal, resource, action, domain, attributes)][: self.mode == 'all']",
-        "tests/e2e/test_guarded_route.py::test_all_wants_each_permission_and_any_wants_one",
+        "tests/e2e/test_denials.py::test_a_denial_carries_a_number_that_one_line_of_the_log_has_with_everything_asked",
     ),
     Fault(
         "l'objet chargé n'est pas regardé",
@@ -136,7 +136,7 @@ FAULTS = [
         "Require._list_refused",
         "resource if loaded is None else make_name(resource, attributes)",
         "resource",
-        f"tests/e2e/test_loaded_objects.py {OF_RESOURCES} {ATTACKS}",
+        "tests/e2e/test_loaded_objects.py::test_the_owner_of_an_orm_object_reads_it_and_an_expired_one_says_what_to_do",
     ),
     Fault(
         "une dépendance rend tous les domaines",
@@ -192,7 +192,8 @@ FAULTS = [
         "RequireRole.__call__",
         "manager.guards.admit(self, connection)",
         "",
-        "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault tests/e2e/test_route_checks.py::test_a_guard_called_by_hand_is_checked_too",
+        "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault "
+        "tests/e2e/test_route_checks.py::test_a_guard_called_by_hand_is_checked_too",
     ),
     Fault(
         "le corps d'un refusé est lu",
@@ -216,7 +217,7 @@ FAULTS = [
         "_question",
         "dict.fromkeys(attributes, FORGOTTEN)",
         "dict(attributes)",
-        "tests/permissions/test_explain.py::test_a_remembered_denial_never_makes_up_the_values_of_an_object tests/e2e/test_denials.py::test_the_objects_of_a_denial_are_told_nowhere",
+        "tests/permissions/test_explain.py::test_a_remembered_denial_never_makes_up_the_values_of_an_object",
     ),
     Fault(
         "sans ACLManager, une garde laisse passer une erreur nue",
@@ -289,7 +290,7 @@ FAULTS = [
         "expand",
         "[name for name in _PARAMETER.findall(template) if name not in parameters]",
         "[]",
-        OF_RESOURCES,
+        "tests/shared/test_resources.py::test_a_parameter_the_route_does_not_have_fails_closed",
     ),
     # --- attributs de l'objet
     Fault(
@@ -298,7 +299,7 @@ FAULTS = [
         "with_attributes",
         "not name.startswith('_')",
         "True",
-        OF_RESOURCES,
+        "tests/shared/test_resources.py::test_only_public_scalars_are_copied",
     ),
     Fault(
         "une propriété qui lève se tait",
@@ -306,7 +307,7 @@ FAULTS = [
         "_read_safely",
         "UnreadableAttribute(f'la lecture de l’attribut {name} de {kind} a levé {raised}')",
         "_REFUSED",
-        OF_RESOURCES,
+        "tests/shared/test_resources.py::test_everything_public_and_scalar_is_read_when_the_model_may_read_anything",
     ),
     Fault(
         "une propriété d'un objet lié lit la base",
@@ -314,7 +315,7 @@ FAULTS = [
         "_apart_from_session",
         "(state.session_id, None)",
         "(state.session_id, state.session_id)",
-        OF_RESOURCES,
+        "tests/shared/test_resources.py::test_a_property_of_a_mapped_object_reads_what_is_loaded_and_nothing_else",
     ),
     Fault(
         "une colonne expirée vaut rien",
@@ -322,7 +323,7 @@ FAULTS = [
         "_explain_absence",
         "state.key is None",
         "True",
-        OF_RESOURCES,
+        "tests/shared/test_resources.py::test_mapped_columns_are_read_from_the_object_and_never_from_the_database",
     ),
     Fault(
         "un attribut illisible vaut son explication",
@@ -330,7 +331,7 @@ FAULTS = [
         "GuardedName.__getattribute__",
         "isinstance(value, UnreadableAttribute)",
         "False",
-        f"tests/e2e/test_loaded_objects.py {OF_RESOURCES} tests/engine/test_matcher_answers.py",
+        "tests/shared/test_resources.py::test_an_unreadable_attribute_fails_whoever_reads_it",
     ),
     # --- vérifications des routes
     Fault(
@@ -387,7 +388,7 @@ FAULTS = [
         "GuardedRoutes._judge",
         "raise ConfigurationError(message)",
         "pass",
-        "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault tests/e2e/test_route_checks.py::test_a_refused_start_is_refused_again",
+        "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault",
     ),
     Fault(
         "les routes d'une application montée ne sont pas vérifiées",
@@ -395,7 +396,7 @@ FAULTS = [
         "places_in",
         "isinstance(kind, (Mount, Host))",
         "isinstance(kind, Host)",
-        "tests/e2e/test_route_checks.py::test_what_a_prefix_or_a_mount_brings_is_a_parameter_of_the_path tests/e2e/test_route_checks.py::test_an_application_mounted_twice_is_judged_at_each_place",
+        "tests/e2e/test_route_checks.py::test_an_application_mounted_twice_is_judged_at_each_place",
     ),
     Fault(
         "une garde dans une sous-dépendance n'est pas vue",
@@ -420,7 +421,7 @@ FAULTS = [
         "check_template",
         "_BRACE.search(PARAMETER.sub('', template))",
         "False",
-        TEMPLATES,
+        "tests/shared/test_templates.py::test_a_brace_that_encloses_no_parameter_name_is_refused_in_every_template",
     ),
     Fault(
         "sous un modèle de routes, administrer ne demande aucune route",
@@ -428,7 +429,7 @@ FAULTS = [
         "administration_routes",
         "found.setdefault(demand, {}).update(dict.fromkeys(pairs))",
         "found.setdefault(demand, {})",
-        "tests/permissions/test_rank.py::test_a_manager_of_accounts_by_routes_does_not_touch_the_highest tests/permissions/test_rank.py::test_administrators_who_hold_only_routes_remove_rules",
+        "tests/permissions/test_rank.py::test_administrators_who_hold_only_routes_remove_rules",
     ),
     Fault(
         "une garde remplacée se vérifie encore",
@@ -461,7 +462,7 @@ FAULTS = [
         "_without_duplicates",
         "len(made) != len(pairs)",
         "False",
-        BODY,
+        "tests/shared/test_json_body.py::test_a_repeated_key_is_refused_and_not_named",
     ),
     Fault(
         "un corps qui ne s'annonce pas est lu",
@@ -469,7 +470,7 @@ FAULTS = [
         "read_json",
         "not _is_json(content_type)",
         "False",
-        BODY,
+        "tests/shared/test_json_body.py::test_what_is_not_announced_as_json_is_not_read",
     ),
     Fault(
         "NaN est lu dans un corps",
@@ -549,7 +550,7 @@ FAULTS = [
         "report_failure",
         "access_control(connection).decisions.is_news((route, *asked, error.reason))",
         "True",
-        "tests/e2e/test_denials.py::test_a_failed_decision_is_told_once_with_its_route_and_no_stack tests/e2e/test_denials.py::test_a_decision_the_application_asks_for_itself_is_told_in_the_same_way",
+        "tests/e2e/test_denials.py::test_a_failed_decision_is_told_once_with_its_route_and_no_stack",
     ),
     Fault(
         "les refus retenus croissent sans borne",

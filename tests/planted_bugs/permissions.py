@@ -17,7 +17,7 @@ FAULTS = [
         "CheckPermissionsUseCase.execute",
         "answers.revision == self.rules.revision",
         "True",
-        CHECK,
+        "tests/permissions/test_check_permissions.py::test_all_answers_are_of_one_revision_or_are_asked_again",
     ),
     Fault(
         "une question sans décision accorde",
@@ -25,7 +25,10 @@ FAULTS = [
         "CheckPermissionsUseCase._answers",
         "answer = False",
         "answer = True",
-        CHECK,
+        (
+            "tests/permissions/test_check_permissions.py::"
+            "test_a_question_that_cannot_be_decided_takes_none_of_the_others_with_it"
+        ),
     ),
     Fault(
         "une question sans domaine se décide",
@@ -41,7 +44,10 @@ FAULTS = [
         "_noted",
         "logger.warning('check_undecided: failed=%d asked=%d', len(failed), len(answers.results))",
         "pass",
-        CHECK,
+        (
+            "tests/permissions/test_check_permissions.py::"
+            "test_a_question_that_cannot_be_decided_takes_none_of_the_others_with_it"
+        ),
     ),
     Fault(
         "qui lit les règles explique les droits d'un autre compte",
@@ -65,7 +71,7 @@ FAULTS = [
         "explain_decision",
         "await require_users_reader(connection=request, principal=actor)",
         "",
-        "tests/permissions/test_explain.py::test_who_may_ask_and_about_whom tests/permissions/test_explain.py::test_a_model_of_routes_is_explained_in_routes",
+        "tests/permissions/test_explain.py::test_who_may_ask_and_about_whom",
     ),
     Fault(
         "un compte désactivé s'explique par ses règles",
@@ -107,7 +113,7 @@ FAULTS = [
         "ListPermissionsUseCase.stamp",
         "self.authorizer.has_domains and domain is None",
         "False",
-        "tests/permissions/test_my_permissions.py::test_a_domain_without_a_model_of_domains_is_refused tests/permissions/test_my_permissions.py::test_permissions_are_those_of_the_domain_asked_for",
+        "tests/permissions/test_my_permissions.py::test_permissions_are_those_of_the_domain_asked_for",
     ),
     Fault(
         "l'étiquette d'une liste ne dit pas de qui",
@@ -131,7 +137,7 @@ FAULTS = [
         "PolicyGrants.stamp",
         "(tuple(policy or ()), self._form, principal.subject, domain)",
         "(self._form, principal.subject, domain)",
-        "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
+        "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
     ),
     Fault(
         "une liste lue pendant un changement est servie",
@@ -147,7 +153,7 @@ FAULTS = [
         "_key",
         "CacheKey.of(NAMESPACE, stamp.digest)",
         "CacheKey.of(NAMESPACE)",
-        "tests/permissions/test_my_permissions.py::test_replicas_share_what_one_has_read tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
+        "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
     ),
     Fault(
         "une liste sans changement est renvoyée",
@@ -163,7 +169,7 @@ FAULTS = [
         "_headers",
         "{'ETag': tag, 'Cache-Control': 'private, no-cache', 'Vary': 'Authorization'}",
         "{'ETag': tag}",
-        "tests/permissions/test_my_permissions.py::test_each_rule_says_what_it_gives_and_by_which_roles tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
+        "tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
     ),
     Fault(
         "la liste des règles demande un autre droit de lecture",

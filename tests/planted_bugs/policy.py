@@ -29,7 +29,7 @@ FAULTS = [
         "PolicyStore._check",
         "self.actors.check(actor, *ADMINISTRATION)",
         "",
-        f"{ATTACKS} {OF_RANK}",
+        "tests/e2e/test_attacks.py::test_a_revoked_actor_writes_nothing_through_a_process_that_does_not_know_yet",
     ),
     Fault(
         "nul besoin de détenir ce qu'on accorde",
@@ -109,7 +109,7 @@ FAULTS = [
         "PolicyStore._check",
         "not change or len(set(change)) != len(change.added) + len(change.removed)",
         "not change",
-        WRITES,
+        "tests/storage/test_write_path.py::test_what_is_refused_changes_nothing_alone_or_joined",
     ),
     Fault(
         "une écriture d'une transaction ne s'ajoute pas à celles qu'on juge",
@@ -117,7 +117,7 @@ FAULTS = [
         "PolicyStore.put",
         "transaction.pending = transaction.pending.then(change)",
         "",
-        f"{WRITES} {OF_RANK}",
+        "tests/storage/test_write_path.py::test_each_call_in_a_transaction_is_seen_there_and_nowhere_else",
     ),
     Fault(
         "une moitié d'écriture se valide",
@@ -141,7 +141,7 @@ FAULTS = [
         "PolicyStore.require_authority",
         "self.actors.check(actor, *ACCOUNTS)",
         "",
-        "tests/e2e/test_attacks.py tests/permissions/test_rank.py::test_a_writer_by_routes_whose_right_left_on_another_process_writes_no_more tests/permissions/test_rank.py::test_a_route_asks_again_for_itself_under_the_lock",
+        "tests/e2e/test_attacks.py::test_a_revoked_actor_writes_nothing_through_a_process_that_does_not_know_yet",
     ),
     Fault(
         "un jeton fermé écrit encore",
@@ -158,7 +158,7 @@ FAULTS = [
         "_Held.includes",
         "not denied and self._comparison.is_granted(self._actor.subject, asked)",
         "self._comparison.is_granted(self._actor.subject, asked)",
-        "tests/e2e/test_attacks.py::test_a_deny_of_one_domain_keeps_its_actor_from_granting_in_all tests/permissions/test_rank.py",
+        "tests/e2e/test_attacks.py::test_a_deny_of_one_domain_keeps_its_actor_from_granting_in_all",
     ),
     Fault(
         "lever un refus n'est pas accorder",
@@ -190,7 +190,7 @@ FAULTS = [
         "PolicyStore.check_whole",
         "await self.administrators.check_whole(after)",
         "",
-        f"{OF_TRANSFER} {HISTORY_ATTACKS}",
+        "tests/engine/test_transfer.py::test_an_import_cannot_remove_the_last_administrator",
     ),
     # --- rangs et administrateurs
     Fault(
@@ -207,7 +207,7 @@ FAULTS = [
         "RankGuard.check",
         "await self._check_denials(losses, mine, comparison, pace)",
         "",
-        "tests/permissions/test_rank.py",
+        "tests/permissions/test_rank.py::test_an_equal_does_not_deny_an_equal_the_means_to_administer",
     ),
     Fault(
         "un retrait abaisse plus haut que soi",
@@ -247,7 +247,8 @@ FAULTS = [
         "_may_revoke",
         "bool(change.removed) or any((rule.section == 'g' or 'deny' in rule.values for rule in change.added))",
         "bool(change.removed)",
-        "tests/permissions/test_rank.py::test_the_last_to_hold_everything_does_not_leave_to_a_lesser_one tests/permissions/test_rank.py::test_without_anyone_who_holds_everything_the_last_writer_of_rules_stays",
+        "tests/permissions/test_rank.py::test_the_last_to_hold_everything_does_not_leave_to_a_lesser_one "
+        "tests/permissions/test_rank.py::test_without_anyone_who_holds_everything_the_last_writer_of_rules_stays",
         equivalent="la garde des rangs, qui passe avant, refuse déjà tout refus qui prive d'administrer",
     ),
     # --- transferts
@@ -265,7 +266,7 @@ FAULTS = [
         "PolicyTransfer._write",
         "await self.store.adapter.seal(batch.id)",
         "",
-        "tests/engine/test_transfer.py::test_a_batch_that_the_log_names_is_not_dropped_by_a_late_cancellation tests/attacks/test_history_attacks.py::test_a_batch_swept_while_it_is_staged_is_never_published_in_part",
+        "tests/engine/test_transfer.py::test_an_import_that_adds_nothing_is_no_change",
     ),
     Fault(
         "un import ne demande pas le droit d'écrire",
@@ -281,7 +282,7 @@ FAULTS = [
         "PolicyTransfer.publish",
         "await self.store.check_whole(actor, partial(self.store.enforcer.trial_of, current.prepared))",
         "",
-        "tests/engine/test_transfer.py::test_an_import_cannot_remove_the_last_administrator",
+        "tests/engine/test_transfer.py::test_who_writes_rules_without_holding_everything_imports_none",
     ),
     Fault(
         "un import se juge sur une politique dépassée",
@@ -289,7 +290,7 @@ FAULTS = [
         "PolicyTransfer._current",
         "(policy_revision, after) == (checked.policy_revision, checked.after)",
         "True",
-        "tests/engine/test_transfer.py::test_a_change_made_while_an_import_is_prepared_is_kept tests/attacks/test_history_attacks.py::test_an_import_puts_in_force_a_rule_removed_while_it_is_prepared",
+        "tests/engine/test_transfer.py::test_a_change_made_while_an_import_is_prepared_is_kept",
     ),
     Fault(
         "un import annulé laisse son lot",
@@ -297,7 +298,7 @@ FAULTS = [
         "PolicyTransfer.opened",
         "await to_the_end(self.store.adapter.drop(batch_id))",
         "pass",
-        "tests/engine/test_transfer.py::test_a_bad_line_is_named_and_nothing_is_changed tests/engine/test_transfer.py::test_an_import_asks_for_the_right_to_write_every_rule tests/engine/test_transfer.py::test_a_cancelled_import_leaves_nothing",
+        "tests/engine/test_transfer.py::test_a_bad_line_is_named_and_nothing_is_changed",
     ),
     Fault(
         "un import met en service autre chose que ce qu'il écrit",
@@ -305,7 +306,7 @@ FAULTS = [
         "_Checked.is_made_by",
         "len(self.prepared.model) + self.prepared.loaded.skipped == self.present + added",
         "True",
-        "tests/attacks/test_by_hand.py::test_an_import_gives_a_rule_whose_row_was_changed_by_hand tests/attacks/test_by_hand.py::test_a_rule_written_by_hand_then_imported_is_removed_for_good",
+        "tests/attacks/test_by_hand.py::test_a_rule_written_by_hand_then_imported_is_removed_for_good",
     ),
     # --- historique
     Fault(
@@ -314,7 +315,7 @@ FAULTS = [
         "PolicyHistory.rollback",
         "await self.store.check_whole(actor, partial(self.store.enforcer.trial, change))",
         "",
-        "tests/engine/test_history.py::test_a_rollback_obeys_the_guards tests/attacks/test_history_attacks.py::test_an_operator_cannot_go_back_to_before_the_first_administrator",
+        "tests/engine/test_history.py::test_a_rollback_obeys_the_guards",
     ),
     Fault(
         "un retour ne demande pas le droit d'écrire",
@@ -354,7 +355,7 @@ FAULTS = [
         "PolicyHistory._discard",
         "await self.store.adapter.seal(snapshot)",
         "",
-        "tests/engine/test_history.py::test_compactions_leave_one_snapshot_and_no_import tests/engine/test_history.py::test_a_compaction_keeps_what_the_start_and_living_tokens_need",
+        "tests/engine/test_history.py::test_compactions_leave_one_snapshot_and_no_import",
     ),
     # --- adaptateurs
     Fault(
@@ -373,7 +374,7 @@ FAULTS = [
         "    await self.delete(old)\n    await self.insert_numbered(_rules(ptype, new_rules), ids)",
         "ids = [await self._id_of(rule) for rule in old]\nawait self.delete(old)\n"
         "await self.insert_numbered(_rules(ptype, new_rules), ids)",
-        OF_ADAPTER,
+        "tests/storage/test_adapter.py::test_a_replacement_that_cannot_be_made_changes_nothing",
     ),
     Fault(
         "update_filtered_policies n'est plus atomique",
@@ -381,7 +382,7 @@ FAULTS = [
         "PolicyAdapter.update_filtered_policies",
         "await self.delete(matched)",
         "await __import__('asyncio').create_task(self.delete(matched))",
-        OF_ADAPTER,
+        "tests/storage/test_adapter.py::test_a_filtered_replacement_gives_back_what_it_replaced",
     ),
     Fault(
         "un filtre vide retire tout",
@@ -389,7 +390,7 @@ FAULTS = [
         "PolicyAdapter._matching",
         "if not wanted:\n    return []",
         "",
-        OF_ADAPTER,
+        "tests/storage/test_adapter.py::test_a_filtered_removal_takes_what_the_filter_says_and_an_empty_one_nothing",
     ),
     Fault(
         "un numéro se donne deux fois",
@@ -397,7 +398,7 @@ FAULTS = [
         "PolicyAdapter.reserve",
         "max(head.rule_id, await self.last_id()) + 1",
         "await self.last_id() + 1",
-        OF_ADAPTER,
+        "tests/storage/test_adapter.py::test_a_number_is_never_given_twice",
     ),
     Fault(
         "un lot publié ajoute une règle déjà là",
@@ -405,7 +406,7 @@ FAULTS = [
         "SQLPolicyAdapter.publish",
         "~exists().where(_RULES.c.digest == batch.digest)",
         "exists().where(batch.batch_id == batch_id)",
-        f"{OF_ADAPTER} {OF_TRANSFER}",
+        "tests/storage/test_adapter.py::test_publishing_leaves_what_is_already_in_force",
     ),
     Fault(
         "un lot balayé se scelle",
@@ -413,7 +414,7 @@ FAULTS = [
         "SQLPolicyAdapter.seal",
         "if not result.rowcount:\n    raise DatabaseUnavailableError",
         "",
-        OF_ADAPTER,
+        "tests/storage/test_adapter.py::test_a_batch_swept_away_cannot_be_sealed",
     ),
     Fault(
         "un jumeau écrit à la main survit au retrait",
@@ -421,7 +422,7 @@ FAULTS = [
         "SQLPolicyAdapter.delete",
         "(_RULES.c.digest == digest(rule)) | _has_values_of(rule)",
         "_RULES.c.digest == digest(rule)",
-        OF_ADAPTER,
+        "tests/storage/test_adapter.py::test_a_rule_written_by_hand_is_removed_by_its_values",
     ),
     # --- chargement et décision
     Fault(
@@ -486,6 +487,6 @@ FAULTS = [
         "model_digest",
         "_texts(model)",
         "()",
-        "tests/engine/test_model_record.py",
+        "tests/engine/test_model_record.py::test_models_that_differ_have_different_digests",
     ),
 ]

@@ -21,7 +21,7 @@ FAULTS = [
         "",
         "MIN_SECRET_BYTES: Final = 32",
         "MIN_SECRET_BYTES: Final = 16",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set",
     ),
     Fault(
         "une ancienne clé trop courte est admise",
@@ -29,7 +29,7 @@ FAULTS = [
         "ACLConfig",
         "Annotated[list[SigningSecret], NoDecode, BeforeValidator(_split)]",
         "Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set",
     ),
     Fault(
         "une clé se mesure en caractères",
@@ -37,7 +37,7 @@ FAULTS = [
         "_strong",
         "len(secret.get_secret_value().encode())",
         "len(secret.get_secret_value()) * 2",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set",
     ),
     Fault(
         "la production admet un administrateur sans jeton",
@@ -45,7 +45,7 @@ FAULTS = [
         "_production_faults",
         "config.disable_auth_for_dev",
         "False",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set",
     ),
     Fault(
         "la production démarre sans clé",
@@ -53,7 +53,7 @@ FAULTS = [
         "_production_faults",
         "config.jwt_secret_key is None and config.enable_auth_feature",
         "False",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set",
     ),
     Fault(
         "la production engendre un mot de passe",
@@ -61,7 +61,7 @@ FAULTS = [
         "_production_faults",
         "config.create_default_admin and config.default_admin_password is None",
         "False",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set",
     ),
     Fault(
         "la production hache à bas coût",
@@ -69,7 +69,7 @@ FAULTS = [
         "_production_faults",
         "config.bcrypt_rounds < 10",
         "False",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set",
     ),
     Fault(
         "une erreur de réglage montre un secret",
@@ -81,7 +81,7 @@ FAULTS = [
         "SettingsConfigDict(env_prefix='ACL_', env_file='.env', env_file_encoding='utf-8', extra='ignore', "
         "env_ignore_empty=True, frozen=True, hide_input_in_errors=False, validate_default=False, "
         "protected_namespaces=(), use_attribute_docstrings=True)",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_no_secret_is_in_the_repr_nor_in_an_error",
     ),
     Fault(
         "l'administrateur par défaut a un mot de passe vide",
@@ -89,7 +89,7 @@ FAULTS = [
         "ACLConfig._check_admin_password",
         "value is not None and not value.get_secret_value()",
         "False",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set",
     ),
     Fault(
         "une origine lointaine s'admet en développement",
@@ -105,7 +105,7 @@ FAULTS = [
         "ACLConfig.settings_customise_sources",
         "set(init_settings()) - set(settings_cls.model_fields)",
         "set()",
-        OF_CONFIG,
+        "tests/shared/test_config.py::test_an_unknown_argument_is_refused_and_the_nearest_is_named",
     ),
     Fault(
         "l'adresse montrée porte le mot de passe",
@@ -121,7 +121,7 @@ FAULTS = [
         "ACLConfig.token_form_enabled",
         "not self.is_production if self.enable_token_form is None else self.enable_token_form",
         "True if self.enable_token_form is None else self.enable_token_form",
-        f"{OF_CONFIG} tests/e2e/test_errors.py",
+        "tests/shared/test_config.py::test_the_token_form_is_on_in_development_and_off_in_production",
     ),
     # --- clé de développement
     Fault(
@@ -130,7 +130,7 @@ FAULTS = [
         "_check_private",
         "status.st_mode & OTHERS",
         "False",
-        OF_KEY,
+        "tests/shared/test_development_key.py::test_a_key_that_others_can_reach_is_refused_by_name",
     ),
     Fault(
         "une clé d'un autre compte est crue",
@@ -138,7 +138,7 @@ FAULTS = [
         "_check_private",
         "status.st_uid != os.geteuid()",
         "False",
-        OF_KEY,
+        "tests/shared/test_development_key.py::test_a_key_of_another_account_is_refused_by_name",
     ),
     Fault(
         "un tube passe pour une clé",
@@ -146,7 +146,7 @@ FAULTS = [
         "_check_private",
         "not stat.S_ISREG(status.st_mode)",
         "False",
-        OF_KEY,
+        "tests/shared/test_development_key.py::test_what_is_not_a_plain_file_is_refused_by_name",
     ),
     Fault(
         "une clé à moitié écrite est crue",
@@ -154,7 +154,7 @@ FAULTS = [
         "_read",
         "not KEY.fullmatch(found)",
         "not found",
-        OF_KEY,
+        "tests/shared/test_development_key.py::test_a_key_that_is_not_whole_is_refused_by_name",
     ),
     Fault(
         "une clé suit un lien",
@@ -162,7 +162,7 @@ FAULTS = [
         "",
         "os.O_RDONLY | NO_FOLLOW | getattr(os, 'O_NONBLOCK', 0)",
         "os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0)",
-        OF_KEY,
+        "tests/shared/test_development_key.py::test_what_is_not_a_plain_file_is_refused_by_name",
     ),
     Fault(
         "une clé naît lisible par d'autres",
@@ -170,7 +170,7 @@ FAULTS = [
         "_write",
         "os.fchmod(descriptor, 0o600)",
         "os.fchmod(descriptor, 0o644)",
-        OF_KEY,
+        "tests/shared/test_development_key.py::test_tokens_survive_a_restart_in_development",
     ),
     Fault(
         "une clé de développement sert en production",
@@ -178,7 +178,7 @@ FAULTS = [
         "development_key",
         "config.is_production or not hasattr(os, 'getuid')",
         "not hasattr(os, 'getuid')",
-        OF_KEY,
+        "tests/shared/test_development_key.py::test_without_a_place_for_it_the_key_lasts_as_long_as_the_process",
     ),
     # --- cache
     Fault(
@@ -195,7 +195,7 @@ FAULTS = [
         "ValueSealer.unseal",
         "_parsed(body) if any(found) else None",
         "_parsed(body)",
-        "tests/shared/test_cache.py::test_junk_is_a_miss tests/shared/test_cache.py::test_a_value_sealed_with_another_secret_is_a_miss_and_with_an_older_one_is_read",
+        "tests/shared/test_cache.py::test_a_value_sealed_with_another_secret_is_a_miss_and_with_an_older_one_is_read",
     ),
     Fault(
         "deux clés de cache se confondent",
@@ -203,7 +203,7 @@ FAULTS = [
         "CacheKey.encoded",
         "b'%d:%b' % (len(piece), piece)",
         "piece",
-        "tests/shared/test_cache.py::test_two_keys_never_collide tests/shared/test_cache.py::test_the_same_text_cut_elsewhere_is_another_key",
+        "tests/shared/test_cache.py::test_two_keys_never_collide",
     ),
     Fault(
         "une valeur du cache sans plafond",
@@ -284,7 +284,7 @@ FAULTS = [
         "_verified",
         "{'ssl_check_hostname': not is_waived}",
         "{'ssl_check_hostname': False}",
-        f"{OF_REDIS} {OF_CACHE}",
+        "tests/shared/test_redis.py::test_the_name_of_a_tls_server_is_verified_unless_nothing_is",
     ),
     Fault(
         "chaque commande attend un Redis en panne",
@@ -292,7 +292,7 @@ FAULTS = [
         "Breaker.call",
         "self._is_trying or time.monotonic() < self._until",
         "False",
-        OF_REDIS,
+        "tests/shared/test_redis.py::test_a_breaker_waits_once_then_answers_at_once_then_tries_one",
     ),
     Fault(
         "un essai annulé de Redis n'est plus repris",
@@ -300,7 +300,7 @@ FAULTS = [
         "Breaker.call",
         "self._is_trying = False",
         "pass",
-        OF_REDIS,
+        "tests/shared/test_redis.py::test_a_breaker_waits_once_then_answers_at_once_then_tries_one",
     ),
     Fault(
         "une commande de Redis dure sans limite",
@@ -308,7 +308,7 @@ FAULTS = [
         "Breaker._run",
         "await asyncio.wait_for(command(), self._limit_seconds)",
         "await command()",
-        OF_REDIS,
+        "tests/shared/test_redis.py::test_a_command_never_lasts_more_than_its_limit",
     ),
     Fault(
         "les sentinelles se demandent sans TLS",
@@ -316,7 +316,7 @@ FAULTS = [
         "_many",
         "_options(COMMAND_TIMEOUT_SECONDS) | encryption",
         "_options(COMMAND_TIMEOUT_SECONDS)",
-        OF_REDIS,
+        "tests/shared/test_redis.py::test_a_sentinel_is_asked_through_tls_too",
     ),
     # --- valeurs
     Fault(
@@ -349,7 +349,7 @@ FAULTS = [
         "Principal.__post_init__",
         "{**self.claims, 'id': self.id}",
         "{'id': self.id, **self.claims}",
-        f"tests/shared/test_resources.py {VALUES}",
+        "tests/shared/test_resources.py::test_the_subject_is_the_prefixed_identifier_with_its_claims",
     ),
     Fault(
         "les attributs d'un nom se changent",
@@ -357,7 +357,7 @@ FAULTS = [
         "AttributedName.__setattr__",
         "raise AttributeError(message)",
         "self.__dict__[name] = value",
-        "tests/shared/test_resources.py",
+        "tests/shared/test_resources.py::test_an_attribute_prevails_over_a_method_of_str_and_is_frozen",
     ),
     Fault(
         "un compte nommé « system » signe comme la bibliothèque",

@@ -35,7 +35,7 @@ FAULTS = [
         "Replica._install",
         "news.faults == self._faults and self._is_behind(news.position)",
         "self._is_behind(news.position)",
-        WENT_BACK,
+        "tests/storage/test_went_back.py::test_a_reading_begun_before_a_fault_is_not_put_in_service",
     ),
     Fault(
         "une longue lecture est aussi jeune que sa fin",
@@ -43,7 +43,7 @@ FAULTS = [
         "Replica._install",
         "max(self._seen_at, news.began)",
         "time.monotonic()",
-        WENT_BACK,
+        "tests/storage/test_went_back.py::test_a_long_reading_is_as_old_as_its_beginning",
     ),
     Fault(
         "une entrée qui ne suit pas s'annonce comme si elle suivait",
@@ -99,7 +99,7 @@ FAULTS = [
         "Replica._missing",
         "mine is not None and mine.change_id != known.change_id",
         "False",
-        WENT_BACK,
+        "tests/storage/test_went_back.py::test_one_that_went_back_then_advanced_to_the_same_revision_is_seen",
     ),
     Fault(
         "un autre journal passe pour le même",
@@ -107,7 +107,7 @@ FAULTS = [
         "Replica._missing",
         "head.log_id != known.log_id or missing < 0",
         "missing < 0",
-        WENT_BACK,
+        "tests/storage/test_went_back.py::test_it_gets_another_log_whose_old_announcements_revive_nothing",
     ),
     Fault(
         "une base revenue en arrière ne change pas de journal",
@@ -123,7 +123,7 @@ FAULTS = [
         "Replica.is_loaded",
         "self._at is not None and not self._is_lost",
         "self._at is not None",
-        WENT_BACK,
+        "tests/storage/test_went_back.py::test_nothing_is_decided_until_all_is_read_again",
     ),
     Fault(
         "des entrées retirées du journal passent pour lues",
@@ -131,7 +131,7 @@ FAULTS = [
         "Replica._missing",
         "len(entries) == missing and (mine is not None or not known.revision or not missing)",
         "True",
-        "tests/storage/test_went_back.py::test_a_log_whose_entries_were_removed_by_hand_is_not_read_again_and_again tests/engine/test_history.py::test_a_process_left_behind_a_compaction_catches_up",
+        "tests/engine/test_history.py::test_a_process_left_behind_a_compaction_catches_up",
     ),
     Fault(
         "un import lu dans le journal est sauté",
@@ -165,7 +165,7 @@ FAULTS = [
         "Replica._apply",
         "self._at = None",
         "pass",
-        "tests/storage/test_went_back.py::test_a_reading_begun_before_a_fault_is_not_put_in_service tests/storage/test_hostile_data.py",
+        "tests/storage/test_went_back.py::test_a_reading_begun_before_a_fault_is_not_put_in_service",
     ),
     Fault(
         "une politique trop vieille décide",
@@ -189,7 +189,7 @@ FAULTS = [
         "Replica.scope",
         "json.dumps([self._at.log_id, self._place])",
         "json.dumps([self._at.log_id])",
-        "tests/storage/test_place.py",
+        "tests/storage/test_place.py::test_a_copy_of_the_base_grants_nothing_through_the_same_redis",
         "sqlite",
     ),
     Fault(
@@ -198,7 +198,7 @@ FAULTS = [
         "Replica.scope",
         "json.dumps([self._at.log_id, self._place])",
         "json.dumps([self._place])",
-        "tests/storage/test_went_back.py tests/shared/test_watcher.py::test_a_log_whose_identity_changes_is_listened_to_again",
+        "tests/shared/test_watcher.py::test_a_log_whose_identity_changes_is_listened_to_again",
     ),
     Fault(
         "une donnée illisible est une erreur nue",
@@ -215,7 +215,7 @@ FAULTS = [
         "_Revoked.add",
         "max(known.version, version)",
         "version",
-        OF_REVOCATIONS,
+        "tests/storage/test_revocations.py::test_a_version_learned_late_lowers_none",
     ),
     Fault(
         "le jeton de la version révoquée entre",
@@ -223,7 +223,7 @@ FAULTS = [
         "Revocations.refuses",
         "session_version < minimum.version",
         "session_version < minimum.version - 1",
-        "tests/storage/test_revocations.py tests/auth/test_use_cases.py::test_deactivation_stops_everything_and_activation_revives_no_token",
+        "tests/storage/test_revocations.py::test_a_version_learned_late_lowers_none",
     ),
     Fault(
         "une session révoquée depuis la sauvegarde revit",
@@ -231,7 +231,7 @@ FAULTS = [
         "Revocations.install",
         "_Revoked(dict(self._revoked.sessions), dict(self._revoked.versions))",
         "_Revoked()",
-        WENT_BACK,
+        "tests/storage/test_went_back.py::test_a_session_revoked_since_the_backup_stays_revoked",
     ),
     Fault(
         "une révocation illisible n'empêche rien",
@@ -239,7 +239,7 @@ FAULTS = [
         "Revocations.read",
         "lost is not None",
         "False",
-        HOSTILE,
+        "tests/storage/test_hostile_data.py::test_a_live_revocation_that_cannot_be_read_opens_nothing",
     ),
     Fault(
         "une révocation s'oublie avant les jetons",
@@ -247,7 +247,7 @@ FAULTS = [
         "Revocations._until",
         "max(written, self._kept).total_seconds()",
         "min(written, self._kept).total_seconds()",
-        OF_REVOCATIONS,
+        "tests/storage/test_revocations.py::test_an_entry_lasts_as_long_as_the_tokens_of_whoever_wrote_it",
     ),
     Fault(
         "un processus dont l'horloge avance ne relit pas les révocations",
@@ -255,7 +255,7 @@ FAULTS = [
         "Revocations.__init__",
         "token_life + CLOCK_MARGIN",
         "token_life * 0",
-        OF_REVOCATIONS,
+        "tests/storage/test_revocations.py::test_a_process_that_starts_with_a_clock_an_hour_ahead_reads_them_all",
     ),
     # --- journal
     Fault(
@@ -275,30 +275,12 @@ FAULTS = [
         "tests/storage/test_change_log.py::test_what_is_discarded_is_gone_and_what_is_needed_stays",
     ),
     Fault(
-        "la clé d'un auteur sert à celui dont le nom finit par une espace",
-        CHANGES,
-        "SQLChangeLog.find",
-        "next((change for change in await self._select(transaction, known) if change.actor == actor), None)",
-        "next(iter(await self._select(transaction, known)), None)",
-        "tests/storage/test_change_log.py::test_an_author_is_not_one_whose_name_ends_with_a_space",
-        "mysql",
-    ),
-    Fault(
         "une entrée passe pour celle qui a pris sa révision",
         CHANGES,
         "SQLChangeLog.holds",
         "_where(changes_table.c.revision == change.revision, changes_table.c.change_id == change.change_id)",
         "_where(changes_table.c.revision == change.revision)",
         "tests/storage/test_change_log.py::test_an_entry_is_held_only_if_it_is_that_very_one",
-    ),
-    Fault(
-        "un journal de MongoDB compacté oublie les révocations",
-        MONGO_CHANGES,
-        "MongoChangeLog.discard",
-        "[{'live_until': None}, {'live_until': {'$lte': _ago(KEPT)}}]",
-        "[{}]",
-        "tests/storage/test_change_log.py::test_what_is_discarded_is_gone_and_what_is_needed_stays",
-        "mongodb",
     ),
     Fault(
         "toute entrée change la politique",
@@ -314,7 +296,7 @@ FAULTS = [
         "read_entry",
         "(ValueError, TypeError, KeyError, RecursionError)",
         "KeyError",
-        HOSTILE,
+        "tests/storage/test_hostile_data.py::test_an_entry_that_cannot_be_read_makes_all_be_read_again",
     ),
     Fault(
         "une révision ne dit rien de la tête",
@@ -331,7 +313,7 @@ FAULTS = [
         "Envelope.open",
         "body if any(found) else None",
         "body",
-        "tests/shared/test_announcements.py",
+        "tests/shared/test_announcements.py::test_a_seal_of_another_secret_or_of_another_content_is_refused",
     ),
     Fault(
         "le sceau d'une base vaut pour une autre",
@@ -347,7 +329,7 @@ FAULTS = [
         "_text",
         "len(text) <= max_bytes",
         "True",
-        ANNOUNCEMENTS,
+        "tests/shared/test_announcements.py::test_too_long_a_change_is_announced_without_its_content",
     ),
     Fault(
         "une annonce vidée passe pour entière",
@@ -355,7 +337,7 @@ FAULTS = [
         "_text",
         "announcement.before._replace(change_id=UNKNOWN_ENTRY)",
         "announcement.before",
-        "tests/shared/test_announcements.py tests/shared/test_watcher.py::test_a_change_too_long_for_the_transport_is_read_from_the_log",
+        "tests/shared/test_announcements.py::test_too_long_a_change_is_announced_without_its_content",
     ),
     Fault(
         "un message plus grand que les nôtres est lu",
@@ -371,7 +353,7 @@ FAULTS = [
         "Watcher._receive",
         "self._replica.wake()",
         "pass",
-        "tests/shared/test_watcher.py::test_a_change_too_long_for_the_transport_is_read_from_the_log tests/shared/test_watcher.py::test_an_import_is_announced_and_read_again",
+        "tests/shared/test_watcher.py::test_a_change_too_long_for_the_transport_is_read_from_the_log",
     ),
     Fault(
         "ce qui s'est dit pendant une coupure n'est pas cherché",
@@ -398,24 +380,6 @@ FAULTS = [
         "tests/shared/test_watcher.py::test_what_a_process_under_the_key_before_announces_is_believed",
     ),
     Fault(
-        "un flot de NOTIFY s'entasse sans borne",
-        "shared/sync/postgresql_watcher.py",
-        "PostgreSQLTransport.subscribed",
-        "asyncio.Queue(MAX_WAITING)",
-        "asyncio.Queue()",
-        "tests/shared/test_watcher.py::test_a_flood_of_notifications_is_bounded",
-        "postgresql",
-    ),
-    Fault(
-        "LISTEN à travers un pooler passe pour une écoute",
-        "shared/sync/postgresql_watcher.py",
-        "_refuse_pooler",
-        "serving != connection.get_server_pid()",
-        "False",
-        "tests/shared/test_postgresql.py::test_listening_through_a_pooler_is_refused_aloud",
-        "postgresql",
-    ),
-    Fault(
         "une coupure muette de Redis passe inaperçue",
         "shared/sync/redis_watcher.py",
         "_messages",
@@ -429,7 +393,7 @@ FAULTS = [
         "CasbinWatcher._listen",
         "json.loads(body) if body is not None else [self._id]",
         "json.loads(body if body is not None else message[64:])",
-        CASBIN,
+        "tests/shared/test_casbin_watcher.py::test_a_message_of_another_secret_calls_nobody",
     ),
     Fault(
         "le watcher de Casbin se rappelle lui-même",
@@ -437,7 +401,7 @@ FAULTS = [
         "CasbinWatcher._listen",
         "said[0] != self._id",
         "len(said) > 1",
-        CASBIN,
+        "tests/shared/test_casbin_watcher.py::test_what_one_changes_calls_the_others_back",
     ),
     # --- attente d'une révision
     Fault(
@@ -446,7 +410,7 @@ FAULTS = [
         "RevisionGate._place",
         "self._waiting.total() >= MAX_WAITERS or self._waiting[account] >= MAX_WAITERS_OF_ONE",
         "self._waiting.total() >= MAX_WAITERS",
-        GATE,
+        "tests/shared/test_revision_gate.py::test_one_account_has_two_places",
     ),
     Fault(
         "une place d'attente n'est pas rendue",
@@ -454,7 +418,7 @@ FAULTS = [
         "RevisionGate._place",
         "self._waiting[account] -= 1",
         "",
-        GATE,
+        "tests/shared/test_revision_gate.py::test_the_places_are_counted_and_given_back",
     ),
     Fault(
         "une révision qui ne vient pas passe pour atteinte",
@@ -462,6 +426,6 @@ FAULTS = [
         "RevisionGate.reach",
         "raise RevisionNotReachedError(revision=self._replica.revision)",
         "return",
-        GATE,
+        "tests/shared/test_revision_gate.py::test_a_revision_not_written_yet_is_awaited_then_refused",
     ),
 ]
