@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-full test-quick test-smoke test-story coverage lint format types contracts bench docs lowest wheel clean
+.PHONY: help demo check test test-full test-faults test-quick test-smoke test-story coverage lint format types contracts bench docs lowest wheel clean
 
 PORT ?= 8000
 VENV ?= .venv
@@ -56,6 +56,10 @@ test-full: $(VENV)/.dev ## Exécute toute la suite, recherches longues comprises
 	@tests/support/install_servers.sh "$(INTERPRETER)"
 	@ACL_TEST_FULL=1 $(PYTEST) $(QUICK)
 	@ACL_TEST_FULL=1 $(PYTEST) $(SLOW)
+
+test-faults: $(VENV)/.dev ## Sème des fautes d'une ligne, et vérifie que des essais les voient (FAULTS=mot…) ; une heure ou plus
+	@tests/support/install_servers.sh "$(INTERPRETER)"
+	@$(BIN)/python -m tests.planted_bugs $(FAULTS)
 
 test-quick: $(VENV)/.dev ## Exécute la partie rapide de la suite
 	@tests/support/install_servers.sh "$(INTERPRETER)"

@@ -15,6 +15,8 @@ from fastapi_acl import ACLManager
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.shared.exceptions import (
     ACLException,
+    DatabaseUnavailableError,
+    TransactionCondemnedError,
     TransactionNestedError,
     UserAlreadyExistsError,
 )
@@ -42,6 +44,22 @@ async def test_a_swallowed_duplicate_account_does_not_make_the_commit_lie(manage
                 await users.create_user(account("ada"))
 
     await same(manager)
+
+
+async def test_rules_whose_entry_could_not_be_written_are_not_committed(
+    manager: ACLManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> None:
+        raise DatabaseUnavailableError
+
+    before = await same(manager)
+    with pytest.raises(TransactionCondemnedError):
+        async with manager.get_policy_store().together():
+            with monkeypatch.context() as broken, suppress(DatabaseUnavailableError):
+                broken.setattr(type(manager.get_policy_store().log), "_write", refused)
+                await change(manager, add=(rule(1),))
+
+    assert await same(manager) == before
 
 
 async def test_what_is_read_by_load_policy_in_a_transaction_does_not_outlive_its_rollback(manager: ACLManager) -> None:

@@ -14,11 +14,12 @@ from fastapi_acl import ACLManager
 from fastapi_acl.engine.adapters.base import columns
 from fastapi_acl.engine.adapters.sql import CasbinRuleModel
 from fastapi_acl.shared.database.tables import changes_table, revision_table
-from fastapi_acl.shared.exceptions import ACLException, RuleNotFoundError
+from fastapi_acl.shared.exceptions import ACLException, RevisionCompactedError, RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyRule
 from tests.attacks.conftest import opened
 from tests.engine.test_history import change, imported, rule
 from tests.engine.test_transfer import same
+from tests.support import byhand
 
 
 @pytest.fixture
@@ -123,3 +124,16 @@ async def go_back(manager: ACLManager, revision: int, last_number: int) -> None:
     await run(manager, CasbinRuleModel.__table__.delete().where(CasbinRuleModel.id > last_number))
     await run(manager, changes_table.delete().where(changes_table.c.revision > revision))
     await run(manager, update(revision_table).values(revision=revision, policy_revision=revision))
+
+
+async def test_a_history_with_a_hole_is_not_rebuilt_as_if_it_were_whole(manager: ACLManager) -> None:
+    history = manager.get_policy_history()
+    await change(manager, add=(rule(1),))
+    lost = await change(manager, remove=(rule(1),))
+    last = await change(manager, add=(rule(2),))
+    assert await history.rules_at(last) == await same(manager)
+
+    await byhand.remove_entry(manager._parts.storage, lost)
+
+    with pytest.raises(RevisionCompactedError):
+        await history.rules_at(last)

@@ -75,6 +75,22 @@ async def test_a_write_cancelled_twice_is_in_memory_if_it_is_in_the_database(
     await change(manager, add=(rule(2),))
 
 
+async def test_a_write_cancelled_once_validated_is_in_memory(
+    manager: ACLManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, go = slow_answer(manager, monkeypatch)
+    writing = asyncio.create_task(change(manager, add=(rule(1),)))
+    await done.wait()
+
+    writing.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+
+    assert rule(1) in await same(manager)
+
+
 async def test_a_row_put_aside_is_no_longer_in_force_whatever_else_is_unreadable(manager: ACLManager) -> None:
     await change(manager, add=(rule(1),))
     adapter, kept = manager._parts.storage.adapter, await same(manager)

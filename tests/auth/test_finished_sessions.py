@@ -6,7 +6,7 @@ import asyncio
 import logging
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -104,6 +104,30 @@ async def test_a_sweep_removes_all_that_is_finished_in_batches(auth: AuthApi, mo
     assert await outcome(auth.refresh(tokens.refresh_token)) == "ok"
 
 
+@pytest.mark.parametrize(("days", "answer"), [(1.9, "ok"), (2.1, "invalid_token")])
+async def test_a_session_unused_for_the_days_set_is_over(
+    database_settings: dict[str, Any], days: float, answer: str
+) -> None:
+    async with process({**database_settings, "session_idle_days": 2, "session_absolute_days": 30}) as auth:
+        await auth.register("ada")
+        tokens = await auth.login()
+
+        await age_sessions(auth.manager._parts.storage, last_used_at=datetime.now(timezone.utc) - timedelta(days=days))
+
+        assert await outcome(auth.refresh(tokens.refresh_token)) == answer
+
+
+async def test_a_session_ends_after_the_days_set_however_it_is_used(database_settings: dict[str, Any]) -> None:
+    async with process({**database_settings, "session_absolute_days": 3}) as auth:
+        await auth.register("ada")
+        await auth.login()
+        (kept,) = await all_of(auth.manager._parts.storage, "acl_sessions")
+        session = await auth.sessions.find_session(UUID(kept.get("id", kept.get("_id"))))
+
+    assert session is not None
+    assert session.expires_at - session.created_at == timedelta(days=3)
+
+
 @pytest.mark.parametrize(("days", "answer"), [(1, "token_reused"), (6.9, "token_reused"), (7.1, "invalid_token")])
 async def test_a_closed_session_is_kept_while_a_spent_token_of_it_may_come_back(
     database_settings: dict[str, Any], days: float, answer: str
@@ -136,16 +160,20 @@ async def test_an_idle_session_that_could_still_be_renewed_is_never_removed(
         assert await outcome(auth.refresh(tokens.refresh_token)) == "ok"
 
 
-async def test_a_logout_still_revokes_the_access_token_of_a_session_just_expired(auth: AuthApi) -> None:
-    await auth.register("ada")
-    tokens = await auth.login()
-    principal = await auth.identify(tokens.access_token)
-    await age_sessions(auth.manager._parts.storage, expires_at=datetime.now(timezone.utc) - timedelta(minutes=14))
+@pytest.mark.parametrize(("life", "ago"), [(15, 14), (600, 590)])
+async def test_a_logout_still_revokes_the_access_token_of_a_session_just_expired(
+    database_settings: dict[str, Any], life: int, ago: int
+) -> None:
+    async with process({**database_settings, "jwt_access_token_expire_minutes": life}) as auth:
+        await auth.register("ada")
+        tokens = await auth.login()
+        principal = await auth.identify(tokens.access_token)
+        await age_sessions(auth.manager._parts.storage, expires_at=datetime.now(timezone.utc) - timedelta(minutes=ago))
 
-    await auth.part(SweepSessionsUseCase).execute()
-    await auth.logout(principal)
+        await auth.part(SweepSessionsUseCase).execute()
+        await auth.logout(principal)
 
-    assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
+        assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
 
 
 async def test_a_process_with_a_lifespan_sweeps_from_time_to_time(

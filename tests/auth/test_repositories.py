@@ -12,6 +12,7 @@ from fastapi_acl.auth.application.interface.auth_repository import IAuthReposito
 from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
+from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.runtime.storage import Storage, create_storage
 from fastapi_acl.shared.config import ACLConfig
 from fastapi_acl.shared.database.base import AmbientDatabase
@@ -21,6 +22,7 @@ from fastapi_acl.shared.exceptions import (
     UserAlreadyExistsError,
     UserNotFoundError,
 )
+from tests.support import byhand
 from tests.support.waits import PATIENCE_SECONDS, insisted
 
 NOW = datetime.now(timezone.utc)
@@ -283,6 +285,20 @@ async def test_no_session_opens_on_an_account_that_changed_meanwhile(
     assert not await sessions.create_session(opened_by(ada))
 
 
+async def test_an_account_deactivated_by_hand_neither_opens_nor_renews_a_session(
+    storage: Storage, users: IAuthRepository, sessions: ISessionRepository
+) -> None:
+    ada = account()
+    await users.create_user(ada)
+    session = opened_by(ada)
+    assert await sessions.create_session(session)
+
+    await byhand.deactivate_all(storage)
+
+    assert not await sessions.create_session(opened_by(ada))
+    assert not await sessions.rotate(session.id, "a" * 64, "b" * 64, lifetime())
+
+
 async def test_a_rotation_replaces_the_digest_and_never_the_end(
     users: IAuthRepository, sessions: ISessionRepository
 ) -> None:
@@ -381,6 +397,8 @@ async def test_a_session_is_revoked_once_and_the_others_stay(
 
     assert (once, twice) == (True, False)
     assert [session and session.revoked_at for session in revoked] == [NOW, NOW + timedelta(seconds=9), None]
+    rotated = [await sessions.rotate(one.id, "a" * 64, "b" * 64, lifetime()) for one in (first, second, third)]
+    assert rotated == [False, False, True]
 
 
 FINISHED = FinishedSessions(expired_before=NOW - timedelta(hours=1), unused_before=NOW - timedelta(days=7))
@@ -431,6 +449,28 @@ async def test_finished_sessions_go_a_few_at_a_time_whosever_they_are(
 
     assert removed == [5, 5, 4, 0]
     assert await sessions.find_session(live.id) == live
+
+
+async def test_a_session_renewed_under_a_sweeper_is_kept(
+    sql_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = create_storage(ACLConfig(_env_file=None, **sql_settings))
+    await opened.database.migrate()
+    ada, some_ids = account(), SQLSessionRepository._some_ids
+    idle = opened_by(ada, last_used_at=NOW - timedelta(days=8))
+    await opened.users.create_user(ada)
+    assert await opened.sessions.create_session(idle)
+
+    async def then_renewed(self: SQLSessionRepository, *given: Any) -> set[str]:
+        found = await some_ids(self, *given)
+        assert await self.rotate(idle.id, "a" * 64, "b" * 64, lifetime(idle_since=NOW - timedelta(days=9)))
+        return found
+
+    monkeypatch.setattr(SQLSessionRepository, "_some_ids", then_renewed)
+
+    assert await opened.sessions.remove_finished(FINISHED, 10) == 0
+    assert await opened.sessions.find_session(idle.id) is not None
+    await opened.database.close()
 
 
 async def test_two_sweepers_at_once_remove_each_session_once(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
@@ -33,6 +34,7 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from fastapi_acl.shared.policy import PolicyRule
+from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED
 from tests.auth.conftest import AuthApi, process
 from tests.support.app import ADMIN, PASSWORD, SECRET
 from tests.support.byhand import age_sessions, all_of
@@ -46,6 +48,12 @@ async def journal(auth: AuthApi) -> list[str]:
 
 async def claims(auth: AuthApi, tokens: TokenDTO) -> Any:
     return auth.manager.get_token_service().read_refresh(tokens.refresh_token)
+
+
+async def closed(auth: AuthApi, *opened: TokenDTO) -> list[bool]:
+    """Dit de chaque session si elle est fermée en base, quelle que soit la version de son compte."""
+    found = [await auth.sessions.find_session((await claims(auth, tokens)).session_id) for tokens in opened]
+    return [session is not None and session.revoked_at is not None for session in found]
 
 
 async def outcome(call: Any) -> str:
@@ -403,6 +411,16 @@ async def test_a_token_of_a_session_that_is_gone_is_refused(auth: AuthApi) -> No
     assert await outcome(auth.refresh("n'importe quoi")) == "invalid_token"
 
 
+async def test_a_token_that_names_the_session_of_another_is_refused(auth: AuthApi) -> None:
+    await auth.register("ada")
+    bob, known = await auth.register("bob"), await claims(auth, await auth.login("ada"))
+    end = datetime.now(timezone.utc) + timedelta(days=1)
+
+    mixed = auth.manager.get_token_service().issue_refresh(replace(known, user_id=bob.id), not_after=end)
+
+    assert await outcome(auth.refresh(mixed)) == "invalid_token"
+
+
 async def test_the_revocation_of_a_stolen_session_survives_the_error(auth: AuthApi) -> None:
     await auth.register("ada")
     first = await auth.login()
@@ -457,6 +475,7 @@ async def test_logout_everywhere_stops_all_sessions_of_the_account_only(auth: Au
         "ok"
     ]
     assert [await outcome(auth.refresh(t.refresh_token)) for t in (first, second)] == ["invalid_token"] * 2
+    assert await closed(auth, first, second, other) == [True, True, False]
     assert await outcome(auth.login()) == "ok"
 
 
@@ -480,6 +499,19 @@ async def test_logout_of_a_vanished_account_or_of_a_foreign_identity_harms_nothi
     assert await journal(auth) == []
 
 
+async def test_a_token_lives_as_long_as_is_set_and_is_read_by_the_key_before(
+    database_settings: dict[str, Any],
+) -> None:
+    async with process({**database_settings, "jwt_access_token_expire_minutes": 30}) as auth:
+        await auth.register("ada")
+        tokens = await auth.login()
+    known = jwt.get_unverified_claims(tokens.access_token)
+    async with process({**database_settings, "jwt_secret_key": "n" * 48, "jwt_previous_keys": [SECRET]}) as renewed:
+        assert await outcome(renewed.identify(tokens.access_token)) == "ok"
+
+    assert tokens.expires_in == known["exp"] - known["iat"] == 30 * 60
+
+
 # --- administration ----------------------------------------------------------------------------------------------
 
 
@@ -493,9 +525,24 @@ async def test_deactivation_stops_everything_and_activation_revives_no_token(aut
 
     assert (off.session_version, again.session_version, on.session_version) == (1, 1, 1)
     assert await journal(auth) == ["account_revoked"]
+    assert await closed(auth, tokens) == [True]
     assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
     assert await outcome(auth.refresh(tokens.refresh_token)) == "invalid_token"
     assert await outcome(auth.identify((await auth.login()).access_token)) == "ok"
+
+
+async def test_a_revocation_is_live_for_as_long_as_the_tokens_of_who_wrote_it(
+    database_settings: dict[str, Any],
+) -> None:
+    settings = {"jwt_access_token_expire_minutes": 600, "jwt_leeway_seconds": 60}
+    async with process({**database_settings, **settings}) as auth:
+        ada = await auth.register("ada")
+        await auth.set_active(ada.id, active=False)
+        entry = (await auth.manager.get_policy_history().changes(limit=1_000))[-1]
+
+    assert entry.kind == ACCOUNT_REVOKED
+    assert entry.live_until is not None
+    assert entry.live_until - entry.at >= timedelta(minutes=600 + 2), "la tolérance vaut à la signature et à la lecture"
 
 
 async def test_deactivation_wins_over_logins_and_refreshes_in_flight(

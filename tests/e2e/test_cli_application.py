@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fastapi_acl import ACLManager
-from fastapi_acl.cli import app
+from fastapi_acl.cli import app, losses
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.config import ACLConfig, unknown_variables
 from tests.support import byhand
@@ -565,6 +565,25 @@ def test_who_is_at_a_terminal_is_asked_and_obeyed(name: str) -> None:
     assert kept == before
     assert yes[0] == 0, yes[1]
     assert before - rules() == {"p,role:reader,acme,document:*,read,allow"}
+
+
+def test_a_policy_that_changes_while_one_is_asked_is_left_as_it_is(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(name)
+    (folder / "other.csv").write_text("p, role:late, acme, report, publish, allow\n", "utf-8")
+
+    def meanwhile(**_: bool) -> None:
+        command = [sys.executable, "-m", "fastapi_acl", "policy", "import", "other.csv", "--app", f"{name}:acl"]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join([".", str(ROOT)])})
+
+    before = rules()
+    monkeypatch.setattr(losses, "confirm", meanwhile)
+    done = run("policy", "import", "rules.csv", "--replace", "--yes", "--app", f"{name}:acl")
+
+    assert done.exit_code == 1
+    assert "a changé entre-temps" in done.stderr
+    assert rules() - before == {"p,role:late,acme,report,publish,allow"}
 
 
 # --- exporter ---------------------------------------------------------------------------------------------------------

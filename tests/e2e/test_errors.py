@@ -11,6 +11,8 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_acl import ACLManager
+from fastapi_acl.shared.exceptions import TransactionNotOwnedError
+from fastapi_acl.shared.http.problems import problem_response
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, SECRET, Client, config, documents, protected
 
 API = "/api/v1"
@@ -201,3 +203,12 @@ async def test_a_local_request_without_a_token_is_the_administrator_in_developme
     await acl.close()
 
     assert answers == [200, 200, 401, 401, 401, 401, 401]
+
+
+def test_an_error_without_a_status_of_its_own_tells_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
+    answer = problem_response(TransactionNotOwnedError("planté", place="planté"))
+
+    assert answer.status_code == 500
+    assert json.loads(answer.body)["code"] == "acl_error"
+    assert b"plant" not in answer.body
+    assert "internal_error: transaction_not_owned" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -12,8 +13,12 @@ from typing import Any
 import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal
+from fastapi_acl.auth.application.usecases.register import RegisterUseCase
+from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError
+from fastapi_acl.shared.sync.changes import ADMIN_CREATED
 from tests.support.app import ADMIN, config, protected, started
 
 POLICY = """\
@@ -44,6 +49,33 @@ async def test_the_first_administrator_is_created_once_even_if_removed_since(emp
         await manager.get_auth_repository().delete_user(account.id)
     async with started(**empty_settings) as manager:
         assert await manager.get_auth_repository().find_by_username(ADMIN) is None
+
+
+async def test_two_replicas_that_start_at_once_make_one_first_administrator(
+    database_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, both = RegisterUseCase.prepare, asyncio.Event()
+    arrived: list[object] = []
+
+    async def together(self: RegisterUseCase, request: RegisterDTO) -> AuthUser:
+        arrived.append(request)
+        if len(arrived) == 2:
+            both.set()
+        await both.wait()
+        return await prepare(self, request)
+
+    managers = [ACLManager(config(**database_settings)) for _ in range(2)]
+    await managers[0].migrate()
+    monkeypatch.setattr(RegisterUseCase, "prepare", together)
+    await asyncio.gather(*(manager.initialize() for manager in managers))
+
+    entries = await managers[0].get_policy_history().changes()
+    subjects = {await admin_of(manager) for manager in managers}
+    assert [manager.is_ready for manager in managers] == [True, True]
+    assert [entry.kind for entry in entries].count(ADMIN_CREATED) == 1
+    assert {rule.values[0] for rule in managers[0].get_enforcer().rules if rule.ptype == "g"} == subjects
+    for manager in managers:
+        await manager.close()
 
 
 async def test_an_existing_account_is_never_promoted(sqlite_uri: str) -> None:
@@ -154,9 +186,11 @@ async def test_a_generated_password_goes_to_a_file_of_its_owner_alone(
     sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    file = tmp_path / "fastapi_acl_admin_password.txt"
+    file.write_text("admin ancien", "utf-8")
+    file.chmod(0o644)
 
     async with protected(sqlite_uri=sqlite_uri, default_admin_password=None) as visitor:
-        file = tmp_path / "fastapi_acl_admin_password.txt"
         name, password = file.read_text("utf-8").split()
         admin = await visitor.login(name, password)
 
@@ -164,6 +198,34 @@ async def test_a_generated_password_goes_to_a_file_of_its_owner_alone(
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert password not in caplog.text
+
+
+async def test_a_policy_file_is_not_applied_to_rules_it_did_not_make(
+    sqlite_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text(POLICY, "utf-8")
+    async with started(sqlite_uri=sqlite_uri) as manager:
+        before = manager.get_enforcer().rules
+
+    async with started(sqlite_uri=sqlite_uri, policy_path=path) as manager:
+        assert manager.get_enforcer().rules == before
+    assert "policy_file_not_applied" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "message"), [("casbin", "1.43.0", "pip uninstall casbin"), ("python_jose", "3.3.0", "jose")]
+)
+def test_a_package_that_spoils_ours_stops_the_start_by_name(
+    sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str, message: str
+) -> None:
+    folder = tmp_path / f"{name}-{version}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(ConfigurationError, match=message):
+        ACLManager(config(sqlite_uri=sqlite_uri))
 
 
 async def test_the_policy_file_is_read_once_into_an_empty_database(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, WebSocket
 from sqlalchemy import Engine, event
+from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from fastapi_acl import ACLManager, Principal, current_user, require, require_all, require_any, require_role
@@ -162,7 +163,20 @@ async def test_a_request_is_identified_once_however_many_dependencies_ask_who_ca
 
 
 async def test_an_application_mounted_in_another_identifies_by_its_own_manager(sqlite_uri: str, tmp_path: Any) -> None:
-    outer, inner = FastAPI(), application()
+    outer, inner, known = FastAPI(), application(), list[Principal]()
+
+    class Identifying:
+        """Un middleware de l'application extérieure, qui sait qui appelle avant celle qu'elle monte."""
+
+        def __init__(self, app: Any) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and scope["path"].startswith("/inner"):
+                known.append(await current_user(HTTPConnection(scope)))
+            await self._app(scope, receive, send)
+
+    outer.add_middleware(Identifying)
     first = ACLManager(config(sqlite_uri=sqlite_uri), app=outer)
     second = ACLManager(
         config(sqlite_uri=f"sqlite:///{tmp_path}/inner.db", jwt_secret_key="une autre clé, tout aussi longue et vaine"),
@@ -175,6 +189,7 @@ async def test_an_application_mounted_in_another_identifies_by_its_own_manager(s
         answer = await admin.get("/inner/caller")
         await second.close()
 
+    assert [principal.id for principal in known] == [admin.id]
     assert answer.status_code == 401
 
 
@@ -279,3 +294,60 @@ async def test_openapi_declares_the_security_of_each_guarded_route_and_no_parame
         assert {tuple(found) for found in operation["security"]} == {("fastapi-acl",)}, path
         assert [found["name"] for found in operation.get("parameters", [])] in ([], ["name"]), path
     assert list(document["components"]["securitySchemes"]) == ["fastapi-acl"]
+
+
+async def test_all_wants_each_permission_and_any_wants_one(sqlite_uri: str) -> None:
+    app = FastAPI()
+
+    async def answer() -> str:
+        return "ok"
+
+    app.get("/all", dependencies=[Depends(require_all("a:read", "b:read"))])(answer)
+    app.get("/any", dependencies=[Depends(require_any("a:read", "b:read"))])(answer)
+    manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+    async with serve(app, manager) as visitor:
+        admin, found = await visitor.admin(), {}
+        for name, held in {"none": "", "first": "a", "second": "b", "both": "ab"}.items():
+            someone = await visitor.newcomer(name)
+            if held:
+                await admin.add_rules(*(("p", f"user:{someone.id}", one, "read", "allow") for one in held))
+            found[name] = [(await someone.get(path)).status_code for path in ("/all", "/any")]
+
+    assert found == {"none": [403, 403], "first": [403, 200], "second": [403, 200], "both": [200, 200]}
+
+
+async def test_a_role_is_asked_in_the_tenant_of_the_path(sqlite_uri: str) -> None:
+    app = FastAPI()
+
+    @app.get("/{tenant}/role", dependencies=[Depends(require_role("chief", domain="{tenant}"))])
+    async def read(tenant: str) -> str:
+        return tenant
+
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, model="rbac_with_domains"), app=app)
+    async with serve(app, manager) as visitor:
+        ada, admin = await visitor.newcomer("ada"), await visitor.admin()
+        await admin.add_rules(
+            ("p", "role:chief", "acme", "document", "read", "allow"), ("g", f"user:{ada.id}", "role:chief", "acme")
+        )
+
+        answers = [(await ada.get(f"/{tenant}/role")).status_code for tenant in ("acme", "globex")]
+
+    assert answers == [200, 403]
+
+
+@pytest.mark.parametrize("path", ["/one", "/value", "/role", "/caller"])
+async def test_the_first_request_of_a_process_without_a_lifespan_may_be_any_guarded_one(
+    sqlite_uri: str, path: str
+) -> None:
+    first, second = application(), application()
+    async with serve(first, ACLManager(config(sqlite_uri=sqlite_uri, model="abac"), app=first)) as visitor:
+        admin = await visitor.admin()
+        await admin.add_rules(
+            ("p", "role:reader", "document", "read", "*", "allow"), ("g", f"user:{admin.id}", "role:reader")
+        )
+        async with serve(
+            second, ACLManager(config(sqlite_uri=sqlite_uri, model="abac"), app=second), lifespan=False
+        ) as elsewhere:
+            answer = await Client(elsewhere.http, elsewhere.manager, admin.token).get(path)
+
+    assert answer.status_code == 200

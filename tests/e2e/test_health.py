@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from fastapi_acl import Principal
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnavailableError
 from fastapi_acl.shared.sync.revocations import Revocations
 from tests.support import byhand
 from tests.support.app import Client, protected
@@ -71,6 +73,77 @@ async def test_a_process_that_waits_for_its_watcher_is_degraded(tmp_path: Path) 
             "degraded",
             "connecting",
         )
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"), [(60, (200, "ok")), (200, (200, "degraded")), (400, (503, "unavailable"))]
+)
+async def test_a_process_that_no_longer_looks_at_its_base_says_so(
+    tmp_path: Path, age: int, expected: tuple[int, str]
+) -> None:
+    settings: dict[str, Any] = {"policy_poll_seconds": 60, "max_staleness_seconds": 300}
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", **settings) as client:
+        client.manager.get_replica()._seen_at -= age
+
+        answer = await client.get(HEALTH)
+
+        assert (answer.status_code, answer.json()["status"]) == expected
+        assert answer.json()["lag_seconds"] >= age
+
+
+async def test_what_the_application_asks_for_itself_wants_a_fresh_policy_too(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"policy_poll_seconds": 60, "max_staleness_seconds": 300}
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", **settings) as client:
+        authorizer, ada = client.manager.authorizer, Principal(id="ada")
+        assert not authorizer.decide(ada, "document", "read")
+        assert not authorizer.holds_role(ada, "reader")
+
+        client.manager.get_replica()._seen_at -= 400
+
+        with pytest.raises(PolicyUnavailableError):
+            authorizer.decide(ada, "document", "read")
+        with pytest.raises(PolicyUnavailableError):
+            authorizer.holds_role(ada, "reader")
+
+
+async def test_who_only_asks_who_calls_wants_a_fresh_policy_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailableError
+
+    settings: dict[str, Any] = {"policy_poll_seconds": 60, "max_staleness_seconds": 300}
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", **settings) as client:
+        ada, replica = await client.newcomer("ada"), client.manager.get_replica()
+        monkeypatch.setattr(type(replica._log), "head", silent)
+        answers = [await ada.get("/api/v1/auth/me")]
+        replica._seen_at -= 400
+        answers.append(await ada.get("/api/v1/auth/me"))
+
+    assert [answer.status_code for answer in answers] == [200, 503]
+    assert answers[1].json()["code"] == "policy_unavailable"
+
+
+async def test_a_process_that_saw_entries_it_could_not_read_is_degraded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two_replicas(tmp_path) as (first, second):
+        admin, replica = await first.admin(), second.manager.get_replica()
+        await admin.add_rules(("p", "role:r", "document", "read", "allow"))
+        await replica.refresh()
+        written = (await admin.add_rules(("p", "role:s", "document", "read", "allow"))).json()["revision"]
+
+        async def silent(*_: Any, **__: Any) -> None:
+            raise DatabaseUnavailableError
+
+        with monkeypatch.context() as broken, pytest.raises(DatabaseUnavailableError):
+            broken.setattr(type(replica._log), "since", silent)
+            await replica.refresh()
+        late = (await second.get(HEALTH)).json()
+        await replica.refresh()
+
+        assert (late["status"], late["revision"], late["database_revision"]) == ("degraded", written - 1, written)
+        assert (await second.get(HEALTH)).json()["status"] == "ok"
 
 
 async def test_every_write_says_the_revision_it_made(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,9 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from fastapi_acl import ACLManager, ConfigurationError, require
-from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve
+from fastapi_acl import ACLManager, ConfigurationError, lifecycle, require
+from fastapi_acl.shared.tasks import ended
+from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve, started
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
 
@@ -284,3 +285,55 @@ async def test_an_interrupted_stop_closes_everything_all_the_same(sqlite_uri: st
     await asyncio.sleep(0.3)
     left = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("fastapi_acl")]
     assert (left, manager.is_ready) == ([], False)
+
+
+async def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while swallowed < 3:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            swallowed += 1
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(ended(task), 30)
+
+    assert (swallowed, task.done()) == (3, True)
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_looks(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(sqlite_uri=sqlite_uri, policy_poll_seconds=0.05) as manager:
+        replica, looks, enough = manager.get_replica(), list[int](), asyncio.Event()
+        refresh = replica.refresh
+
+        async def failing_once() -> None:
+            looks.append(len(looks))
+            if len(looks) == 1:
+                raise ArithmeticError
+            await refresh()
+            enough.set()
+
+        monkeypatch.setattr(replica, "refresh", failing_once)
+        await asyncio.wait_for(enough.wait(), 30)
+
+    assert len(looks) >= 2
+
+
+async def test_a_base_that_does_not_close_does_not_hold_the_stop(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lifecycle, "CLOSE_SECONDS", 0.05)
+    async with started(sqlite_uri=sqlite_uri) as manager:
+        database = manager._parts.database
+        close = database.close
+        monkeypatch.setattr(database, "close", asyncio.Event().wait)
+
+        await asyncio.wait_for(manager.close(), 30)
+
+        assert "database_close_timeout" in caplog.text
+        await close()

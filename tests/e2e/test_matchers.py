@@ -148,3 +148,14 @@ async def test_an_application_whose_matcher_names_nothing_does_not_start(sqlite_
     with pytest.raises(ConfigurationError, match="vouliez-vous « trustd »"):
         async with living(app):
             pass
+
+
+def test_a_matcher_that_evaluates_rules_makes_no_manager_unless_it_is_admitted(sqlite_uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.conf"
+    text = packaged_model_text("rbac")
+    path.write_text(f"{text[: text.index('m = ')]}m = g(r.sub, p.sub) && eval(p.obj)\n", "utf-8")
+
+    with pytest.raises(ConfigurationError, match="ACL_ALLOW_EVAL"):
+        ACLManager(config(sqlite_uri=sqlite_uri, model_path=path))
+
+    assert ACLManager(config(sqlite_uri=sqlite_uri, model_path=path, allow_eval=True))

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fastapi_acl.metrics import collect_metrics
 from tests.support.app import protected
+from tests.support.servers import free_port
 
 
 def decisions(registry: CollectorRegistry) -> tuple[float, float]:
@@ -45,3 +46,13 @@ async def test_what_is_read_is_what_happened(tmp_path: Path) -> None:
         assert ada.id not in text
         registry.unregister(collector)
         assert registry.get_sample_value("fastapi_acl_up") is None
+
+
+async def test_a_process_that_does_not_decide_says_so() -> None:
+    uri = f"postgresql://acl:secret@127.0.0.1:{free_port()}/acl"
+    async with protected(database_type="postgresql", postgresql_uri=uri) as client:
+        registry = CollectorRegistry()
+        collect_metrics(client.manager, registry)
+
+        names = ("up", "lag_seconds", "revision")
+        assert [registry.get_sample_value(f"fastapi_acl_{name}") for name in names] == [0, float("inf"), -1]

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Security
 from fastapi_acl import ACLManager, Principal, current_user, get_current_user, require, require_role
 from fastapi_acl.shared.http.dependants import guards_in
 from fastapi_acl.shared.http.places import Place, places_in
+from fastapi_acl.shared.identity import ACL_PERMISSIONS
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, Client, config, serve
 
 PUBLIC = {
@@ -65,6 +66,39 @@ async def entered(visitor: Client, username: str) -> Client:
 
 
 OPEN = {"health": 200, "login": 200, "token": 200, "register": 201, "refresh": 200}
+
+
+RULE = {"ptype": "p", "values": ["role:r", "document", "read", "allow"]}
+NOBODY = "/api/v1/admin/auth/users/00000000-0000-4000-8000-000000000000"
+RULES = "/api/v1/admin/permissions/rules"
+WANTED: dict[tuple[str, str], tuple[str, Any]] = {
+    ("GET", "/api/v1/admin/auth/users"): ("acl.users:read", None),
+    ("PUT", f"{NOBODY}/activate"): ("acl.users:write", None),
+    ("PUT", f"{NOBODY}/deactivate"): ("acl.users:write", None),
+    ("DELETE", NOBODY): ("acl.users:write", None),
+    ("GET", RULES): ("acl.rules:read", None),
+    ("POST", RULES): ("acl.rules:write", {"rules": []}),
+    ("PUT", RULES): ("acl.rules:write", {"old": RULE}),
+    ("DELETE", RULES): ("acl.rules:write", {"rules": []}),
+    ("POST", "/api/v1/admin/permissions/explain"): ("acl.rules:read", {"decision_id": "inconnu"}),
+}
+"""Ce que chaque route d'administration demande, et un corps qui passe la garde sans rien changer."""
+
+
+async def test_each_administration_route_wants_its_own_permission_and_no_other(sqlite_uri: str) -> None:
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+    async with serve(app, manager) as visitor:
+        admin, reached = await visitor.admin(), {}
+        for index, (resource, action) in enumerate(ACL_PERMISSIONS):
+            ada = await visitor.newcomer(f"ada{index}")
+            await admin.add_rules(("p", f"user:{ada.id}", resource, action, "allow"))
+            for (method, path), (_, body) in WANTED.items():
+                options = {"json": body} if body is not None else {}
+                if (await ada.request(method, path, **options)).status_code != 403:
+                    reached.setdefault((method, path), []).append(f"{resource}:{action}")
+
+    assert reached == {route: [wanted] for route, (wanted, _) in WANTED.items()}
 
 
 def test_the_routes_without_a_guard_are_those_that_anyone_may_reach() -> None:

@@ -197,6 +197,21 @@ async def test_rules_are_listed_by_pages_and_filtered_by_value(visitor: Client) 
 
     assert [item["values"] for item in first["items"] + second["items"]] == [list(rule[1:]) for rule in added]
     assert second["next_cursor"] is None
+    whole = (await admin.get(RULES, params={"v0": "role:reader", "limit": 5})).json()
+    assert (len(whole["items"]), whole["next_cursor"]) == (5, None), "une page juste pleine est la dernière"
+    for name in ("ptype", *(f"v{place}" for place in range(6))):
+        assert (await admin.get(RULES, params={name: "absent"})).json()["items"] == [], name
+
+
+async def test_a_replaced_rule_stays_at_its_place(visitor: Client) -> None:
+    admin = await visitor.admin()
+    rules = [{"ptype": "p", "values": ["role:r", f"document:{index}", "read", "allow"]} for index in range(4)]
+    await admin.post(RULES, json={"rules": rules[:3]})
+
+    assert (await admin.put(RULES, json={"old": rules[1], "new": rules[3]})).status_code == 200
+
+    shown = (await admin.get(RULES, params={"v0": "role:r"})).json()["items"]
+    assert shown == [rules[0], rules[3], rules[2]]
 
 
 async def test_a_batch_of_rules_is_all_or_nothing(visitor: Client) -> None:

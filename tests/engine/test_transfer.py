@@ -12,6 +12,7 @@ import pytest
 from fastapi_acl import ACLManager
 from fastapi_acl.engine.writing.transfer import STAGED, Imported
 from fastapi_acl.shared.exceptions import (
+    EscalationRefusedError,
     IdempotencyKeyReusedError,
     InvalidImportError,
     LastAdministratorError,
@@ -174,6 +175,20 @@ async def test_an_import_asks_for_the_right_to_write_every_rule(manager: ACLMana
     assert await batches(manager) == []
 
 
+async def test_who_writes_rules_without_holding_everything_imports_none(manager: ACLManager) -> None:
+    mine = PolicyRule("p", ("user:ada", "acl.rules", "write", "allow"))
+    await manager.get_policy_store().change(PolicyChange(added=(mine,)))
+    before = await same(manager)
+
+    for replaces in (False, True):
+        text = administration(manager) + "p, user:ada, *, *, allow\n"
+        with pytest.raises(EscalationRefusedError):
+            await imported(manager, text, actor=Principal(id="ada"), replaces=replaces)
+
+    assert await same(manager) == before
+    assert await batches(manager) == []
+
+
 async def test_an_import_cannot_remove_the_last_administrator(manager: ACLManager) -> None:
     before = await same(manager)
     actor = await administrator(manager)
@@ -257,6 +272,17 @@ async def test_an_abandoned_batch_is_swept_by_a_later_import(
 
     assert await batches(manager) == []
     assert await stored(adapter, "mort") == {}
+
+
+async def test_an_import_under_way_is_not_swept_by_another(manager: ACLManager) -> None:
+    transfer, adapter = manager.get_policy_transfer(), manager._parts.storage.adapter
+    async with transfer.opened() as batch_id:
+        await adapter.stage(batch_id, [(1, READ)])
+
+        await imported(manager, many(1))
+
+        assert await stored(adapter, batch_id) == {READ: 1}
+        await adapter.drop(batch_id)
 
 
 async def test_a_batch_that_the_log_names_is_not_dropped_by_a_late_cancellation(

@@ -149,3 +149,19 @@ async def test_a_value_longer_than_a_rule_has_its_answer_and_an_empty_one_is_ref
     assert answer.json()["results"] == [False, False, False]
     assert answer.json()["errors"] == []
     assert empty.status_code == 422
+
+
+async def test_each_question_names_its_tenant_where_the_model_has_some(sqlite_uri: str) -> None:
+    async with protected(sqlite_uri=sqlite_uri, model="rbac_with_domains") as visitor:
+        admin = await visitor.admin()
+        asked = [
+            {"resource": "document", "action": "read", "domain": "un"},
+            {"resource": "document", "action": "read"},
+            {"resource": "acl.rules", "action": "write"},
+        ]
+
+        refused = await admin.post(CHECK, json={"checks": asked})
+        answered = await admin.post(CHECK, json={"checks": [asked[0], asked[2]]})
+
+    assert (refused.status_code, refused.json()["code"], refused.json()["checks"]) == (422, "invalid_request", [1])
+    assert answered.json()["results"] == [True, True]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import combinations
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from casbin.model import Model
@@ -13,7 +14,7 @@ from fastapi import Depends, FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_acl import ACLManager, PolicyRule, require, require_role
+from fastapi_acl import ACLManager, PolicyRule, Principal, require, require_role
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.engine.casbin.strict import StrictEnforcer
@@ -193,7 +194,10 @@ async def test_a_deactivated_account_is_denied_for_that_and_not_for_its_rules(sq
         inactive = await explained(admin, **asked)
         strangers = [
             await explained(admin, **{**asked, "subject": subject})
-            for subject in ("role:reader", "user:nobody", "user:\x00", f"user:{ada.id.upper()}", "x" * 4_091)
+            for subject in (
+                *("role:reader", "user:nobody", "user:\x00", f"user:{ada.id.upper()}", "x" * 4_091),
+                f"user:{uuid4()}",
+            )
         ]
 
     assert active["allowed"]
@@ -224,6 +228,42 @@ async def test_a_tenant_is_asked_for_where_the_model_has_some_and_nowhere_else(s
     assert within["nearest_rules"] == [{"change": "add", **p("user:1", "acme", "document", "read", "allow")}]
     assert own["nearest_rules"] == [{"change": "add", **p("user:1", "*", "acl.rules", "read", "allow")}]
     assert told["nearest_rules"] == [{"change": "add", **g(me, "role:editor", "acme")}]
+
+
+class Given:
+    """Un Authenticator de l'application : le jeton est l'identifiant de qui appelle."""
+
+    async def authenticate(self, token: str) -> Principal:
+        return Principal(id=token)
+
+
+async def test_the_accounts_of_another_authenticator_are_not_sought_among_ours(sqlite_uri: str) -> None:
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app, authenticator=Given())
+    async with serve(app, manager) as visitor:
+        account = UUID((await visitor.register("ada")).json()["id"])
+        root = await manager.get_auth_repository().find_by_username("admin")
+        assert root is not None
+        admin = Client(visitor.http, manager, str(root.id))
+        await admin.add_rules(("p", f"user:{account}", "document", "read", "allow"))
+        await manager.get_auth_repository().set_active(account, active=False)
+
+        told = await explained(admin, subject=f"user:{account}", resource="document", action="read")
+
+    assert told["allowed"]
+
+
+async def test_who_reaches_the_route_explains_no_other_account_under_a_model_of_routes(sqlite_uri: str) -> None:
+    async with application("rest", sqlite_uri) as visitor:
+        ada, bob, admin = await visitor.newcomer("ada"), await visitor.newcomer("bob"), await visitor.admin()
+        await admin.add_rules(("p", f"user:{ada.id}", EXPLAIN, "POST", "allow"))
+        asked = [{"subject": f"user:{who.id}", "resource": "/documents/{name}", "action": "GET"} for who in (ada, bob)]
+
+        before = [(await ada.post(EXPLAIN, json=body)).status_code for body in asked]
+        await admin.add_rules(("p", f"user:{ada.id}", "/api/v1/admin/auth/users", "GET", "allow"))
+        after = [(await ada.post(EXPLAIN, json=body)).status_code for body in asked]
+
+    assert (before, after) == ([200, 403], [200, 200])
 
 
 async def test_who_may_ask_and_about_whom(sqlite_uri: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -288,6 +328,15 @@ async def test_a_body_of_another_form_is_refused_without_an_echo(sqlite_uri: str
 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert "planted" not in answer.text
+
+
+async def test_a_number_too_large_for_json_is_no_attribute(sqlite_uri: str) -> None:
+    body = '{"subject": "user:1", "resource": "document", "action": "read", "attributes": {"size": %s}}'
+    async with application("rbac", sqlite_uri) as visitor:
+        admin, headers = await visitor.admin(), {"Content-Type": "application/json"}
+        answers = [await admin.post(EXPLAIN, content=body % size, headers=headers) for size in ("1e300", "1e999")]
+
+    assert [answer.status_code for answer in answers] == [200, 422]
 
 
 async def test_a_model_of_routes_is_explained_in_routes(sqlite_uri: str) -> None:

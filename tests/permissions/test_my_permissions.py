@@ -12,8 +12,11 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
+from fastapi_acl import PolicyChange, PolicyRule, Principal
+from fastapi_acl.engine.grants import PolicyGrants
+from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.shared.cache.base import ValueSealer
-from tests.support.app import SECRET, Client, protected
+from tests.support.app import SECRET, Client, protected, started
 from tests.support.servers import RedisServer
 from tests.support.waits import until
 
@@ -335,3 +338,25 @@ async def test_redis_is_used_again_without_any_traffic(tmp_path: Path, own_redis
         own_redis.thaw()
 
         await until(lambda: client.manager.health().cache == "redis")
+
+
+async def test_a_list_read_while_the_policy_changes_is_read_again(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, gone = (PolicyRule("p", ("user:ada", name, "read", "allow")) for name in ("kept", "gone"))
+    async with started(sqlite_uri=sqlite_uri) as manager:
+        store, ada = manager.get_policy_store(), Principal(id="ada")
+        await store.change(PolicyChange(added=(kept, gone)))
+        grants, step, changed = PolicyGrants(manager.get_enforcer(), manager.get_replica()), Pace.step, list[bool]()
+
+        async def meanwhile(pace: Pace, *given: int) -> None:
+            if not changed:
+                changed.append(True)
+                await store.change(PolicyChange(removed=(gone,)))
+            await step(pace, *given)
+
+        monkeypatch.setattr(Pace, "step", meanwhile)
+        stamp, found = await grants.of(ada, None)
+
+        assert stamp == grants.stamp(ada, None)
+        assert [grant.resource for grant in found] == ["kept"]

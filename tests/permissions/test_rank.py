@@ -8,11 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
-from fastapi_acl import ACLConfig, PolicyChange, PolicyRule
+from fastapi_acl import ACLConfig, ACLManager, PolicyChange, PolicyRule
 from fastapi_acl.shared.exceptions import ConflictError
 from fastapi_acl.shared.identity import SYSTEM, Principal
-from tests.support.app import Client, protected
+from tests.support.app import Client, config, protected, serve
 
 RULES = "/api/v1/admin/permissions/rules"
 USERS = "/api/v1/admin/auth/users"
@@ -75,6 +76,27 @@ async def test_no_lesser_administrator_lowers_the_highest(sqlite_uri: str, attac
         assert outcome(answer) == REFUSED
         assert await rules_of(visitor) == before
         assert (await admin.get(RULES)).status_code == 200
+
+
+class Given:
+    """Un Authenticator de l'application : le jeton est l'identifiant de qui appelle."""
+
+    async def authenticate(self, token: str) -> Principal:
+        return Principal(id=token)
+
+
+async def test_the_last_administrator_of_foreign_accounts_is_sought_among_them(sqlite_uri: str) -> None:
+    app = FastAPI()
+    settings = config(sqlite_uri=sqlite_uri, create_default_admin=False)
+    manager = ACLManager(settings, app=app, authenticator=Given())
+    async with serve(app, manager) as visitor:
+        links = [("g", f"user:{name}", "role:admin") for name in ("ada", "bob")]
+        await system(visitor, EVERYTHING, *links)
+        ada = Client(visitor.http, manager, "ada")
+
+        removed = [outcome(await ada.remove_rules(link)) for link in reversed(links)]
+
+    assert removed == [(200, ""), (409, "last_administrator")]
 
 
 async def test_a_lesser_administrator_serves_those_below(sqlite_uri: str) -> None:
@@ -347,6 +369,39 @@ m = g(r.sub, p.sub) && aclMatch(r.obj, p.obj) && aclMatch(r.act, p.act)
 # --- ce qu'une erreur ne dit pas ---
 
 
+async def test_an_account_that_administers_something_else_is_not_touched(sqlite_uri: str) -> None:
+    async with protected(sqlite_uri=sqlite_uri) as visitor:
+        ada, bob = await visitor.newcomer("ada"), await visitor.newcomer("bob")
+        await system(
+            visitor,
+            ("p", f"user:{ada.id}", "acl.users", "write", "allow"),
+            ("p", f"user:{bob.id}", "acl.rules", "write", "allow"),
+        )
+
+        answers = [await ada.put(f"{USERS}/{bob.id}/deactivate"), await ada.delete(f"{USERS}/{bob.id}")]
+
+        assert [outcome(answer) for answer in answers] == [REFUSED] * 2
+        assert (await bob.get("/api/v1/auth/me")).status_code == 200
+
+
+async def test_lifting_a_denial_is_granting_what_it_kept(sqlite_uri: str) -> None:
+    denial = ("p", "role:staff", "secret", "read", "deny")
+    async with protected(sqlite_uri=sqlite_uri) as visitor:
+        ada = await visitor.newcomer("ada")
+        await system(
+            visitor,
+            ("p", f"user:{ada.id}", "acl.rules", "write", "allow"),
+            ("p", "role:staff", "*", "read", "allow"),
+            denial,
+        )
+
+        lifted = await ada.remove_rules(denial)
+        await system(visitor, ("p", f"user:{ada.id}", "secret", "read", "allow"))
+        once_held = await ada.remove_rules(denial)
+
+    assert [outcome(lifted), once_held.status_code] == [REFUSED, 200]
+
+
 async def test_an_empty_role_is_not_joined_in_advance(sqlite_uri: str) -> None:
     async with protected(sqlite_uri=sqlite_uri) as visitor:
         ada, admin = await visitor.newcomer("ada"), await visitor.admin()
@@ -382,18 +437,31 @@ async def test_a_role_is_not_emptied_under_its_members(sqlite_uri: str, effect: 
     assert [replaced.status_code, with_links.status_code, by_the_highest.status_code] == [200] * 3
 
 
-async def test_a_role_is_not_emptied_in_two_writes_of_one_transaction(sqlite_uri: str) -> None:
+ONLY, OTHER = (PolicyRule("p", ("role:boss", "document", act, "allow")) for act in ("read", "write"))
+
+
+@pytest.mark.parametrize(
+    ("present", "changes"),
+    [
+        ([ONLY], [PolicyChange((OTHER,), (ONLY,)), PolicyChange(removed=(OTHER,))]),
+        ([ONLY, OTHER], [PolicyChange(removed=(ONLY,)), PolicyChange(removed=(OTHER,))]),
+    ],
+    ids=["remplacée puis retirée", "retirées l'une après l'autre"],
+)
+async def test_a_role_is_not_emptied_in_two_writes_of_one_transaction(
+    sqlite_uri: str, present: list[PolicyRule], changes: list[PolicyChange]
+) -> None:
     async with protected(sqlite_uri=sqlite_uri) as visitor:
         ada, pal = await visitor.newcomer("ada"), await visitor.newcomer("pal")
-        only, other = (PolicyRule("p", ("role:boss", "document", act, "allow")) for act in ("read", "write"))
         held = [("p", f"user:{ada.id}", *pair, "allow") for pair in (("acl.rules", "write"), ("document", "*"))]
-        await system(visitor, ("p", *only.values), ("g", f"user:{pal.id}", "role:boss"), *held)
+        links = ("g", f"user:{pal.id}", "role:boss"), *held
+        await system(visitor, *(("p", *one.values) for one in present), *links)
         store, actor = visitor.manager.get_policy_store(), Principal(id=ada.id)
 
         with pytest.raises(ConflictError) as refused:
             async with store.together():
-                await store.change(PolicyChange((other,), (only,)), actor)
-                await store.change(PolicyChange(removed=(other,)), actor)
+                for change in changes:
+                    await store.change(change, actor)
 
     assert not refused.value.evidence, "qui ne lit pas les règles n'apprend pas combien tiennent un rôle"
 

@@ -67,6 +67,12 @@ def test_a_seal_of_another_secret_or_of_another_content_is_refused() -> None:
     assert Sealer(["secret"]).unseal(message[SEAL_BYTES:], "ici") is None
 
 
+def test_a_seal_made_for_another_base_is_refused() -> None:
+    (message,) = Sealer(["secret"]).seal([announcement(7)], 7_900, "ici")
+
+    assert Sealer(["secret"]).unseal(message, "ailleurs") is None
+
+
 def test_an_older_secret_still_counts() -> None:
     (message,) = Sealer(["old"]).seal([announcement(7)], 7_900, "ici")
 

@@ -267,6 +267,13 @@ async def test_a_value_too_large_is_not_kept_nor_the_one_before(cache: CacheBack
     assert await cache.get(KEY) is not None
 
 
+def test_a_value_too_large_is_not_even_sealed() -> None:
+    sealer = ValueSealer(["secret"])
+
+    assert sealer.seal(b"nom", "x" * MAX_VALUE_BYTES) is None
+    assert sealer.seal(b"nom", "x" * (MAX_VALUE_BYTES - 100)) is not None
+
+
 @pytest.mark.parametrize("value", [{1, 2}, b"x", float("nan"), float("inf")])
 async def test_what_is_not_json_is_refused(cache: CacheBackend, value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
@@ -543,6 +550,8 @@ async def test_what_memory_kept_meanwhile_is_forgotten_on_return(cut: tuple[Fall
 
     assert await cache.get(KEY) is None
     assert await cache.get(CacheKey.of("avant")) == "avant"
+    await fall(cache, proxy)
+    assert await cache.get(KEY) is None, "une seconde panne ne retrouve pas ce que la première a gardé"
 
 
 async def test_a_value_deleted_or_changed_while_redis_was_away_does_not_come_back(
@@ -762,11 +771,16 @@ async def test_the_configured_cache_keeps_values_for_the_configured_time(redis_s
 @pytest.mark.usefixtures("raw")
 async def test_two_applications_in_one_redis_do_not_meet(redis_server: RedisServer) -> None:
     given: dict[str, Any] = {"enable_cache": True, "cache_backend": "redis", "redis_url": redis_server.uri()}
-    one, other = (create_cache(ACLConfig(jwt_issuer=name, **given)) for name in ("une", "autre"))
+    given["jwt_secret_key"] = "s" * 48
+    one, other = (create_cache(ACLConfig(_env_file=None, jwt_issuer=name, **given)) for name in ("une", "autre"))
+    same = create_cache(ACLConfig(_env_file=None, jwt_issuer="une", **given))
 
     await one.set(KEY, 1)
+    counted = [await cache.increment(CacheKey.of("compte"), 1, 30) for cache in (one, other)]
 
-    assert await other.get(KEY) is None
+    assert (await other.get(KEY), await same.get(KEY)) == (None, 1)
+    assert counted == [1, 1]
+    await same.close()
     await asyncio.gather(one.close(), other.close())
 
 

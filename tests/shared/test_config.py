@@ -15,7 +15,10 @@ SECRET = "s" * 48
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"jwt_secret_key": "court"}, "au moins 32"),
+    ({"jwt_secret_key": "s" * 16}, "au moins 32"),
+    ({"jwt_secret_key": "s" * 31}, "au moins 32"),
     ({"jwt_previous_keys": f"{SECRET},court"}, "au moins 32"),
+    ({"jwt_previous_keys": f"{SECRET},{'s' * 31}"}, "au moins 32"),
     ({"database_type": "postgresql"}, "ACL_POSTGRESQL_URI"),
     ({"database_type": "mysql"}, "ACL_MYSQL_URI"),
     ({"database_type": "mongodb"}, "ACL_MONGODB_URI"),
@@ -45,6 +48,14 @@ def test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set(
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         ACLConfig(_env_file=None, **settings)
+
+
+@pytest.mark.parametrize("key", ["s" * 32, "é" * 16])
+def test_a_key_is_measured_in_bytes(key: str) -> None:
+    found = ACLConfig(_env_file=None, jwt_secret_key=key, jwt_previous_keys=key)
+
+    assert found.jwt_secret_key == SecretStr(key)
+    assert found.jwt_previous_keys == [SecretStr(key)]
 
 
 def test_no_secret_is_in_the_repr_nor_in_an_error() -> None:

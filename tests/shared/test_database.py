@@ -67,6 +67,21 @@ async def test_a_committed_transaction_runs_its_callbacks_once_and_a_failed_one_
     assert ran == ["validée"]
 
 
+async def test_a_transaction_that_could_not_be_validated_runs_no_callback(
+    database: AmbientDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: Any) -> None:
+        raise DatabaseUnavailableError
+
+    ran: list[str] = []
+    monkeypatch.setattr(database, "commit", silent)
+    with pytest.raises(DatabaseUnavailableError):
+        async with database.transaction() as transaction:
+            transaction.after_commit(lambda: ran.append("jamais validée"))
+
+    assert ran == []
+
+
 async def test_what_is_written_in_a_failed_transaction_is_not_there(database: AmbientDatabase) -> None:
     with pytest.raises(ZeroDivisionError):
         async with database.transaction(log=True) as transaction:

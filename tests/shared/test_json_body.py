@@ -201,3 +201,9 @@ def test_what_is_not_announced_as_json_is_not_read(kind: str) -> None:
         read_json(b"{}", kind)
 
     assert refused.value.detail == UNDECLARED
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_a_constant_that_json_has_not_is_not_read(constant: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        read_json(f'{{"size": {constant}}}'.encode(), JSON)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -238,6 +238,20 @@ async def test_tls_is_served_under_a_certificate_that_is_known_and_no_other(tls_
     assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.__cause__)
     await known.close()
     await unknown.close()
+
+
+async def test_a_certificate_of_another_name_is_refused_unless_the_name_is_not_asked_for(tls_server: TLSServer) -> None:
+    elsewhere = f"{tls_server.uri().replace('127.0.0.1', 'localhost')}?ssl_ca={tls_server.certificate}"
+    verified, unnamed = MySQLDatabase(elsewhere), MySQLDatabase(f"{elsewhere}&ssl_check_hostname=false")
+    async with AsyncExitStack() as opened:
+        for database in (verified, unnamed):
+            opened.push_async_callback(database.close)
+
+        with pytest.raises(DatabaseUnavailableError) as refused:
+            await ask(verified, "SELECT 1")
+
+        assert "Hostname mismatch" in str(refused.value.__cause__)
+        assert await ask(unnamed, "SELECT 1") == 1
 
 
 async def test_a_server_stopped_or_frozen_is_unavailable_and_serves_again_once_back(

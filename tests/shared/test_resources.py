@@ -12,8 +12,10 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import httpx
 import pytest
-from hypothesis import given
+from fastapi import FastAPI, Request
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, PrivateAttr, computed_field
 from sqlalchemy import Column, ForeignKey, Integer, String, Table, create_engine, event, select
@@ -30,8 +32,8 @@ from sqlalchemy.orm import (
 
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.http.attributes import with_attributes
-from fastapi_acl.shared.http.resources import expand
-from fastapi_acl.shared.identity import SYSTEM, AttributedName, Principal, UnreadableAttribute
+from fastapi_acl.shared.http.resources import expand, route_template
+from fastapi_acl.shared.identity import SYSTEM, AttributedName, Principal, UnreadableAttribute, make_name
 
 
 class Colour(enum.Enum):
@@ -566,7 +568,39 @@ def test_a_value_is_one_segment_and_never_a_pattern(value: str) -> None:
 
 
 @given(st.text(max_size=8), st.text(max_size=8))
+@example("a%3A", "a:")
+@example("%252A", "%2A")
+@example("%25", "%")
 def test_two_values_never_become_one_resource(one: str, other: str) -> None:
     same = expand("{name}", {"name": one}) == expand("{name}", {"name": other})
 
     assert same == (one == other)
+
+
+async def test_a_template_is_that_of_the_whole_path_or_none() -> None:
+    outer, inner = FastAPI(), FastAPI()
+
+    @inner.get("/x")
+    async def whole(request: Request) -> str:
+        return route_template(request)
+
+    @outer.get("/moved/{name}")
+    async def moved(request: Request) -> str:
+        request.scope["path"] = "/elsewhere/a"
+        return route_template(request)
+
+    outer.mount("/plain", inner)
+    outer.mount("/of/{tenant}", inner)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://essai") as http:
+        assert (await http.get("/plain/x")).json() == "/plain/x"
+        for path in ("/of/acme/x", "/moved/a"):
+            with pytest.raises(DecisionFailedError):
+                await http.get(path)
+
+
+def test_an_unreadable_attribute_fails_whoever_reads_it() -> None:
+    name = make_name("document", {"owner": UnreadableAttribute("sa lecture a levé KeyError"), "level": 3})
+
+    assert (name, getattr(name, "level")) == ("document", 3)  # noqa: B009 - l'attribut n'est pas déclaré
+    with pytest.raises(DecisionFailedError):
+        getattr(name, "owner")  # noqa: B009 - idem

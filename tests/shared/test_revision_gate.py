@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from fastapi_acl import ACLManager
 from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.exceptions import RevisionNotReachedError
 from fastapi_acl.shared.policy import PolicyChange
 from fastapi_acl.shared.sync.revision_gate import MAX_WAITERS, RevisionGate
 from tests.storage.conftest import Base, rule
+from tests.support.app import config
 from tests.support.waits import PATIENCE_SECONDS
 
 
@@ -95,3 +97,10 @@ async def test_many_waiters_share_the_looks(
     await asyncio.gather(*waiting, return_exceptions=True)
 
     assert len(looks) <= 7
+
+
+@pytest.mark.parametrize("milliseconds", [0, 250])
+def test_the_wait_is_the_one_that_is_set(milliseconds: int) -> None:
+    manager = ACLManager(config(sqlite_uri="sqlite://", revision_wait_ms=milliseconds))
+
+    assert manager._parts.gate._wait_seconds == milliseconds / 1000

@@ -23,7 +23,7 @@ from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidTokenError, ValueTooLongError
 from fastapi_acl.shared.identity import MAX_REQUEST_VALUE, AttributedName
 from fastapi_acl.shared.values import canonical_text
-from tests.support.app import Client, config, serve
+from tests.support.app import Client, config, serve, started
 
 TENANT = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 
@@ -470,6 +470,27 @@ async def test_only_the_canonical_spelling_of_a_path_value_reaches_a_decision(sq
             assert {status for spelling, status in answers.items() if spelling not in canonical} <= {404, 422}, name
 
 
+async def test_so_it_is_when_only_a_dependency_of_a_dependency_declares_the_value(sqlite_uri: str) -> None:
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri, policy_poll_seconds=60), app=app)
+
+    async def number(value: int) -> int:
+        return value
+
+    async def loaded(found: Annotated[int, Depends(number)]) -> int:
+        return found
+
+    @app.get("/deep/{value}", dependencies=[Depends(require("int:{value}:read")), Depends(loaded)])
+    async def read() -> str:
+        return "lu"
+
+    async with serve(app, manager) as visitor:
+        admin = await visitor.admin()
+        answers = {spelling: (await admin.get(f"/deep/{spelling}")).status_code for spelling in SPELLINGS["int"][2]}
+
+    assert {spelling for spelling, status in answers.items() if status == 200} == SPELLINGS["int"][1]
+
+
 async def test_a_path_value_that_is_an_object_is_a_failed_decision_and_not_a_crash(sqlite_uri: str) -> None:
     app = spelled()
     manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
@@ -533,3 +554,15 @@ async def test_what_a_convertor_reads_is_one_text_or_a_failed_decision(
         failed = [(await ada.get(f"/word/{name}")).status_code for name in ("yes", "day", "other")]
 
     assert (granted, failed) == ([200] * 5, [503] * 3)
+
+
+async def test_a_question_without_a_tenant_is_a_failed_decision_save_about_ourselves(sqlite_uri: str) -> None:
+    async with started(sqlite_uri=sqlite_uri, model="rbac_with_domains") as manager:
+        account = await manager.get_auth_repository().find_by_username("admin")
+        assert account is not None
+        admin = Principal(id=str(account.id))
+
+        assert manager.authorizer.decide(admin, "acl.rules", "write")
+        assert manager.authorizer.decide(admin, "document", "read", "un")
+        with pytest.raises(DecisionFailedError):
+            manager.authorizer.decide(admin, "document", "read")

@@ -23,7 +23,7 @@ from fastapi_acl.shared.sync.changes import POLICY_CHANGED, Change
 from fastapi_acl.shared.sync.postgresql_watcher import MAX_WAITING, PostgreSQLTransport
 from fastapi_acl.shared.sync.replica import Position
 from fastapi_acl.shared.sync.watcher import Watcher, channel_of
-from tests.support.app import config
+from tests.support.app import SECRET, config
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
 from tests.support.waits import until
@@ -330,10 +330,52 @@ async def test_a_subscription_left_without_an_answer_is_tried_again(
 async def test_a_message_larger_than_ours_is_not_even_read(redis_server: RedisServer, sqlite_uri: str) -> None:
     manager = ACLManager(config(**by_redis(redis_server.uri(), sqlite_uri)))
     await manager.load()
+    watcher, replica, scope = watcher_of(manager), manager.get_replica(), scope_of(manager)
+    assert replica._at is not None
+    payload = PolicyChange(added=(rule(1),)).as_json()
+    next_one = Change(revision=replica.revision + 1, at=_now(), actor="s", kind=POLICY_CHANGED, payload=payload)
+    (sealed,) = watcher._sealer.seal([Announcement(replica._at, next_one)], watcher._transport.max_bytes, scope)
 
-    watcher_of(manager)._receive(b"x" * 20_000_000, scope_of(manager))
+    watcher._transport.max_bytes = len(sealed) - 1
+    watcher._receive(sealed, scope)
 
-    assert manager._parts.replica.woken.is_set()
+    assert (holds(manager, 1)(), replica.woken.is_set()) == (False, True)
+    watcher._transport.max_bytes = len(sealed)
+    watcher._receive(sealed, scope)
+    assert holds(manager, 1)(), "le témoin : le même message, une fois admis, s'applique"
+    await manager.close()
+
+
+async def test_what_a_process_under_the_key_before_announces_is_believed(
+    redis_server: RedisServer, sqlite_uri: str
+) -> None:
+    settings = {**by_redis(redis_server.uri(), sqlite_uri), "jwt_secret_key": "n" * 48, "jwt_previous_keys": [SECRET]}
+    manager = ACLManager(config(**settings))
+    await manager.load()
+    scope, at = scope_of(manager), manager.get_replica()._at
+    assert at is not None
+    payload = PolicyChange(added=(rule(1),)).as_json()
+    following = Change(revision=at.revision + 1, at=_now(), actor="s", kind=POLICY_CHANGED, payload=payload)
+    (sealed,) = Sealer([SECRET]).seal([Announcement(at, following)], 7_900, scope)
+
+    watcher_of(manager)._receive(sealed, scope)
+
+    assert holds(manager, 1)()
+    await manager.close()
+
+
+async def test_who_listens_again_looks_at_the_base(redis_server: RedisServer, sqlite_uri: str) -> None:
+    manager = ACLManager(config(**by_redis(redis_server.uri(), sqlite_uri)))
+    await manager.load()
+    watcher, replica = watcher_of(manager), manager.get_replica()
+    assert not replica.woken.is_set()
+
+    listening = asyncio.create_task(watcher._listen_at(scope_of(manager)))
+    await until(lambda: watcher._is_connected)
+    await until(replica.woken.is_set)
+
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
     await manager.close()
 
 

@@ -628,6 +628,18 @@ async def test_rules_go_to_the_model_as_lists_and_come_back_the_same(adapter: Po
     assert list(await stored(adapter)) == [*odd, *links]
 
 
+async def test_a_model_that_cannot_be_saved_leaves_the_rules_as_they_were(adapter: PolicyAdapter) -> None:
+    kept = [*map(plain, range(3))]
+    await adapter.insert(kept)
+    repeated = model()
+    repeated["p"]["p"].policy += [list(plain(7).values)] * 2
+
+    with pytest.raises(RuleAlreadyExistsError):
+        await adapter.save_policy(repeated)
+
+    assert list(await stored(adapter)) == kept
+
+
 async def test_a_filtered_load_takes_the_rows_that_fit(adapter: PolicyAdapter) -> None:
     await adapter.insert([*map(plain, range(3)), rule("user:ada", "role:r1", ptype="g")])
     loaded = model()

@@ -54,6 +54,8 @@ async def test_a_copy_of_the_base_grants_nothing_through_the_same_redis(
         while manager.health().watcher != "connected":
             await asyncio.sleep(0.01)
     production, neighbour, copy = managers
+    scopes = [manager.get_replica().scope for manager in managers]
+    assert scopes[0] == scopes[1] != scopes[2], "production et sa copie ne s'entendent pas, fût-ce un instant"
 
     forged, true = (rule(f"role:{name}", "doc", "read", "allow") for name in ("copie", "vraie"))
     await copy.get_policy_store().change(PolicyChange(added=(forged,)))

@@ -12,10 +12,10 @@ import pytest
 
 from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.database.base import Transaction
-from fastapi_acl.shared.exceptions import PolicyUnavailableError
+from fastapi_acl.shared.exceptions import PolicyUnavailableError, PolicyUnreadableError
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
-from fastapi_acl.shared.sync.changes import SESSION_REVOKED, Change
+from fastapi_acl.shared.sync.changes import POLICY_CHANGED, SESSION_REVOKED, Change
 from fastapi_acl.shared.sync.replica import Position
 from tests.storage.conftest import Base, agreed, rule
 from tests.support.memory import MemoryDatabase, State
@@ -38,43 +38,45 @@ async def add(process: Composition, *rules: PolicyRule) -> None:
 
 
 async def test_one_that_went_back_then_advanced_to_the_same_revision_is_seen(
-    process: Composition, twin: Composition
+    base: Base, process: Composition, twin: Composition
 ) -> None:
     kept: State = server_of(process).state
     await add(process, rule("role:lost", "doc", "read", "allow"))
     await twin.replica.refresh()
     server_of(process).state = kept
-    other = await advanced(process, twin, "role:other")
+    other = await advanced(base, twin, "role:other")
 
     assert list(await agreed(twin)) == [other]
     assert not twin.enforcer.enforce("role:lost", "doc", "read")
 
 
-async def advanced(process: Composition, twin: Composition, name: str) -> PolicyRule:
-    """Fait avancer la base revenue, par un processus qui vient d'y démarrer."""
-    await process.replica.refresh()
+async def advanced(base: Base, twin: Composition, name: str) -> PolicyRule:
+    """Fait avancer la base revenue, par un processus qui vient d'y démarrer et ne sait rien de ce qu'elle a perdu."""
+    newcomer = await base.process()
     one = rule(name, "doc", "read", "allow")
-    await add(process, one)
-    assert process.replica.revision >= twin.replica.revision
+    await add(newcomer, one)
+    assert newcomer.replica.revision >= twin.replica.revision
     return one
 
 
-async def test_one_that_went_back_then_advanced_beyond_is_seen(process: Composition, twin: Composition) -> None:
+async def test_one_that_went_back_then_advanced_beyond_is_seen(
+    base: Base, process: Composition, twin: Composition
+) -> None:
     kept: State = server_of(process).state
     await add(process, rule("role:lost", "doc", "read", "allow"))
     await twin.replica.refresh()
     server_of(process).state = kept
-    others = [await advanced(process, twin, f"role:other{n}") for n in range(3)]
+    others = [await advanced(base, twin, f"role:other{n}") for n in range(3)]
 
     assert list(await agreed(twin)) == others
 
 
-async def test_a_writer_sees_it_under_the_lock(process: Composition, twin: Composition) -> None:
+async def test_a_writer_sees_it_under_the_lock(base: Base, process: Composition, twin: Composition) -> None:
     kept: State = server_of(process).state
     await add(process, rule("role:lost", "doc", "read", "allow"))
     await twin.replica.refresh()
     server_of(process).state = kept
-    other = await advanced(process, twin, "role:other")
+    other = await advanced(base, twin, "role:other")
 
     await add(twin, rule("role:new", "doc", "read", "allow"))
 
@@ -107,6 +109,11 @@ async def test_nothing_is_decided_until_all_is_read_again(
         await process.replica.refresh()
     with pytest.raises(PolicyUnavailableError):
         process.replica.require_fresh(60)
+    at, payload = process.replica._at, PolicyChange(added=(rule("role:s", "doc", "read", "allow"),)).as_json()
+    assert at is not None
+    now = datetime.now(timezone.utc)
+    following = Change(revision=at.revision + 1, at=now, actor="s", kind=POLICY_CHANGED, payload=payload)
+    assert not process.replica.offer(at, following), "rien ne s'applique à une mémoire que sa base a quittée"
 
     monkeypatch.undo()
     await process.replica.refresh()
@@ -147,10 +154,12 @@ class Slow:
     """Une mémoire dont la lecture s'arrête, une fois faite, jusqu'à ce qu'on la relâche."""
 
     memory: Any
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, transaction: Transaction) -> Any:
         state = await self.memory.read(transaction)
+        self.reached.set()
         await self.released.wait()
         return state
 
@@ -183,13 +192,27 @@ async def test_a_reading_begun_before_a_fault_is_not_put_in_service(process: Com
     assert (replica.is_loaded, process.enforcer.holds(one)) == (True, True)
 
 
-async def test_a_long_reading_is_as_old_as_its_beginning(process: Composition) -> None:
+@pytest.mark.parametrize("how", ["reload", "refresh"])
+async def test_a_long_reading_is_as_old_as_its_beginning(process: Composition, how: str) -> None:
     slow = slowed(process, 1)
+    process.replica._at = None
     asyncio.get_running_loop().call_later(0.5, slow.released.set)
 
-    await process.replica.reload()
+    await getattr(process.replica, how)()
 
     assert process.replica.age_seconds >= 0.5
+
+
+async def test_what_no_one_foresaw_in_a_stored_row_is_told_as_unreadable(
+    process: Composition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def misread(*_: Any) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(process.enforcer, "read", misread)
+
+    with pytest.raises(PolicyUnreadableError):
+        await process.replica.reload()
 
 
 def heard(process: Composition) -> list[tuple[Position, Change]]:
@@ -197,6 +220,43 @@ def heard(process: Composition) -> list[tuple[Position, Change]]:
     said: list[tuple[Position, Change]] = []
     process.replica.listen(lambda before, change: said.append((before, change)))
     return said
+
+
+async def test_a_slow_reading_does_not_bring_back_a_rule_revoked_meanwhile(
+    process: Composition, twin: Composition
+) -> None:
+    revoked, said = rule("role:r", "doc", "read", "allow"), heard(process)
+    await add(process, revoked)
+    await twin.replica.refresh()
+    slow = slowed(twin, 0)
+    reading = asyncio.create_task(twin.replica.reload())
+    await slow.reached.wait()
+
+    await process.store.change(PolicyChange(removed=(revoked,)))
+    assert twin.replica.offer(*said[-1])
+    slow.released.set()
+    await reading
+
+    assert not twin.enforcer.holds(revoked)
+    assert list(await agreed(process, twin)) == []
+
+
+async def test_an_entry_that_does_not_follow_is_announced_as_such(
+    base: Base, process: Composition, twin: Composition
+) -> None:
+    revoked = rule("role:r", "doc", "read", "allow")
+    await add(process, revoked)
+    listener = await base.process()
+    await twin.replica.refresh()
+    await process.store.change(PolicyChange(removed=(revoked,)))
+    said = heard(twin)
+
+    assert await twin.model_record.adopt(twin.replica), "twin écrit sans avoir lu ce que process a retiré"
+
+    assert said
+    assert not listener.replica.offer(*said[0])
+    await listener.replica.refresh()
+    assert not listener.enforcer.holds(revoked)
 
 
 async def test_it_gets_another_log_whose_old_announcements_revive_nothing(
@@ -254,6 +314,15 @@ async def test_nothing_is_decided_while_its_log_cannot_be_renewed(process: Compo
     process.storage.log.renew = renew  # type: ignore[method-assign]
     await process.replica.refresh()
     process.replica.require_fresh(60)
+
+
+async def test_an_announcement_of_another_log_is_not_taken_for_one_already_read(process: Composition) -> None:
+    said = heard(process)
+    await add(process, rule("role:r", "doc", "read", "allow"))
+    ((before, change),) = said
+
+    assert not process.replica.offer(before._replace(log_id="autre"), change)
+    assert process.replica.offer(before, change), "le témoin : la sienne, déjà lue, se tait"
 
 
 async def test_an_announcement_far_older_than_what_was_read_is_not_believed(process: Composition, base: Base) -> None:

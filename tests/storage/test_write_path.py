@@ -7,6 +7,7 @@ import io
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from contextvars import Context
 from itertools import count, product
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import pytest
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl.engine.writing.administrators import AdministratorGuard
 from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.exceptions import (
     ConfigurationError,
@@ -310,6 +312,14 @@ async def test_a_change_refused_in_a_transaction_lets_the_others_through(process
     assert set(await agreed(process)) == {*START, p(*NEW)}
 
 
+def test_what_leaves_and_comes_back_in_a_transaction_is_no_change() -> None:
+    one, other = p(*NEW), p(*NEWER)
+
+    assert PolicyChange(removed=(one,)).then(PolicyChange(added=(one,))) == PolicyChange()
+    assert PolicyChange(added=(one,)).then(PolicyChange((other,), (one,))) == PolicyChange(added=(other,))
+    assert PolicyChange((one,), (other,)).then(PolicyChange((other,))) == PolicyChange(added=(one,))
+
+
 async def test_guards_see_what_the_transaction_wrote(process: Composition) -> None:
     async with process.store.together():
         assert await process.enforcer.add_grouping_policy("role:a", "role:b")
@@ -319,6 +329,26 @@ async def test_guards_see_what_the_transaction_wrote(process: Composition) -> No
         assert await process.enforcer.add_grouping_policy("role:b", "role:a")
 
     assert list(await agreed(process)) == [g("role:b", "role:a")]
+
+
+async def test_a_change_is_judged_again_on_a_policy_read_meanwhile(
+    process: Composition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write_row(process.storage, "g", ["role:b", "role:a"])
+    check, readings = AdministratorGuard.check, list[asyncio.Task[None]]()
+
+    async def meanwhile(*given: Any) -> None:
+        if not readings:
+            readings.append(Context().run(asyncio.create_task, process.replica.reload()))
+            await readings[0]
+        await check(*given)
+
+    monkeypatch.setattr(AdministratorGuard, "check", meanwhile)
+
+    with pytest.raises(InvalidRuleError):
+        await process.store.change(PolicyChange(added=(g("role:a", "role:b"),)))
+
+    assert process.enforcer.rules == (g("role:b", "role:a"),)
 
 
 async def test_another_task_does_not_join_the_transaction(process: Composition) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLSessionModel
 from fastapi_acl.engine.adapters.base import COLUMNS
@@ -14,6 +14,7 @@ from fastapi_acl.engine.adapters.sql import CasbinRuleModel
 from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.database.mongodb import MongoDatabase, as_text
 from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.database.tables import changes_table
 
 
 async def write_row(storage: Storage, ptype: Any, values: Sequence[Any], digest: str = "x" * 64) -> int:
@@ -54,6 +55,24 @@ async def age_sessions(storage: Storage, **instants: datetime) -> None:
     assert isinstance(storage.database, SQLDatabase)
     async with storage.database.session() as session:
         await session.execute(update(SQLSessionModel).values(**instants))
+
+
+async def deactivate_all(storage: Storage) -> None:
+    """Désactive tous les comptes, sans avancer la version de leurs sessions."""
+    if isinstance(storage.database, MongoDatabase):
+        await storage.database.collection("acl_users").update_many({}, {"$set": {"is_active": False}})
+        return
+    await _execute(storage, "UPDATE acl_users SET is_active = FALSE")
+
+
+async def remove_entry(storage: Storage, revision: int) -> None:
+    """Retire une entrée du journal."""
+    if isinstance(storage.database, MongoDatabase):
+        await storage.database.collection("acl_changes").delete_one({"_id": revision})
+        return
+    assert isinstance(storage.database, SQLDatabase)
+    async with storage.database.session() as session:
+        await session.execute(delete(changes_table).where(changes_table.c.revision == revision))
 
 
 async def all_of(storage: Storage, name: str) -> list[dict[str, Any]]:

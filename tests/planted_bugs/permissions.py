@@ -1,0 +1,270 @@
+"""Fautes de la tranche « permissions » : questions, explications, listes, cache, routes d'administration."""
+
+from tests.planted_bugs.fault import Fault
+
+CHECK = "tests/permissions/test_check_permissions.py"
+EXPLAIN = "tests/permissions/test_explain.py"
+MINE = "tests/permissions/test_my_permissions.py"
+IDEMPOTENCY = "tests/permissions/test_idempotency.py"
+STORY = "tests/e2e/test_story.py"
+USE_CASE = "permissions/application/usecases/explain.py"
+ADMIN = "permissions/interface/admin/api.py"
+
+FAULTS = [
+    Fault(
+        "les réponses d'un lot viennent de deux révisions",
+        "permissions/application/usecases/check_permissions.py",
+        "CheckPermissionsUseCase.execute",
+        "answers.revision == self.rules.revision",
+        "True",
+        "tests/permissions/test_check_permissions.py::test_all_answers_are_of_one_revision_or_are_asked_again",
+    ),
+    Fault(
+        "une question sans décision accorde",
+        "permissions/application/usecases/check_permissions.py",
+        "CheckPermissionsUseCase._answers",
+        "answer = False",
+        "answer = True",
+        (
+            "tests/permissions/test_check_permissions.py::"
+            "test_a_question_that_cannot_be_decided_takes_none_of_the_others_with_it"
+        ),
+    ),
+    Fault(
+        "une question sans domaine se décide",
+        "permissions/application/usecases/check_permissions.py",
+        "CheckPermissionsUseCase.execute",
+        "self._require_domains(checks)",
+        "",
+        "tests/permissions/test_check_permissions.py::test_each_question_names_its_tenant_where_the_model_has_some",
+    ),
+    Fault(
+        "une question échouée ne se dit pas",
+        "permissions/application/usecases/check_permissions.py",
+        "_noted",
+        "logger.warning('check_undecided: failed=%d asked=%d', len(failed), len(answers.results))",
+        "pass",
+        (
+            "tests/permissions/test_check_permissions.py::"
+            "test_a_question_that_cannot_be_decided_takes_none_of_the_others_with_it"
+        ),
+    ),
+    Fault(
+        "qui lit les règles explique les droits d'un autre compte",
+        "permissions/interface/admin/explain.py",
+        "explain_decision",
+        "question.subject != actor.subject",
+        "False",
+        "tests/permissions/test_explain.py::test_who_may_ask_and_about_whom",
+    ),
+    Fault(
+        "sous un modèle de routes, qui atteint la route explique les autres comptes",
+        "permissions/interface/admin/explain.py",
+        "explain_decision",
+        "explain.require_account_reader(actor)",
+        "",
+        "tests/permissions/test_explain.py::test_who_reaches_the_route_explains_no_other_account_under_a_model_of_routes",
+    ),
+    Fault(
+        "un lecteur de comptes n'est pas demandé à qui explique un autre",
+        "permissions/interface/admin/explain.py",
+        "explain_decision",
+        "await require_users_reader(connection=request, principal=actor)",
+        "",
+        "tests/permissions/test_explain.py::test_who_may_ask_and_about_whom",
+    ),
+    Fault(
+        "un compte désactivé s'explique par ses règles",
+        USE_CASE,
+        "ExplainUseCase.execute",
+        "await self._is_inactive(question.subject)",
+        "False",
+        "tests/permissions/test_explain.py::test_a_deactivated_account_is_denied_for_that_and_not_for_its_rules",
+    ),
+    Fault(
+        "un compte supprimé passe pour désactivé",
+        USE_CASE,
+        "ExplainUseCase._is_inactive",
+        "bool(await self.accounts.existing_ids([account]) - await self.accounts.active_ids([account]))",
+        "not await self.accounts.active_ids([account])",
+        "tests/permissions/test_explain.py::test_a_deactivated_account_is_denied_for_that_and_not_for_its_rules",
+    ),
+    Fault(
+        "les comptes d'un Authenticator étranger s'expliquent comme les nôtres",
+        "runtime/composition.py",
+        "compose",
+        "ExplainUseCase(explanations=PolicyExplainer(authorizer, enforcer), denials=decisions, "
+        "accounts=users if authenticator is None else None, authorizer=authorizer, rules=store)",
+        "ExplainUseCase(explanations=PolicyExplainer(authorizer, enforcer), denials=decisions, "
+        "accounts=users, authorizer=authorizer, rules=store)",
+        "tests/permissions/test_explain.py::test_the_accounts_of_another_authenticator_are_not_sought_among_ours",
+    ),
+    Fault(
+        "une explication sans domaine répond quand même",
+        USE_CASE,
+        "ExplainUseCase._require_domain",
+        "self.authorizer.has_domains and question.domain is None and not has_own",
+        "False",
+        "tests/permissions/test_explain.py::test_a_tenant_is_asked_for_where_the_model_has_some_and_nowhere_else",
+    ),
+    Fault(
+        "la liste des permissions mêle les domaines",
+        "permissions/application/usecases/list_permissions.py",
+        "ListPermissionsUseCase.stamp",
+        "self.authorizer.has_domains and domain is None",
+        "False",
+        "tests/permissions/test_my_permissions.py::test_permissions_are_those_of_the_domain_asked_for",
+    ),
+    Fault(
+        "l'étiquette d'une liste ne dit pas de qui",
+        "engine/grants.py",
+        "PolicyGrants.stamp",
+        "(tuple(policy or ()), self._form, principal.subject, domain)",
+        "(tuple(policy or ()), self._form, domain)",
+        "tests/permissions/test_my_permissions.py::test_the_tag_of_one_account_says_nothing_of_another",
+    ),
+    Fault(
+        "l'étiquette d'une liste ne dit pas de quel domaine",
+        "engine/grants.py",
+        "PolicyGrants.stamp",
+        "(tuple(policy or ()), self._form, principal.subject, domain)",
+        "(tuple(policy or ()), self._form, principal.subject)",
+        "tests/permissions/test_my_permissions.py::test_permissions_are_those_of_the_domain_asked_for",
+    ),
+    Fault(
+        "l'étiquette d'une liste ne dit pas de quelle politique",
+        "engine/grants.py",
+        "PolicyGrants.stamp",
+        "(tuple(policy or ()), self._form, principal.subject, domain)",
+        "(self._form, principal.subject, domain)",
+        "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
+    ),
+    Fault(
+        "une liste lue pendant un changement est servie",
+        "engine/grants.py",
+        "PolicyGrants.of",
+        "self.stamp(principal, domain) == stamp",
+        "True",
+        "tests/permissions/test_my_permissions.py::test_a_list_read_while_the_policy_changes_is_read_again",
+    ),
+    Fault(
+        "une liste du cache est celle d'un autre",
+        "permissions/infrastructure/cached_grants.py",
+        "_key",
+        "CacheKey.of(NAMESPACE, stamp.digest)",
+        "CacheKey.of(NAMESPACE)",
+        "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
+    ),
+    Fault(
+        "une liste sans changement est renvoyée",
+        "permissions/interface/api.py",
+        "my_permissions",
+        "headers['ETag'] in _tags(if_none_match)",
+        "False",
+        "tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
+    ),
+    Fault(
+        "un cache intermédiaire sert à l'un la liste de l'autre",
+        "permissions/interface/api.py",
+        "_headers",
+        "{'ETag': tag, 'Cache-Control': 'private, no-cache', 'Vary': 'Authorization'}",
+        "{'ETag': tag}",
+        "tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
+    ),
+    Fault(
+        "la liste des règles demande un autre droit de lecture",
+        ADMIN,
+        "",
+        "require('acl.rules:read')",
+        "require('acl.users:read')",
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
+    ),
+    Fault(
+        "la liste des règles demande le droit d'écrire",
+        ADMIN,
+        "",
+        "require('acl.rules:read')",
+        "require('acl.rules:write')",
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
+    ),
+    Fault(
+        "qui lit les règles en écrit",
+        ADMIN,
+        "",
+        "require('acl.rules:write')",
+        "require('acl.rules:read')",
+        "tests/e2e/test_our_routes.py::test_each_administration_route_wants_its_own_permission_and_no_other",
+    ),
+    Fault(
+        "un filtre de règles est oublié",
+        ADMIN,
+        "rule_filters",
+        "{'ptype': ptype, 'v0': v0, 'v1': v1, 'v2': v2, 'v3': v3, 'v4': v4, 'v5': v5}",
+        "{'ptype': ptype, 'v0': v0, 'v1': v1, 'v2': v2, 'v3': v3, 'v4': v4}",
+        "tests/e2e/test_story.py::test_rules_are_listed_by_pages_and_filtered_by_value",
+    ),
+    Fault(
+        "la dernière page de règles annonce une suite",
+        ADMIN,
+        "list_rules",
+        "len(rows) > limit",
+        "len(rows) >= limit",
+        "tests/e2e/test_story.py::test_rules_are_listed_by_pages_and_filtered_by_value",
+    ),
+    Fault(
+        "une règle remplacée change de place",
+        ADMIN,
+        "replace_rule",
+        "PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),), in_place=True)",
+        "PolicyChange(added=(body.new.to_rule(),), removed=(body.old.to_rule(),))",
+        "tests/e2e/test_story.py::test_a_replaced_rule_stays_at_its_place",
+    ),
+    Fault(
+        "une suppression ignore sa clé d'idempotence",
+        ADMIN,
+        "remove_rules",
+        "rules.change(change, actor, key=key)",
+        "rules.change(change, actor)",
+        "tests/permissions/test_idempotency.py::test_each_kind_of_write_takes_a_key",
+    ),
+    Fault(
+        "une clé d'idempotence sert à une autre demande",
+        "engine/writing/store.py",
+        "PolicyStore.known",
+        "done.key is None or not hmac.compare_digest(done.key.digest, key.digest)",
+        "False",
+        "tests/permissions/test_idempotency.py::test_a_key_that_served_another_request_is_refused",
+    ),
+    Fault(
+        "l'empreinte d'une demande oublie son corps",
+        "shared/http/idempotency.py",
+        "_digest",
+        "json.dumps([method, path, json.dumps(body, sort_keys=True)])",
+        "json.dumps([method, path])",
+        "tests/permissions/test_idempotency.py::test_a_key_that_served_another_request_is_refused",
+    ),
+    Fault(
+        "l'empreinte d'une demande oublie sa méthode",
+        "shared/http/idempotency.py",
+        "_digest",
+        "json.dumps([method, path, json.dumps(body, sort_keys=True)])",
+        "json.dumps([path, json.dumps(body, sort_keys=True)])",
+        "tests/permissions/test_idempotency.py::test_a_key_that_served_another_request_is_refused",
+    ),
+    Fault(
+        "un attribut infini entre dans une explication",
+        "permissions/interface/explain_schemas.py",
+        "_is_scalar",
+        "isinstance(value, float) and math.isfinite(value)",
+        "isinstance(value, float)",
+        "tests/permissions/test_explain.py::test_a_number_too_large_for_json_is_no_attribute",
+    ),
+    Fault(
+        "un attribut privé entre dans une explication",
+        "permissions/interface/explain_schemas.py",
+        "",
+        "re.compile('[^\\\\W\\\\d_]\\\\w{0,63}')",
+        "re.compile('\\\\w{1,64}')",
+        "tests/permissions/test_explain.py::test_a_body_of_another_form_is_refused_without_an_echo",
+    ),
+]
