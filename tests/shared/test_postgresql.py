@@ -14,6 +14,7 @@ import pytest
 from fastapi_acl import ACLManager
 from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
 from fastapi_acl.shared.database.postgresql_link import PostgreSQLLink
+from fastapi_acl.shared.database.sql import LOCK_TIMEOUT_SECONDS
 from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from tests.conftest import launched
@@ -91,7 +92,7 @@ async def test_the_parameters_of_libpq_reach_the_server(empty_postgresql_uri: st
                 for name in ("application_name", "statement_timeout", "lock_timeout", "search_path")
             ]
 
-        assert said == ["Facturation", "7s", "2s", '"public", pg_temp']
+        assert said == ["Facturation", "7s", f"{LOCK_TIMEOUT_SECONDS}s", '"public", pg_temp']
         assert link_of(manager).connect_timeout == 3
 
 

@@ -15,9 +15,10 @@ from pymongo import AsyncMongoClient
 
 from fastapi_acl.runtime.composition import compose
 from fastapi_acl.shared.exceptions import ChangeTooLargeError, ConfigurationError, DatabaseRefusedError
-from tests.conftest import DATABASES, admin_uri, empty_base, launched, settings_of
+from tests.conftest import DATABASES, admin_uri, launched, settings_of
 from tests.support import byhand
 from tests.support.app import Client, config, protected
+from tests.support.bases import MySQLBases, PostgreSQLBases
 from tests.support.servers import MariaDBServer, MongoDBServer
 
 LESSER = "moindre"
@@ -70,7 +71,7 @@ async def make_schema(kind: str, uri: str) -> None:
 
 @asynccontextmanager
 async def lesser_postgresql(request: pytest.FixtureRequest) -> AsyncIterator[Lesser]:
-    async with empty_base("postgresql", admin_uri(request, "postgresql")) as owner, known_postgresql(owner) as found:
+    async with PostgreSQLBases(admin_uri(request, "postgresql")).empty() as owner, known_postgresql(owner) as found:
         yield found
 
 
@@ -95,7 +96,7 @@ async def known_postgresql(owner: str) -> AsyncIterator[Lesser]:
 
 @asynccontextmanager
 async def lesser_mysql(request: pytest.FixtureRequest) -> AsyncIterator[Lesser]:
-    async with empty_base("mysql", admin_uri(request, "mysql")) as owner, known_mysql(owner) as found:
+    async with MySQLBases(admin_uri(request, "mysql")).empty() as owner, known_mysql(owner) as found:
         yield found
 
 

@@ -106,8 +106,8 @@ async def test_every_table_and_column_of_mysql_has_the_engine_and_the_collation_
         collations = {rest[-1] for name, *rest in await session.execute(columns) if name in metadata.tables}
 
     assert set(made) == set(metadata.tables)
-    assert all(rest == ["InnoDB", "utf8mb4_bin"] for rest in made.values()), made
-    assert collations == {"utf8mb4_bin"}
+    assert all(rest == ["InnoDB", "utf8mb4_nopad_bin"] for rest in made.values()), made
+    assert collations == {"utf8mb4_nopad_bin"}
 
 
 async def test_names_that_only_look_alike_are_different_accounts(database: SQLDatabase) -> None:

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import event
 
 from fastapi_acl.runtime.composition import Composition
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from fastapi_acl.shared.exceptions import DatabaseRefusedError, DatabaseUnavailableError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.conftest import DATABASES
@@ -302,13 +302,13 @@ def read_only(request: pytest.FixtureRequest) -> Base:
 
 
 @pytest.mark.parametrize("read_only", [kind for kind in DATABASES if kind in {"sqlite", "postgresql"}], indirect=True)
-async def test_a_base_that_can_only_be_read_is_an_outage_for_writers_and_not_for_deciders(read_only: Base) -> None:
+async def test_a_base_that_can_only_be_read_refuses_writers_and_not_deciders(read_only: Base) -> None:
     process = await read_only.process()
     await process.store.change(PolicyChange(added=(rule(1),)))
     await forbid_writing(process, read_only)
 
     for write in (lambda: process.enforcer.add_policy(*rule(2).values), lambda: process.history.rollback(0)):
-        with pytest.raises(DatabaseUnavailableError):
+        with pytest.raises(DatabaseRefusedError):
             await write()
 
     assert list(await agreed(process)) == [rule(1)]

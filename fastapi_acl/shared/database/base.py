@@ -313,6 +313,10 @@ class AmbientDatabase(Database, ABC):
             self.abandon()
         self._loop = loop
 
+    def leave_loop(self) -> None:
+        """Se détache de sa boucle, dont plus aucune connexion n'est ouverte."""
+        self._loop = None
+
     @abstractmethod
     def begin(self, mode: Mode) -> AbstractAsyncContextManager[Transaction]:
         """Ouvre une transaction du pilote, annulée à la sortie si elle n'a pas été validée.

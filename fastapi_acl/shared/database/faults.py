@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
 from sqlalchemy.exc import DataError, IntegrityError
 
-from fastapi_acl.shared.exceptions import StoredDataError, TransactionConflictError
+from fastapi_acl.shared.database.refusals import codes_of
+from fastapi_acl.shared.exceptions import StoredDataError
 from fastapi_acl.shared.logging import get_logger, quote
 from fastapi_acl.shared.stored import MISREADINGS
 
@@ -34,9 +35,6 @@ AWAITED: Final = frozenset(
 )
 """Codes d'un doublon ou d'une clé étrangère (PostgreSQL, MySQL, SQLite), que les dépôts attendent."""
 
-STALE: Final = "InvalidCachedStatementError"
-"""Ce que le dialecte de PostgreSQL lève d'une instruction préparée sous un autre schéma."""
-
 REFUSED: Final = "La base refuse ou rend une valeur qui ne tient pas dans sa colonne ; l’exploitant doit y remédier."
 
 
@@ -48,17 +46,9 @@ def name_faults(engine: AsyncEngine) -> None:
 def _named(context: ExceptionContext) -> UnavailableError | None:
     """Rend l'erreur à lever à la place de celle de SQLAlchemy ou du pilote ; None s'il n'y a rien à changer."""
     wrapped, raised = context.sqlalchemy_exception, context.original_exception
-    if type(raised).__name__ == STALE:
-        return TransactionConflictError()  # préparée sous un schéma qui a changé depuis ; refaite, elle aboutit
-    is_refused = isinstance(wrapped, (DataError, IntegrityError)) and _code(wrapped) not in AWAITED
+    is_refused = isinstance(wrapped, (DataError, IntegrityError)) and not codes_of(wrapped) & AWAITED
     if not is_refused and (wrapped is not None or not isinstance(raised, MISREADINGS)):
         return None
-    code = _code(wrapped) if wrapped is not None else ""  # le texte, lui, peut citer toute la ligne
-    logger.error("stored_data_refused: %s %s", type(raised).__name__, quote(code, 60))
+    codes = sorted(codes_of(wrapped)) if wrapped is not None else []  # le texte, lui, peut citer toute la ligne
+    logger.error("stored_data_refused: %s %s", type(raised).__name__, quote(" ".join(codes), 60))
     return StoredDataError(REFUSED, "")
-
-
-def _code(error: Any) -> str:  # noqa: ANN401 - une erreur de SQLAlchemy
-    """Rend le code que le serveur a donné à une erreur ; de SQLite, ce qu'il dit avant de nommer la colonne."""
-    code = getattr(error.orig, "sqlstate", None) or next(iter(getattr(error.orig, "args", ())), "")
-    return str(code).partition(":")[0]

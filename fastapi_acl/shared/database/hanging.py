@@ -12,8 +12,12 @@ def hang_up(connection: Any) -> None:  # noqa: ANN401 - d'asyncpg, d'aiomysql ou
     """Coupe le lien d'une connexion, sans sa boucle ; le serveur l'apprend aussitôt, et la mémoire la rend plus tard.
 
     Args:
-        connection: connexion du pilote ; celle d'un fichier n'a pas de lien.
+        connection: connexion du pilote ; celle d'un fichier n'a pas de lien, mais un fil, qui se finit.
     """
+    stop = getattr(connection, "stop", None)
+    if stop is not None:
+        stop()
+        return
     writer = getattr(connection, "_writer", None)
     transport = getattr(connection, "_transport", None) or getattr(writer, "transport", None)
     link = transport.get_extra_info("socket") if transport is not None else None

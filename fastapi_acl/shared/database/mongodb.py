@@ -274,6 +274,7 @@ class MongoDatabase(AmbientDatabase):
 
     async def close(self) -> None:
         """Ferme le client ; le prochain usage en ouvrirait un autre."""
+        self.leave_loop()
         client, self._client = self._client, None
         if client is not None:
             await settled(client.close())

@@ -65,9 +65,12 @@ def rights_on(table: str) -> tuple[str, ...]:
 
 
 def codes_of(error: BaseException) -> frozenset[str]:
-    """Rend les codes que le serveur a donnés à une erreur : le SQLSTATE, le numéro de MySQL, la phrase de SQLite."""
+    """Rend les codes que le serveur a donnés à une erreur : le SQLSTATE, le numéro de MySQL, la phrase de SQLite.
+
+    D'une phrase de SQLite, on garde ce qu'il dit avant de nommer la colonne.
+    """
     cause = getattr(error, "orig", None) or error
-    return frozenset(map(str, (getattr(cause, "sqlstate", None), *cause.args[:1])))
+    return frozenset(str(code).partition(":")[0] for code in (getattr(cause, "sqlstate", None), *cause.args[:1]))
 
 
 def refusal_of(error: BaseException) -> Refusal | None:

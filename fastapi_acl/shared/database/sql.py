@@ -304,6 +304,7 @@ class SQLDatabase(AmbientDatabase):
 
     async def close(self) -> None:
         """Ferme la réserve ; le prochain usage en ouvrirait une autre."""
+        self.leave_loop()
         await self._vigil.stop()
         for engine in self._forgotten():
             await engine.dispose()
