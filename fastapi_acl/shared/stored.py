@@ -31,6 +31,7 @@ MISREADINGS: Final = (ValueError, TypeError, LookupError, AttributeError, Arithm
 """Ce que lève la lecture d'une valeur d'une autre forme que la nôtre ; une panne du pilote n'en est pas."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_text(value: Any) -> str:  # noqa: ANN401 - ce que la base a rendu
@@ -42,7 +43,7 @@ def read_text(value: Any) -> str:  # noqa: ANN401 - ce que la base a rendu
 
 def is_storable(given: str) -> bool:
     """Dit si une base peut garder ce texte ; PostgreSQL refuse U+0000, et aucun pilote n'écrit un demi-codet."""
-    return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in given)
+    return _UNSTORABLE.search(given) is None
 
 
 def read_number(value: Any) -> int:  # noqa: ANN401 - idem

@@ -218,7 +218,7 @@ async def test_behind_a_pooler_each_transaction_has_its_settings(pooled_uri: str
         connection = await transaction.connection.connection()
         said = [(await connection.exec_driver_sql(f"SHOW {name}")).scalar() for name in ("lock_timeout", "search_path")]
 
-        assert said == ["2s", '"public", pg_temp']
+        assert said == [f"{LOCK_TIMEOUT_SECONDS}s", '"public", pg_temp']
 
 
 async def test_listening_through_a_pooler_is_refused_aloud(pooled_uri: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import insert, select, text
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 import fastapi_acl  # noqa: F401 - toutes les tables sont déclarées
 from fastapi_acl import ACLConfig
@@ -25,6 +25,7 @@ from fastapi_acl.shared.database.tables import (
     changes_table,
     metadata,
 )
+from fastapi_acl.shared.exceptions import StoredDataError
 from tests.conftest import settings_of
 
 NOW = datetime.now(timezone.utc)
@@ -177,6 +178,6 @@ async def test_the_database_numbers_a_rule_written_by_hand(database: SQLDatabase
 async def test_mysql_refuses_a_value_too_long_and_never_cuts_it(mysql: SQLDatabase) -> None:
     row = {"batch_id": "1", "number": 2**40, "ptype": "p", "v0": "x" * 256, "digest": ""}
 
-    with pytest.raises(DataError):
+    with pytest.raises(StoredDataError):
         async with mysql.session() as session:
             await session.execute(insert(batch_rules_table).values(row))

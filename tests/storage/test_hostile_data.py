@@ -25,7 +25,7 @@ from tests.conftest import DATABASES
 from tests.storage.conftest import Base, agreed, base_of, rule
 from tests.support import byhand
 from tests.support.waits import insisted
-from tests.support.wounds import ABSENT, Lost, Wound
+from tests.support.wounds import ABSENT, RELAXED, Lost, Wound
 
 
 @pytest.fixture(params=DATABASES)
@@ -214,6 +214,10 @@ async def test_a_head_that_cannot_be_read_is_told_until_all_is_read_again(
     assert process.replica.unreadable == "acl_revision"
 
     await byhand.empty_head(process.storage)
+    if base.kind in RELAXED and column != "rule_id":  # la main a aussi changé le type de la colonne
+        with pytest.raises(StoredDataError, match="acl_revision"):
+            await base.process()
+        return
     restarted = await base.process()
     assert list(await agreed(process, restarted)) == [kept]
     assert process.replica.unreadable == ""

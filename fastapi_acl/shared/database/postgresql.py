@@ -252,9 +252,15 @@ class PostgreSQLDatabase(SQLDatabase):
 
     async def packets(self, transaction: Transaction, query: Select[Any], size: int) -> AsyncGenerator[Sequence[Any]]:
         """Lit par un curseur du pilote, dont les lignes coûtent le tiers de celles de SQLAlchemy."""
-        cursor = await (await _driver(transaction)).cursor(*_compiled(query))
-        while packet := await cursor.fetch(size, timeout=COMMAND_TIMEOUT_SECONDS):
-            yield packet
+        try:
+            cursor = await (await _driver(transaction)).cursor(*_compiled(query))
+            while packet := await cursor.fetch(size, timeout=COMMAND_TIMEOUT_SECONDS):
+                yield packet
+        except STALE:
+            await (
+                transaction.connection.invalidate()
+            )  # le pilote garderait l'instruction périmée, et elle échouerait sans fin
+            raise
 
     async def bulk_insert(self, transaction: Transaction, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insère par COPY, le plus rapide de PostgreSQL, dès qu'il y a de quoi."""
