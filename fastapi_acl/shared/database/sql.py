@@ -357,6 +357,7 @@ class SQLDatabase(AmbientDatabase):
                 await connection.execute(select(literal(1)))
         except self._outages() as error:
             return not _is_a_wait(error)
+        self._vigil.answered()  # qui attend une place l'apprend : ceux qui tiennent les autres attendent un verrou
         return True
 
     async def read_head(self, transaction: Transaction) -> Head:
