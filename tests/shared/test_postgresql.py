@@ -169,6 +169,32 @@ async def test_a_table_made_by_another_account_refuses_to_start(empty_postgresql
                 pass
 
 
+async def test_a_partitioned_table_of_another_account_takes_nothing_over(empty_postgresql_uri: str) -> None:
+    """Une table découpée n'est pas, pour le catalogue, une table ordinaire ; elle se lit de même."""
+    columns = ", ".join(f"{name} varchar(255)" for name in ("ptype", "v0", "v1", "v2", "v3", "v4", "v5", "digest"))
+    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
+        async with connected(empty_postgresql_uri) as superuser:
+            await superuser.execute(f"GRANT CREATE, USAGE ON SCHEMA public TO {urlsplit(theirs).username}")
+        async with connected(theirs) as intruder:
+            await intruder.execute(f"CREATE TABLE casbin_rule (id bigint, {columns}) PARTITION BY HASH (id)")
+            await intruder.execute("GRANT ALL ON casbin_rule TO PUBLIC")
+
+        with pytest.raises(ConfigurationError, match=f"casbin_rule.*{urlsplit(theirs).username}"):
+            async with started(ours):
+                pass
+
+
+async def test_a_table_that_only_resembles_ours_is_not_our_business(empty_postgresql_uri: str) -> None:
+    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
+        async with connected(empty_postgresql_uri) as superuser:
+            await superuser.execute(f"GRANT CREATE, USAGE ON SCHEMA public TO {urlsplit(theirs).username}")
+        async with connected(theirs) as neighbour:
+            await neighbour.execute("CREATE TABLE acl_object_identity (id bigint)")
+
+        async with started(ours) as manager:
+            await add(manager, "r")
+
+
 async def test_the_schema_is_the_one_that_is_set(empty_postgresql_uri: str) -> None:
     with pytest.raises(ConfigurationError, match="CREATE SCHEMA"):
         async with started(empty_postgresql_uri, postgresql_schema="À moi"):

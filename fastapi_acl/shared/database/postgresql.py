@@ -81,12 +81,13 @@ _OURS: Final = text("SELECT to_regclass(quote_ident(:schema) || '.acl_revision')
 
 _STRANGERS: Final = text(
     "SELECT relname, pg_get_userbyid(relowner) FROM pg_class JOIN pg_namespace AS mine ON mine.oid = relnamespace"
-    " WHERE mine.nspname = :schema AND relkind IN ('r', 'v', 'm') AND (relname = 'casbin_rule' OR relname ^@ 'acl_')"
+    " WHERE mine.nspname = :schema AND relname::text = ANY(CAST(:tables AS text[]))"
     " AND NOT pg_has_role(relowner, 'USAGE') AND relowner <> mine.nspowner"
     " AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = relowner)"
     " AND relowner <> (SELECT datdba FROM pg_database WHERE datname = current_database())"
 )
-"""Tables de nos noms que ni nous, ni le propriétaire de la base ou du schéma n'avons faites."""
+"""Relations de nos noms, de quelque sorte qu'elles soient, que ni nous, ni le propriétaire de la base ou du schéma
+n'avons faites."""
 
 _OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(quote_ident($1))"
 
@@ -187,7 +188,8 @@ class PostgreSQLDatabase(SQLDatabase):
             ConfigurationError: le schéma manque, ou une table n'est ni à nous, ni au propriétaire de la base ou du
                 schéma.
         """
-        strangers = connection.execute(_STRANGERS, {"schema": self._schema}).all()
+        wanted = {"schema": self._schema, "tables": [VERSION_TABLE, *metadata.tables]}
+        strangers = connection.execute(_STRANGERS, wanted).all()
         if strangers:
             table, owner = strangers[0]
             message = (
