@@ -96,7 +96,11 @@ class PostgreSQLTransport:
         """Ouvre une connexion."""
         settings = {"application_name": "fastapi_acl watcher"}
         return await asyncpg.connect(
-            self._link.dsn, timeout=self._link.connect_timeout, server_settings=settings, statement_cache_size=0
+            self._link.dsn,
+            timeout=self._link.connect_timeout,
+            command_timeout=CONNECT_TIMEOUT_SECONDS,  # commencer et valider attendent aussi une réponse
+            server_settings=settings,
+            statement_cache_size=0,
         )
 
 
