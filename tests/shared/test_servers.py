@@ -14,8 +14,8 @@ import asyncpg
 import pytest
 
 from fastapi_acl import ACLConfig
+from fastapi_acl.shared.database.base import Head
 from fastapi_acl.shared.database.factory import create_database
-from fastapi_acl.shared.sync.changes import Head
 from tests.conftest import DATABASES
 from tests.support.bases import Bases
 from tests.support.servers import PostgreSQLServer, ServerUnavailableError
