@@ -42,11 +42,10 @@ class _Pulse:
         late: ce retard, en secondes.
     """
 
-    def __enter__(self) -> _Pulse:
+    def __enter__(self) -> None:
         """Commence à mesurer."""
         self.late, self._due = 0.0, time.monotonic()
         self._beat()
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Cesse, et compte ce qui court encore."""
@@ -128,7 +127,7 @@ class Vigil:
     async def _listen(self) -> None:
         """Frappe, et coupe ce qui attendait déjà si personne ne répond."""
         asked_at = time.monotonic()
-        with _Pulse() as pulse:
+        with (pulse := _Pulse()):
             is_heard = await self._heard()
         if not is_heard and pulse.late < HELD_SECONDS and self.answered_at < asked_at:
             self._cut(asked_at)
