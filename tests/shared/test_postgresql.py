@@ -184,6 +184,26 @@ async def test_a_partitioned_table_of_another_account_takes_nothing_over(empty_p
                 pass
 
 
+async def test_whoever_else_may_create_in_our_schema_is_told_at_start(
+    empty_postgresql_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Son opérateur « = » l'emporterait sur celui du serveur, et s'exécuterait sous notre compte."""
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "schema_open" in record.getMessage()]
+
+    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
+        async with started(ours):
+            assert told() == []
+        for creator in (str(urlsplit(theirs).username), "PUBLIC"):
+            caplog.clear()
+            async with connected(empty_postgresql_uri) as superuser:
+                await superuser.execute(f"GRANT CREATE ON SCHEMA public TO {creator}")
+            async with started(ours):
+                [said] = told()
+                assert creator in said
+
+
 async def test_a_table_that_only_resembles_ours_is_not_our_business(empty_postgresql_uri: str) -> None:
     async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
         async with connected(empty_postgresql_uri) as superuser:
