@@ -366,7 +366,7 @@ async def test_a_table_of_the_application_that_leads_to_ours_refuses_the_upgrade
     leading = "CONSTRAINT to_ours FOREIGN KEY (owner) REFERENCES acl_users (id)"
     await run(database, text(f"CREATE TABLE documents ({column}, {leading})"))
 
-    with pytest.raises(ConfigurationError, match="to_ours.*clé étrangère"):
+    with pytest.raises(ConfigurationError, match=r"to_ours.*clé étrangère"):
         await database.migrate()
 
     await run(database, text("ALTER TABLE documents DROP FOREIGN KEY to_ours"))
