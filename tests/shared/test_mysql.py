@@ -23,6 +23,7 @@ from sqlalchemy import func, insert, select, text
 
 from fastapi_acl.shared.database import mysql
 from fastapi_acl.shared.database.mysql import MIGRATION_LOCK, MySQLDatabase
+from fastapi_acl.shared.database.sql import LOCK_TIMEOUT_SECONDS
 from fastapi_acl.shared.database.tables import batch_rules_table, metadata
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from tests.conftest import launched
@@ -151,7 +152,7 @@ async def test_a_session_is_strict_in_utc_and_reads_what_is_committed(database: 
 
     assert {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES", "NO_AUTO_VALUE_ON_ZERO"} <= set(mode.split(","))
     assert await ask(database, "SELECT @@time_zone") == "+00:00"
-    assert await ask(database, "SELECT @@innodb_lock_wait_timeout") == 2
+    assert await ask(database, "SELECT @@innodb_lock_wait_timeout") == LOCK_TIMEOUT_SECONDS
     assert await ask(database, "SELECT @@character_set_client") == "utf8mb4"
 
 
