@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event
 from sqlalchemy.exc import DataError, IntegrityError
 
+from fastapi_acl.shared.database.refusals import codes_of
 from fastapi_acl.shared.exceptions import StoredDataError, TransactionConflictError
 from fastapi_acl.shared.logging import get_logger, quote
 from fastapi_acl.shared.stored import MISREADINGS
@@ -50,15 +51,18 @@ def _named(context: ExceptionContext) -> UnavailableError | None:
     wrapped, raised = context.sqlalchemy_exception, context.original_exception
     if type(raised).__name__ == STALE:
         return TransactionConflictError()  # préparée sous un schéma qui a changé depuis ; refaite, elle aboutit
-    is_refused = isinstance(wrapped, (DataError, IntegrityError)) and _code(wrapped) not in AWAITED
+    codes = _codes(wrapped) if wrapped is not None else []  # le texte, lui, peut citer toute la ligne
+    is_refused = isinstance(wrapped, (DataError, IntegrityError)) and AWAITED.isdisjoint(codes)
     if not is_refused and (wrapped is not None or not isinstance(raised, MISREADINGS)):
         return None
-    code = _code(wrapped) if wrapped is not None else ""  # le texte, lui, peut citer toute la ligne
-    logger.error("stored_data_refused: %s %s", type(raised).__name__, quote(code, 60))
+    logger.error("stored_data_refused: %s %s", type(raised).__name__, quote(" ".join(codes), 60))
     return StoredDataError(REFUSED, "")
 
 
-def _code(error: Any) -> str:  # noqa: ANN401 - une erreur de SQLAlchemy
-    """Rend le code que le serveur a donné à une erreur ; de SQLite, ce qu'il dit avant de nommer la colonne."""
-    code = getattr(error.orig, "sqlstate", None) or next(iter(getattr(error.orig, "args", ())), "")
-    return str(code).partition(":")[0]
+def _codes(error: Any) -> list[str]:  # noqa: ANN401 - une erreur de SQLAlchemy
+    """Rend les codes que le serveur a donnés à une erreur ; de SQLite, ce qu'il dit avant de nommer la colonne.
+
+    Un pilote de MySQL donne le numéro seul, ou le SQLSTATE aussi, qui ne distingue pas un doublon d'un NULL.
+    """
+    found = sorted(code.partition(":")[0] for code in codes_of(error) if code != "None")
+    return [code for code in found if code.isalnum()] or found
