@@ -356,6 +356,23 @@ async def test_an_upgrade_makes_every_text_exact_and_keeps_what_it_finds(databas
     assert await run(database, text("SELECT id FROM acl_sessions")) == [], "la clé étrangère est restée"
 
 
+@pytest.mark.parametrize("settings", ["mysql"], indirect=True)
+async def test_a_table_of_the_application_that_leads_to_ours_refuses_the_upgrade_and_says_what_to_do(
+    database: SQLDatabase,
+) -> None:
+    async with database.engine.begin() as connection:
+        await connection.run_sync(lambda found: command.upgrade(runner._config(found), "0003"))
+    column = "owner VARCHAR(36) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    leading = "CONSTRAINT to_ours FOREIGN KEY (owner) REFERENCES acl_users (id)"
+    await run(database, text(f"CREATE TABLE documents ({column}, {leading})"))
+
+    with pytest.raises(ConfigurationError, match=r"to_ours.*clé étrangère"):
+        await database.migrate()
+
+    await run(database, text("ALTER TABLE documents DROP FOREIGN KEY to_ours"))
+    await database.migrate()
+
+
 async def ahead(database: SQLDatabase, needed: str) -> None:
     """Met la base dans l'état où une version plus récente l'aurait laissée."""
     await database.migrate()

@@ -113,11 +113,13 @@ async def test_a_server_is_verified_by_an_authority_of_ones_own(tls_postgresql: 
             ).scalar()
 
     assert used
-    for refused in (verified.replace("127.0.0.1", "localhost"), f"{tls_postgresql.uri()}?sslmode=verify-full"):
-        async with started(refused) as manager:
-            assert not manager.is_ready
-            with pytest.raises(DatabaseUnavailableError):
-                await manager.load()
+    async with started(verified.replace("127.0.0.1", "localhost")) as manager:
+        assert not manager.is_ready
+        with pytest.raises(DatabaseUnavailableError):
+            await manager.load()
+    with pytest.raises(ConfigurationError, match="root certificate"):
+        async with started(f"{tls_postgresql.uri()}?sslmode=verify-full"):
+            pass
 
 
 # Schémas
@@ -168,6 +170,52 @@ async def test_a_table_made_by_another_account_refuses_to_start(empty_postgresql
         with pytest.raises(ConfigurationError, match=f"casbin_rule.*{account}"):
             async with started(ours):
                 pass
+
+
+async def test_a_partitioned_table_of_another_account_takes_nothing_over(empty_postgresql_uri: str) -> None:
+    """Une table découpée n'est pas, pour le catalogue, une table ordinaire ; elle se lit de même."""
+    columns = ", ".join(f"{name} varchar(255)" for name in ("ptype", "v0", "v1", "v2", "v3", "v4", "v5", "digest"))
+    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
+        async with connected(empty_postgresql_uri) as superuser:
+            await superuser.execute(f"GRANT CREATE, USAGE ON SCHEMA public TO {urlsplit(theirs).username}")
+        async with connected(theirs) as intruder:
+            await intruder.execute(f"CREATE TABLE casbin_rule (id bigint, {columns}) PARTITION BY HASH (id)")
+            await intruder.execute("GRANT ALL ON casbin_rule TO PUBLIC")
+
+        with pytest.raises(ConfigurationError, match=f"casbin_rule.*{urlsplit(theirs).username}"):
+            async with started(ours):
+                pass
+
+
+async def test_whoever_else_may_create_in_our_schema_is_told_at_start(
+    empty_postgresql_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Son opérateur « = » l'emporterait sur celui du serveur, et s'exécuterait sous notre compte."""
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "schema_open" in record.getMessage()]
+
+    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
+        async with started(ours):
+            assert told() == []
+        for creator in (str(urlsplit(theirs).username), "PUBLIC"):
+            caplog.clear()
+            async with connected(empty_postgresql_uri) as superuser:
+                await superuser.execute(f"GRANT CREATE ON SCHEMA public TO {creator}")
+            async with started(ours):
+                [said] = told()
+                assert creator in said
+
+
+async def test_a_table_that_only_resembles_ours_is_not_our_business(empty_postgresql_uri: str) -> None:
+    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
+        async with connected(empty_postgresql_uri) as superuser:
+            await superuser.execute(f"GRANT CREATE, USAGE ON SCHEMA public TO {urlsplit(theirs).username}")
+        async with connected(theirs) as neighbour:
+            await neighbour.execute("CREATE TABLE acl_object_identity (id bigint)")
+
+        async with started(ours) as manager:
+            await add(manager, "r")
 
 
 async def test_the_schema_is_the_one_that_is_set(empty_postgresql_uri: str) -> None:

@@ -15,10 +15,9 @@ from pymongo import AsyncMongoClient
 
 from fastapi_acl.runtime.composition import compose
 from fastapi_acl.shared.exceptions import ChangeTooLargeError, ConfigurationError, DatabaseRefusedError
-from tests.conftest import DATABASES, admin_uri, launched, settings_of
+from tests.conftest import DATABASES, launched, settings_of
 from tests.support import byhand
 from tests.support.app import Client, config, protected
-from tests.support.bases import MySQLBases, PostgreSQLBases
 from tests.support.servers import MariaDBServer, MongoDBServer
 
 LESSER = "moindre"
@@ -71,7 +70,7 @@ async def make_schema(kind: str, uri: str) -> None:
 
 @asynccontextmanager
 async def lesser_postgresql(request: pytest.FixtureRequest) -> AsyncIterator[Lesser]:
-    async with PostgreSQLBases(admin_uri(request, "postgresql")).empty() as owner, known_postgresql(owner) as found:
+    async with request.getfixturevalue("postgresql_bases").empty() as owner, known_postgresql(owner) as found:
         yield found
 
 
@@ -96,7 +95,7 @@ async def known_postgresql(owner: str) -> AsyncIterator[Lesser]:
 
 @asynccontextmanager
 async def lesser_mysql(request: pytest.FixtureRequest) -> AsyncIterator[Lesser]:
-    async with MySQLBases(admin_uri(request, "mysql")).empty() as owner, known_mysql(owner) as found:
+    async with request.getfixturevalue("mysql_bases").empty() as owner, known_mysql(owner) as found:
         yield found
 
 
@@ -335,6 +334,28 @@ async def test_a_server_that_becomes_read_only_is_a_refusal(request: pytest.Fixt
         assert made.database.is_refusing
         await made.database.recover()
         assert made.database.is_refusing
+        await made.database.close()
+        made.hasher.close()
+
+
+@pytest.mark.skipif("postgresql" not in DATABASES, reason="PostgreSQL n’est pas éprouvé")
+async def test_connections_kept_from_before_do_not_make_a_refusal_last(request: pytest.FixtureRequest) -> None:
+    """Une bascule, ou un droit rendu, ne se voit parfois que d'une connexion neuve."""
+    async with lesser_postgresql(request) as lesser:
+        owner = await asyncpg.connect(lesser.owner)
+        role = urlsplit(lesser.uri).username
+        await owner.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+        made = compose(config(**lesser.settings))
+        await made.replica.refresh()
+        with pytest.raises(DatabaseRefusedError):
+            await made.enforcer.add_policy("role:r", "doc", "read", "allow")
+        await owner.execute(f"ALTER ROLE {role} RESET default_transaction_read_only")
+        await owner.close()
+
+        await made.database.recover()
+
+        assert not made.database.is_refusing
+        assert await made.enforcer.add_policy("role:r", "doc", "read", "allow")
         await made.database.close()
         made.hasher.close()
 

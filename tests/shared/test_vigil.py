@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import delete, text
 
 from fastapi_acl.shared.database.mysql import MySQLDatabase
 from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
-from fastapi_acl.shared.database.sql import SQLDatabase
+from fastapi_acl.shared.database.sql import PoolSettings, SQLDatabase
 from fastapi_acl.shared.database.tables import batches_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from tests.conftest import launched
@@ -119,6 +120,62 @@ async def test_a_slow_command_is_waited_for_while_the_base_answers(
 
     assert knocks >= 2
     assert not database._vigil._waits
+    await database.close()
+
+
+@pytest.mark.parametrize("held", [1.2, 1.7])
+async def test_a_loop_held_while_it_knocks_cuts_nothing(
+    kind: str, held: float, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opened(kind, str(request.getfixturevalue(f"{kind}_server").uri()))
+    await sleep(database, kind, 0)
+    knock, answers = database._vigil._knock, []
+
+    async def knock_late() -> bool:
+        if not answers:
+            asyncio.get_running_loop().call_soon(time.sleep, held)  # ce que fait une fonction qui bloque la boucle
+        answers.append(await knock())
+        return answers[-1]
+
+    monkeypatch.setattr(database._vigil, "_knock", knock_late)
+
+    await sleep(database, kind, 3)
+
+    assert answers[0] is False
+    await database.close()
+
+
+async def test_a_full_reserve_waits_for_a_base_that_answers(kind: str, request: pytest.FixtureRequest) -> None:
+    """Toutes les places attendent un même verrou : aucune commande n'aboutit, et la base va bien."""
+    uri = str(request.getfixturevalue(f"{kind}_server").uri())
+    database = KINDS[kind][0](uri, pool=PoolSettings(size=2, overflow=0))
+    await sleep(database, kind, 0)
+    holding = [asyncio.create_task(sleep(database, kind, 3)) for _ in range(2)]
+    while len(database._vigil._waits) < len(holding):
+        await asyncio.sleep(0.01)
+
+    await sleep(database, kind, 0)
+
+    await asyncio.gather(*holding)
+    await database.close()
+
+
+async def test_a_knock_that_fails_on_our_side_neither_cuts_nor_ends_the_vigil(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opened(kind, str(request.getfixturevalue(f"{kind}_server").uri()))
+    knocks = 0
+
+    async def broken() -> bool:
+        nonlocal knocks
+        knocks += 1
+        raise ValueError
+
+    monkeypatch.setattr(database._vigil, "_knock", broken)
+
+    await sleep(database, kind, 3)
+
+    assert knocks >= 2
     await database.close()
 
 

@@ -22,11 +22,11 @@ from fastapi_acl.shared.sync.announcements import Announcement, Sealer
 from fastapi_acl.shared.sync.changes import POLICY_CHANGED, Change
 from fastapi_acl.shared.sync.postgresql_watcher import MAX_WAITING, PostgreSQLTransport
 from fastapi_acl.shared.sync.replica import Position
-from fastapi_acl.shared.sync.watcher import Watcher, channel_of
+from fastapi_acl.shared.sync.watcher import Watcher, WatcherError, channel_of
 from tests.support.app import SECRET, config
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
-from tests.support.waits import until
+from tests.support.waits import PATIENCE_SECONDS, until
 
 NEVER = 60
 """Temps entre deux regards sur la base, tel que seul le guetteur puisse porter un changement pendant un essai."""
@@ -212,6 +212,19 @@ async def test_a_flood_of_notifications_is_bounded(postgresql_uri: str) -> None:
                 kept += 1
 
     assert kept == MAX_WAITING
+
+
+async def test_a_frozen_server_does_not_hold_what_is_announced(own_postgresql: PostgreSQLServer) -> None:
+    transport = PostgreSQLTransport(own_postgresql.uri())
+    await transport.publish("gel", b"avant")
+
+    own_postgresql.freeze()
+    with pytest.raises(WatcherError):
+        await asyncio.wait_for(transport.publish("gel", b"pendant"), PATIENCE_SECONDS)
+    own_postgresql.thaw()
+
+    await transport.publish("gel", b"ensuite")
+    await transport.close()
 
 
 async def test_a_server_restarted_is_listened_to_again(own_postgresql: PostgreSQLServer, start: Start) -> None:

@@ -18,14 +18,17 @@ from hypothesis import strategies as st
 from fastapi_acl.engine.adapters.base import PACKET, PolicyAdapter
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.runtime.storage import Storage
+from fastapi_acl.shared.database.base import Mode
 from fastapi_acl.shared.exceptions import (
     DatabaseUnavailableError,
     RuleAlreadyExistsError,
     RuleNotFoundError,
     TransactionCondemnedError,
+    TransactionConflictError,
     TransactionNotOrderedError,
 )
 from fastapi_acl.shared.policy import PolicyRule
+from tests.conftest import DATABASES
 from tests.storage.conftest import FULL, Base, rule, write_row
 from tests.support.rules import stored
 
@@ -154,6 +157,18 @@ async def test_a_rule_is_removed_once_even_named_twice(adapter: PolicyAdapter) -
     await adapter.delete([plain(1), plain(1)])
 
     assert list(await stored(adapter)) == [plain(2)]
+
+
+@pytest.mark.parametrize("designated", [kind for kind in DATABASES if kind == "mongodb"], indirect=True)
+async def test_an_insertion_crossed_by_another_is_a_conflict(storage: Storage) -> None:
+    """Ni un doublon, ni une panne : refaite, elle aboutit."""
+    database: Any = storage.database
+    async with database.begin(Mode.WRITE) as crossing:
+        await database.collection("casbin_rule").insert_one({"_id": 1, "digest": "x"}, session=crossing.connection)
+        with pytest.raises(TransactionConflictError):
+            await storage.adapter.insert([plain(1)])
+
+    await storage.adapter.insert([plain(1)])
 
 
 async def test_one_of_many_that_add_the_same_rule_at_once_wins(storage: Storage, base: Base) -> None:

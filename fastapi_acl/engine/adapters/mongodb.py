@@ -88,6 +88,8 @@ class MongoPolicyAdapter(PolicyAdapter):
                     for part in _parts(documents):
                         await self._rules.insert_many(part, session=transaction.connection)
         except PyMongoError as error:
+            if not is_duplicate(error):
+                raise  # un refus, ou un conflit, que la transaction ambiante traduit
             if not _names_digest(error):
                 raise DatabaseUnavailableError from error  # un numéro pris à la main entre-temps : à réessayer
             raise RuleAlreadyExistsError from error

@@ -376,10 +376,14 @@ class AmbientDatabase(Database, ABC):
         self._refusal = refusal
         return DatabaseRefusedError()
 
+    def reopen(self) -> None:
+        """Fait rouvrir les connexions gardées : elles peuvent tenir à un primaire déchu, ou aux droits d'avant."""
+
     async def recover(self) -> None:
         """Réessaie d'écrire, tant que la base refuse : les droits d'abord, puis la tête du journal, telle quelle."""
         if self._refusal is None:
             return
+        self.reopen()
         with suppress(ACLException):
             async with self.begin(Mode.WRITE) as attempt:  # jamais validée
                 await self.check_rights(attempt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.mongodb import MongoDatabase
     from fastapi_acl.shared.database.sql import SQLDatabase
+
+NO_PORT: Final = 0
+LAST_PORT: Final = 65_535
 
 
 def create_database(config: ACLConfig) -> SQLDatabase:
@@ -69,10 +72,12 @@ def _check_uri(config: ACLConfig) -> None:
         ConfigurationError: elle ne se lit pas.
     """
     try:
-        make_url(config.database_uri)
-    except (ArgumentError, ValueError) as error:
+        port = make_url(config.database_uri).port
+    except (ArgumentError, ValueError):
+        port = NO_PORT
+    if port is not None and not 0 < port <= LAST_PORT:
         message = f"l’adresse de la base (ACL_{config.database_type.upper()}_URI) ne se lit pas : vérifiez le port."
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(message)
 
 
 def _need(module: str, *, extra: str) -> None:

@@ -152,8 +152,8 @@ class MongoDatabase(AmbientDatabase):
             _quiet_driver()
             try:
                 self._client = self._make_client(self._uri, **_options(self._uri))
-            except InvalidURI as error:
-                message = "l’adresse de la base (ACL_MONGODB_URI) ne se lit pas."
+            except (InvalidURI, ValueError, TypeError, FileNotFoundError, PermissionError) as error:
+                message = "l’adresse de la base (ACL_MONGODB_URI), ou un fichier qu’elle nomme, ne se lit pas."
                 raise ConfigurationError(message) from error
         return self._client
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiomysql import connection as driver  # type: ignore[import-untyped]
@@ -21,7 +22,7 @@ from fastapi_acl.shared.database.sql import (
     patience_for,
     tell_migration_awaited,
 )
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     import asyncio
@@ -234,8 +235,13 @@ async def _connect(patience: float, **parameters: Any) -> _Connection:  # noqa: 
     """Ouvre une connexion ; aiomysql n'a pas d'entrée publique pour une sous-classe, et tait la cause d'un échec.
 
     Raises:
+        ConfigurationError: l'adresse a un paramètre que le pilote ne connaît pas.
         OperationalError: le serveur ne répond pas, ou refuse ; un certificat refusé y est dit.
     """
+    unknown = sorted(parameters.keys() - signature(driver.Connection).parameters.keys())
+    if unknown:
+        message = f"dans ACL_MYSQL_URI, le paramètre « {unknown[0]} » n’est pas connu du pilote : retirez-le."
+        raise ConfigurationError(message)
     connection = _Connection(**parameters)
     try:
         await connection._connect()  # noqa: SLF001
@@ -254,12 +260,20 @@ def _begin(connection: Connection) -> None:
 
 
 def _tls(url: URL) -> ssl.SSLContext | None:
-    """Lit les options TLS de l'adresse ; None si elle n'en a pas."""
+    """Lit les options TLS de l'adresse ; None si elle n'en a pas.
+
+    Raises:
+        ConfigurationError: un fichier ne se lit pas.
+    """
     wanted = {name: str(url.query[name]) for name in TLS_OPTIONS if name in url.query}
     if not wanted or wanted.get("ssl", "true").lower() == "false":
         return None
-    context = ssl.create_default_context(cafile=wanted.get("ssl_ca"))
+    try:
+        context = ssl.create_default_context(cafile=wanted.get("ssl_ca"))
+        if "ssl_cert" in wanted:
+            context.load_cert_chain(wanted["ssl_cert"], wanted.get("ssl_key"))
+    except OSError as error:
+        message = "un fichier de TLS que nomme ACL_MYSQL_URI (ssl_ca, ssl_cert, ssl_key) manque, ou ne se lit pas."
+        raise ConfigurationError(message) from error
     context.check_hostname = wanted.get("ssl_check_hostname", "true").lower() != "false"
-    if "ssl_cert" in wanted:
-        context.load_cert_chain(wanted["ssl_cert"], wanted.get("ssl_key"))
     return context

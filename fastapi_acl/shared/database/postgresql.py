@@ -24,6 +24,7 @@ from fastapi_acl.shared.database.sql import (
 )
 from fastapi_acl.shared.database.tables import VERSION_TABLE, metadata
 from fastapi_acl.shared.exceptions import ConfigurationError
+from fastapi_acl.shared.logging import get_logger, quote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.database.sql import PoolSettings
+
+logger = get_logger("database")
 
 COMMAND_TIMEOUT_SECONDS: Final = 10.0
 """Temps laissé à une commande ; sans lui, une base figée retient la requête sans fin."""
@@ -81,12 +84,26 @@ _OURS: Final = text("SELECT to_regclass(quote_ident(:schema) || '.acl_revision')
 
 _STRANGERS: Final = text(
     "SELECT relname, pg_get_userbyid(relowner) FROM pg_class JOIN pg_namespace AS mine ON mine.oid = relnamespace"
-    " WHERE mine.nspname = :schema AND relkind IN ('r', 'v', 'm') AND (relname = 'casbin_rule' OR relname ^@ 'acl_')"
+    " WHERE mine.nspname = :schema AND relname::text = ANY(CAST(:tables AS text[]))"
     " AND NOT pg_has_role(relowner, 'USAGE') AND relowner <> mine.nspowner"
     " AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = relowner)"
     " AND relowner <> (SELECT datdba FROM pg_database WHERE datname = current_database())"
 )
-"""Tables de nos noms que ni nous, ni le propriétaire de la base ou du schéma n'avons faites."""
+"""Relations de nos noms, de quelque sorte qu'elles soient, que ni nous, ni le propriétaire de la base ou du schéma
+n'avons faites."""
+
+_CREATORS: Final = text(
+    "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee)::text END"
+    " FROM pg_namespace AS mine, aclexplode(nspacl) WHERE nspname = :schema AND privilege_type = 'CREATE'"
+    " AND CASE grantee WHEN 0 THEN true ELSE grantee <> nspowner AND NOT pg_has_role(grantee, 'USAGE')"
+    " AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = grantee)"
+    " AND grantee <> (SELECT datdba FROM pg_database WHERE datname = current_database()) END"
+)
+"""Autres comptes qui peuvent créer dans notre schéma.
+
+Un opérateur ou une fonction qu'ils y feraient l'emporterait, à types égaux, sur ceux du serveur, et s'exécuterait avec
+nos droits. Source : https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATTERNS
+"""
 
 _OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(quote_ident($1))"
 
@@ -187,7 +204,8 @@ class PostgreSQLDatabase(SQLDatabase):
             ConfigurationError: le schéma manque, ou une table n'est ni à nous, ni au propriétaire de la base ou du
                 schéma.
         """
-        strangers = connection.execute(_STRANGERS, {"schema": self._schema}).all()
+        wanted = {"schema": self._schema, "tables": [VERSION_TABLE, *metadata.tables]}
+        strangers = connection.execute(_STRANGERS, wanted).all()
         if strangers:
             table, owner = strangers[0]
             message = (
@@ -196,6 +214,14 @@ class PostgreSQLDatabase(SQLDatabase):
                 "voulu, donnez-lui le schéma (ALTER SCHEMA … OWNER TO …) ; sinon, supprimez-la."
             )
             raise ConfigurationError(message)
+        creators = ", ".join(connection.scalars(_CREATORS, {"schema": self._schema}))
+        if creators:
+            logger.warning(
+                "schema_open: %s peut créer dans le schéma « %s », et y faire exécuter ses fonctions avec nos droits : "
+                "REVOKE CREATE ON SCHEMA, ou donnez-nous un schéma à part (ACL_POSTGRESQL_SCHEMA)",
+                quote(creators, 200),
+                self._schema,
+            )
 
     def prepare_schema(self, connection: Connection) -> None:
         """Vérifie que le schéma existe, et que nos tables ne sont pas restées dans un autre.

@@ -10,6 +10,7 @@ Source : https://www.pgbouncer.org/features.html
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
@@ -20,6 +21,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.util import await_only
 
 from fastapi_acl.shared.exceptions import ConfigurationError
+from fastapi_acl.shared.logging import one_line
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -39,6 +41,9 @@ PASSED_ON: Final = frozenset(
 )
 """Paramètres de libpq que le pilote entend de même."""
 
+FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
+"""Ceux d'entre eux qui nomment un fichier."""
+
 OURS: Final = frozenset({"connect_timeout", "statement_cache_size"})
 """Paramètres que nous traduisons : un délai en secondes, et la taille du cache d'instructions préparées."""
 
@@ -55,6 +60,11 @@ INSTEAD: Final = {
     "client_encoding": "retirez-le : le pilote parle UTF-8",
 }
 """Ce qu'il faut écrire à la place des paramètres que le pilote n'a pas."""
+
+UNREAD: Final = (
+    "l’adresse de la base (ACL_POSTGRESQL_URI) ne se lit pas : vérifiez le port, et que le mot de passe y est "
+    "échappé (« / » s’écrit %2F)."
+)
 
 FOUND: Final = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('acl_revision')"
 """Schéma où nos tables se trouvaient quand aucun n'était épinglé."""
@@ -119,13 +129,23 @@ class PostgreSQLLink:
         """Ouvre une connexion, réglages de session posés s'ils peuvent l'être."""
         search_path, lock_timeout = self._session
         settings = {} if self.is_pooled else {"search_path": search_path, "lock_timeout": lock_timeout}
-        return await asyncpg.connect(
-            self.dsn,
-            timeout=self.connect_timeout,
-            command_timeout=command_timeout,
-            server_settings=settings,
-            statement_cache_size=0 if self.is_pooled else self._cache_size,
-        )
+        cache_size = 0 if self.is_pooled else self._cache_size
+        return await self.connect(command_timeout, server_settings=settings, statement_cache_size=cache_size)
+
+    async def connect(self, command_timeout: float, **settings: Any) -> asyncpg.Connection:  # noqa: ANN401 - d'asyncpg
+        """Ouvre une connexion.
+
+        Raises:
+            ConfigurationError: le pilote ne lit pas l'adresse ; son erreur, qui peut citer le mot de passe, est tue.
+        """
+        try:
+            return await asyncpg.connect(
+                self.dsn, timeout=self.connect_timeout, command_timeout=command_timeout, **settings
+            )
+        except OSError:  # un certificat refusé est aussi une ValueError
+            raise
+        except (ValueError, OverflowError) as error:
+            raise ConfigurationError(_unread(error)) from None
 
     def prepare(self, parameters: dict[str, Any]) -> None:
         """Règle ce que SQLAlchemy prépare sur une connexion à venir ; cherche d'abord s'il y a un pooler."""
@@ -162,8 +182,7 @@ class PostgreSQLLink:
 
         Un pooler ne donne pas, à l'ouverture, le numéro du processus qui servira.
         """
-        timeout = self.connect_timeout
-        connection = await asyncpg.connect(self.dsn, timeout=timeout, command_timeout=timeout, statement_cache_size=0)
+        connection = await self.connect(self.connect_timeout, statement_cache_size=0)
         try:
             async with connection.transaction():
                 serving = await connection.fetchval("SELECT pg_backend_pid()")
@@ -173,17 +192,30 @@ class PostgreSQLLink:
             connection.terminate()
 
 
+def _unread(error: Exception) -> str:
+    """Dit ce que le pilote ne lit pas : un paramètre ou un fichier, qu'il nomme, ou l'adresse, qu'il citerait."""
+    words = one_line(error)
+    if not isinstance(error, asyncpg.ClientConfigurationError) or words.startswith("invalid"):
+        return UNREAD
+    return f"l’adresse de la base (ACL_POSTGRESQL_URI) ne convient pas au pilote : {words}."
+
+
 def _split(uri: str) -> tuple[str, dict[str, int]]:
     """Sépare une adresse, telle que le pilote l'entend, des paramètres que nous traduisons.
 
     Raises:
-        ConfigurationError: un paramètre n'est d'aucun des deux ; le message dit celui qu'il faut.
+        ConfigurationError: un paramètre n'est d'aucun des deux, et le message dit celui qu'il faut ; ou un fichier
+            manque.
     """
     address, _, query = uri.partition("://")[2].partition("?")
     given = parse_qsl(query, keep_blank_values=True)
     unknown = [name for name, _ in given if name not in PASSED_ON | OURS]
     if unknown:
         raise ConfigurationError(_refused(unknown[0]))
+    for name, value in given:
+        if name in FILES and not Path(value).expanduser().is_file():
+            message = f"dans ACL_POSTGRESQL_URI, « {name} » ne mène à aucun fichier."
+            raise ConfigurationError(message)
     kept = urlencode([(name, value) for name, value in given if name in PASSED_ON])
     return f"postgresql://{address}" + f"?{kept}" * bool(kept), {n: _number(n, v) for n, v in given if n in OURS}
 

@@ -28,6 +28,10 @@ RIGHTS: Final = "donnez à ce compte le droit qui lui manque (GRANT)"
 READ_ONLY: Final = "ce serveur n’admet aucune écriture : donnez l’adresse du primaire, ou rendez-le inscriptible"
 IDENTITY: Final = "vérifiez le compte, le mot de passe et le nom de la base que donne l’adresse"
 FULL: Final = "le disque du serveur est plein : faites-y de la place"
+FOREIGN_KEY: Final = (
+    "une clé étrangère de l’application mène à nos tables : retirez-la, démarrez, donnez à sa colonne la collation de "
+    "la nôtre, puis refaites-la"
+)
 PACKET: Final = "relevez la taille que le serveur admet (max_allowed_packet)"
 
 ADVICE: Final[Mapping[str, str]] = {
@@ -42,6 +46,7 @@ ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("1045", "1049", "1698"), IDENTITY),
     **dict.fromkeys(("1021", "1114"), FULL),
     **dict.fromkeys(("1153",), PACKET),
+    **dict.fromkeys(("1832", "1833", "3780"), FOREIGN_KEY),
     # SQLite, dont le pilote ne donne un code que depuis Python 3.11.
     "attempt to write a readonly database": READ_ONLY,
     "database or disk is full": FULL,

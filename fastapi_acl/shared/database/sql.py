@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakSet
 
 from sqlalchemy import delete, event, false, insert, literal, select, text, update
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InvalidatePoolError, NotSupportedError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.pool import NullPool
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Executable, Select, Table
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Engine
 
 logger = get_logger("database")
 
@@ -143,6 +143,7 @@ class SQLDatabase(AmbientDatabase):
         self._engines: dict[Use, AsyncEngine] = {}
         self._vigil = Vigil(self.answers)
         self._opened: WeakSet[Any] = WeakSet()
+        self._doubted: set[Engine] = set()
 
     @abstractmethod
     def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:
@@ -191,9 +192,24 @@ class SQLDatabase(AmbientDatabase):
         engine = self.create_engine(use)
         name_faults(engine)
         event.listen(engine.sync_engine, "connect", lambda opened, _: self._opened.add(opened.driver_connection))
+        event.listen(engine.sync_engine, "checkout", lambda *_: self._settle(engine.sync_engine))
         if use is Use.REQUESTS and self.has_look_engine:
             self._watch_over(engine)
         return engine
+
+    def reopen(self) -> None:
+        """Fait rouvrir les connexions gardées, à la prochaine qu'on prendra."""
+        self._doubted = {engine.sync_engine for engine in self._engines.values()}
+
+    def _settle(self, engine: Engine) -> None:
+        """Demande à SQLAlchemy, si l'on doute d'un moteur, de rouvrir tout ce que sa réserve garde.
+
+        Raises:
+            InvalidatePoolError: c'est ainsi qu'on le lui demande.
+        """
+        if engine in self._doubted:
+            self._doubted.discard(engine)
+            raise InvalidatePoolError
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -358,6 +374,7 @@ class SQLDatabase(AmbientDatabase):
                 await connection.execute(select(literal(1)))
         except self._outages() as error:
             return not _is_a_wait(error)
+        self._vigil.answered()  # qui attend une place l'apprend : ceux qui tiennent les autres attendent un verrou
         return True
 
     async def read_head(self, transaction: Transaction) -> Head:

@@ -21,8 +21,11 @@ logger = get_logger("database")
 PATIENCE_SECONDS: Final = 0.5
 """Attente d'une commande au bout de laquelle on frappe."""
 
-CONCLUSIVE_SECONDS: Final = 2.0
-"""Temps au-delà duquel un silence ne prouve rien : la boucle, retenue, n'a pas lu la réponse."""
+PULSE_SECONDS: Final = 0.05
+"""Temps entre deux regards sur l'heure, pendant qu'on frappe."""
+
+HELD_SECONDS: Final = 0.3
+"""Retard de la boucle au-delà duquel un silence ne prouve rien : retenue, elle n'a pas lu la réponse à temps."""
 
 
 class _Wait(NamedTuple):
@@ -30,6 +33,34 @@ class _Wait(NamedTuple):
 
     since: float
     cut: Callable[[], None]
+
+
+class _Pulse:
+    """Mesure le retard que la boucle prend, le temps d'un bloc.
+
+    Attributes:
+        late: ce retard, en secondes.
+    """
+
+    def __enter__(self) -> None:
+        """Commence à mesurer."""
+        self.late, self._due = 0.0, time.monotonic()
+        self._beat()
+
+    def __exit__(self, *_: object) -> None:
+        """Cesse, et compte ce qui court encore."""
+        self._next.cancel()
+        self._count()
+
+    def _beat(self) -> None:
+        """Compte le retard de ce battement, et attend le suivant."""
+        self._count()
+        self._due = time.monotonic() + PULSE_SECONDS
+        self._next = asyncio.get_running_loop().call_later(PULSE_SECONDS, self._beat)
+
+    def _count(self) -> None:
+        """Compte le temps passé depuis que ce battement était dû."""
+        self.late += max(0.0, time.monotonic() - self._due)
 
 
 class Vigil:
@@ -96,13 +127,21 @@ class Vigil:
     async def _listen(self) -> None:
         """Frappe, et coupe ce qui attendait déjà si personne ne répond."""
         asked_at = time.monotonic()
-        is_heard = await self._knock()
-        is_proof = time.monotonic() - asked_at < CONCLUSIVE_SECONDS and self.answered_at < asked_at
-        if not is_heard and is_proof:
+        with (pulse := _Pulse()):
+            is_heard = await self._heard()
+        if not is_heard and pulse.late < HELD_SECONDS and self.answered_at < asked_at:
             self._cut(asked_at)
         self._knocking = None
         if self._waits:
             self._arm(PATIENCE_SECONDS)
+
+    async def _heard(self) -> bool:
+        """Frappe ; une faute de notre côté n'est pas un silence, et n'arrête pas la veille."""
+        try:
+            return await self._knock()
+        except Exception:
+            logger.exception("knock_failed")
+            return True
 
     def _cut(self, asked_at: float) -> None:
         """Coupe ce qui attendait quand on a frappé."""

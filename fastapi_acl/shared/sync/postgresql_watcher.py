@@ -95,9 +95,8 @@ class PostgreSQLTransport:
     async def _connect(self) -> Any:  # noqa: ANN401 - asyncpg n'est pas typé
         """Ouvre une connexion."""
         settings = {"application_name": "fastapi_acl watcher"}
-        return await asyncpg.connect(
-            self._link.dsn, timeout=self._link.connect_timeout, server_settings=settings, statement_cache_size=0
-        )
+        # Commencer et valider attendent aussi une réponse : chaque commande a un délai.
+        return await self._link.connect(CONNECT_TIMEOUT_SECONDS, server_settings=settings, statement_cache_size=0)
 
 
 async def _refuse_pooler(connection: Any) -> None:  # noqa: ANN401 - asyncpg n'est pas typé
