@@ -75,7 +75,8 @@ def codes_of(error: BaseException) -> frozenset[str]:
     D'une phrase de SQLite, on garde ce qu'il dit avant de nommer la colonne.
     """
     cause = getattr(error, "orig", None) or error
-    return frozenset(str(code).partition(":")[0] for code in (getattr(cause, "sqlstate", None), *cause.args[:1]))
+    given = (getattr(cause, "sqlstate", None), *cause.args[:1])
+    return frozenset(str(code).partition(":")[0] for code in given if code is not None)
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
