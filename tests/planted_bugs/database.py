@@ -8,20 +8,7 @@ SQLITE = "shared/database/sqlite.py"
 POSTGRESQL = "shared/database/postgresql.py"
 LINK = "shared/database/postgresql_link.py"
 MYSQL = "shared/database/mysql.py"
-MONGODB = "shared/database/mongodb.py"
 RUNNER = "shared/database/migrations/runner.py"
-
-AMBIENT = "tests/attacks/test_ambient.py"
-DATABASE = "tests/shared/test_database.py"
-OF_MYSQL = "tests/shared/test_mysql.py"
-OF_POSTGRESQL = "tests/shared/test_postgresql.py"
-MIGRATIONS = "tests/shared/test_migrations.py"
-CONNECTIONS = "tests/shared/test_connections.py"
-KEYS = "tests/shared/test_development_key.py"
-HOSTILE = "tests/storage/test_hostile_data.py"
-FAULTY = "tests/storage/test_faults.py"
-WRITES = "tests/storage/test_write_path.py"
-LOG = "tests/storage/test_change_log.py"
 
 FAULTS = [
     # --- transaction ambiante
@@ -198,8 +185,8 @@ FAULTS = [
     ),
     Fault(
         "une tête refaite rend des révisions déjà prises",
-        RUNNER,
-        "restore_head",
+        BASE,
+        "Head.rebuilt",
         "last or 0",
         "0",
         "tests/storage/test_hostile_data.py::test_a_log_without_its_head_is_told_and_a_restart_gives_it_another",

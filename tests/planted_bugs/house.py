@@ -7,17 +7,6 @@ LIFECYCLE = "runtime/lifecycle.py"
 MANAGER = "manager.py"
 TARGET = "cli/target.py"
 
-FIRST = "tests/e2e/test_first_start.py"
-LIFESPAN = "tests/e2e/test_lifespan.py"
-FAULTY = "tests/e2e/test_faults.py"
-HEALTH = "tests/e2e/test_health.py"
-CLI = "tests/e2e/test_cli_application.py"
-ERRORS = "tests/e2e/test_errors.py"
-METRICS = "tests/e2e/test_metrics.py"
-TRACING = "tests/e2e/test_tracing.py"
-CHECKS = "tests/e2e/test_route_checks.py"
-RECORD = "tests/engine/test_model_record.py"
-
 FAULTS = [
     # --- premier démarrage
     Fault(
@@ -137,10 +126,10 @@ FAULTS = [
         "owner_attribute est sans effet",
         "runtime/composition.py",
         "compose",
-        "PolicyEnforcer(model, stored.adapter, strict=True, allow_eval=config.allow_eval, "
+        "StrictEnforcer(model, stored.adapter, allow_eval=config.allow_eval, "
         "raw_subjects=config.subject_format == 'raw', share_domains=shares_domains(config.shared_domain, model), "
         "owner_attribute=config.owner_attribute, source=ModelSource.of(config))",
-        "PolicyEnforcer(model, stored.adapter, strict=True, allow_eval=config.allow_eval, "
+        "StrictEnforcer(model, stored.adapter, allow_eval=config.allow_eval, "
         "raw_subjects=config.subject_format == 'raw', share_domains=shares_domains(config.shared_domain, model), "
         "source=ModelSource.of(config))",
         "tests/e2e/test_matchers.py::test_nobody_approves_his_own_however_his_number_is_kept",
@@ -271,8 +260,8 @@ FAULTS = [
         "la santé se tait sur le modèle",
         MANAGER,
         "ACLManager.health",
-        "is_whole and not differs",
-        "is_whole",
+        "is_whole and not differs and not refuses and not has_unreadable",
+        "is_whole and not refuses and not has_unreadable",
         "tests/engine/test_model_record.py::test_a_changed_model_waits_in_production_and_health_says_so",
     ),
     Fault(

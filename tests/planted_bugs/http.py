@@ -8,21 +8,6 @@ CHECKS = "shared/http/guarded_routes.py"
 PROBLEMS = "shared/http/problems.py"
 ATTRIBUTES = "shared/http/attributes.py"
 
-GUARDED = "tests/e2e/test_guarded_route.py"
-OF_CHECKS = "tests/e2e/test_route_checks.py"
-VALUES = "tests/shared/test_values.py"
-OF_RESOURCES = "tests/shared/test_resources.py"
-ORIGINS = "tests/e2e/test_dev_origins.py"
-ERRORS = "tests/e2e/test_errors.py"
-ATTACKS = "tests/e2e/test_attacks.py"
-HEALTH = "tests/e2e/test_health.py"
-LIFESPAN = "tests/e2e/test_lifespan.py"
-OUR_ROUTES = "tests/e2e/test_our_routes.py"
-TRACING = "tests/e2e/test_tracing.py"
-DENIALS = "tests/e2e/test_denials.py"
-BODY = "tests/shared/test_json_body.py"
-TEMPLATES = "tests/shared/test_templates.py"
-
 FAULTS = [
     # --- identité
     Fault(
@@ -107,7 +92,7 @@ FAULTS = [
     ),
     Fault(
         "une origine se compare sans son port",
-        "shared/http/origins.py",
+        "shared/origins.py",
         "read_origin",
         "(parts.scheme, parts.hostname, PORTS[parts.scheme] if port is None else port)",
         "(parts.scheme, parts.hostname, 0)",
@@ -522,15 +507,15 @@ FAULTS = [
     ),
     Fault(
         "un processus qui ne décide pas est en bonne santé",
-        "shared/http/health.py",
+        "shared/http/router.py",
         "health",
         "response.status_code = HTTPStatus.SERVICE_UNAVAILABLE",
         "pass",
-        "tests/e2e/test_health.py::test_a_process_without_its_base_is_unavailable_and_says_no_address",
+        "tests/e2e/test_health.py::test_a_process_that_no_longer_looks_at_its_base_says_so",
     ),
     Fault(
         "la santé se garde dans un cache",
-        "shared/http/health.py",
+        "shared/http/router.py",
         "health",
         "response.headers['Cache-Control'] = 'no-store'",
         "",

@@ -10,17 +10,6 @@ RANK = "engine/writing/rank_guard.py"
 BASE = "engine/adapters/base.py"
 SQL = "engine/adapters/sql.py"
 
-WRITES = "tests/storage/test_write_path.py"
-OF_RANK = "tests/permissions/test_rank.py"
-OF_TRANSFER = "tests/engine/test_transfer.py"
-OF_HISTORY = "tests/engine/test_history.py"
-OF_ADAPTER = "tests/storage/test_adapter.py"
-BY_HAND = "tests/attacks/test_by_hand.py"
-ATTACKS = "tests/e2e/test_attacks.py"
-HISTORY_ATTACKS = "tests/attacks/test_history_attacks.py"
-STORY = "tests/e2e/test_story.py"
-LOADING = "tests/engine/test_loading.py"
-
 FAULTS = [
     # --- ce qu'un changement doit passer
     Fault(
@@ -353,7 +342,7 @@ FAULTS = [
         "un compactage oublie l'image qu'il vient de faire",
         HISTORY,
         "PolicyHistory._discard",
-        "await self.store.adapter.seal(snapshot)",
+        "await self.store.adapter.seal(made.snapshot)",
         "",
         "tests/engine/test_history.py::test_compactions_leave_one_snapshot_and_no_import",
     ),
@@ -483,7 +472,7 @@ FAULTS = [
     ),
     Fault(
         "deux modèles différents ont la même empreinte",
-        "engine/writing/model_record.py",
+        "engine/casbin/models.py",
         "model_digest",
         "_texts(model)",
         "()",

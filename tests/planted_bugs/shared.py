@@ -7,12 +7,6 @@ KEY = "shared/development_key.py"
 CACHE = "shared/cache/redis_cache.py"
 REDIS = "shared/redis.py"
 
-OF_CONFIG = "tests/shared/test_config.py"
-OF_KEY = "tests/shared/test_development_key.py"
-OF_CACHE = "tests/shared/test_cache.py"
-OF_REDIS = "tests/shared/test_redis.py"
-VALUES = "tests/shared/test_values.py"
-
 FAULTS = [
     # --- réglages
     Fault(

@@ -6,18 +6,8 @@ REPLICA = "shared/sync/replica.py"
 WATCHER = "shared/sync/watcher.py"
 REVOCATIONS = "shared/sync/revocations.py"
 CHANGES = "shared/sync/sql_changes.py"
-MONGO_CHANGES = "shared/sync/mongodb_changes.py"
 
 WENT_BACK = "tests/storage/test_went_back.py"
-OF_WATCHER = "tests/shared/test_watcher.py"
-OF_REVOCATIONS = "tests/storage/test_revocations.py"
-LOG = "tests/storage/test_change_log.py"
-HOSTILE = "tests/storage/test_hostile_data.py"
-MEMORY = "tests/attacks/test_memory.py"
-ANNOUNCEMENTS = "tests/shared/test_announcements.py"
-GATE = "tests/shared/test_revision_gate.py"
-WRITES = "tests/storage/test_write_path.py"
-CASBIN = "tests/shared/test_casbin_watcher.py"
 
 FAULTS = [
     # --- réplique
@@ -57,8 +47,8 @@ FAULTS = [
         "une annonce qui ne suit pas s'applique",
         REPLICA,
         "Replica.offer",
-        "before == at and change.kind not in BULK_KINDS and self._apply(change, at, None)",
-        "change.kind not in BULK_KINDS and self._apply(change, at, None)",
+        "before == at and not change.is_bulk and self._apply(change, at, None)",
+        "not change.is_bulk and self._apply(change, at, None)",
         "tests/shared/test_watcher.py::test_an_announcement_replayed_or_of_another_log_does_nothing",
     ),
     Fault(
@@ -89,7 +79,7 @@ FAULTS = [
         "un import s'applique à partir de son annonce",
         REPLICA,
         "Replica.offer",
-        "before == at and change.kind not in BULK_KINDS and self._apply(change, at, None)",
+        "before == at and not change.is_bulk and self._apply(change, at, None)",
         "before == at and self._apply(change, at, None)",
         "tests/shared/test_watcher.py::test_an_import_is_announced_and_read_again",
     ),
@@ -137,7 +127,7 @@ FAULTS = [
         "un import lu dans le journal est sauté",
         REPLICA,
         "Replica._missing",
-        "is_whole and not any((change.kind in BULK_KINDS for change in entries))",
+        "is_whole and not any(change.is_bulk for change in entries)",
         "is_whole",
         "tests/engine/test_transfer.py::test_another_process_sees_an_import",
     ),
@@ -284,9 +274,9 @@ FAULTS = [
     ),
     Fault(
         "toute entrée change la politique",
-        "shared/sync/changes.py",
-        "Head.after",
-        "revision if kind in POLICY_KINDS else self.policy_revision",
+        "shared/database/base.py",
+        "Head.next",
+        "revision if changes_policy else self.policy_revision",
         "revision",
         "tests/storage/test_change_log.py::test_only_changes_of_rules_move_the_policy_revision",
     ),
@@ -294,7 +284,7 @@ FAULTS = [
         "une entrée illisible arrête tout",
         "shared/sync/changes.py",
         "read_entry",
-        "(ValueError, TypeError, KeyError, RecursionError)",
+        "MISREADINGS",
         "KeyError",
         "tests/storage/test_hostile_data.py::test_an_entry_that_cannot_be_read_makes_all_be_read_again",
     ),
