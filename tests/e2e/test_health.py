@@ -13,7 +13,7 @@ from fastapi_acl import Principal
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnavailableError
 from fastapi_acl.shared.sync.revocations import Revocations
 from tests.support import byhand
-from tests.support.app import Client, protected
+from tests.support.app import Client, protected, starting
 from tests.support.servers import free_port
 
 HEALTH = "/api/v1/acl/health"
@@ -42,7 +42,7 @@ async def test_a_healthy_process_says_where_it_is(tmp_path: Path) -> None:
 
 async def test_a_process_without_its_base_is_unavailable_and_says_no_address() -> None:
     uri = f"postgresql://acl:tres-secret@127.0.0.1:{free_port()}/acl"
-    async with protected(database_type="postgresql", postgresql_uri=uri) as client:
+    async with starting(database_type="postgresql", postgresql_uri=uri) as client:
         answer = await client.get(HEALTH)
 
         assert answer.status_code == 503

@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fastapi_acl.metrics import collect_metrics
-from tests.support.app import protected
+from tests.support.app import protected, starting
 from tests.support.servers import free_port
 
 
@@ -50,7 +50,7 @@ async def test_what_is_read_is_what_happened(tmp_path: Path) -> None:
 
 async def test_a_process_that_does_not_decide_says_so() -> None:
     uri = f"postgresql://acl:secret@127.0.0.1:{free_port()}/acl"
-    async with protected(database_type="postgresql", postgresql_uri=uri) as client:
+    async with starting(database_type="postgresql", postgresql_uri=uri) as client:
         registry = CollectorRegistry()
         collect_metrics(client.manager, registry)
 

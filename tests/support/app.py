@@ -148,10 +148,17 @@ async def serve(app: FastAPI, manager: ACLManager, *, lifespan: bool = True) -> 
 
 @asynccontextmanager
 async def protected(**settings: Any) -> AsyncIterator[Client]:
-    """Sert une application neuve, gardée, avec ses documents."""
+    """Sert une application neuve, gardée, avec ses documents, une fois qu'elle décide."""
+    async with starting(**settings) as client:
+        await until(lambda: client.manager.is_ready)
+        yield client
+
+
+@asynccontextmanager
+async def starting(**settings: Any) -> AsyncIterator[Client]:
+    """Sert la même application, que sa base ait répondu ou non."""
     app = FastAPI()
     manager = ACLManager(config(**settings), app=app)
     domain = "un" if manager.authorizer.needs_domains else None
     async with serve(documents(app, domain), manager) as client:
-        await until(lambda: manager.is_ready)
         yield client

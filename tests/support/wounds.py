@@ -107,12 +107,15 @@ ABSENT = "∅"
 RELAXED = {
     "postgresql": [
         "ALTER TABLE acl_sessions DROP CONSTRAINT IF EXISTS fk_acl_sessions_user_id",
+        "ALTER TABLE acl_revision DROP CONSTRAINT IF EXISTS ck_acl_revision_single_row",
+        "ALTER TABLE {table} DROP CONSTRAINT IF EXISTS pk_{table}",
         "ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT",
         "ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL",
         "ALTER TABLE {table} ALTER COLUMN {column} TYPE text USING {column}::text",
     ],
     "mysql": [
         "ALTER TABLE acl_sessions DROP FOREIGN KEY IF EXISTS fk_acl_sessions_user_id",
+        "ALTER TABLE acl_revision DROP CONSTRAINT IF EXISTS ck_acl_revision_single_row",
         "ALTER TABLE {table} MODIFY {column} VARCHAR(400) NULL",
     ],
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from typing import Any
 
 
@@ -16,7 +17,10 @@ def hang_up(connection: Any) -> None:  # noqa: ANN401 - d'asyncpg, d'aiomysql ou
     """
     stop = getattr(connection, "stop", None)
     if stop is not None:
-        stop()
+        # D'un fil sans boucle, aiosqlite n'attend pas de réponse, que la boucle courante ne serait plus là pour lire.
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        stopping.join()
         return
     writer = getattr(connection, "_writer", None)
     transport = getattr(connection, "_transport", None) or getattr(writer, "transport", None)
