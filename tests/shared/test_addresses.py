@@ -14,6 +14,8 @@ HOST = "127.0.0.1:1"
 
 FAULTY = [
     ("postgresql", "u:mot/secret@127.0.0.1:1/acl"),
+    ("postgresql", f"u:mot?secret@{HOST}/acl?sslmode=require"),
+    ("postgresql", f"u:mot?secret@{HOST}/acl"),
     ("postgresql", "u:secret@127.0.0.1:99999/acl"),
     ("postgresql", "u:mot@[secret@127.0.0.1:1/acl"),
     ("postgresql", f"u:secret@{HOST}/acl?sslmode=stricte"),

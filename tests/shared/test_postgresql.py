@@ -69,6 +69,8 @@ def link_of(manager: ACLManager) -> PostgreSQLLink:
         ("search_path=acl", "ACL_POSTGRESQL_SCHEMA"),
         ("statement_timeout=3", "options=-c"),
         ("connect_timeout=bientôt", "nombre entier"),
+        ("ssl_mode=require", "« sslmode »"),
+        ("aplication_name=Ada", "« application_name »"),
         ("sslmode=require&keepalives=1", "keepalives"),
     ],
 )

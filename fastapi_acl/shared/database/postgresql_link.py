@@ -10,6 +10,8 @@ Source : https://www.pgbouncer.org/features.html
 from __future__ import annotations
 
 import asyncio
+import difflib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import parse_qsl, urlencode
@@ -63,8 +65,11 @@ INSTEAD: Final = {
 
 UNREAD: Final = (
     "l’adresse de la base (ACL_POSTGRESQL_URI) ne se lit pas : vérifiez le port, et que le mot de passe y est "
-    "échappé (« / » s’écrit %2F)."
+    "échappé (« / » s’écrit %2F, « ? » %3F, « @ » %40, « # » %23)."
 )
+
+_NAME: Final = re.compile(r"[A-Za-z_]{1,40}")
+"""Forme d'un nom de paramètre."""
 
 FOUND: Final = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('acl_revision')"
 """Schéma où nos tables se trouvaient quand aucun n'était épinglé."""
@@ -210,6 +215,8 @@ def _split(uri: str) -> tuple[str, dict[str, int]]:
     address, _, query = uri.partition("://")[2].partition("?")
     given = parse_qsl(query, keep_blank_values=True)
     unknown = [name for name, _ in given if name not in PASSED_ON | OURS]
+    if any(_NAME.fullmatch(name) is None for name in unknown):
+        raise ConfigurationError(UNREAD)  # un mot de passe qui contient « ? » : le citer le montrerait
     if unknown:
         raise ConfigurationError(_refused(unknown[0]))
     for name, value in given:
@@ -234,7 +241,9 @@ def _number(name: str, value: str) -> int:
 
 def _refused(name: str) -> str:
     """Dit pourquoi un paramètre est refusé, et ce qui le remplace."""
-    advice = INSTEAD.get(name, "un réglage du serveur s’écrit options=-c nom=valeur")
+    meant = difflib.get_close_matches(name, PASSED_ON | OURS, n=1, cutoff=0.85)
+    usual = f"vouliez-vous « {meant[0]} » ?" if meant else "un réglage du serveur s’écrit options=-c%20nom%3Dvaleur"
+    advice = INSTEAD.get(name, usual)
     return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}."
 
 
