@@ -15,7 +15,8 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from fastapi_acl import ACLManager, ConfigurationError, lifecycle, require
+from fastapi_acl import ACLManager, ConfigurationError, require
+from fastapi_acl.runtime import lifecycle
 from fastapi_acl.shared.tasks import ended
 from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve, started
 from tests.support.proxy import before

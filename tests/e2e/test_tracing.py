@@ -22,7 +22,7 @@ from fastapi_acl import ACLManager, require, require_any, require_role
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnreadableError
 from fastapi_acl.tracing import trace_acl
 from tests.support import byhand
-from tests.support.app import ADMIN_PASSWORD, PASSWORD, SECRET, Client, config, documents, protected, serve
+from tests.support.app import ADMIN_PASSWORD, PASSWORD, SECRET, Client, config, documents, protected, serve, starting
 
 SETTINGS = {"policy_poll_seconds": 60}
 """Assez pour que la veille ne regarde pas la base pendant un essai : chaque étendue est celle qu'il demande."""
@@ -152,7 +152,7 @@ async def test_a_denial_is_no_error_and_a_missing_base_is_one(
     ada, nowhere = await client.newcomer("ada"), f"postgresql://ada:{PASSWORD.replace(' ', '-')}@127.0.0.1:1/nulle-part"
     trace_acl(client.manager, provider)
     await ada.get("/documents")
-    async with protected(database_type="postgresql", postgresql_uri=nowhere) as other:
+    async with starting(database_type="postgresql", postgresql_uri=nowhere) as other:
         trace_acl(other.manager, provider)
         assert (await other.get("/documents")).status_code == 503
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.database.mongodb import MongoDatabase, as_text
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.database.tables import changes_table
+from tests.support.memory import MemoryDatabase
 
 
 async def write_row(storage: Storage, ptype: Any, values: Sequence[Any], digest: str = "x" * 64) -> int:
@@ -61,6 +63,10 @@ async def deactivate_all(storage: Storage) -> None:
     """Désactive tous les comptes, sans avancer la version de leurs sessions."""
     if isinstance(storage.database, MongoDatabase):
         await storage.database.collection("acl_users").update_many({}, {"$set": {"is_active": False}})
+        return
+    if isinstance(storage.database, MemoryDatabase):
+        users = storage.database.server.state.users
+        users.update({name: replace(known, is_active=False) for name, known in users.items()})
         return
     await _execute(storage, "UPDATE acl_users SET is_active = FALSE")
 
