@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta, timezone
@@ -130,6 +131,18 @@ async def test_a_deadline_starts_again_with_each_command(
 
     assert slept == [0] * 4
     assert await ask(database, "SELECT 1") == 1
+
+
+async def test_a_loop_held_past_the_deadline_still_reads_an_answer_that_came(
+    database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "COMMAND_TIMEOUT_SECONDS", 2)
+
+    async with database.session() as session:
+        asyncio.get_running_loop().call_later(0.2, time.sleep, 3)
+        slept = await session.scalar(text("SELECT SLEEP(0.6)"))
+
+    assert slept == 0
 
 
 async def test_a_server_that_accepts_and_says_nothing_is_unavailable_and_not_waited_for() -> None:

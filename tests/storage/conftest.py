@@ -18,6 +18,7 @@ from tests.support import byhand
 from tests.support.app import config
 from tests.support.memory import MemoryDatabase, Server, memory_storage, write_line
 from tests.support.rules import stored
+from tests.support.waits import insisted
 
 SERVERS = tuple(kind for kind in DATABASES if kind != "sqlite")
 KINDS = ("memory", *DATABASES)
@@ -122,8 +123,8 @@ def numbered(process: Composition) -> dict[PolicyRule, int]:
 
 async def agreed(*processes: Composition) -> dict[PolicyRule, int]:
     """Vérifie que ces processus, une fois à jour, ont en mémoire ce que la base garde, et le rend."""
-    kept = await stored(processes[0].storage.adapter)
+    kept = await insisted(lambda: stored(processes[0].storage.adapter))
     for process in processes:
-        await process.replica.refresh()
+        await insisted(process.replica.refresh)
         assert list(numbered(process).items()) == list(kept.items())
     return kept

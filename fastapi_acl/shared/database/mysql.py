@@ -59,6 +59,9 @@ SESSION: Final = (
 
 _PLACE: Final = select(func.database(), literal_column("@@hostname"), literal_column("@@port"))
 
+HELD_SECONDS: Final = 0.1
+"""Retard d'une alarme au-delà duquel la boucle d'événements était retenue."""
+
 SSL_CONNECTION_ERROR: Final = 2026
 """Numéro que MySQL donne aux erreurs de TLS."""
 
@@ -215,10 +218,16 @@ class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pa
             self._until = None
 
     def _ring(self) -> None:
-        """Coupe la connexion si l'échéance du paquet attendu est passée."""
+        """Coupe la connexion si l'échéance du paquet attendu est passée.
+
+        Le temps où la boucle était retenue ne compte pas : la réponse peut être là, que nul n'a encore lue.
+        """
+        held = self._loop.time() - self._alarm.when() if self._alarm is not None else 0.0
         self._alarm = None
         if self._until is None or self._writer is None:
             return
+        if held > HELD_SECONDS:
+            self._until += held
         if self._loop.time() < self._until:
             self._alarm = self._loop.call_at(self._until, self._ring)
         else:
