@@ -212,7 +212,7 @@ FAULTS = [
         "une réserve pleine est aussitôt une panne",
         SQL,
         "SQLDatabase._connect",
-        "is_silent or time.monotonic() >= deadline or not _is_a_wait(error)",
+        "is_silent or time.monotonic() >= deadline or not is_caused_by(error, _WAITS)",
         "True",
         "tests/shared/test_connections.py::test_a_busy_pool_is_a_queue_while_the_database_answers_others",
         "postgresql",

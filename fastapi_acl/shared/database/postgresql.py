@@ -19,6 +19,7 @@ from fastapi_acl.shared.database.sql import (
     MIGRATION_TIMEOUT_SECONDS,
     SQLDatabase,
     Use,
+    is_caused_by,
     patience_for,
     tell_migration_awaited,
 )
@@ -338,10 +339,7 @@ class PostgreSQLDatabase(SQLDatabase):
 
     def is_stale(self, error: Exception) -> bool:
         """Reconnaît un plan gardé, ou un schéma lu, d'avant que des colonnes changent ; SQLAlchemy l'a alors oublié."""
-        seen: BaseException | None = error
-        while seen is not None and not isinstance(seen, STALE):
-            seen = getattr(seen, "orig", None) or seen.__cause__
-        return seen is not None
+        return is_caused_by(error, STALE)
 
     def take_migration_lock(self, connection: Connection) -> None:
         """Attend le verrou consultatif, rendu à la fin de la transaction ; les verrous de tables s'attendent moins.

@@ -247,7 +247,7 @@ class SQLDatabase(AmbientDatabase):
                 _ = await session.connection(execution_options=options)
             except self._outages() as error:
                 is_silent = self._vigil.answered_at < tried_at
-                if is_silent or time.monotonic() >= deadline or not _is_a_wait(error):
+                if is_silent or time.monotonic() >= deadline or not is_caused_by(error, _WAITS):
                     raise
             else:
                 self._vigil.answered()
@@ -373,7 +373,7 @@ class SQLDatabase(AmbientDatabase):
             async with self.engine_for(Use.KNOCKS).connect() as connection:
                 await connection.execute(select(literal(1)))
         except self._outages() as error:
-            return not _is_a_wait(error)
+            return not is_caused_by(error, _WAITS)
         self._vigil.answered()  # qui attend une place l'apprend : ceux qui tiennent les autres attendent un verrou
         return True
 
@@ -476,9 +476,9 @@ def tell_migration_awaited(seconds: float) -> None:
     logger.info("migration_awaited: une autre réplique migre ; on l’attend %d s au plus", seconds)
 
 
-def _is_a_wait(error: BaseException | None) -> bool:
-    """Dit si une connexion a manqué faute de temps, et non par un refus."""
-    while error is not None and not isinstance(error, _WAITS):
+def is_caused_by(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Dit si une erreur, ou ce qui l'a causée, est de l'une de ces sortes ; SQLAlchemy garde la sienne dans `orig`."""
+    while error is not None and not isinstance(error, kinds):
         error = getattr(error, "orig", None) or error.__cause__
     return error is not None
 
