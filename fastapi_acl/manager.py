@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
     from fastapi_acl.engine.authorizer import RequestBuilder
+    from fastapi_acl.engine.casbin.definitions import ModelDefinitions
     from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.writing.history import PolicyHistory
     from fastapi_acl.engine.writing.model_record import ModelRecord, Standing
     from fastapi_acl.engine.writing.store import PolicyStore
@@ -173,7 +175,7 @@ class ACLManager:
         async def lifespan(started: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - l'application, et son état
             _handle_mounted_problems(app)
             try:
-                check_matchers(self._parts.enforcer)
+                check_matchers(self._parts.definitions)
                 self._check_guards(app)
                 await self.initialize()
                 async with inner(started) as state:
@@ -327,12 +329,12 @@ class ACLManager:
             if isinstance(error.__cause__, ConfigurationError):
                 raise error.__cause__ from error
             raise
-        if self._parts.enforcer.undecided:
-            raise ConfigurationError(self._parts.enforcer.undecided)
+        if self._parts.policy.undecided:
+            raise ConfigurationError(self._parts.policy.undecided)
 
     async def _serve(self) -> None:
         """Démarre pour servir : le matcher est d'abord essayé, les fonctions de l'application étant connues."""
-        check_matchers(self._parts.enforcer)
+        check_matchers(self._parts.definitions)
         await self._start()
 
     async def _start(self, *, is_served: bool = True) -> None:
@@ -413,7 +415,7 @@ class ACLManager:
     def health(self) -> Health:
         """Dit l'état de ce processus, sans rien lire."""
         parts, age = self._parts, self._parts.replica.age_seconds
-        watcher, rows = parts.watcher.status if parts.watcher is not None else "none", parts.enforcer.skipped_rows
+        watcher, rows = parts.watcher.status if parts.watcher is not None else "none", parts.policy.skipped_rows
         is_whole = watcher in {"connected", "none"} and parts.cache.status != "redis_fallback" and not rows
         differs, refuses = parts.model_record.differs, parts.database.is_refusing
         has_unreadable = bool(parts.replica.unreadable)
@@ -471,6 +473,14 @@ class ACLManager:
     def get_enforcer(self) -> PolicyEnforcer:
         """Rend l'exécuteur Casbin strict : son interface de gestion écrit dans la base, puis en mémoire."""
         return self._parts.enforcer
+
+    def get_policy(self) -> Policy:
+        """Rend la politique en service : ses règles et ce qu'elles décident, sans l'interface de Casbin."""
+        return self._parts.policy
+
+    def get_definitions(self) -> ModelDefinitions:
+        """Rend ce que le modèle définit : sa forme, et les fonctions de ses matchers."""
+        return self._parts.definitions
 
     def get_replica(self) -> Replica:
         """Rend ce que ce processus sait du journal : sa révision, et ce qui l'y tient."""

@@ -54,8 +54,8 @@ async def lint_all(manager: ACLManager) -> list[str]:
         DatabaseUnavailableError: la base ne répond pas.
         PolicyUnreadableError: une règle qui pourrait refuser ne se lit pas.
     """
-    check_matchers(manager.get_enforcer())
-    found = lint(manager.get_enforcer())
+    check_matchers(manager.get_definitions())
+    found = lint(manager.get_definitions(), manager.get_policy().plan)
     try:
         await look(manager)
     except ConfigurationError as error:
@@ -67,10 +67,10 @@ async def lint_all(manager: ACLManager) -> list[str]:
 
 async def _lint_rules(manager: ACLManager) -> list[str]:
     """Relit les règles de la base."""
-    enforcer = manager.get_enforcer()
+    policy = manager.get_policy()
     accounts = _Accounts(manager.get_auth_repository()) if manager.has_own_accounts else None
-    found = await RuleLint(enforcer, accounts, _declared(manager)).findings()
-    skipped = enforcer.skipped_rows
+    found = await RuleLint(policy, accounts, _declared(manager)).findings()
+    skipped = policy.skipped_rows
     return found + ([f"{skipped} ligne(s) ne se lisent pas, et n’accordent rien."] if skipped else [])
 
 

@@ -16,7 +16,7 @@ from fastapi_acl.shared.identity import ROLE_PREFIX, USER_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.manager import ACLManager
     from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
@@ -40,8 +40,8 @@ async def ask_about(manager: ACLManager, change: PolicyChange, *, yes: bool) -> 
     Raises:
         ConflictError: la politique a changé pendant qu'on répondait ; ce qui a été montré n'est plus ce qui se ferait.
     """
-    enforcer = manager.get_enforcer()
-    denials = [rule for rule in change.added if is_denial(enforcer, rule)]
+    policy = manager.get_policy()
+    denials = [rule for rule in change.added if is_denial(policy, rule)]
     if not change.removed and not denials:
         return
     seen = manager.get_replica().policy
@@ -81,9 +81,9 @@ def _is_agreed() -> bool:
     return answer.strip().casefold() in {"o", "oui", "y", "yes"}
 
 
-def is_denial(enforcer: StrictEnforcer, rule: PolicyRule) -> bool:
+def is_denial(policy: Policy, rule: PolicyRule) -> bool:
     """Dit si une règle refuse."""
-    names = enforcer.schema.fields.get(rule.ptype, ())
+    names = policy.schema.fields.get(rule.ptype, ())
     return "eft" in names and rule.values[names.index("eft")] == "deny"
 
 
@@ -105,14 +105,12 @@ async def _show(manager: ACLManager, verb: str, rules: Sequence[PolicyRule]) -> 
 
 async def _loser(manager: ACLManager, rule: PolicyRule) -> str:
     """Nomme qui une règle concerne : un compte par son nom, un rôle par le nombre de ceux à qui il est donné."""
-    enforcer = manager.get_enforcer()
-    subject = (
-        enforcer.schema.subject_of(rule) if rule.ptype in {*enforcer.schema.fields, *enforcer.schema.links} else ""
-    )
+    policy = manager.get_policy()
+    subject = policy.schema.subject_of(rule) if rule.ptype in {*policy.schema.fields, *policy.schema.links} else ""
     if subject.startswith(USER_PREFIX):
         return await _account(manager, subject)
-    if subject.startswith(ROLE_PREFIX) and "g" in enforcer.schema.links:
-        return f"{subject}, donné {len(enforcer.model.rows('g').matching(1, [subject]))} fois"
+    if subject.startswith(ROLE_PREFIX) and "g" in policy.schema.links:
+        return f"{subject}, donné {len(policy.rows('g').matching(1, [subject]))} fois"
     return subject or "sujet inconnu"
 
 

@@ -176,10 +176,10 @@ def show_plan(application: Application = None) -> None:
 
     def plan() -> str:
         manager = opened(application)
-        enforcer = manager.get_enforcer()
-        check_matchers(enforcer)
-        found = enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"])
-        return "\n".join(filter(None, (found, describe(enforcer.schema, manager.config.shared_domain))))
+        check_matchers(manager.get_definitions())
+        schema = manager.get_policy().schema
+        found = manager.get_policy().plan.describe(schema.request, schema.fields["p"])
+        return "\n".join(filter(None, (found, describe(schema, manager.config.shared_domain))))
 
     say(or_exit(plan))
 
@@ -207,7 +207,7 @@ async def _tell_unread(manager: ACLManager) -> None:
             "quarantine », puis écrivez les règles du nouveau modèle."
         )
         raise typer.Exit(1)
-    skipped = manager.get_enforcer().skipped_rows
+    skipped = manager.get_policy().skipped_rows
     if skipped:
         warn(f"{skipped} ligne(s) ne se lisent pas sous ce modèle et n’accordent rien.")
 
@@ -218,11 +218,11 @@ def _replacing(manager: ACLManager, file: Path) -> PolicyChange:
     Raises:
         InvalidImportError: une ligne ne se lit pas, ou le modèle ne l'admet pas.
     """
-    enforcer, transfer = manager.get_enforcer(), manager.get_policy_transfer()
+    policy, transfer = manager.get_policy(), manager.get_policy_transfer()
     with rules_of(file) as text:
         wanted = dict.fromkeys(transfer.admitted(line, rule) for line, rule in read_rules(text, format_of(file)))
-    removed = tuple(rule for rule in enforcer.rules if rule not in wanted)
-    return PolicyChange(added=tuple(rule for rule in wanted if not enforcer.holds(rule)), removed=removed)
+    removed = tuple(rule for rule in policy.rules if rule not in wanted)
+    return PolicyChange(added=tuple(rule for rule in wanted if not policy.holds(rule)), removed=removed)
 
 
 async def _is_loaded(manager: ACLManager) -> bool:
@@ -238,7 +238,7 @@ async def _ask_about_row(manager: ACLManager, found: Mapping[str, Any], *, is_lo
     """Montre une ligne, dit si elle se lit, et demande s'il faut l'écarter."""
     rule = row_rule(found)
     try:
-        manager.get_enforcer().schema.check(rule)
+        manager.get_policy().schema.check(rule)
     except InvalidRuleError as error:
         note(f"Cette ligne ne se lit pas : {_columns(found)} ({error.detail})")
         confirm(yes=yes)

@@ -25,7 +25,7 @@ from fastapi_acl.shared.identity import (
 from fastapi_acl.shared.values import canonical_text
 
 if TYPE_CHECKING:
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.kernel.schema import PolicySchema
     from fastapi_acl.shared.decisions import Question
     from fastapi_acl.shared.sync.replica import Replica
@@ -55,11 +55,11 @@ class Demand:
 
 @final
 class PolicyAuthorizer(Authorizer):
-    """Décide par `StrictEnforcer`, en mémoire, tant que la politique est assez fraîche."""
+    """Décide par la politique en service, en mémoire, tant que la politique est assez fraîche."""
 
     def __init__(  # noqa: PLR0913 - ce que la configuration en dit, par nom
         self,
-        enforcer: StrictEnforcer,
+        policy: Policy,
         replica: Replica,
         *,
         max_staleness: float,
@@ -70,7 +70,7 @@ class PolicyAuthorizer(Authorizer):
         """Associe chaque jeton de la requête à sa valeur.
 
         Args:
-            enforcer: l'exécuteur strict.
+            policy: la politique en service.
             replica: ce que le processus sait du journal.
             max_staleness: âge, en secondes, au-delà duquel plus rien n'est décidé.
             request_builder: valeurs des jetons que la bibliothèque ne connaît pas.
@@ -80,16 +80,15 @@ class PolicyAuthorizer(Authorizer):
         Raises:
             ConfigurationError: le modèle emploie un jeton inconnu et aucun `request_builder` ne le donne.
         """
-        self._enforcer = enforcer
+        self._policy = policy
         self._replica = replica
         self._max_staleness = max_staleness
         self._builder = request_builder
         self.administration = administration or Administration()
-        self._schema: PolicySchema = enforcer.schema
+        self._schema: PolicySchema = policy.schema
         self._answers = [0, 0]
-        matchers = (assertion.value for assertion in enforcer.model["m"].values())
         is_known = request_builder is None
-        self._reads = ResourceReads.of(self._schema, matchers, owner_attribute) if is_known else ResourceReads(None)
+        self._reads = ResourceReads.of(self._schema, owner_attribute) if is_known else ResourceReads(None)
         self._decides_on_routes = self._schema.decides_on_routes
         self._is_plain = request_builder is None and _is_plain(self._schema.request)
         self._objects, self._domains = self._schema.reads(RESOURCE_NAMES), self._schema.reads(DOMAIN_NAMES)
@@ -108,7 +107,7 @@ class PolicyAuthorizer(Authorizer):
     @property
     def resource_attributes(self) -> frozenset[str] | None:
         """Attributs de la ressource que le modèle lit ; None s'il peut les lire tous."""
-        return self._reads.among(self._enforcer.fm.get_functions())
+        return self._reads.among(self._policy.functions)
 
     @property
     def needs_domains(self) -> bool:
@@ -162,7 +161,7 @@ class PolicyAuthorizer(Authorizer):
         self._require_fresh()
         place = EVERY_DOMAIN if domain is None else request_text("domain", domain)
         in_domain = (place,) if self._schema.roles_have_domains else ()
-        return self._enforcer.has_link(principal.subject, f"{ROLE_PREFIX}{role}", *in_domain)
+        return self._policy.has_link(principal.subject, f"{ROLE_PREFIX}{role}", *in_domain)
 
     def allows(self, user_id: str, resource: str, action: str) -> bool:
         """Dit ce que la politique répond pour un compte ; sous un modèle de routes, sur les routes de la permission."""
@@ -186,11 +185,11 @@ class PolicyAuthorizer(Authorizer):
 
     def grants(self, who: Principal | str, resource: str, action: str) -> bool:
         """Dit si une règle accorde à quelqu'un, ou à un sujet de politique, de quoi administrer, refus mis à part."""
-        return self._enforcer.grants(*self._administering(who, resource, action))
+        return self._policy.grants(*self._administering(who, resource, action))
 
     def decides_for(self, who: Principal | str, resource: str, action: str) -> bool:
         """Dit ce que la politique répond, refus compris, à la même question."""
-        return self._enforcer.enforce(*self._administering(who, resource, action))
+        return self._policy.decide(*self._administering(who, resource, action))
 
     def _administering(self, who: Principal | str, resource: str, action: str) -> list[object]:
         """Rend les valeurs d'une question d'administration, pour un compte, un rôle ou tout autre sujet."""
@@ -224,9 +223,9 @@ class PolicyAuthorizer(Authorizer):
         if type(action) is not str or not 0 < len(action) <= MAX_REQUEST_VALUE:
             action = request_text("action", action)
         if self._is_plain:
-            return self._enforcer.enforce(principal.subject, resource, action)
+            return self._policy.decide(principal.subject, resource, action)
         place = None if domain is None else request_text("domain", domain)
-        return self._enforcer.enforce(*self._values(Demand(principal, resource, action, place)))
+        return self._policy.decide(*self._values(Demand(principal, resource, action, place)))
 
     def _values(self, demand: Demand) -> list[object]:
         """Rend les valeurs de la requête, dans l'ordre du modèle."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.shared.decisions import Question
     from fastapi_acl.shared.identity import Principal
 
@@ -26,16 +26,16 @@ ACCOUNTS_READING: Final = ("acl.users", "read")
 class PolicyExplainer:
     """Explique les décisions de la politique en service."""
 
-    def __init__(self, authorizer: PolicyAuthorizer, enforcer: StrictEnforcer) -> None:
+    def __init__(self, authorizer: PolicyAuthorizer, policy: Policy) -> None:
         """Retient la politique.
 
         Args:
             authorizer: ce qui fait d'une question la requête du modèle.
-            enforcer: l'exécuteur strict.
+            policy: la politique en service.
         """
         self._authorizer = authorizer
-        self._enforcer = enforcer
-        self._inspector = PolicyInspector(enforcer)
+        self._policy = policy
+        self._inspector = PolicyInspector(policy)
 
     def may_read_accounts(self, principal: Principal) -> bool:
         """Dit si quelqu'un tient `acl.users:read`, ou, sous un modèle de routes, celles qui la demandent."""
@@ -47,7 +47,7 @@ class PolicyExplainer:
         Raises:
             PolicyUnavailableError: aucune politique n'est chargée.
         """
-        with self._enforcer.lock:
+        with self._policy.lock:
             return self._role(question) if question.role else self._permission(question)
 
     def _permission(self, question: Question) -> Verdict:
@@ -66,10 +66,10 @@ class PolicyExplainer:
     def _role(self, question: Question) -> Verdict:
         """Explique ce que demande `require_role` ; aucune règle `p` n'y décide."""
         subject, role = question.subject, f"{ROLE_PREFIX}{question.role}"
-        with_domain = self._enforcer.schema.links.get("g", 2) > 2  # noqa: PLR2004 - membre, rôle, domaine
+        with_domain = self._policy.schema.links.get("g", 2) > 2  # noqa: PLR2004 - membre, rôle, domaine
         domain = (question.domain or EVERY_DOMAIN,) if with_domain else ()
         path = self._inspector.path(subject, role, *domain)
-        if self._enforcer.has_link(subject, role, *domain):
+        if self._policy.has_link(subject, role, *domain):
             return Verdict(allowed=True, role_path=path)
         link = PolicyChange(added=(PolicyRule("g", (subject, role, *domain)),))
         return Verdict(allowed=False, denied_because="no_rule", nearest=link if self._is_sound(link) else None)
@@ -77,7 +77,7 @@ class PolicyExplainer:
     def _is_sound(self, change: PolicyChange) -> bool:
         """Dit si le modèle admet un changement."""
         try:
-            self._enforcer.check(change)
+            self._policy.check(change)
         except InvalidRuleError:
             return False
         return True

@@ -12,8 +12,8 @@ from fastapi_acl.shared.exceptions import PolicyUnavailableError
 from fastapi_acl.shared.policy import Grant, PolicyStamp
 
 if TYPE_CHECKING:
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.inspector import Permission
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.sync.replica import Replica
 
@@ -27,15 +27,15 @@ ATTEMPTS: Final = 8
 class PolicyGrants:
     """Lit les droits d'un appelant en mémoire ; son coût est celui de ce qu'il rend."""
 
-    def __init__(self, enforcer: StrictEnforcer, replica: Replica) -> None:
+    def __init__(self, policy: Policy, replica: Replica) -> None:
         """Retient la politique.
 
         Args:
-            enforcer: l'exécuteur strict.
+            policy: la politique en service.
             replica: ce que le processus sait du journal.
         """
-        self._inspector = PolicyInspector(enforcer)
-        self._schema = enforcer.schema
+        self._inspector = PolicyInspector(policy)
+        self._schema = policy.schema
         self._form = (self._schema.request, self._schema.fields, self._schema.links, self._schema.matcher)
         self._replica = replica
 

@@ -25,12 +25,14 @@ from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenServi
 from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.engine.administration import Administration
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
+from fastapi_acl.engine.casbin.definitions import ModelDefinitions
 from fastapi_acl.engine.casbin.domains import shares_domains
 from fastapi_acl.engine.casbin.model_source import ModelSource
 from fastapi_acl.engine.casbin.models import load_model
 from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.explainer import PolicyExplainer
 from fastapi_acl.engine.grants import PolicyGrants
+from fastapi_acl.engine.kernel.policy import Policy
 from fastapi_acl.engine.writing.administrators import AdministratorGuard
 from fastapi_acl.engine.writing.guards import ActorGuard, EscalationGuard
 from fastapi_acl.engine.writing.history import PolicyHistory
@@ -84,6 +86,8 @@ class Composition:
     gate: RevisionGate
     decisions: DecisionMemory
     cache: CacheBackend
+    definitions: ModelDefinitions
+    policy: Policy
     enforcer: StrictEnforcer
     authorizer: PolicyAuthorizer
     store: PolicyStore
@@ -121,9 +125,8 @@ def compose(
     database, log, users = stored.database, stored.log, stored.users
     revocations = Revocations(log, token_life(config))
     model = load_model(config)
-    enforcer = StrictEnforcer(
+    definitions = ModelDefinitions(
         model,
-        stored.adapter,
         allow_eval=config.allow_eval,
         raw_subjects=config.subject_format == "raw",
         share_domains=shares_domains(config.shared_domain, model),
@@ -131,21 +134,22 @@ def compose(
         source=ModelSource.of(config),
     )
     for name, function in (functions or {}).items():
-        enforcer.add_function(name, function)
-    record = ModelRecord(log, NotedModel.of(enforcer, config.model_source))
-    replica = Replica(database, log, [PolicyMemory(enforcer), revocations, record])
+        definitions.functions[name] = function
+    policy = Policy(definitions)
+    record = ModelRecord(log, NotedModel.of(definitions, config.model_source))
+    replica = Replica(database, log, [PolicyMemory(policy, stored.adapter), revocations, record])
     authorizer = PolicyAuthorizer(
-        enforcer,
+        policy,
         replica,
         max_staleness=config.max_staleness_seconds,
         request_builder=builder,
         owner_attribute=config.owner_attribute,
-        administration=_administration(config, enforcer),
+        administration=_administration(config, policy),
     )
-    ranks = Ranks(authorizer, enforcer)
+    ranks = Ranks(authorizer, policy)
     store = PolicyStore(
         stored.adapter,
-        enforcer,
+        policy,
         replica,
         log,
         escalation=EscalationGuard(ranks),
@@ -153,9 +157,8 @@ def compose(
         administrators=AdministratorGuard(ranks, users if authenticator is None else None),
         actors=ActorGuard(authorizer, revocations),
     )
-    enforcer.bind(store)
     transfer = PolicyTransfer(store)
-    grants = PolicyGrants(enforcer, replica)
+    grants = PolicyGrants(policy, replica)
     decisions = DecisionMemory()
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
     tokens = JWTTokenService(token_settings(config))
@@ -168,7 +171,9 @@ def compose(
         gate=RevisionGate(replica, config.revision_wait_ms / 1_000),
         decisions=decisions,
         cache=cache,
-        enforcer=enforcer,
+        definitions=definitions,
+        policy=policy,
+        enforcer=StrictEnforcer(definitions, policy, store),
         authorizer=authorizer,
         store=store,
         transfer=transfer,
@@ -187,7 +192,7 @@ def compose(
             IPolicyRules: store,
             CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, store),
             ExplainUseCase: ExplainUseCase(
-                explanations=PolicyExplainer(authorizer, enforcer),
+                explanations=PolicyExplainer(authorizer, policy),
                 denials=decisions,
                 accounts=users if authenticator is None else None,
                 authorizer=authorizer,
@@ -200,9 +205,9 @@ def compose(
     )
 
 
-def _administration(config: ACLConfig, enforcer: StrictEnforcer) -> Administration:
+def _administration(config: ACLConfig, policy: Policy) -> Administration:
     """Rend ce qu'il faut demander à qui administre : sous un modèle de routes, nos routes, montées ou non."""
-    if not enforcer.schema.decides_on_routes:
+    if not policy.schema.decides_on_routes:
         return Administration()
     routes = administration_routes(config.api_prefix, (auth_admin_router, permissions_admin_router, explain_router))
     return Administration(routes)

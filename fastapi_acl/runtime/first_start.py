@@ -153,7 +153,7 @@ class Bootstrap:
             rules = [rule for _, held in given for rule in held]
             self._check_links(rules, resolved)
             wanted = dict.fromkeys([*rules, *resolved.values()])
-            missing = tuple(rule for rule in wanted if not self.store.enforcer.holds(rule))
+            missing = tuple(rule for rule in wanted if not self.store.policy.holds(rule))
             if missing:
                 change = PolicyChange(added=missing)
                 if is_asked:
@@ -187,7 +187,7 @@ class Bootstrap:
         await self.store.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)
         if administrator.generated is not None:
             _reveal(account.username, administrator.generated)
-        rules = [PolicyRule(*rule) for rule in administrator_rules(self.store.enforcer.schema, _subject(account))]
+        rules = [PolicyRule(*rule) for rule in administrator_rules(self.store.policy.schema, _subject(account))]
         self._check_admitted(rules)
         self._check_effective(rules, str(account.id))
         return rules
@@ -199,7 +199,7 @@ class Bootstrap:
             ConfigurationError: il en refuse une, que le message nomme.
         """
         for rule in rules:
-            fault = _fault(rule, self.store.enforcer.schema)
+            fault = _fault(rule, self.store.policy.schema)
             if fault:
                 written = ", ".join([rule.ptype, *rule.values])
                 message = f"la règle « {written} », que le premier démarrage écrit pour l’administrateur : {fault}"
@@ -211,14 +211,14 @@ class Bootstrap:
         Raises:
             ConfigurationError: le modèle ne lit pas `*` comme un joker, ou le matcher échoue sur ces règles.
         """
-        missing = tuple(rule for rule in rules if not self.store.enforcer.holds(rule))
+        missing = tuple(rule for rule in rules if not self.store.policy.holds(rule))
         try:
-            with self.store.enforcer.trial(PolicyChange(added=missing)):
+            with self.store.policy.trial(PolicyChange(added=missing)):
                 is_administrator = self.store.ranks.ranks.authorizer.allows(user_id, *ADMINISTRATION)
         except DecisionFailedError as error:
             raise ConfigurationError(explain_failed((rules[0].ptype, *rules[0].values), error)) from error
         if not is_administrator:
-            raise ConfigurationError(explain_closed(self.store.enforcer))
+            raise ConfigurationError(explain_closed(self.store.policy))
 
     async def _pending_lines(self, *, force: bool) -> dict[int, PolicyRule]:
         """Rend les règles du fichier, par numéro de ligne, s'il faut les écrire.
@@ -257,7 +257,7 @@ class Bootstrap:
         Raises:
             ConfigurationError: ils en font ; le message nomme la ligne dont le lien ferme le cycle.
         """
-        present, shares = [*self.store.enforcer.rules, *rules], self.store.enforcer.schema.shares_domains is True
+        present, shares = [*self.store.policy.rules, *rules], self.store.policy.schema.shares_domains is True
         fault = links_fault([*present, *lines.values()], shares_domains=shares) if lines else None
         if fault is None:
             return
@@ -280,7 +280,7 @@ class Bootstrap:
         try:
             values = [await self._identified(value, created) for value in rule.values]
             resolved = PolicyRule.of(rule.ptype, values)
-            self.store.enforcer.schema.check(resolved)
+            self.store.policy.schema.check(resolved)
         except ACLException as error:
             message = f"{self.config.policy_path}, ligne {number} : {error.detail}"
             raise ConfigurationError(message) from error

@@ -65,7 +65,7 @@ async def test_a_rule_written_by_hand_then_imported_is_removed_for_good(sql: ACL
     await change(sql, remove=(rule(1),))
 
     await sql._parts.replica.reload()
-    assert not sql.get_enforcer().holds(rule(1))
+    assert not sql.get_policy().holds(rule(1))
 
 
 async def test_an_import_gives_a_rule_whose_row_was_changed_by_hand(sql: ACLManager) -> None:

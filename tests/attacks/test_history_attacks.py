@@ -195,7 +195,7 @@ async def test_a_large_rollback_refuses_what_the_model_no_longer_admits(
 ) -> None:
     revision = await imported(manager, *range(1_100))
     await imported(manager, 1, replaces=True)
-    before, schema = await same(manager), type(manager.get_enforcer().schema)
+    before, schema = await same(manager), type(manager.get_policy().schema)
     known = schema._fault
 
     def narrower(self: Any, ptype: str, name: str, value: str) -> str:

@@ -21,10 +21,10 @@ import pytest
 from fastapi_acl import ACLConfig, ACLManager, PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import ACLException
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import config
+from tests.support.engines import strict_enforcer
 
 STEPS = 3_600 if os.environ.get("ACL_TEST_FULL") == "1" else 240
 """Pas par modèle ; il y a quatorze modèles."""
@@ -110,11 +110,11 @@ class World:
 
     @property
     def is_routed(self) -> bool:
-        return self.enforcer.schema.decides_on_routes
+        return self.enforcer.policy.schema.decides_on_routes
 
     @property
     def domains(self) -> tuple[str, ...]:
-        return ("*", "acme") if self.enforcer.schema.has_domains else ("*",)
+        return ("*", "acme") if self.enforcer.policy.schema.has_domains else ("*",)
 
     @property
     def administration(self) -> list[tuple[str, str]]:
@@ -130,7 +130,7 @@ class World:
     def asks(self, enforcer: PolicyEnforcer, account: str, pair: tuple[str, str], domain: str) -> bool:
         known = {"dom": domain, "obj": pair[0], "path": pair[0], "act": pair[1], "method": pair[1]}
         known["sub"] = Principal(id=account).subject
-        return enforcer.enforce(*(known[name] for name in enforcer.schema.request))
+        return enforcer.enforce(*(known[name] for name in enforcer.policy.schema.request))
 
     def power(self, account: str) -> Power:
         """Rend tout ce qu'un compte peut, refus compris."""
@@ -139,8 +139,10 @@ class World:
 
     def ranks(self) -> dict[str, set[tuple[str, str]]]:
         """Rend ce que chaque compte tient de l'administration, sur les mêmes règles sans leurs refus."""
-        kept = StrictEnforcer(self.enforcer.model.blank(), share_domains=self.shares)
-        kept.install(rule for rule in self.enforcer.rules if not (rule.section == "p" and "deny" in rule.values))
+        kept = strict_enforcer(self.enforcer.model.blank(), share_domains=self.shares)
+        kept.policy.install(
+            rule for rule in self.enforcer.policy.rules if not (rule.section == "p" and "deny" in rule.values)
+        )
         found = {
             name: [p for p in self.administration if self.asks(kept, one, p, "*")] for name, one in self.ids.items()
         }
@@ -159,14 +161,14 @@ class World:
     def rule(self, ptype: str, **values: str) -> PolicyRule:
         known = {"dom": "*", "eft": "allow", "scope": "*", "priority": "5", **values}
         known |= {"path": known.get("obj", ""), "method": known.get("act", "")}
-        return PolicyRule(ptype, tuple(known[name] for name in self.enforcer.schema.fields[ptype]))
+        return PolicyRule(ptype, tuple(known[name] for name in self.enforcer.policy.schema.fields[ptype]))
 
     def link(self, member: str, role: str, domain: str = "*") -> PolicyRule:
-        return PolicyRule("g", (member, role, domain)[: self.enforcer.schema.links["g"]])
+        return PolicyRule("g", (member, role, domain)[: self.enforcer.policy.schema.links["g"]])
 
     def some(self) -> PolicyRule:
         """Rend une règle au hasard ; elle peut viser plus haut que son auteur."""
-        pick, links = self.random.choice, self.enforcer.schema.links
+        pick, links = self.random.choice, self.enforcer.policy.schema.links
         subjects = [f"user:{one}" for one in self.ids.values()] + ["role:admin", "role:a", "role:b"]
         if "g2" in links and self.random.random() < 0.1:
             return PolicyRule("g2", (pick(["acl.rules", "document"]), "sys"))
@@ -185,7 +187,7 @@ class World:
 
     async def restart(self) -> None:
         """Revient aux règles du début, tous les comptes actifs, comme la ligne de commande le ferait."""
-        now, wanted = set(self.enforcer.rules), set(self.start)
+        now, wanted = set(self.enforcer.policy.rules), set(self.start)
         change = PolicyChange(tuple(sorted(wanted - now)), tuple(sorted(now - wanted)))
         if change:
             await self.manager.get_policy_store().change(change, SYSTEM)
@@ -198,9 +200,9 @@ class World:
     def beginning(self) -> tuple[PolicyRule, ...]:
         """Rend une politique où deux comptes tiennent tout, deux administrent en partie, et un n'administre pas."""
         users = {name: f"user:{one}" for name, one in self.ids.items()}
-        whole = "/*" if "keyMatch2" in self.enforcer.schema.matcher else "*"
-        has_roles = "g" in self.enforcer.schema.links
-        by_role = has_roles and "p_sub, r_obj" not in self.enforcer.schema.matcher
+        whole = "/*" if "keyMatch2" in self.enforcer.policy.schema.matcher else "*"
+        has_roles = "g" in self.enforcer.policy.schema.links
+        by_role = has_roles and "p_sub, r_obj" not in self.enforcer.policy.schema.matcher
         tops = ["role:admin"] if by_role else [users["root"], users["peer"]]
         writes, desks = (ASKED["add"], ASKED["remove"], ASKED["replace"]), (ASKED["deactivate"], ASKED["delete"])
         if not self.is_routed:
@@ -215,10 +217,10 @@ class World:
             rules += [
                 self.rule("p", sub=role, obj=self.pairs[-2][0], act=self.pairs[-2][1]) for role in ("role:a", "role:b")
             ]
-            places = self.domains if self.enforcer.schema.links["g"] > 2 else ("*",)
+            places = self.domains if self.enforcer.policy.schema.links["g"] > 2 else ("*",)
             rules += [self.link(users[name], "role:admin", place) for name in ("root", "peer") for place in places]
             rules += [self.link(users[name], "role:a") for name in ("root", "ada", "eve")]
-        if "eft" in self.enforcer.schema.fields["p"]:
+        if "eft" in self.enforcer.policy.schema.fields["p"]:
             refused = {"obj": self.pairs[-2][0], "act": self.pairs[-2][1], "eft": "deny", "priority": "1"}
             rules.append(self.rule("p", sub=users["ada"], **refused))
         return tuple(dict.fromkeys(rules))
@@ -230,14 +232,14 @@ class World:
         actives = await self.active()
         actor = self.random.choice(sorted(actives - {"eve"} or actives))
         before = {name: self.power(one) for name, one in self.ids.items()}
-        ranks, rules = self.ranks(), set(self.enforcer.rules)
+        ranks, rules = self.ranks(), set(self.enforcer.policy.rules)
         kind = self.random.choice(("add", "add", "remove", "replace", "activate", "deactivate", "delete"))
         target, change = self.random.choice(NAMES), self.change(kind)
         try:
             await self.attempt(kind, Principal(id=self.ids[actor], asked=ASKED[kind]), change, target)
         except ACLException as error:
             self.outcomes[error.code] += 1
-            assert set(self.enforcer.rules) == rules
+            assert set(self.enforcer.policy.rules) == rules
             return
         self.outcomes[kind] += 1
         told = f"{actor} {kind} {change or target}"
@@ -276,7 +278,7 @@ class World:
             self.outcomes["mended"] += 1
 
     def change(self, kind: str) -> PolicyChange:
-        rules = sorted(self.enforcer.rules)
+        rules = sorted(self.enforcer.policy.rules)
         some = tuple(dict.fromkeys(self.some() for _ in range(self.random.choice((1, 1, 2)))))
         gone = tuple(self.random.sample(rules, 1))
         if kind == "replace":

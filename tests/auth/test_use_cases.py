@@ -580,7 +580,7 @@ async def test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_tran
 
     await auth.delete(ada.id)
 
-    assert not [rule for rule in store.enforcer.rules if f"user:{ada.id}" in rule.values]
+    assert not [rule for rule in store.enforcer.policy.rules if f"user:{ada.id}" in rule.values]
     assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
     assert await auth.users.find_by_username("ada") is None
     assert await auth.sessions.find_session((await claims(auth, tokens)).session_id) is None
@@ -599,7 +599,7 @@ async def test_a_deletion_that_fails_midway_changes_nothing(auth: AuthApi, monke
         await auth.delete(ada.id)
 
     assert await auth.users.get_by_id(ada.id) == ada
-    assert PolicyRule.of("p", [f"user:{ada.id}", "document", "read", "allow"]) in auth.manager.get_enforcer().rules
+    assert PolicyRule.of("p", [f"user:{ada.id}", "document", "read", "allow"]) in auth.manager.get_policy().rules
     assert await outcome(auth.identify(tokens.access_token)) == "ok"
     assert await outcome(auth.refresh(tokens.refresh_token)) == "ok"
     assert await journal(auth) == []

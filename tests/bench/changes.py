@@ -74,7 +74,7 @@ def _rounds(scale: Scale, *steps: Callable[[], object]) -> list[float]:
 
 def _applying(enforcer: PolicyEnforcer, wanted: Sequence[PolicyChange]) -> Callable[[], None]:
     def step() -> None:
-        apply = enforcer.apply
+        apply = enforcer.policy.apply
         for change in wanted:
             apply(change)
 
@@ -105,9 +105,9 @@ def _followed(enforcer: PolicyEnforcer, world: World, scale: Scale) -> Row:
 
     def step() -> None:
         for _ in range(TIMES):
-            enforcer.apply(there)
+            enforcer.policy.apply(there)
             enforcer.enforce(subject, resource, action)
-            enforcer.apply(back)
+            enforcer.policy.apply(back)
             enforcer.enforce(subject, resource, action)
 
     (spent,) = _rounds(scale, step)

@@ -122,7 +122,7 @@ def load_ours(path: str) -> Figures:
     async def run() -> Figures:
         made = composed(path)
         figures = await _spent(made.replica.refresh)
-        assert made.enforcer.is_loaded
+        assert made.enforcer.policy.is_loaded
         await made.database.close()
         return figures
 

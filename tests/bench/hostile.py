@@ -166,5 +166,5 @@ def _super(matcher: str, effect: str, size: int) -> PolicyEnforcer:
     links.append(g("user:root", "role:admin"))
     enforcer = peers.ours(World(text, [], ()))
     enforcer.add_function("isRoot", lambda subject: subject == "user:root")
-    enforcer.install([*rules, p("role:nobody", "nothing", "never", "deny"), *links])
+    enforcer.policy.install([*rules, p("role:nobody", "nothing", "never", "deny"), *links])
     return enforcer

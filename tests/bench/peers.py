@@ -15,9 +15,9 @@ from casbin import AsyncEnforcer, FastEnforcer
 from casbin.model import FastModel, Model
 
 from fastapi_acl import PolicyEnforcer
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.acl_match import acl_match
 from tests.bench.worlds import World
+from tests.support.engines import strict_enforcer
 
 Decide = Callable[..., Any]
 
@@ -38,8 +38,8 @@ def loaded(text: str) -> Model:
 
 def ours(world: World) -> PolicyEnforcer:
     """Notre exécuteur, comme la bibliothèque l'emploie."""
-    enforcer = StrictEnforcer(loaded(world.text), allow_eval=True)
-    enforcer.install(world.rules)
+    enforcer = strict_enforcer(loaded(world.text), allow_eval=True)
+    enforcer.policy.install(world.rules)
     check(enforcer, world)
     return enforcer
 

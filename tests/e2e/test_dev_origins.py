@@ -110,7 +110,7 @@ async def test_a_page_of_another_site_writes_no_rule_whatever_type_it_announces(
         own = await http.post(RULES, json=RULE, headers={"Origin": HOST, "Sec-Fetch-Site": "same-origin"})
 
     assert (answer.status_code, own.status_code) in {(401, 201), (422, 201)}
-    assert "role:reader" in {rule.values[0] for rule in acl.get_enforcer().rules}
+    assert "role:reader" in {rule.values[0] for rule in acl.get_policy().rules}
 
 
 async def test_a_listed_origin_of_this_machine_is_admitted_and_no_other(sqlite_uri: str) -> None:

@@ -39,7 +39,7 @@ async def admin_of(manager: ACLManager) -> str:
 async def test_a_fresh_application_has_no_account_and_no_rule(sqlite_uri: str) -> None:
     async with started(sqlite_uri=sqlite_uri, create_default_admin=False) as manager:
         assert (await manager.get_auth_repository().list_users(limit=10)).items == []
-        assert manager.get_enforcer().rules == ()
+        assert manager.get_policy().rules == ()
 
 
 async def test_the_first_administrator_is_created_once_even_if_removed_since(empty_settings: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ async def test_two_replicas_that_start_at_once_make_one_first_administrator(
     subjects = {await admin_of(manager) for manager in managers}
     assert [manager.is_ready for manager in managers] == [True, True]
     assert [entry.kind for entry in entries].count(ADMIN_CREATED) == 1
-    assert {rule.values[0] for rule in managers[0].get_enforcer().rules if rule.ptype == "g"} == subjects
+    assert {rule.values[0] for rule in managers[0].get_policy().rules if rule.ptype == "g"} == subjects
     for manager in managers:
         await manager.close()
 
@@ -206,10 +206,10 @@ async def test_a_policy_file_is_not_applied_to_rules_it_did_not_make(
     path = tmp_path / "policy.csv"
     path.write_text(POLICY, "utf-8")
     async with started(sqlite_uri=sqlite_uri) as manager:
-        before = manager.get_enforcer().rules
+        before = manager.get_policy().rules
 
     async with started(sqlite_uri=sqlite_uri, policy_path=path) as manager:
-        assert manager.get_enforcer().rules == before
+        assert manager.get_policy().rules == before
     assert "policy_file_not_applied" in caplog.text
 
 
@@ -237,10 +237,10 @@ async def test_the_policy_file_is_read_once_into_an_empty_database(
 
     async with started(**settings) as manager:
         admin = await admin_of(manager)
-        first = set(manager.get_enforcer().rules)
+        first = set(manager.get_policy().rules)
         await manager.get_enforcer().remove_policy("role:reader", "document", "read", "allow")
     async with started(**settings) as manager:
-        again = set(manager.get_enforcer().rules)
+        again = set(manager.get_policy().rules)
 
     values = {rule.values for rule in first}
     assert ("role:reader", "document, secret", "read", "allow") in values
@@ -260,11 +260,11 @@ async def test_a_changed_file_adds_what_is_missing_in_development_and_waits_in_p
 
     path.write_text(POLICY + "p, role:a, x, read, allow\n", "utf-8")
     async with started(**production) as manager:
-        waits = len(manager.get_enforcer().rules)
+        waits = len(manager.get_policy().rules)
         applied = await manager.apply_policy_file()
     path.write_text(POLICY + "p, role:a, x, read, allow\np, role:b, x, read, allow\n", "utf-8")
     async with started(**settings) as manager:
-        developed = len(manager.get_enforcer().rules)
+        developed = len(manager.get_policy().rules)
 
     assert (waits, applied, developed) == (5, 1, 7)
 
@@ -289,7 +289,7 @@ async def test_a_faulty_line_stops_the_start_and_is_named(
         async with started(sqlite_uri=sqlite_uri, policy_path=path):
             pass
     async with started(sqlite_uri=sqlite_uri, create_default_admin=False) as manager:
-        assert manager.get_enforcer().rules == (), "rien n'est écrit à moitié"
+        assert manager.get_policy().rules == (), "rien n'est écrit à moitié"
 
 
 CHAIN = "".join(f"g, role:l{n}, role:l{n + 1}\n" for n in range(9))
@@ -316,7 +316,7 @@ async def test_a_cycle_or_too_long_a_chain_in_the_policy_file_stops_the_start_wi
         async with started(sqlite_uri=sqlite_uri, policy_path=path):
             pass
     async with started(sqlite_uri=sqlite_uri, create_default_admin=False) as manager:
-        assert manager.get_enforcer().rules == (), "rien n'est écrit à moitié"
+        assert manager.get_policy().rules == (), "rien n'est écrit à moitié"
 
 
 async def test_a_file_applied_later_is_refused_with_the_line_that_closes_a_cycle_of_what_is_there(
@@ -326,12 +326,12 @@ async def test_a_file_applied_later_is_refused_with_the_line_that_closes_a_cycle
     path.write_text(POLICY, "utf-8")
     async with started(sqlite_uri=sqlite_uri, policy_path=path) as manager:
         await manager.get_enforcer().add_grouping_policy("role:b", "role:a")
-        before = manager.get_enforcer().rules
+        before = manager.get_policy().rules
         path.write_text(POLICY + "p, role:a, x, read, allow\ng, role:a, role:b\n", "utf-8")
 
         with pytest.raises(ConfigurationError, match=r"policy\.csv, ligne 7.*cycle"):
             await manager.apply_policy_file()
-        assert manager.get_enforcer().rules == before
+        assert manager.get_policy().rules == before
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ async def test_a_line_given_twice_in_the_policy_file_is_one_rule(sqlite_uri: str
     path.write_text("g, user:@admin, role:reader\n" * 2 + "p, role:reader, x, read, allow\n" * 2, "utf-8")
 
     async with started(sqlite_uri=sqlite_uri, policy_path=path) as manager:
-        assert len(manager.get_enforcer().rules) == 4
+        assert len(manager.get_policy().rules) == 4
 
 
 def command(*arguments: str, cwd: Path, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from tests.engine.reference import Meaning, Rule, in_priority
 from tests.engine.worlds import (
     BY_NAME,
@@ -40,6 +39,7 @@ from tests.engine.worlds import (
     fresh_stock,
     model_of,
 )
+from tests.support.engines import strict_enforcer
 
 IS_FULL = os.environ.get("ACL_TEST_FULL") == "1"
 QUICK, MORE = 4, 48 if IS_FULL else 8
@@ -415,12 +415,12 @@ class Told:
         self.world, self.meaning, self.strict = BY_NAME[name], MEANINGS[name], strict
         self.rules: list[Rule] = []
         model = model_of(self.world.text)
-        self.enforcer: Any = StrictEnforcer(model, raw_subjects=True) if strict else build(PolicyEnforcer, self.world)
+        self.enforcer: Any = strict_enforcer(model, raw_subjects=True) if strict else build(PolicyEnforcer, self.world)
 
     async def start(self) -> None:
         """Met en service la politique vide."""
         if self.strict:
-            self.enforcer.install(())
+            self.enforcer.policy.install(())
         else:
             await self.enforcer.load_policy()
 
@@ -440,7 +440,7 @@ class Told:
         """Fait un changement, comme chaque mode le veut."""
         if self.strict:
             pairs = [tuple(PolicyRule(*rule) for rule in rules) for rules in (added, removed)]
-            self.enforcer.apply(PolicyChange(added=pairs[0], removed=pairs[1]))
+            self.enforcer.policy.apply(PolicyChange(added=pairs[0], removed=pairs[1]))
             return
         for verb, rules in (("remove", removed), ("add", added)):
             for ptype, values in rules:

@@ -14,7 +14,6 @@ import pytest
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.kernel.acl_match import Prefixes, acl_match, patterns_of
 from fastapi_acl.engine.kernel.crowd import Crowd
@@ -23,6 +22,7 @@ from fastapi_acl.shared.exceptions import DecisionFailedError, PolicyUnavailable
 from tests.engine.worlds import ALLOW as ALLOW_OVERRIDE
 from tests.engine.worlds import BOTH, GATED, PRIORITY, Drawer, build, model_of
 from tests.engine.worlds import DENY as DENY_OVERRIDE
+from tests.support.engines import strict_enforcer
 from tests.support.steps import steps
 
 LONG = 4_096
@@ -43,16 +43,16 @@ SUPER = {
 }
 
 
-def strict(matcher: str, rules: list[PolicyRule], effect: str = ALLOW_OVERRIDE) -> PolicyEnforcer:
+def checked(matcher: str, rules: list[PolicyRule], effect: str = ALLOW_OVERRIDE) -> PolicyEnforcer:
     """Un exécuteur strict sur un matcher."""
     head = "[request_definition]\nr = sub, obj, act\n[policy_definition]\np = sub, obj, act, eft\n"
     roles = "[role_definition]\ng = _, _\n"
-    enforcer = StrictEnforcer(
+    enforcer = strict_enforcer(
         model_of(f"{head}{roles}[policy_effect]\ne = {effect}\n[matchers]\nm = {matcher}\n"),
         raw_subjects=True,
     )
     enforcer.add_function("isRoot", lambda subject: subject == "user:root")
-    enforcer.install(rules)
+    enforcer.policy.install(rules)
     return enforcer
 
 
@@ -70,7 +70,7 @@ def staff(size: int) -> list[PolicyRule]:
 @pytest.mark.parametrize("effect", EFFECTS)
 @pytest.mark.parametrize("matcher", SUPER.values(), ids=SUPER)
 def test_sixteen_times_as_many_rules_take_no_more_steps(matcher: str, effect: str) -> None:
-    small, large = [strict(matcher, staff(size), effect) for size in (500, 8_000)]
+    small, large = [checked(matcher, staff(size), effect) for size in (500, 8_000)]
 
     for request in (("user:root", "data1", "read"), ("user:1", "data15", "read"), ("user:9", "rien", "read")):
         assert small.enforce(*request) == large.enforce(*request)
@@ -79,14 +79,14 @@ def test_sixteen_times_as_many_rules_take_no_more_steps(matcher: str, effect: st
 
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_an_explanation_of_a_super_administrator_reads_no_more_rules_either(effect: str) -> None:
-    small, large = [strict(SUPER["un rôle"], staff(size), effect) for size in (500, 8_000)]
+    small, large = [checked(SUPER["un rôle"], staff(size), effect) for size in (500, 8_000)]
     request = ("user:root", "rien", "read")
 
     assert steps(large.enforce_ex, *request) <= 1.1 * steps(small.enforce_ex, *request)
 
 
 def test_a_question_follows_the_links_and_the_rules_of_the_moment() -> None:
-    enforcer = strict(SUPER["un rôle"], staff(100), BOTH)
+    enforcer = checked(SUPER["un rôle"], staff(100), BOTH)
     request = ("user:7", "ailleurs", "effacer")
     seen = [enforcer.enforce(*request)]
     for rules in ({"g": ("user:7", "role:admin")}, {"p": ("role:nobody", "nothing", "never", "deny")}):
@@ -101,25 +101,25 @@ def test_a_question_follows_the_links_and_the_rules_of_the_moment() -> None:
 
 def apply(enforcer: PolicyEnforcer, gesture: str, rule: PolicyRule) -> None:
     """Ajoute ou retire une règle."""
-    enforcer.apply(PolicyChange(added=(rule,)) if gesture == "add" else PolicyChange(removed=(rule,)))
+    enforcer.policy.apply(PolicyChange(added=(rule,)) if gesture == "add" else PolicyChange(removed=(rule,)))
 
 
 def test_a_function_of_the_request_is_asked_once_a_decision_and_never_of_an_empty_policy() -> None:
     asked: list[str] = []
-    enforcer = strict(SUPER["une fonction"], [])
+    enforcer = checked(SUPER["une fonction"], [])
     enforcer.add_function("isRoot", lambda subject: bool(asked.append(subject)))
 
     assert enforcer.enforce("user:1", "data1", "read") is False
     assert asked == []
 
-    enforcer.install(staff(300))
+    enforcer.policy.install(staff(300))
     asked.clear()
     enforcer.enforce("user:1", "data15", "read")
     assert asked == ["user:1"]
 
 
 def test_a_question_that_fails_is_an_error_in_strict_mode_even_where_no_rule_is_found() -> None:
-    enforcer = strict(SUPER["une fonction"], staff(50))
+    enforcer = checked(SUPER["une fonction"], staff(50))
     enforcer.add_function("isRoot", lambda subject: {"user:1": True}[subject])
 
     assert enforcer.enforce("user:1", "rien", "read")
@@ -129,7 +129,7 @@ def test_a_question_that_fails_is_an_error_in_strict_mode_even_where_no_rule_is_
 
 
 def test_a_function_is_not_asked_before_what_casbin_evaluates_first() -> None:
-    enforcer = strict(f"{HELD} || isRoot(r.sub)", staff(50))
+    enforcer = checked(f"{HELD} || isRoot(r.sub)", staff(50))
     enforcer.add_function("isRoot", lambda subject: {}[subject])
 
     assert enforcer.enforce("role:r0", "data0", "write")
@@ -191,14 +191,14 @@ class Log:
 
 def grants(model: str, size: int) -> tuple[PolicyGrants, Log]:
     """Un compte dont l'un des rôles a beaucoup de règles."""
-    enforcer = StrictEnforcer(model_of(packaged_model_text(model)), share_domains=True)
-    domain = ["*"] if enforcer.schema.has_domains else []
+    enforcer = strict_enforcer(model_of(packaged_model_text(model)), share_domains=True)
+    domain = ["*"] if enforcer.policy.schema.has_domains else []
     rules = [PolicyRule("p", ("role:a", *domain, f"doc{place}", "read", "allow")) for place in range(size)]
-    enforcer.install(
+    enforcer.policy.install(
         [*rules, PolicyRule("g", ("user:ada", "role:b", *domain)), PolicyRule("g", ("role:b", "role:a", *domain))]
     )
     log = Log()
-    return PolicyGrants(enforcer, log), log  # type: ignore[arg-type]
+    return PolicyGrants(enforcer.policy, log), log  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model", ["rbac", "rbac_with_domains"])
@@ -262,25 +262,25 @@ async def test_a_policy_that_never_rests_is_not_read_for_ever() -> None:
 @pytest.mark.parametrize("hostile", [":" * LONG, "a:" * (LONG // 2), ":" * 250, "é:" * 125, "doc:" + ":" * 4_000])
 @pytest.mark.parametrize("model", ["rbac", "rbac_with_domains", "abac", "acl"])
 def test_the_segments_of_a_value_cost_nothing_when_rules_have_few_prefixes(model: str, hostile: str) -> None:
-    enforcer = StrictEnforcer(model_of(packaged_model_text(model)), share_domains=True)
-    names = enforcer.schema.fields["p"]
+    enforcer = strict_enforcer(model_of(packaged_model_text(model)), share_domains=True)
+    names = enforcer.policy.schema.fields["p"]
     held = {"sub": "role:a", "dom": "*", "obj": "doc:*", "act": "*", "scope": "*", "eft": "allow"}
-    enforcer.install([PolicyRule("p", tuple(held[name] for name in names))])
+    enforcer.policy.install([PolicyRule("p", tuple(held[name] for name in names))])
     asked = {"sub": "role:a", "dom": "d", "obj": "doc:1", "act": "read"}
-    usual = [asked[name] for name in enforcer.schema.request]
+    usual = [asked[name] for name in enforcer.policy.schema.request]
 
     for name in ("dom", "obj", "act"):
-        strange = [hostile if place == name else asked[place] for place in enforcer.schema.request]
+        strange = [hostile if place == name else asked[place] for place in enforcer.policy.schema.request]
         assert steps(enforcer.enforce_ex, *strange) <= steps(enforcer.enforce_ex, *usual) + 20
 
 
 def test_prefixes_of_every_length_in_two_fields_do_not_multiply() -> None:
     """Le pire qu'une politique puisse faire : deux cent quarante longueurs dans chaque champ."""
     lengths = range(1, 241)
-    enforcer = StrictEnforcer(model_of(packaged_model_text("rbac")))
+    enforcer = strict_enforcer(model_of(packaged_model_text("rbac")))
     objects = [PolicyRule("p", ("role:a", ":" * length + "*", "jamais", "allow")) for length in lengths]
     actions = [PolicyRule("p", ("role:a", "jamais", ":" * length + "*", "allow")) for length in lengths]
-    enforcer.install([*objects, *actions])
+    enforcer.policy.install([*objects, *actions])
 
     assert enforcer.enforce("role:a", ":" * LONG, ":" * LONG) is False
     assert steps(enforcer.enforce, "role:a", ":" * LONG, ":" * LONG) < 60 * len(objects + actions)

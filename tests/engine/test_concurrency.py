@@ -13,9 +13,9 @@ from casbin.model import Model
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.engine.kernel.pacing import aside, gc_paused
+from tests.support.engines import strict_enforcer
 
 LEFT, RIGHT = PolicyRule("g", ("user:1", "role:left")), PolicyRule("g", ("user:1", "role:right"))
 GRANTS = [PolicyRule("p", (role, "doc", "read", "allow")) for role in ("role:left", "role:right")]
@@ -25,8 +25,8 @@ OTHERS = [PolicyRule("p", (f"role:r{number}", f"doc{number}", "read", "allow")) 
 def enforcer(rules: list[PolicyRule]) -> PolicyEnforcer:
     model = Model()
     model.load_model_from_text(packaged_model_text("rbac"))
-    made = StrictEnforcer(model)
-    made.install(rules)
+    made = strict_enforcer(model)
+    made.policy.install(rules)
     return made
 
 
@@ -69,7 +69,7 @@ def test_a_role_that_moves_is_never_seen_missing() -> None:
 
     def move(number: int) -> None:
         before, after = (LEFT, RIGHT) if number % 2 == 0 else (RIGHT, LEFT)
-        asked.apply(PolicyChange(removed=(before,), added=(after,)))
+        asked.policy.apply(PolicyChange(removed=(before,), added=(after,)))
 
     assert all(while_reading(lambda: asked.enforce("user:1", "doc", "read"), move))
 
@@ -79,7 +79,7 @@ def test_a_rule_explained_during_a_change_is_one_that_was_there() -> None:
 
     def move(number: int) -> None:
         before, after = (LEFT, RIGHT) if number % 2 == 0 else (RIGHT, LEFT)
-        asked.apply(PolicyChange(removed=(before,), added=(after,)))
+        asked.policy.apply(PolicyChange(removed=(before,), added=(after,)))
 
     def explained() -> bool:
         allowed, rule = asked.enforce_ex("user:1", "doc", "read")
@@ -95,7 +95,7 @@ def test_a_policy_put_in_force_is_never_seen_empty_nor_half_read() -> None:
     assert all(
         while_reading(
             lambda: asked.enforce("user:1", "doc", "read"),
-            lambda number: asked.install(policies[number % 2]),
+            lambda number: asked.policy.install(policies[number % 2]),
             times=150,
         )
     )
@@ -105,7 +105,7 @@ def test_a_trial_is_seen_by_nobody_else() -> None:
     asked = enforcer([*GRANTS, LEFT])
 
     def try_without(_: int) -> None:
-        with asked.trial(PolicyChange(removed=(LEFT,))):
+        with asked.policy.trial(PolicyChange(removed=(LEFT,))):
             assert not asked.enforce("user:1", "doc", "read")
 
     assert all(while_reading(lambda: asked.enforce("user:1", "doc", "read"), try_without))
@@ -113,24 +113,24 @@ def test_a_trial_is_seen_by_nobody_else() -> None:
 
 def test_questions_about_the_policy_survive_its_changes() -> None:
     asked = enforcer([*GRANTS, LEFT])
-    inspector = PolicyInspector(asked)
+    inspector = PolicyInspector(asked.policy)
 
     def move(number: int) -> None:
         before, after = (LEFT, RIGHT) if number % 2 == 0 else (RIGHT, LEFT)
-        asked.apply(PolicyChange(removed=(before,), added=(after,)))
+        asked.policy.apply(PolicyChange(removed=(before,), added=(after,)))
 
     assert all(while_reading(lambda: bool(inspector.subjects_of("doc", "read")), move, times=200))
 
 
 def test_a_trial_that_fails_leaves_nothing_behind() -> None:
     asked = enforcer([*GRANTS, LEFT])
-    before = asked.rules
+    before = asked.policy.rules
 
-    with pytest.raises(ZeroDivisionError), asked.trial(PolicyChange(removed=(GRANTS[0],), added=(RIGHT,))):
+    with pytest.raises(ZeroDivisionError), asked.policy.trial(PolicyChange(removed=(GRANTS[0],), added=(RIGHT,))):
         _ = 1 // 0
 
-    assert asked.rules == before
-    assert asked.model.sequence.version % 2 == 0
+    assert asked.policy.rules == before
+    assert asked.policy.decisions.sequence.version % 2 == 0
 
 
 async def test_a_long_work_leaves_the_loop_free_and_its_error_comes_back() -> None:

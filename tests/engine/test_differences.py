@@ -16,10 +16,10 @@ from casbin.util import key_match_func, time_match_func
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError, PolicyUnavailableError
 from tests.engine.worlds import MemoryAdapter, model_of
 from tests.support.app import config
+from tests.support.engines import strict_enforcer
 
 PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
 ALLOW = "some(where (p.eft == allow))"
@@ -400,8 +400,8 @@ READ = PolicyRule("p", ("user:ada", "doc", "read"))
 
 
 def strict(*rules: PolicyRule, **definitions: str) -> PolicyEnforcer:
-    enforcer = StrictEnforcer(model_of(text(**definitions)))
-    enforcer.install(rules)
+    enforcer = strict_enforcer(model_of(text(**definitions)))
+    enforcer.policy.install(rules)
     return enforcer
 
 
@@ -415,7 +415,7 @@ async def test_strict_an_empty_policy_allows_nothing(effect: str) -> None:
 
 def test_strict_an_unloaded_policy_is_an_error() -> None:
     with pytest.raises(PolicyUnavailableError):
-        StrictEnforcer(model_of(text())).enforce(*ASKED)
+        strict_enforcer(model_of(text())).enforce(*ASKED)
 
 
 def test_strict_an_error_is_a_refusal_that_is_seen() -> None:
@@ -491,12 +491,12 @@ def test_strict_knows_the_functions_that_read_a_path() -> None:
 )
 def test_strict_a_rule_of_the_wrong_shape_is_refused(values: tuple[str, ...]) -> None:
     with pytest.raises(InvalidRuleError):
-        strict().check(PolicyChange(added=(PolicyRule("p", values),)))
+        strict().policy.check(PolicyChange(added=(PolicyRule("p", values),)))
 
 
 def test_strict_an_effect_other_than_allow_or_deny_is_refused() -> None:
     with pytest.raises(InvalidRuleError):
-        strict(policy="p = sub, obj, act, eft").check(
+        strict(policy="p = sub, obj, act, eft").policy.check(
             PolicyChange(added=(PolicyRule("p", ("user:ada", "doc", "read", "peut-être")),))
         )
 
@@ -508,7 +508,7 @@ def test_strict_a_cycle_or_a_chain_too_long_is_refused(length: int) -> None:
     links = [PolicyRule("g", pair) for pair in zip(names, [*names[1:], last], strict=True)]
 
     with pytest.raises(InvalidRuleError):
-        strict(**ROLES).check(PolicyChange(added=tuple(links)))
+        strict(**ROLES).policy.check(PolicyChange(added=tuple(links)))
 
 
 async def test_strict_an_empty_filter_removes_nothing() -> None:
@@ -519,15 +519,15 @@ async def test_strict_an_empty_filter_removes_nothing() -> None:
     assert stock.get_policy() == []
     with pytest.raises(InvalidRuleError):
         await ours.remove_filtered_policy(0, "")
-    assert ours.rules == (READ,)
+    assert ours.policy.rules == (READ,)
 
 
 def test_strict_eval_is_refused_unless_it_is_admitted() -> None:
     model = text(matcher=f"eval(p.sub) && {EQUAL}")
 
     with pytest.raises(ConfigurationError):
-        StrictEnforcer(model_of(model))
-    assert StrictEnforcer(model_of(model), allow_eval=True)
+        strict_enforcer(model_of(model))
+    assert strict_enforcer(model_of(model), allow_eval=True)
 
 
 async def test_strict_a_write_goes_through_the_database_or_not_at_all() -> None:
@@ -535,7 +535,7 @@ async def test_strict_a_write_goes_through_the_database_or_not_at_all() -> None:
 
     with pytest.raises(ConfigurationError):
         await enforcer.add_policy(*READ.values)
-    assert enforcer.rules == ()
+    assert enforcer.policy.rules == ()
 
 
 @pytest.mark.parametrize(

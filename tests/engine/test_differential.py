@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.acl_match import acl_match
 from fastapi_acl.engine.kernel.role_graph import RoleGraph, check_links
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.identity import AttributedName
+from tests.support.engines import strict_enforcer
 
 ALLOW_OVERRIDE = packaged_model_text("rbac").replace(" && !some(where (p.eft == deny))", "")
 EQUALITIES = ALLOW_OVERRIDE.replace("aclMatch(r.obj, p.obj)", "r.obj == p.obj").replace(
@@ -71,7 +71,7 @@ def stock(text: str, rules: tuple[PolicyRule, ...]) -> PolicyEnforcer:
 
 
 def some_rule(enforcer: PolicyEnforcer, draw: random.Random) -> PolicyRule:
-    schema = enforcer.schema
+    schema = enforcer.policy.schema
     if "g" in schema.links and draw.random() < 0.4:
         domain = [draw.choice(LINK_DOMAINS)] if schema.links["g"] > 2 else []
         return PolicyRule.of("g", [draw.choice(SUBJECTS), draw.choice(["role:a", "role:b", "role:c"]), *domain])
@@ -79,18 +79,18 @@ def some_rule(enforcer: PolicyEnforcer, draw: random.Random) -> PolicyRule:
 
 
 def some_request(enforcer: PolicyEnforcer, draw: random.Random) -> list[Any]:
-    values: list[Any] = [draw.choice([*POOLS[name], "inconnu"]) for name in enforcer.schema.request]
+    values: list[Any] = [draw.choice([*POOLS[name], "inconnu"]) for name in enforcer.policy.schema.request]
     attributes = draw.choice([{"owner": "1"}, {"owner": "2"}, {}])
     return [
         AttributedName(value, {"id": value[-1], **attributes}) if name in {"sub", "obj"} else value
-        for name, value in zip(enforcer.schema.request, values, strict=True)
+        for name, value in zip(enforcer.policy.schema.request, values, strict=True)
     ]
 
 
 def some_change(enforcer: PolicyEnforcer, draw: random.Random) -> PolicyChange:
-    removed = tuple(rule for rule in enforcer.rules if draw.random() < 0.15)
-    fresh = {some_rule(enforcer, draw) for _ in range(draw.randrange(5))} - set(enforcer.rules)
-    links = [rule for rule in enforcer.rules if rule.ptype == "g" and rule not in removed]
+    removed = tuple(rule for rule in enforcer.policy.rules if draw.random() < 0.15)
+    fresh = {some_rule(enforcer, draw) for _ in range(draw.randrange(5))} - set(enforcer.policy.rules)
+    links = [rule for rule in enforcer.policy.rules if rule.ptype == "g" and rule not in removed]
     added = []
     for rule in sorted(fresh):
         if rule.ptype == "g":
@@ -107,19 +107,19 @@ def some_change(enforcer: PolicyEnforcer, draw: random.Random) -> PolicyChange:
 
 def allowed_by_sets(enforcer: PolicyEnforcer, request: list[Any]) -> bool:
     """Le modèle de référence, en ensembles : rôles par point fixe, puis refus avant accord."""
-    schema = enforcer.schema
+    schema = enforcer.policy.schema
     asked = dict(zip(schema.request, map(str, request), strict=True))
     roles = {asked["sub"]}
     for _ in range(10):
         roles |= {
             rule.values[1]
-            for rule in enforcer.rules
+            for rule in enforcer.policy.rules
             if rule.ptype == "g"
             and rule.values[0] in roles
             and (len(rule.values) < 3 or acl_match(asked["dom"], rule.values[2]))
         }
     effects = set()
-    for rule in enforcer.rules:
+    for rule in enforcer.policy.rules:
         if rule.ptype == "p":
             held = dict(zip(schema.fields["p"], rule.values, strict=True))
             same = all(
@@ -134,7 +134,7 @@ def allowed_by_sets(enforcer: PolicyEnforcer, request: list[Any]) -> bool:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_of_this_suite_is_indexed(name: str) -> None:
-    assert StrictEnforcer(loaded(MODELS[name])).plan.is_indexed
+    assert strict_enforcer(loaded(MODELS[name])).plan.is_indexed
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -142,24 +142,24 @@ def test_every_model_of_this_suite_is_indexed(name: str) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_the_index_answers_as_casbin_and_as_sets_do(name: str, seed: int) -> None:
     draw = random.Random(seed)
-    enforcer = StrictEnforcer(loaded(MODELS[name]), share_domains=True)
-    enforcer.install(())
+    enforcer = strict_enforcer(loaded(MODELS[name]), share_domains=True)
+    enforcer.policy.install(())
     for _ in range(12):
-        enforcer.apply(some_change(enforcer, draw))
+        enforcer.policy.apply(some_change(enforcer, draw))
         if draw.random() < 0.7:
             continue
         if draw.random() < 0.2:
-            enforcer.install(enforcer.rules)
-        reference = stock(MODELS[name], enforcer.rules)
+            enforcer.policy.install(enforcer.policy.rules)
+        reference = stock(MODELS[name], enforcer.policy.rules)
         for _ in range(8):
             request = some_request(enforcer, draw)
             ours = enforcer.enforce_ex(*request)
-            if any(rule.ptype == "p" for rule in enforcer.rules):
+            if any(rule.ptype == "p" for rule in enforcer.policy.rules):
                 theirs = reference.enforce_ex(*request)
-                assert (ours[0], list(ours[1])) == (theirs[0], list(theirs[1])), (request, enforcer.rules)
+                assert (ours[0], list(ours[1])) == (theirs[0], list(theirs[1])), (request, enforcer.policy.rules)
             assert enforcer.enforce(*request) == ours[0]
             if name not in {"abac", "residual"}:
-                assert ours[0] == allowed_by_sets(enforcer, request), (request, enforcer.rules)
+                assert ours[0] == allowed_by_sets(enforcer, request), (request, enforcer.policy.rules)
 
 
 @settings(max_examples=200, deadline=None)
@@ -185,8 +185,8 @@ def test_the_role_graph_kept_up_to_date_is_the_one_built_anew(seed: int) -> None
 
 
 def test_asking_about_unknown_names_and_domains_keeps_nothing() -> None:
-    enforcer = StrictEnforcer(loaded(MODELS["rbac_with_domains"]), share_domains=True)
-    enforcer.install(
+    enforcer = strict_enforcer(loaded(MODELS["rbac_with_domains"]), share_domains=True)
+    enforcer.policy.install(
         [PolicyRule("p", ("role:a", "*", "x", "read", "allow")), PolicyRule("g", ("user:1", "role:a", "*"))]
     )
 
@@ -194,7 +194,7 @@ def test_asking_about_unknown_names_and_domains_keeps_nothing() -> None:
         enforcer.enforce(f"user:unknown-{number}", "d", "x", "read")
         assert enforcer.enforce("user:1", f"unknown-{number}", "x", "read")
 
-    assert sum(len(known) for known in enforcer.graph.closures.values()) == 1
+    assert sum(len(known) for known in enforcer.policy.graph.closures.values()) == 1
 
 
 PLANS = {
@@ -222,15 +222,18 @@ PLANS = {
 @pytest.mark.parametrize("matcher", PLANS)
 def test_a_plan_says_what_is_hashed_what_is_evaluated_and_what_goes_back_to_casbin(matcher: str) -> None:
     head, _, _ = MODELS["equalities"].partition("[matchers]")
-    enforcer = StrictEnforcer(loaded(f"{head}[matchers]\nm = {matcher}\n"))
+    enforcer = strict_enforcer(loaded(f"{head}[matchers]\nm = {matcher}\n"))
 
-    assert enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"]).splitlines() == PLANS[matcher]
+    assert (
+        enforcer.plan.describe(enforcer.policy.schema.request, enforcer.policy.schema.fields["p"]).splitlines()
+        == PLANS[matcher]
+    )
 
 
 def test_the_plan_can_be_printed() -> None:
-    enforcer = StrictEnforcer(loaded(MODELS["abac"]))
+    enforcer = strict_enforcer(loaded(MODELS["abac"]))
 
-    shown = enforcer.plan.describe(enforcer.schema.request, enforcer.schema.fields["p"])
+    shown = enforcer.plan.describe(enforcer.policy.schema.request, enforcer.policy.schema.fields["p"])
 
     assert shown.splitlines()[:3] == [
         "clé      : g(r.sub, p.sub)",
@@ -242,8 +245,8 @@ def test_the_plan_can_be_printed() -> None:
 
 def test_a_condition_that_is_not_a_boolean_is_not_an_answer() -> None:
     text = MODELS["equalities"].replace("p.act == r.act", "p.act == r.act && p.eft")
-    enforcer = StrictEnforcer(loaded(text))
-    enforcer.install([PolicyRule("p", ("user:1", "x", "read", "allow"))])
+    enforcer = strict_enforcer(loaded(text))
+    enforcer.policy.install([PolicyRule("p", ("user:1", "x", "read", "allow"))])
 
     with pytest.raises(DecisionFailedError):
         enforcer.enforce("user:1", "x", "read")

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.engine.adapters.base import digest
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.casbin.trial import Lexicon
 from fastapi_acl.engine.kernel.acl_match import acl_match, covers, is_pattern, overlaps
 from fastapi_acl.engine.kernel.schema import PolicySchema
@@ -28,6 +27,7 @@ from fastapi_acl.shared.exceptions import (
 )
 from tests.support.app import config
 from tests.support.byhand import advance_revision, write_row
+from tests.support.engines import strict_enforcer
 from tests.support.rules import stored as in_database
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
@@ -42,8 +42,8 @@ def model(name: str = "rbac") -> Model:
 
 
 def strict(*rules: PolicyRule, name: str = "rbac") -> PolicyEnforcer:
-    enforcer = StrictEnforcer(model(name))
-    enforcer.install(rules)
+    enforcer = strict_enforcer(model(name))
+    enforcer.policy.install(rules)
     return enforcer
 
 
@@ -65,7 +65,7 @@ async def stored(manager: ACLManager) -> set[PolicyRule]:
 @pytest.mark.parametrize("name", MODELS)
 def test_an_empty_policy_allows_nothing(name: str) -> None:
     enforcer = strict(name=name)
-    size = len(enforcer.schema.request)
+    size = len(enforcer.policy.schema.request)
 
     asked = [[word] * size for word in ("", "*", "a", "role:admin", "allow", ":*")]
 
@@ -74,7 +74,7 @@ def test_an_empty_policy_allows_nothing(name: str) -> None:
 
 def test_an_unloaded_policy_is_an_error_and_not_an_answer() -> None:
     with pytest.raises(PolicyUnavailableError):
-        StrictEnforcer(model()).enforce("user:ada", "document", "read")
+        strict_enforcer(model()).enforce("user:ada", "document", "read")
 
 
 def test_a_deny_overrides_every_allow() -> None:
@@ -211,7 +211,7 @@ async def test_the_management_api_writes_the_database_then_the_memory(manager: A
     assert [bool(answer) for answer in answers] == [
         *(True, False, True, False, True, True, True, False, True, False, True, True, True, True)
     ]
-    assert set(enforcer.rules) == await stored(manager) == expected
+    assert set(enforcer.policy.rules) == await stored(manager) == expected
     assert enforcer.enforce("user:ada", "document", "read")
 
 
@@ -278,7 +278,7 @@ async def test_a_refused_write_changes_neither_memory_nor_database(manager: ACLM
         with pytest.raises(error):
             await store.change(change)
 
-    assert set(enforcer.rules) == await stored(manager) == {READ, ADA}
+    assert set(enforcer.policy.rules) == await stored(manager) == {READ, ADA}
     assert store.revision == revision
 
 
@@ -289,15 +289,15 @@ async def test_a_rolled_back_outer_transaction_leaves_the_memory_as_it_was(manag
     with pytest.raises(ZeroDivisionError):
         async with manager._parts.database.transaction(log=True):
             await store.change(PolicyChange(added=(READ, ADA)))
-            assert enforcer.rules == ()
+            assert enforcer.policy.rules == ()
             _ = 1 / 0
-    kept = enforcer.rules
+    kept = enforcer.policy.rules
     async with manager._parts.database.transaction(log=True):
         await store.change(PolicyChange(added=(READ,)))
         await store.change(PolicyChange(added=(ADA,)))
 
     assert kept == ()
-    assert set(enforcer.rules) == await stored(manager) == {READ, ADA}
+    assert set(enforcer.policy.rules) == await stored(manager) == {READ, ADA}
     assert store.revision == before + 2
 
 
@@ -311,7 +311,7 @@ async def test_concurrent_writers_of_one_process_leave_memory_equal_to_database(
     )
 
     assert sum(isinstance(answer, RuleNotFoundError) for answer in same) == 4
-    assert set(manager.get_enforcer().rules) == await stored(manager) == set(rules[1:])
+    assert set(manager.get_policy().rules) == await stored(manager) == set(rules[1:])
 
 
 async def test_a_cancelled_write_leaves_memory_equal_to_database(manager: ACLManager) -> None:
@@ -325,7 +325,7 @@ async def test_a_cancelled_write_leaves_memory_equal_to_database(manager: ACLMan
 
     await manager._parts.replica.refresh()
 
-    assert set(manager.get_enforcer().rules) == await stored(manager)
+    assert set(manager.get_policy().rules) == await stored(manager)
     assert await store.change(PolicyChange(added=(READ,))), "aucun verrou n'est resté tenu"
 
 
@@ -387,7 +387,7 @@ async def test_any_string_comes_back_verbatim_or_is_refused(manager: ACLManager)
     await manager.get_enforcer().load_policy()
 
     assert list(await in_database(adapter)) == rules
-    assert list(manager.get_enforcer().rules) == rules
+    assert list(manager.get_policy().rules) == rules
 
 
 @settings(max_examples=300, deadline=None)
@@ -452,7 +452,7 @@ async def test_a_bad_row_written_by_hand_opens_nothing(
     else:
         await manager._parts.replica.refresh()
 
-    assert set(manager.get_enforcer().rules) == {READ, ADA}
+    assert set(manager.get_policy().rules) == {READ, ADA}
     assert manager.authorizer.decide(Principal(id="ada"), "document", "read")
 
 

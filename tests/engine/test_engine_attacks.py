@@ -15,7 +15,6 @@ from casbin.model import Model
 
 from fastapi_acl import ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.engine.kernel.rows import Rows
@@ -31,6 +30,7 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.identity import Principal
 from tests.engine.worlds import MemoryAdapter
+from tests.support.engines import load, strict_enforcer
 
 ALLOW = "some(where (p.eft == allow))"
 BOTH = f"{ALLOW} && !some(where (p.eft == deny))"
@@ -54,9 +54,9 @@ def model(
     return made
 
 
-def strict(made: Model, *rules: PolicyRule, adapter: Any = None) -> PolicyEnforcer:
-    enforcer = StrictEnforcer(made, adapter)
-    enforcer.install(rules)
+def strict(made: Model, *rules: PolicyRule) -> PolicyEnforcer:
+    enforcer = strict_enforcer(made)
+    enforcer.policy.install(rules)
     return enforcer
 
 
@@ -128,7 +128,7 @@ def test_strict_has_no_back_door(back_door: str) -> None:
 
     if back_door == "links":
         enforcer.init_rm_map()
-        assert enforcer.has_link("user:1", "role:a")
+        assert enforcer.policy.has_link("user:1", "role:a")
         return
     with pytest.raises(ConfigurationError):
         if back_door == "enabled":
@@ -153,23 +153,23 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_change_that_cannot_be_made_touches_nothing(name: str) -> None:
     enforcer = strict(model(f"g(r.sub, p.sub) && {EQUAL}"), p("role:a", "d", "read", "allow"), g("user:1", "role:a"))
-    before = enforcer.rules
+    before = enforcer.policy.rules
 
     with pytest.raises(InvalidRuleError):
-        enforcer.apply(BROKEN[name])
-    with pytest.raises(InvalidRuleError), enforcer.trial(BROKEN[name]):
+        enforcer.policy.apply(BROKEN[name])
+    with pytest.raises(InvalidRuleError), enforcer.policy.trial(BROKEN[name]):
         pass
 
-    assert enforcer.rules == before
+    assert enforcer.policy.rules == before
     assert enforcer.enforce("user:1", "d", "read")
 
 
 def test_a_rule_applied_twice_leaves_at_once() -> None:
     enforcer, rule = strict(model(f"g(r.sub, p.sub) && {EQUAL}")), p("user:1", "d", "read", "allow")
-    enforcer.apply(PolicyChange(added=(rule,)))
-    enforcer.apply(PolicyChange(added=(rule, rule)))
+    enforcer.policy.apply(PolicyChange(added=(rule,)))
+    enforcer.policy.apply(PolicyChange(added=(rule, rule)))
 
-    enforcer.apply(PolicyChange(removed=(rule,)))
+    enforcer.policy.apply(PolicyChange(removed=(rule,)))
 
     assert not enforcer.enforce("user:1", "d", "read")
 
@@ -189,11 +189,11 @@ class Lines(MemoryAdapter):
 async def test_a_trial_during_a_load_does_not_take_a_deny_away() -> None:
     deny = p("user:1", "d", "read", "deny")
     adapter = Lines((1, "p", "user:1", "d", "read", "allow", None, None), (2, "p", *deny.values, None, None))
-    enforcer = strict(model(f"g(r.sub, p.sub) && {EQUAL}"), adapter=adapter)
-    loading = asyncio.create_task(enforcer.load_policy())
+    enforcer = strict(model(f"g(r.sub, p.sub) && {EQUAL}"))
+    loading = asyncio.create_task(load(enforcer.policy, adapter))
     await asyncio.sleep(0)
 
-    with enforcer.trial(PolicyChange(added=(deny,))):
+    with enforcer.policy.trial(PolicyChange(added=(deny,))):
         pass
     adapter.gate.set()
     await loading
@@ -209,7 +209,7 @@ async def test_a_ban_carried_by_a_role_is_not_lost_at_load() -> None:
     made = model(f'r.sub == p.sub && {EQUAL} && !g(r.sub, "role:banned")', policy="sub, obj, act", effect=ALLOW)
 
     with pytest.raises(PolicyUnreadableError):
-        await StrictEnforcer(made, adapter).load_policy()
+        await load(strict(made).policy, adapter)
 
 
 @pytest.mark.parametrize("bad", [b"role:a", 7, 1.5])
@@ -218,7 +218,7 @@ async def test_a_column_that_is_not_text_is_a_bad_row_not_a_crash(bad: object) -
     adapter.gate.set()
 
     with pytest.raises(PolicyUnreadableError):
-        await StrictEnforcer(model(f"g(r.sub, p.sub) && {EQUAL}"), adapter).load_policy()
+        await load(strict(model(f"g(r.sub, p.sub) && {EQUAL}")).policy, adapter)
 
 
 # --- fils d'exécution ---
@@ -268,7 +268,7 @@ def test_a_policy_dismantled_behind_a_reader_takes_no_deny_away() -> None:
     reader = threading.Thread(target=read)
     reader.start()
     for _ in range(15):
-        enforcer.install(rules)
+        enforcer.policy.install(rules)
     stop.set()
     reader.join()
     sys.setswitchinterval(before)
@@ -287,7 +287,7 @@ class Fresh:
 
 
 def ranks(enforcer: PolicyEnforcer) -> Ranks:
-    return Ranks(PolicyAuthorizer(enforcer, Fresh(), max_staleness=1), enforcer)  # type: ignore[arg-type]
+    return Ranks(PolicyAuthorizer(enforcer.policy, Fresh(), max_staleness=1), enforcer.policy)  # type: ignore[arg-type]
 
 
 async def refused(enforcer: PolicyEnforcer, change: PolicyChange, actor: str = "1") -> bool:
@@ -346,7 +346,7 @@ async def test_a_permission_of_every_domain_is_not_one_of_each_when_domains_are_
         await EscalationGuard(ranks(enforcer)).check(
             PolicyChange(added=(p("user:1", "acme", "pay", "read", "allow"),)), Principal(id="1"), Pace()
         )
-    assert PolicyInspector(enforcer).permissions_of("user:1", "acme") == []
+    assert PolicyInspector(enforcer.policy).permissions_of("user:1", "acme") == []
 
 
 # --- mémoire et temps ---
@@ -356,13 +356,13 @@ def test_explaining_a_denial_does_not_run_away_on_a_hostile_pattern() -> None:
     made = model("g(r.sub, p.sub) && keyMatch2(r.obj, p.obj) && r.act == p.act")
     enforcer = strict(made, p("role:a", "/*" * 20 + "b", "read", "allow"))
 
-    assert not PolicyInspector(enforcer).explain("user:1", "/a" * 30, "read").allowed
+    assert not PolicyInspector(enforcer.policy).explain("user:1", "/a" * 30, "read").allowed
 
 
 def test_a_policy_put_in_force_leaves_one_follower_of_its_rules() -> None:
     enforcer = strict(model(f"g(r.sub, p.sub) && {EQUAL}"), p("user:1", "d", "read", "allow"))
     for _ in range(3):
-        enforcer.install([p("user:1", "d", "read", "allow")])
+        enforcer.policy.install([p("user:1", "d", "read", "allow")])
         enforcer.enforce("user:1", "d", "read")
         enforcer.fm.add_function("other", lambda *_: True)
         enforcer.enforce("user:1", "d", "read")

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import ConfigurationError, PolicyEnforcer, PolicyRule
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from tests.engine import test_against_stock as against
+from tests.support.engines import strict_enforcer
 
 TEXT = """
 [request_definition]
@@ -100,8 +100,8 @@ async def test_parts_of_any_size_follow_every_change(seed: int, monkeypatch: pyt
 
 
 def strict(rules: list[str]) -> PolicyEnforcer:
-    enforcer = StrictEnforcer(model(EFFECTS[0]), allow_eval=True, raw_subjects=True)
-    enforcer.install([PolicyRule("p", (rule, "doc", "read", "allow")) for rule in rules])
+    enforcer = strict_enforcer(model(EFFECTS[0]), allow_eval=True, raw_subjects=True)
+    enforcer.policy.install([PolicyRule("p", (rule, "doc", "read", "allow")) for rule in rules])
     return enforcer
 
 
@@ -130,7 +130,7 @@ def test_no_expression_opens_what_it_does_not_say(rule: str, count: int) -> None
 
 def test_eval_is_refused_unless_the_configuration_allows_it() -> None:
     with pytest.raises(ConfigurationError, match="ACL_ALLOW_EVAL"):
-        StrictEnforcer(model(EFFECTS[0]))
+        strict_enforcer(model(EFFECTS[0]))
 
 
 def test_a_condition_reads_objects_and_dictionaries_alike() -> None:
@@ -144,10 +144,10 @@ def test_a_condition_reads_objects_and_dictionaries_alike() -> None:
 def test_a_rule_removed_from_a_large_cell_no_longer_counts() -> None:
     rules = [PolicyRule("p", (f"r.sub.age == {age}", "doc", "read", "allow")) for age in range(200)]
     enforcer = strict([])
-    enforcer.install(rules)
+    enforcer.policy.install(rules)
     assert enforcer.enforce(Person("ada", 150), "doc", "read")
 
-    enforcer.install([rule for rule in rules if rule is not rules[150]])
+    enforcer.policy.install([rule for rule in rules if rule is not rules[150]])
 
     assert not enforcer.enforce(Person("ada", 150), "doc", "read")
     assert enforcer.enforce(Person("ada", 151), "doc", "read")

@@ -59,7 +59,7 @@ async def imported(manager: ACLManager, *numbers: int, replaces: bool = False) -
 
 async def random_step(manager: ACLManager, rng: random.Random) -> None:
     """Fait un changement au hasard : ajout, retrait, remplacement en place, import."""
-    held = [number for number in range(12) if manager.get_enforcer().holds(rule(number))]
+    held = [number for number in range(12) if manager.get_policy().holds(rule(number))]
     free = [number for number in range(12) if number not in held]
     kind = rng.choice(["add", "remove", "update", "import", "replace"])
     if kind == "add" and free:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyRule
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
+from tests.support.engines import strict_enforcer
 
 RULES = [
     PolicyRule("p", ("role:editor", "document:*", "write", "allow")),
@@ -27,9 +27,9 @@ RULES = [
 def inspector(model: str, rules: list[PolicyRule]) -> PolicyInspector:
     loaded = Model()
     loaded.load_model_from_text(packaged_model_text(model))
-    enforcer = StrictEnforcer(loaded, share_domains=True)
-    enforcer.install(rules)
-    return PolicyInspector(enforcer)
+    enforcer = strict_enforcer(loaded, share_domains=True)
+    enforcer.policy.install(rules)
+    return PolicyInspector(enforcer.policy)
 
 
 def test_roles_are_given_direct_first_and_inherited_on_demand() -> None:
@@ -74,12 +74,12 @@ def test_a_denial_names_what_would_lift_it_the_narrowest_first() -> None:
 
 def test_asking_changes_nothing_not_even_the_order_of_rules() -> None:
     asked = inspector("rbac", RULES)
-    before = asked.enforcer.rules
+    before = asked.enforcer.policy.rules
 
     asked.explain("user:bob", "document:secret", "read")
 
-    assert asked.enforcer.rules == before
-    assert not asked.enforcer.enforce("user:bob", "document:secret", "read")
+    assert asked.enforcer.policy.rules == before
+    assert not asked.policy.decide("user:bob", "document:secret", "read")
 
 
 def test_a_role_held_in_one_domain_says_nothing_of_another() -> None:
@@ -119,12 +119,12 @@ def test_the_subjects_found_are_those_that_enforce_allows_and_each_suggestion_wo
 
     found = asked.subjects_of(resource, "read")
 
-    assert set(found) == {name for name in NAMES if asked.enforcer.enforce(name, resource, "read")}
+    assert set(found) == {name for name in NAMES if asked.policy.decide(name, resource, "read")}
     for name in set(NAMES) - set(found):
         for change in asked.nearest(name, resource, "read"):
-            with asked.enforcer.trial(change):
-                assert asked.enforcer.enforce(name, resource, "read")
-    assert asked.enforcer.rules == inspector("rbac", sorted(rules) + sorted(links)).enforcer.rules
+            with asked.enforcer.policy.trial(change):
+                assert asked.policy.decide(name, resource, "read")
+    assert asked.enforcer.policy.rules == inspector("rbac", sorted(rules) + sorted(links)).enforcer.policy.rules
 
 
 @pytest.mark.parametrize("size", [10, 10_000])

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from casbin.model import Model
 
-from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
+from fastapi_acl.engine.casbin.definitions import ModelDefinitions
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.loading import PolicyReader
-from fastapi_acl.shared.exceptions import ConfigurationError, PolicyUnreadableError
+from fastapi_acl.engine.kernel.policy import Policy
+from fastapi_acl.shared.exceptions import PolicyUnreadableError
 from tests.engine.worlds import MemoryAdapter
+from tests.support.engines import load
 
 Line = tuple[Any, ...]
 
@@ -39,76 +40,41 @@ def line(number: int, ptype: str, *values: str | None) -> Line:
     return (number, ptype, *values, *[None] * (6 - len(values)))
 
 
-def reader(adapter: Lines) -> PolicyEnforcer:
+@pytest.fixture
+def policy() -> Policy:
     model = Model()
     model.load_model_from_text(packaged_model_text("rbac"))
-    return StrictEnforcer(model, adapter)
+    return Policy(ModelDefinitions(model))
 
 
 GRANT = line(1, "p", "role:a", "doc", "read", "allow")
 LINK = line(2, "g", "user:1", "role:a")
 
 
-async def test_what_changes_during_a_load_is_kept() -> None:
+async def test_a_load_that_is_cancelled_changes_nothing(policy: Policy) -> None:
     adapter = Lines([GRANT], [LINK])
-    enforcer = reader(adapter)
-    await enforcer.load_policy()
+    await load(policy, adapter)
+    adapter.packets, rules = [[GRANT]], policy.rules
     adapter.gate.clear()
-    loading = asyncio.create_task(enforcer.load_policy())
-    await asyncio.sleep(0.01)
-
-    added, removed = PolicyRule("p", ("role:a", "note", "read", "allow")), PolicyRule("g", ("user:1", "role:a"))
-    enforcer.apply(PolicyChange(added=(added, PolicyRule("g", ("user:2", "role:a"))), removed=(removed,)))
-    adapter.gate.set()
-    await loading
-
-    assert enforcer.enforce("user:2", "note", "read")
-    assert not enforcer.enforce("user:1", "doc", "read")
-
-
-async def test_a_load_overtaken_by_a_newer_policy_is_thrown_away() -> None:
-    adapter = Lines([GRANT], [LINK])
-    enforcer = reader(adapter)
-    await enforcer.load_policy()
-    adapter.gate.clear()
-    loading = asyncio.create_task(enforcer.load_policy())
-    await asyncio.sleep(0.01)
-
-    enforcer.install([PolicyRule("p", ("user:9", "doc", "read", "allow"))])
-    adapter.gate.set()
-    await loading
-
-    assert enforcer.enforce("user:9", "doc", "read")
-    assert not enforcer.enforce("user:1", "doc", "read")
-
-
-async def test_a_load_that_is_cancelled_changes_nothing() -> None:
-    adapter = Lines([GRANT], [LINK])
-    enforcer = reader(adapter)
-    await enforcer.load_policy()
-    adapter.packets, rules = [[GRANT]], enforcer.rules
-    adapter.gate.clear()
-    loading = asyncio.create_task(enforcer.load_policy())
+    loading = asyncio.create_task(load(policy, adapter))
     await asyncio.sleep(0.01)
     loading.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await loading
-    assert enforcer.rules == rules
-    assert enforcer.enforce("user:1", "doc", "read")
+    assert policy.rules == rules
+    assert policy.decide("user:1", "doc", "read")
 
 
-async def test_a_large_policy_is_read_in_the_order_of_its_lines() -> None:
+async def test_a_large_policy_is_read_in_the_order_of_its_lines(policy: Policy) -> None:
     packets = [
         [line(n, "p", f"role:r{n}", "doc", "read", "allow") for n in range(at, at + 500)] for at in range(0, 5000, 500)
     ]
-    enforcer = reader(Lines(*packets, [line(9999, "g", "user:1", "role:r4999")]))
+    await load(policy, Lines(*packets, [line(9999, "g", "user:1", "role:r4999")]))
 
-    await enforcer.load_policy()
-
-    assert [rule.values[0] for rule in enforcer.rules[:5000]] == [f"role:r{number}" for number in range(5000)]
-    assert enforcer.enforce("user:1", "doc", "read")
-    assert not enforcer.enforce("user:2", "doc", "read")
+    assert [rule.values[0] for rule in policy.rules[:5000]] == [f"role:r{number}" for number in range(5000)]
+    assert policy.decide("user:1", "doc", "read")
+    assert not policy.decide("user:2", "doc", "read")
 
 
 HARMLESS = {
@@ -128,25 +94,22 @@ DANGEROUS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-async def test_a_bad_row_that_could_only_allow_is_left_out(name: str) -> None:
-    enforcer = reader(Lines([GRANT, LINK, HARMLESS[name]]))
+async def test_a_bad_row_that_could_only_allow_is_left_out(policy: Policy, name: str) -> None:
+    await load(policy, Lines([GRANT, LINK, HARMLESS[name]]))
 
-    await enforcer.load_policy()
-
-    assert len(enforcer.rules) == 2
-    assert enforcer.enforce("user:1", "doc", "read")
+    assert len(policy.rules) == 2
+    assert policy.decide("user:1", "doc", "read")
 
 
 @pytest.mark.parametrize("name", DANGEROUS)
-async def test_a_bad_row_that_could_deny_stops_the_load_and_the_old_policy_stays(name: str) -> None:
+async def test_a_bad_row_that_could_deny_stops_the_load_and_the_old_policy_stays(policy: Policy, name: str) -> None:
     adapter = Lines([GRANT, LINK])
-    enforcer = reader(adapter)
-    await enforcer.load_policy()
+    await load(policy, adapter)
     adapter.packets = [[DANGEROUS[name]]]
 
     with pytest.raises(PolicyUnreadableError):
-        await enforcer.load_policy()
-    assert enforcer.enforce("user:1", "doc", "read")
+        await load(policy, adapter)
+    assert policy.decide("user:1", "doc", "read")
 
 
 CHAIN = [line(10 + n, "g", f"role:l{n}", f"role:l{n + 1}") for n in range(10)]
@@ -164,36 +127,25 @@ CHAIN = [line(10 + n, "g", f"role:l{n}", f"role:l{n + 1}") for n in range(10)]
     ],
 )
 async def test_a_cycle_written_by_hand_stops_the_load_and_its_rows_are_named(
-    caplog: pytest.LogCaptureFixture, links: list[Any], named: list[int]
+    policy: Policy, caplog: pytest.LogCaptureFixture, links: list[Any], named: list[int]
 ) -> None:
     with pytest.raises(PolicyUnreadableError):
-        await reader(Lines([GRANT, LINK, *links])).load_policy()
+        await load(policy, Lines([GRANT, LINK, *links]))
 
     said = next(record.message for record in caplog.records if "policy_links_unreadable" in record.message)
     assert [int(found) for found in re.findall(r"id=(\d+)", said)] == named
 
 
-def test_a_value_read_a_thousand_times_is_kept_once() -> None:
+def test_a_value_read_a_thousand_times_is_kept_once(policy: Policy) -> None:
     lines = [line(n, "p", f"role:a{n}"[:6], f"doc{n}", f"read{n}"[:4], "allow") for n in range(1000)]
-    schema = reader(Lines()).schema
-    read = PolicyReader(schema)
+    read = PolicyReader(policy.schema)
     read.feed(lines)
 
     rows = list(read.finish().rows["p"])
     assert len({id(row[0]) for row in rows}) == len({id(row[2]) for row in rows}) == 1
 
 
-async def test_the_same_line_twice_is_one_rule() -> None:
-    enforcer = reader(Lines([GRANT, LINK, GRANT]))
+async def test_the_same_line_twice_is_one_rule(policy: Policy) -> None:
+    await load(policy, Lines([GRANT, LINK, GRANT]))
 
-    await enforcer.load_policy()
-
-    assert len(enforcer.rules) == 2
-
-
-async def test_an_adapter_that_cannot_give_its_lines_is_refused_with_what_to_do() -> None:
-    model = Model()
-    model.load_model_from_text(packaged_model_text("rbac"))
-
-    with pytest.raises(ConfigurationError, match="ACLManager"):
-        await StrictEnforcer(model, MemoryAdapter([])).load_policy()
+    assert len(policy.rules) == 2

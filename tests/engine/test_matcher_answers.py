@@ -13,9 +13,9 @@ import pytest
 from casbin.model import Model
 
 from fastapi_acl import PolicyEnforcer, PolicyRule
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.identity import AttributedName, Principal, UnreadableAttribute
+from tests.support.engines import strict_enforcer
 
 TEXT = """
 [request_definition]
@@ -43,10 +43,10 @@ def model(matcher: str, effect: str = DENY_WINS, text: str = TEXT) -> Model:
 def strict(
     matcher: str, *rules: tuple[str, ...], effect: str = DENY_WINS, text: str = TEXT, **functions: Callable[..., Any]
 ) -> PolicyEnforcer:
-    enforcer = StrictEnforcer(model(matcher, effect, text), allow_eval=True, raw_subjects=True)
+    enforcer = strict_enforcer(model(matcher, effect, text), allow_eval=True, raw_subjects=True)
     for name, function in functions.items():
         enforcer.add_function(name, function)
-    enforcer.install([PolicyRule("p", rule) for rule in rules or (RULE,)])
+    enforcer.policy.install([PolicyRule("p", rule) for rule in rules or (RULE,)])
     return enforcer
 
 

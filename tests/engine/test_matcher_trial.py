@@ -14,11 +14,11 @@ from casbin.model import Model
 from fastapi_acl import ACLConfig, ACLManager, ConfigurationError, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.casbin.lint import lint
 from fastapi_acl.engine.casbin.model_source import ModelSource
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.casbin.trial import check_matchers
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.identity import AttributedName, Principal, UnreadableAttribute
 from tests.support.app import config
+from tests.support.engines import strict_enforcer
 
 TEXT = """# Un modèle.
 [request_definition]
@@ -46,7 +46,7 @@ def enforcer_of(text: str, **functions: Callable[..., Any]) -> PolicyEnforcer:
     model = Model()
     model.load_model_from_text(text)
     source = ModelSource("conf/model.conf", text)
-    enforcer = StrictEnforcer(model, allow_eval=True, raw_subjects=True, source=source)
+    enforcer = strict_enforcer(model, allow_eval=True, raw_subjects=True, source=source)
     for name, function in functions.items():
         enforcer.add_function(name, function)
     return enforcer
@@ -54,7 +54,7 @@ def enforcer_of(text: str, **functions: Callable[..., Any]) -> PolicyEnforcer:
 
 def told(matcher: str, **functions: Callable[..., Any]) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        check_matchers(enforcer_of(TEXT.format(matcher=matcher), **functions))
+        check_matchers(enforcer_of(TEXT.format(matcher=matcher), **functions).definitions)
     return caught.value.detail
 
 
@@ -149,7 +149,7 @@ def test_every_matcher_of_the_model_is_tried() -> None:
     text = TEXT.format(matcher="r.sub == p.sub\nm2 = r2.sub == p2.subb")
 
     with pytest.raises(ConfigurationError, match=r"« m2 = r2\.sub == p2\.subb »") as caught:
-        check_matchers(enforcer_of(text))
+        check_matchers(enforcer_of(text).definitions)
     assert "vouliez-vous « p2.sub »" in caught.value.detail
 
 
@@ -178,12 +178,12 @@ def test_what_can_be_evaluated_is_admitted(matcher: str) -> None:
 
     functions: dict[str, Callable[..., Any]] = {"near": near, "any_of": any_of, "isAdmin": functools.partial(near, "x")}
 
-    check_matchers(enforcer_of(TEXT.format(matcher=matcher), **functions))
+    check_matchers(enforcer_of(TEXT.format(matcher=matcher), **functions).definitions)
 
 
 @pytest.mark.parametrize("name", ["rbac", "rbac_with_domains", "abac", "acl", "rest"])
 def test_every_packaged_model_can_be_evaluated(name: Any) -> None:
-    check_matchers(ACLManager(config(model=name, sqlite_uri="sqlite://")).get_enforcer())
+    check_matchers(ACLManager(config(model=name, sqlite_uri="sqlite://")).get_definitions())
 
 
 # --- au démarrage -------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ async def test_functions_given_or_added_before_start_count(tmp_path: Path) -> No
     enforcer.add_function("added", lambda one, two: one == two)
 
     await manager.initialize()
-    enforcer.install([PolicyRule("p", ("user:7", "document", "read", "allow"))])
+    enforcer.policy.install([PolicyRule("p", ("user:7", "document", "read", "allow"))])
 
     assert enforcer.enforce("user:7", "document", "read")
     assert not enforcer.enforce("user:8", "document", "read")
@@ -222,7 +222,7 @@ async def test_functions_given_or_added_before_start_count(tmp_path: Path) -> No
 def test_lint_and_plan_tell_what_a_start_would_refuse() -> None:
     enforcer = enforcer_of(TEXT.format(matcher="r.sub == p.subb"))
 
-    assert any("vouliez-vous « p.sub »" in line for line in lint(enforcer))
+    assert any("vouliez-vous « p.sub »" in line for line in lint(enforcer.definitions, enforcer.plan))
 
 
 # --- fonctions ----------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_what_does_not_call_is_refused() -> None:
 
 def test_a_function_replaced_later_answers_at_once() -> None:
     enforcer = enforcer_of(TEXT.format(matcher="r.act == p.act && f(r.sub)"), f=lambda _: True)
-    enforcer.install([PolicyRule("p", ("user:7", "document", "read", "allow"))])
+    enforcer.policy.install([PolicyRule("p", ("user:7", "document", "read", "allow"))])
     assert enforcer.enforce("user:7", "document", "read")
 
     enforcer.add_function("f", lambda _: False)
@@ -307,7 +307,7 @@ EVAL_MODEL = TEXT.replace("p = sub, obj, act, eft", "p = rule, obj, act, eft")
     ],
 )
 def test_a_rule_of_eval_that_could_never_be_evaluated_is_refused_at_the_writing(rule: str) -> None:
-    schema = enforcer_of(EVAL_MODEL.format(matcher="eval(p.rule) && r.obj == p.obj")).schema
+    schema = enforcer_of(EVAL_MODEL.format(matcher="eval(p.rule) && r.obj == p.obj")).policy.schema
 
     with pytest.raises(InvalidRuleError, match=r"eval\(\) « rule »"):
         schema.check(PolicyRule("p", (rule, "document", "read", "allow")))
@@ -318,11 +318,11 @@ def test_a_rule_of_eval_that_can_be_evaluated_is_written() -> None:
     enforcer.add_function("later", lambda _: True)
 
     for rule in ("r.sub.age > 18 && r.sub.name == 'ada'", "later(r.sub)", "p.obj == r.obj || keyMatch(r.obj, p.obj)"):
-        enforcer.schema.check(PolicyRule("p", (rule, "document", "read", "allow")))
+        enforcer.policy.schema.check(PolicyRule("p", (rule, "document", "read", "allow")))
 
 
 def test_a_rule_of_eval_already_in_the_base_is_a_bad_row_unless_only_its_function_is_unknown() -> None:
-    schema = enforcer_of(EVAL_MODEL.format(matcher="eval(p.rule) && r.obj == p.obj")).schema
+    schema = enforcer_of(EVAL_MODEL.format(matcher="eval(p.rule) && r.obj == p.obj")).policy.schema
     accepts = schema.checker("p", "rule")
 
     assert not accepts("r.sub.age >")
@@ -357,7 +357,7 @@ def owned(attribute: str = "owner") -> PolicyEnforcer:
     text = TEXT.format(matcher="r.obj == p.obj && r.act == p.act && aclOwns(r.obj, r.sub, p.eft)")
     model = Model()
     model.load_model_from_text(text)
-    return StrictEnforcer(model, raw_subjects=True, owner_attribute=attribute)
+    return strict_enforcer(model, raw_subjects=True, owner_attribute=attribute)
 
 
 @pytest.mark.parametrize(("owner", "caller", "expected"), OWNERS)
@@ -366,7 +366,9 @@ def test_an_object_belongs_to_whom_its_owner_names(
     owner: object, caller: str, expected: bool | None, attribute: str
 ) -> None:
     enforcer = owned(attribute)
-    enforcer.install([PolicyRule("p", ("x", "document", *rest)) for rest in (("read", "allow"), ("edit", "deny"))])
+    enforcer.policy.install(
+        [PolicyRule("p", ("x", "document", *rest)) for rest in (("read", "allow"), ("edit", "deny"))]
+    )
     subject, document = Principal(id=caller).subject, AttributedName("document", {attribute: owner})
 
     assert enforcer.enforce(subject, document, "read") is bool(expected)
@@ -378,7 +380,7 @@ def test_an_object_belongs_to_whom_its_owner_names(
 @pytest.mark.parametrize("owner", UNKNOWN, ids=lambda owner: type(owner).__name__)
 def test_an_owner_that_names_nobody_is_an_error(owner: object) -> None:
     enforcer = owned()
-    enforcer.install([PolicyRule("p", ("x", "document", "read", "allow"))])
+    enforcer.policy.install([PolicyRule("p", ("x", "document", "read", "allow"))])
 
     with pytest.raises(DecisionFailedError) as caught:
         enforcer.enforce(Principal(id="7").subject, AttributedName("document", {"owner": owner}), "read")
@@ -389,6 +391,6 @@ def test_an_owner_that_names_nobody_is_an_error(owner: object) -> None:
 
 def test_a_method_of_the_text_is_no_owner() -> None:
     enforcer = owned("title")
-    enforcer.install([PolicyRule("p", ("x", "document", "read", "allow"))])
+    enforcer.policy.install([PolicyRule("p", ("x", "document", "read", "allow"))])
 
     assert not enforcer.enforce(Principal(id="7").subject, "document", "read")

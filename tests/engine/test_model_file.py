@@ -10,9 +10,9 @@ import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyRule
 from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.runtime.first_start import administrator_rules
 from tests.support.app import config
+from tests.support.engines import strict_enforcer
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
 RBAC = """\
@@ -152,7 +152,7 @@ async def test_under_a_model_with_priorities_the_first_administrator_comes_first
 
     await manager.initialize()
 
-    assert PolicyRule("p", ("1", "role:admin", "*", "*", "allow")) in manager.get_enforcer().rules
+    assert PolicyRule("p", ("1", "role:admin", "*", "*", "allow")) in manager.get_policy().rules
     await manager.close()
 
 
@@ -188,9 +188,9 @@ def test_a_model_with_a_piece_missing_is_refused_by_name_or_decides(tmp_path: Pa
             continue
         if not names_its_fields(text):
             continue  # un champ que le matcher nomme manque : c'est à l'essai du matcher de le dire
-        enforcer = StrictEnforcer(load_model(config(model_path=path)), share_domains=True)
-        enforcer.install(PolicyRule(*rule) for rule in administrator_rules(enforcer.schema, "user:1"))
-        request = ["*" if token.startswith(("dom",)) else "user:1" for token in enforcer.schema.request]
+        enforcer = strict_enforcer(load_model(config(model_path=path)), share_domains=True)
+        enforcer.policy.install(PolicyRule(*rule) for rule in administrator_rules(enforcer.policy.schema, "user:1"))
+        request = ["*" if token.startswith(("dom",)) else "user:1" for token in enforcer.policy.schema.request]
         assert enforcer.enforce(*request) is True
         assert enforcer.enforce("user:2", *request[1:]) is False
         started += 1

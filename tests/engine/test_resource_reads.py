@@ -8,9 +8,9 @@ from casbin.model import Model
 from fastapi_acl import PolicyRule, Principal
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.identity import UnreadableAttribute, make_name
+from tests.support.engines import strict_enforcer
 
 TEXT = """
 [request_definition]
@@ -36,10 +36,10 @@ class Fresh:
 def authorizer(text: str, builder: Any = None, **functions: Any) -> PolicyAuthorizer:
     model = Model()
     model.load_model_from_text(text)
-    enforcer = StrictEnforcer(model, allow_eval=True)
+    enforcer = strict_enforcer(model, allow_eval=True)
     for name, function in functions.items():
         enforcer.add_function(name, function)
-    return PolicyAuthorizer(enforcer, Fresh(), max_staleness=1, request_builder=builder)  # type: ignore[arg-type]
+    return PolicyAuthorizer(enforcer.policy, Fresh(), max_staleness=1, request_builder=builder)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ UNREADABLE = make_name("document", {"owner": UnreadableAttribute("rechargez"), "
 )
 def test_reading_an_unreadable_attribute_fails_the_decision_however_it_is_read(matcher: str) -> None:
     asked = authorizer(TEXT.format(matcher=matcher), mine=lambda one, other: getattr(one, "owner", None) != other.id)
-    asked._enforcer.install([PolicyRule("p", ("user:ada", "r.obj.owner != 'x'", "read"))])
+    asked._enforcer.policy.install([PolicyRule("p", ("user:ada", "r.obj.owner != 'x'", "read"))])
 
     with pytest.raises(DecisionFailedError) as raised:
         asked.decide(Principal(id="ada"), UNREADABLE, "read")
@@ -120,6 +120,6 @@ def test_reading_an_unreadable_attribute_fails_the_decision_however_it_is_read(m
 )
 def test_an_unreadable_attribute_that_is_not_read_changes_nothing(matcher: str) -> None:
     asked = authorizer(TEXT.format(matcher=matcher), mine=lambda one, _: one.status == "open")
-    asked._enforcer.install([PolicyRule("p", ("user:ada", "document", "read"))])
+    asked._enforcer.policy.install([PolicyRule("p", ("user:ada", "document", "read"))])
 
     assert asked.decide(Principal(id="ada"), UNREADABLE, "read")

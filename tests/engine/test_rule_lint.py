@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from fastapi_acl import ACLConfig
-from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
+from fastapi_acl import ACLConfig, PolicyRule
+from fastapi_acl.engine.casbin.definitions import ModelDefinitions
 from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
 from fastapi_acl.engine.casbin.rule_lint import MAX_FINDINGS, Declared, RuleLint
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.loading import Loaded
+from fastapi_acl.engine.kernel.policy import Policy
+from fastapi_acl.engine.kernel.rule_set import by_type
 
 DECLARED = Declared(
     frozenset({"document", "document:{document_id}", "document:{id}:page-{number}", "invoice", "acl.rules"}),
@@ -34,13 +35,10 @@ SOUND = (
 ABAC = tuple((ptype, *values[:3], "*", *values[3:]) if ptype == "p" else (ptype, *values) for ptype, *values in SOUND)
 
 
-def policy(rules: Sequence[tuple[str, ...]], **settings: Any) -> PolicyEnforcer:
-    enforcer = StrictEnforcer(load_model(ACLConfig(_env_file=None, **settings)))
-    rows: dict[str, dict[tuple[str, ...], int]] = {ptype: {} for ptype, _ in enforcer.model.lists()}
-    for number, (ptype, *values) in enumerate(rules):
-        rows[ptype][tuple(values)] = number
-    enforcer.install(enforcer.prepare(Loaded(rows)))
-    return enforcer
+def policy(rules: Sequence[tuple[str, ...]], **settings: Any) -> Policy:
+    made = Policy(ModelDefinitions(load_model(ACLConfig(_env_file=None, **settings))))
+    made.install(made.prepare(Loaded(by_type(PolicyRule.of(ptype, values) for ptype, *values in rules))))
+    return made
 
 
 async def findings(

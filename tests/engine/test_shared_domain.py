@@ -16,10 +16,10 @@ from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnfo
 from fastapi_acl.cli import app
 from fastapi_acl.engine.casbin.domains import describe, shares_domains
 from fastapi_acl.engine.casbin.models import packaged_model_text, read_model
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
 from tests.support.app import config, protected, started
 from tests.support.byhand import write_row
+from tests.support.engines import strict_enforcer
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
 CHOICE = r"ACL_SHARED_DOMAIN sur « \* ».*ou sur le vide"
@@ -52,8 +52,8 @@ def model_file(tmp_path: Path, text: str | None = None) -> Path:
 
 def enforcer_of(text: str, shared: str | None, rules: Sequence[PolicyRule] = ()) -> PolicyEnforcer:
     model = read_model(text, "essai")
-    enforcer = StrictEnforcer(model, share_domains=shares_domains(shared, model))
-    enforcer.install(rules)
+    enforcer = strict_enforcer(model, share_domains=shares_domains(shared, model))
+    enforcer.policy.install(rules)
     return enforcer
 
 
@@ -80,10 +80,10 @@ def drawn(enforcer: PolicyEnforcer, draw: random.Random) -> list[PolicyRule]:
         "obj": ["doc", "doc:*", "*"],
         "path": ["/doc", "*"],
     }
-    names = enforcer.schema.fields["p"]
+    names = enforcer.policy.schema.fields["p"]
     rules = [PolicyRule("p", tuple(draw.choice(known[name]) for name in names)) for _ in range(6)]
     pairs = [("user:1", "role:a"), ("user:1", "role:b"), ("user:2", "role:b"), ("role:a", "role:b")]
-    width = enforcer.schema.links.get("g", 0)
+    width = enforcer.policy.schema.links.get("g", 0)
     links = [
         PolicyRule("g", (*draw.choice(pairs), *draw.choices(PLACES, k=width - 2))) for _ in range(4 if width else 0)
     ]
@@ -93,7 +93,7 @@ def drawn(enforcer: PolicyEnforcer, draw: random.Random) -> list[PolicyRule]:
 def asked(enforcer: PolicyEnforcer, draw: random.Random) -> tuple[str, ...]:
     known = {"sub": SUBJECTS, "dom": [*PLACES, "trois", "un:x"], "obj": ["doc", "doc:1"], "act": ["read"]}
     known |= {"path": ["/doc"], "method": ["GET", "PUT"]}
-    return tuple(draw.choice(known[name]) for name in enforcer.schema.request)
+    return tuple(draw.choice(known[name]) for name in enforcer.policy.schema.request)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -107,7 +107,7 @@ def test_a_copy_of_a_packaged_model_decides_as_the_model_itself(tmp_path: Path, 
     for _ in range(120):
         rules = drawn(original, draw)
         for enforcer in (original, *others):
-            enforcer.install(rules)
+            enforcer.policy.install(rules)
         for _ in range(12):
             request = asked(original, draw)
             expected = original.enforce(*request)
@@ -122,7 +122,7 @@ def test_a_deny_linked_in_every_domain_holds_wherever_the_model_comes_from(tmp_p
     copy = {"model_path": model_file(tmp_path, packaged_model_text("rbac_with_domains"))}
     settings = {"model": "rbac_with_domains"} if name == "original" else copy
     enforcer = ACLManager(config(**settings)).get_enforcer()
-    enforcer.install(
+    enforcer.policy.install(
         [
             PolicyRule("p", ("user:1", "un", "doc", "read", "allow")),
             PolicyRule("p", ("role:banned", "*", "*", "*", "deny")),
@@ -192,8 +192,8 @@ def test_a_rule_in_every_domain_counts_in_each_as_if_it_named_it(name: str, effe
     for _ in range(150):
         rules = [rule for rule in drawn(shared, draw) if "un:*" not in rule.values]
         places = ["un", "deux", "trois"]
-        shared.install(rules)
-        plain.install(spelled_out(rules, places, shared.schema))
+        shared.policy.install(rules)
+        plain.policy.install(spelled_out(rules, places, shared.policy.schema))
         for _ in range(10):
             subject, place = draw.choice(SUBJECTS), draw.choice(places)
             request = (subject, place, draw.choice(["doc", "doc:1"]), "read")
@@ -253,7 +253,7 @@ async def test_without_sharing_roles_of_two_domains_make_no_cycle_written_or_rea
     async with started(**settings) as manager:
         await manager.get_policy_store().change(PolicyChange(added=links))
     async with started(**settings) as manager:
-        assert set(links) <= set(manager.get_enforcer().rules)
+        assert set(links) <= set(manager.get_policy().rules)
     settings["shared_domain"] = "*"
     manager = ACLManager(config(**settings))
     with pytest.raises(PolicyUnreadableError):
@@ -302,7 +302,7 @@ async def test_a_row_of_the_database_asks_for_the_choice_at_start(
         async with started(**settings, create_default_admin=False):
             pass
     async with started(**settings, create_default_admin=False, shared_domain="") as manager:
-        assert len(manager.get_enforcer().rules) == 1
+        assert len(manager.get_policy().rules) == 1
 
 
 async def test_a_row_written_by_hand_under_a_running_process_never_opens_anything(
@@ -320,7 +320,7 @@ async def test_a_row_written_by_hand_under_a_running_process_never_opens_anythin
             await enforcer.load_policy()
 
         assert skipped == 1
-        assert len(enforcer.rules) == 1
+        assert len(enforcer.policy.rules) == 1
         assert not enforcer.enforce("user:1", "un", "doc", "read")
 
 
@@ -334,7 +334,7 @@ async def test_a_later_write_without_the_choice_is_refused_in_the_same_words(sql
             await manager.get_enforcer().add_grouping_policy("user:1", "role:a", "*")
         with pytest.raises(InvalidImportError, match=rf"^Ligne 2 : .*{CHOICE}"):
             await imported(manager, "p, role:a, un, *, *, allow\ng, user:1, role:a, *\n")
-        assert manager.get_enforcer().rules == ()
+        assert manager.get_policy().rules == ()
         assert await manager.get_enforcer().add_policy("role:a", "un", "*", "*", "allow")
 
 
@@ -366,10 +366,10 @@ def test_a_model_without_domains_never_asks() -> None:
             ),
             shared,
         )
-        enforcer.install([PolicyRule("p", ("user:1", "*", "*", "allow"))])
+        enforcer.policy.install([PolicyRule("p", ("user:1", "*", "*", "allow"))])
 
         assert enforcer.enforce("user:1", "*", "x")
-        assert describe(enforcer.schema, shared) == ""
+        assert describe(enforcer.policy.schema, shared) == ""
 
 
 def test_the_command_shows_the_plan_and_what_every_domain_means(
@@ -404,5 +404,5 @@ def test_the_plan_says_what_every_domain_means_and_why(shared: str | None, said:
     enforcer = enforcer_of(custom(), shared)
     packaged = enforcer_of(packaged_model_text("rbac_with_domains"), None)
 
-    assert re.search(said, describe(enforcer.schema, shared))
-    assert describe(packaged.schema, None).endswith("vaut dans tous (modèle fourni)")
+    assert re.search(said, describe(enforcer.policy.schema, shared))
+    assert describe(packaged.policy.schema, None).endswith("vaut dans tous (modèle fourni)")

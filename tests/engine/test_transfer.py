@@ -47,13 +47,13 @@ async def same(manager: ACLManager) -> dict[PolicyRule, int]:
     """Rend les règles, dont la mémoire et la base disent la même chose, numéros compris."""
     enforcer = manager.get_enforcer()
     kept = await stored(manager._parts.storage.adapter)
-    assert dict(zip(enforcer.rules, enforcer.numbers(enforcer.rules), strict=True)) == kept
+    assert dict(zip(enforcer.policy.rules, enforcer.policy.numbers(enforcer.policy.rules), strict=True)) == kept
     return kept
 
 
 def administration(manager: ACLManager) -> str:
     """Rend les lignes qui font l'administrateur, sans lesquelles tout remplacement est refusé."""
-    rules = [rule for rule in manager.get_enforcer().rules if "role:admin" in rule.values]
+    rules = [rule for rule in manager.get_policy().rules if "role:admin" in rule.values]
     return "".join(f"{rule.ptype}, {', '.join(rule.values)}\n" for rule in rules)
 
 
@@ -312,7 +312,7 @@ async def test_an_import_into_a_table_just_emptied_and_vacuumed_does_not_read_it
     store, transfer, size = manager.get_policy_store(), manager.get_policy_transfer(), 5_000
     connection = await asyncpg.connect(postgresql_uri)
     for name in ("first", "second"):
-        await store.write(lambda: PolicyChange(removed=manager.get_enforcer().rules))
+        await store.write(lambda: PolicyChange(removed=manager.get_policy().rules))
         await connection.execute("VACUUM ANALYZE")
         text = "".join(f"p, role:{name}{number}, document, read, allow\n" for number in range(size))
         await transfer.import_rules(io.StringIO(text), "csv")

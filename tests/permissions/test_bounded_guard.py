@@ -102,4 +102,4 @@ async def test_a_link_that_would_make_a_cycle_is_found_among_a_thousand(
     with pytest.raises(Exception, match="cycle"):
         await store.change(PolicyChange((defined, *links, *cycle)), SYSTEM)
 
-    assert not client.manager.get_enforcer().holds(links[0])
+    assert not client.manager.get_policy().holds(links[0])

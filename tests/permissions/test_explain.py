@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from fastapi_acl import ACLManager, PolicyRule, Principal, require, require_role
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.shared.policy import PolicyChange
 from tests.support.app import Client, config, serve
+from tests.support.engines import strict_enforcer
 
 EXPLAIN = "/api/v1/admin/permissions/explain"
 SHAPE = {"allowed", "revision", "rule", "role_path", "denied_because", "nearest_rules"}
@@ -358,13 +358,13 @@ RESOURCES = ["x", "x:1", "x:*", "*"]
 def enforcer_of(text: str, rules: list[PolicyRule]) -> PolicyEnforcer:
     model = Model()
     model.load_model_from_text(text)
-    enforcer = StrictEnforcer(model)
-    enforcer.install(rules)
+    enforcer = strict_enforcer(model)
+    enforcer.policy.install(rules)
     return enforcer
 
 
 def flips(enforcer: PolicyEnforcer, change: PolicyChange, request: tuple[str, ...]) -> bool:
-    with enforcer.trial(change):
+    with enforcer.policy.trial(change):
         return enforcer.enforce(*request)
 
 
@@ -378,12 +378,12 @@ def test_the_change_suggested_flips_the_answer_and_no_part_of_it_does(seed: int)
     }
     links = {PolicyRule("g", ("user:1", "role:a")), PolicyRule("g", (draw.choice(NAMES[:3]), "role:b"))}
     enforcer = enforcer_of(packaged_model_text("rbac"), sorted(rules) + sorted(links))
-    before = enforcer.rules
+    before = enforcer.policy.rules
     request = (draw.choice(NAMES[:2]), draw.choice(RESOURCES[:2]), "read")
 
-    found = PolicyInspector(enforcer).smallest(*request) if not enforcer.enforce(*request) else PolicyChange()
+    found = PolicyInspector(enforcer.policy).smallest(*request) if not enforcer.enforce(*request) else PolicyChange()
 
-    assert enforcer.rules == before
+    assert enforcer.policy.rules == before
     if enforcer.enforce(*request):
         return
     assert flips(enforcer, found, request)
@@ -416,7 +416,7 @@ def test_only_the_denials_that_stand_before_the_grant_are_to_be_lifted() -> None
     rules = [PolicyRule("p", (priority, "role:a", "x", "read", effect)) for priority, effect in rows]
     enforcer = enforcer_of(PRIORITY, [*rules, PolicyRule("g", ("user:1", "role:a"))])
 
-    assert PolicyInspector(enforcer).smallest("user:1", "x", "read") == PolicyChange(removed=tuple(rules[:2]))
+    assert PolicyInspector(enforcer.policy).smallest("user:1", "x", "read") == PolicyChange(removed=tuple(rules[:2]))
 
 
 def test_a_model_without_denials_that_cannot_be_written_for_suggests_a_role() -> None:
@@ -425,10 +425,10 @@ def test_a_model_without_denials_that_cannot_be_written_for_suggests_a_role() ->
     enforcer = enforcer_of(text, [rule])
 
     link = PolicyRule("g", ("user:1", "role:a"))
-    assert PolicyInspector(enforcer).smallest("user:1", "x", "read") == PolicyChange(added=(link,))
+    assert PolicyInspector(enforcer.policy).smallest("user:1", "x", "read") == PolicyChange(added=(link,))
 
 
 def test_a_change_that_cannot_be_found_is_not_made_up() -> None:
     enforcer = enforcer_of(PRIORITY.replace("r.obj == p.obj", 'r.obj == p.obj && r.sub != "user:1"'), [])
 
-    assert not PolicyInspector(enforcer).smallest("user:1", "x", "read")
+    assert not PolicyInspector(enforcer.policy).smallest("user:1", "x", "read")

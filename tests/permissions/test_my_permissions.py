@@ -347,7 +347,7 @@ async def test_a_list_read_while_the_policy_changes_is_read_again(
     async with started(sqlite_uri=sqlite_uri) as manager:
         store, ada = manager.get_policy_store(), Principal(id="ada")
         await store.change(PolicyChange(added=(kept, gone)))
-        grants, step, changed = PolicyGrants(manager.get_enforcer(), manager.get_replica()), Pace.step, list[bool]()
+        grants, step, changed = PolicyGrants(manager.get_policy(), manager.get_replica()), Pace.step, list[bool]()
 
         async def meanwhile(pace: Pace, *given: int) -> None:
             if not changed:

@@ -21,7 +21,7 @@ EVERYTHING = ("p", "role:admin", "*", "*", "allow")
 
 
 async def rules_of(client: Client) -> set[PolicyRule]:
-    return set(client.manager.get_enforcer().rules)
+    return set(client.manager.get_policy().rules)
 
 
 async def system(client: Client, *added: tuple[str, ...], removed: tuple[tuple[str, ...], ...] = ()) -> None:

@@ -89,7 +89,7 @@ async def test_the_index_finds_what_a_comparison_of_each_pair_would(sqlite_uri: 
     texts = ["*", "a", "a:*", "a:b", "a:b:*", "a:b:c", "a:", "ab", ":", ":*", "b:*", "a::*", "a::"]
     grants = [Grant((("obj", obj), ("act", act)), "*", allows=True) for obj, act in product(texts, texts)]
     async with protected(sqlite_uri=sqlite_uri) as client:
-        comparison = Comparison.over(client.manager.get_enforcer())
+        comparison = Comparison.over(client.manager.get_policy())
         for overlapping, compare in ((True, comparison.overlaps), (False, comparison.covers)):
             index = GrantIndex(comparison, overlapping=overlapping)
             for grant in grants:

@@ -239,7 +239,7 @@ def test_six_processes_that_start_at_once_all_succeed(empty_settings: dict[str, 
         "import asyncio; from fastapi_acl import *\n"
         f"acl = ACLManager(ACLConfig(_env_file=None, bcrypt_rounds=4, **{settings}))\n"
         "async def main():\n"
-        "    await acl.initialize(); assert acl.is_ready; print(len(acl.get_enforcer().rules)); await acl.close()\n"
+        "    await acl.initialize(); assert acl.is_ready; print(len(acl.get_policy().rules)); await acl.close()\n"
         "asyncio.run(main())"
     )
 

@@ -155,7 +155,7 @@ async def test_a_schema_that_bears_the_name_of_our_account_takes_nothing_over(em
                 await intruder.execute(f"GRANT ALL ON {account}.{table} TO PUBLIC")
 
         async with started(ours) as manager:
-            assert manager.get_enforcer().rules == (rule("vraie"),)
+            assert manager.get_policy().rules == (rule("vraie"),)
             await manager.get_policy_store().reload()
             assert await stored(manager._parts.storage.adapter)
 
@@ -295,4 +295,4 @@ async def test_behind_a_pooler_processes_read_and_write_what_is_theirs(pooled_ur
 
         kept = await stored(first._parts.storage.adapter)
         assert len(kept) == 60
-        assert set(first.get_enforcer().rules) == set(second.get_enforcer().rules) == set(kept)
+        assert set(first.get_policy().rules) == set(second.get_policy().rules) == set(kept)

@@ -19,11 +19,11 @@ from starlette.convertors import CONVERTOR_TYPES, Convertor
 from fastapi_acl import ACLManager, Demand, PolicyRule, Principal, require, require_role
 from fastapi_acl.engine.authorizer import PolicyAuthorizer, RequestBuilder
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidTokenError, ValueTooLongError
 from fastapi_acl.shared.identity import MAX_REQUEST_VALUE, AttributedName
 from fastapi_acl.shared.values import canonical_text
 from tests.support.app import Client, config, serve, started
+from tests.support.engines import strict_enforcer
 
 TENANT = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 
@@ -141,9 +141,9 @@ def of(name: str, *rules: PolicyRule, builder: RequestBuilder | None = None, tex
     """Fait de quoi décider sous un modèle fourni, ou sous ce texte."""
     model = Model()
     model.load_model_from_text(text or packaged_model_text(name))
-    enforcer = StrictEnforcer(model, share_domains=True)
-    enforcer.install(rules)
-    return PolicyAuthorizer(enforcer, Fresh(), max_staleness=1, request_builder=builder)  # type: ignore[arg-type]
+    enforcer = strict_enforcer(model, share_domains=True)
+    enforcer.policy.install(rules)
+    return PolicyAuthorizer(enforcer.policy, Fresh(), max_staleness=1, request_builder=builder)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

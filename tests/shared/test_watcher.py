@@ -41,7 +41,7 @@ async def add(manager: ACLManager, *numbers: int) -> int:
 
 
 def holds(manager: ACLManager, number: int) -> Callable[[], bool]:
-    return lambda: manager.get_enforcer().holds(rule(number))
+    return lambda: manager.get_policy().holds(rule(number))
 
 
 def watcher_of(manager: ACLManager) -> Watcher:
@@ -104,7 +104,7 @@ async def test_a_burst_arrives_whole_and_in_order(watched: dict[str, Any], start
         await add(first, number)
 
     await until(lambda: second.get_policy_store().revision == first.get_policy_store().revision)
-    assert second.get_enforcer().rules == first.get_enforcer().rules
+    assert second.get_policy().rules == first.get_policy().rules
 
 
 async def test_a_change_too_long_for_the_transport_is_read_from_the_log(watched: dict[str, Any], start: Start) -> None:

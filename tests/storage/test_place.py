@@ -60,10 +60,10 @@ async def test_a_copy_of_the_base_grants_nothing_through_the_same_redis(
     forged, true = (rule(f"role:{name}", "doc", "read", "allow") for name in ("copie", "vraie"))
     await copy.get_policy_store().change(PolicyChange(added=(forged,)))
     await production.get_policy_store().change(PolicyChange(added=(true,)))
-    while not neighbour.get_enforcer().holds(true):
+    while not neighbour.get_policy().holds(true):
         await asyncio.sleep(0.01)
 
-    assert [manager.get_enforcer().holds(forged) for manager in managers] == [False, False, True]
-    assert not copy.get_enforcer().holds(true)
+    assert [manager.get_policy().holds(forged) for manager in managers] == [False, False, True]
+    assert not copy.get_policy().holds(true)
     for manager in managers:
         await manager.close()

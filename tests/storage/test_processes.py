@@ -110,7 +110,7 @@ async def test_a_writer_killed_at_any_instant_leaves_whole_batches_and_no_lock(
 async def test_an_import_killed_at_any_instant_is_whole_or_absent(process: Composition, base: Base) -> None:
     rng, size = random.Random(7), IMPORTED
     whole = await an_import(base, size, None)
-    await process.store.write(lambda: PolicyChange(removed=process.enforcer.rules))
+    await process.store.write(lambda: PolicyChange(removed=process.enforcer.policy.rules))
 
     for _ in range(20 if FULL else 4):
         await an_import(base, size, rng.uniform(0, whole))
@@ -120,7 +120,7 @@ async def test_an_import_killed_at_any_instant_is_whole_or_absent(process: Compo
         kept = await agreed(process)
         assert len(kept) in {1, size + 1}
         assert await process.history.rules_at(process.replica.revision) == kept
-        await process.store.write(lambda: PolicyChange(removed=process.enforcer.rules))
+        await process.store.write(lambda: PolicyChange(removed=process.enforcer.policy.rules))
 
     assert await an_import(base, size, None) > 0
     assert len(await agreed(process)) == size
@@ -163,7 +163,7 @@ async def forget_the_dead(process: Composition, base: Base) -> None:
 async def writes(process: Composition, turn: int) -> dict[str, Callable[[], Awaitable[Any]]]:
     """Rend de quoi changer des règles, de toutes les façons."""
     enforcer, fresh = process.enforcer, list(rule(turn + 100).values)
-    known = [list(one.values) for one in enforcer.rules if one.ptype == "p"] or [fresh]
+    known = [list(one.values) for one in enforcer.policy.rules if one.ptype == "p"] or [fresh]
     revision = max(process.replica.revision - 2, 0)
     return {
         "ajout": lambda: enforcer.add_policies([fresh, list(rule(turn + 1_000).values)]),

@@ -197,7 +197,7 @@ REFUSED: dict[str, tuple[Call, type[Exception] | tuple[type[Exception], ...]]] =
 
 async def start(process: Composition, *, at: set[PolicyRule] | None = None) -> int:
     """Met en vigueur les règles de départ, ou d'autres, et elles seules ; rend la révision."""
-    rules, wanted = process.enforcer.rules, [*START] if at is None else sorted(at)
+    rules, wanted = process.enforcer.policy.rules, [*START] if at is None else sorted(at)
     missing = PolicyChange(
         added=tuple(one for one in wanted if one not in rules), removed=tuple(one for one in rules if one not in wanted)
     )
@@ -241,7 +241,7 @@ async def test_each_call_in_a_transaction_is_seen_there_and_nowhere_else(
             async with process.store.together():
                 assert bool(await case.call(process.enforcer)) == case.answer, name
                 assert shown(process.enforcer) == wanted, name
-                assert set(process.enforcer.rules) == set(START), name
+                assert set(process.enforcer.policy.rules) == set(START), name
                 assert decides_right(process, set(START)), name
                 _ = 1 / 0
 
@@ -258,7 +258,7 @@ async def test_calls_of_one_transaction_come_into_force_together(process: Compos
         assert await process.enforcer.update_policy(NEW, ["role:n", "other", "read", "allow"])
         assert not await process.enforcer.remove_policy(*NEW)
         assert await process.enforcer.remove_policy(*NEWER)
-        assert set(process.enforcer.rules) == set(START)
+        assert set(process.enforcer.policy.rules) == set(START)
         assert process.replica.revision == begun
 
     wanted = (set(START) - {g(*ADA), p(*OWN)}) | {p("role:n", "other", "read", "allow")}
@@ -274,7 +274,7 @@ async def test_a_transaction_answers_as_if_each_call_were_alone(
     rng, changing = random.Random(seed), [case for case in CASES.values() if case.removed or case.added]
     await start(process)
     for _ in range(6):
-        calls, before = rng.sample(changing, 4), set(process.enforcer.rules)
+        calls, before = rng.sample(changing, 4), set(process.enforcer.policy.rules)
         alone = [await case.call(process.enforcer) for case in calls]
         expected = set(await agreed(process))
         await start(process, at=before)
@@ -348,7 +348,7 @@ async def test_a_change_is_judged_again_on_a_policy_read_meanwhile(
     with pytest.raises(InvalidRuleError):
         await process.store.change(PolicyChange(added=(g("role:a", "role:b"),)))
 
-    assert process.enforcer.rules == (g("role:b", "role:a"),)
+    assert process.enforcer.policy.rules == (g("role:b", "role:a"),)
 
 
 async def test_another_task_does_not_join_the_transaction(process: Composition) -> None:
@@ -402,7 +402,7 @@ async def test_a_writer_that_must_read_everything_lets_the_others_write_meanwhil
 ) -> None:
     await process.transfer.import_rules(io.StringIO("p, role:r, doc, read, allow\n"), "csv")
     others = iter(p(f"role:r{number}", "doc", "read", "allow") for number in count())
-    written, read = [p("role:r", "doc", "read", "allow")], twin.enforcer.read
+    written, read = [p("role:r", "doc", "read", "allow")], twin.enforcer.policy.read
 
     async def read_slowly() -> Any:
         written.append(next(others))
@@ -420,7 +420,7 @@ async def test_many_writers_that_must_read_everything_read_it_once(
     process: Composition, twin: Composition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await process.transfer.import_rules(io.StringIO("p, role:r, doc, read, allow\n"), "csv")
-    readings, read = list[int](), twin.enforcer.read
+    readings, read = list[int](), twin.enforcer.policy.read
 
     async def counted() -> Any:
         readings.append(1)
@@ -587,8 +587,8 @@ async def test_a_bad_row_that_could_only_allow_is_skipped_and_counted(process: C
     newcomer = await base.process()
 
     for one in (process, newcomer):
-        assert set(one.enforcer.rules) == set(START)
-        assert one.enforcer.skipped_rows == len(ALLOWS_AT_MOST)
+        assert set(one.enforcer.policy.rules) == set(START)
+        assert one.enforcer.policy.skipped_rows == len(ALLOWS_AT_MOST)
         assert decides_right(one, set(START))
 
 
@@ -608,7 +608,7 @@ async def test_a_bad_row_that_could_deny_stops_the_load_and_the_old_rules_stay(
         assert await process.enforcer.remove_policy(*NEW)
 
         await process.store.quarantine(number)
-        assert set(process.enforcer.rules) == set(START), (ptype, values)
+        assert set(process.enforcer.policy.rules) == set(START), (ptype, values)
     assert set(await agreed(process)) == set(START)
 
 
@@ -618,9 +618,9 @@ async def test_a_row_written_by_hand_comes_into_force_at_the_next_reading(
     await write_row(process.storage, "p", NEW)
 
     await process.replica.refresh()
-    assert list(process.enforcer.rules) == []
+    assert list(process.enforcer.policy.rules) == []
     await process.enforcer.load_policy()
-    assert list(process.enforcer.rules) == [p(*NEW)]
+    assert list(process.enforcer.policy.rules) == [p(*NEW)]
     assert await process.enforcer.remove_policy(*NEW)
     await twin.replica.reload()
 

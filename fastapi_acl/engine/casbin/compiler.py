@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from casbin import util
 from casbin.effect import get_effector
@@ -25,6 +25,7 @@ from fastapi_acl.engine.kernel.plan import (
     plan_matcher,
     scan_matcher,
 )
+from fastapi_acl.engine.kernel.policy import Compiler
 from fastapi_acl.engine.kernel.strict_evaluation import StrictEvaluator, StrictWalk, guarded
 from fastapi_acl.shared.exceptions import DecisionFailedError
 
@@ -34,14 +35,10 @@ if TYPE_CHECKING:
     from casbin.effect import Effector
 
     from fastapi_acl.engine.casbin.model import IndexedModel
+    from fastapi_acl.engine.kernel.decisions import Context
     from fastapi_acl.engine.kernel.forks import AnyDecider
     from fastapi_acl.engine.kernel.role_graph import RoleGraph
     from fastapi_acl.engine.kernel.rows import Row
-
-Context = tuple[str, str, str, str]
-"""Types `r`, `p`, `e` et `m` d'une décision."""
-
-DEFAULT_CONTEXT: Final[Context] = ("r", "p", "e", "m")
 
 PATTERN_PROBES: Final[Mapping[str, tuple[Callable[..., bool], Probe]]] = {
     "aclMatch": (acl_match, Probe.PATTERN),
@@ -55,8 +52,9 @@ PATTERN_PROBES: Final[Mapping[str, tuple[Callable[..., bool], Probe]]] = {
 """Comparaisons que l'index sait chercher, tant que l'application ne les a pas remplacées."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
-class Compiler:
+class ModelCompiler(Compiler):
     """Compile les contextes d'un modèle.
 
     Attributes:
@@ -79,6 +77,14 @@ class Compiler:
             return decider_of(self._definition(context, plan, effect), self.model.rows(context[1]))
         except UnreadableMatcherError:
             return None
+
+    def is_direct(self, decider: AnyDecider) -> bool:
+        """Dit si une décision peut aller tout droit : nul contexte ne s'y prend pour une valeur."""
+        return decider.arity - 1 not in {len(assertion.tokens) for assertion in self.model["r"].values()}
+
+    def arity(self, context: Context) -> int:
+        """Rend le nombre de valeurs d'une requête."""
+        return len(self.model["r"][context[0]].tokens)
 
     def walk(self, context: Context) -> StrictWalk:
         """Rend de quoi décider règle par règle, en mode strict.

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
 
 import casbin
 from casbin.core_enforcer import EnforceContext
 from casbin.model.policy_op import PolicyOp
 
-from fastapi_acl.engine.casbin.compiler import DEFAULT_CONTEXT, Compiler
-from fastapi_acl.engine.casbin.functions import OUR_FUNCTIONS
+from fastapi_acl.engine.casbin.compiler import ModelCompiler
+from fastapi_acl.engine.casbin.functions import OUR_FUNCTIONS, MatcherFunctions
 from fastapi_acl.engine.casbin.model import IndexedModel
 from fastapi_acl.engine.casbin.role_manager import (
     MAX_HIERARCHY_LEVEL,
@@ -23,8 +24,8 @@ from fastapi_acl.engine.casbin.role_manager import (
     ConditionalRoles,
     GraphRoleManager,
 )
+from fastapi_acl.engine.kernel.decisions import DEFAULT_CONTEXT, Decisions, Judge, decide
 from fastapi_acl.engine.kernel.role_graph import RoleGraph
-from fastapi_acl.engine.kernel.sequence import SequenceLock
 from fastapi_acl.shared.logging import CASBIN_LOGGERS
 
 if TYPE_CHECKING:
@@ -32,44 +33,10 @@ if TYPE_CHECKING:
 
     from casbin.model import FunctionMap, Model
 
-    from fastapi_acl.engine.casbin.compiler import Context
+    from fastapi_acl.engine.kernel.decisions import Context
     from fastapi_acl.engine.kernel.forks import AnyDecider
     from fastapi_acl.engine.kernel.plan import MatcherPlan
     from fastapi_acl.engine.kernel.rows import Row, Rows
-
-
-class _Functions(dict[str, Any]):
-    """Les fonctions du matcher ; en changer une rend caduc ce qui en a été compilé."""
-
-    def __init__(
-        self, functions: Mapping[str, Any], on_change: Callable[[], None], check: Callable[[str, Any], None]
-    ) -> None:
-        super().__init__(functions)
-        self._on_change = on_change
-        self._check = check
-
-    def __setitem__(self, name: str, function: Any) -> None:  # noqa: ANN401 - fonction de l'application
-        if self.get(name) is not function:
-            self._check(name, function)
-            super().__setitem__(name, function)
-            self._on_change()
-
-    def __delitem__(self, name: str) -> None:
-        super().__delitem__(name)
-        self._on_change()
-
-    def update(self, *others: Any, **named: Any) -> None:  # noqa: ANN401 - signature de dict
-        for name, function in dict(*others, **named).items():
-            self[name] = function
-
-    def setdefault(self, name: str, function: Any = None) -> Any:  # noqa: ANN401 - signature de dict
-        if name not in self:
-            self[name] = function
-        return self[name]
-
-    def __ior__(self, others: Any) -> _Functions:  # type: ignore[override,misc]  # noqa: ANN401, PYI034 - signature de dict
-        self.update(others)
-        return self
 
 
 class _RoleManagers(dict[str, Any]):
@@ -107,15 +74,17 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             logging_config: réglage de ce journal, au format de `logging.config.dictConfig`.
         """
         self._enabled = True
-        self._sequence = SequenceLock()
-        self._hot: Callable[..., bool | None] | None = None
-        self._deciders: dict[Context, AnyDecider | None] = {}
+        self._decisions = self._make_decisions()
         if enable_log:
             super().__init__(model, adapter, enable_log, logging_config)
         else:
             with _silence():
                 super().__init__(model, adapter)
             self.logger = _silent_logger()
+
+    def _make_decisions(self) -> Decisions:
+        """Fait ce qui décide."""
+        return Decisions(_BareJudge(self), self._log)
 
     # --- ce que Casbin lit et remplace --------------------------------------------------------------------------------
 
@@ -129,11 +98,11 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     def model(self, model: Model | None) -> None:
         before: IndexedModel | None = getattr(self, "_model", None)
         adopted = None if model is None else IndexedModel.over(model)
-        with self._sequence:
+        with self._decisions.sequence:
             if before is not None:
                 before.listener = nothing
             if adopted is not None:
-                adopted.join(self._sequence)
+                adopted.join(self._decisions.sequence)
                 adopted.listener = self._forget_compiled
             self._model: Any = adopted
             self._forget_compiled()
@@ -145,19 +114,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     @fm.setter
     def fm(self, functions: FunctionMap) -> None:
-        ours = self._own_functions()
-        for name in functions.fm.keys() - ours.keys():
-            self._check_function(name, functions.fm[name])
-        functions.fm = _Functions({**functions.fm, **ours}, self._forget_compiled, self._check_function)
+        functions.fm = MatcherFunctions({**functions.fm, **OUR_FUNCTIONS}, self._forget_compiled)
         self._fm = functions
         self._forget_compiled()
-
-    def _own_functions(self) -> Mapping[str, Callable[..., object]]:
-        """Rend les fonctions que nous ajoutons à celles de Casbin."""
-        return OUR_FUNCTIONS
-
-    def _check_function(self, name: str, function: Any) -> None:  # noqa: ANN401 - fonction de l'application
-        """Admet toute fonction, comme Casbin."""
 
     @property
     def eft(self) -> Any:  # noqa: ANN401 - type de pycasbin
@@ -176,12 +135,8 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
-        self._check_enabled(enabled)
         self._enabled = enabled
         self._forget_compiled()
-
-    def _check_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - la valeur d'une propriété
-        """Admet de couper l'exécution, comme Casbin."""
 
     def init_rm_map(self) -> None:
         """Fait les gestionnaires de rôles ; ceux qui existent déjà sont vidés."""
@@ -194,41 +149,29 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
                 assertion.rm = assertion.cond_rm = self.cond_rm_map[ptype] = _conditional(assertion)
             else:
                 assertion.rm = self.rm_map[ptype] = GraphRoleManager(
-                    RoleGraph(sequence=self._sequence),
+                    RoleGraph(sequence=self._decisions.sequence),
                     has_domains=links_have_domains(assertion),
                     on_change=self._forget_compiled,
                 )
 
     def _forget_compiled(self) -> None:
-        """Oublie ce qui a été compilé : le modèle, une fonction ou un gestionnaire de rôles a changé.
-
-        Une décision en cours le voit au numéro du verrou, et recommence.
-        """
-        with self._sequence:
-            self._hot = None
-            deciders, self._deciders = self._deciders, {}
-            for decider in deciders.values():
-                if decider is not None:
-                    decider.stop()
+        """Oublie ce qui a été compilé."""
+        self._decisions.forget()
 
     # --- décision -----------------------------------------------------------------------------------------------------
 
-    def enforce(self, *rvals: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
-        """Décide ; voir `enforce_ex`."""
-        version, decide = self._sequence.version, self._hot  # le numéro d'abord : il dira si ce qui suit a changé
-        if decide is not None:
-            try:
-                answer = decide(*rvals)
-            except Exception:  # noqa: BLE001 - redemandé ci-dessous, qui le dira mieux
-                answer = None
-            if answer is not None and version == self._sequence.version and not version & 1:
-                return answer
-        result: bool = self.enforce_ex(*rvals)[0]
+    enforce = decide
+
+    def _decide_at_length(self, values: tuple[Any, ...]) -> bool:
+        """Décide sans chemin tout droit."""
+        result: bool = self.enforce_ex(*values)[0]
         return result
 
     def enforce_ex(self, *rvals: Any) -> tuple[bool, list[str]]:  # noqa: ANN401 - signature de pycasbin
         """Décide et rend la règle qui a décidé."""
-        return self._consistent(rvals)
+        context, values = split_context(rvals)
+        allowed, rule = self._decisions.explain(values, context)
+        return allowed, list(rule or ())
 
     def batch_enforce(self, rvals: Iterable[Sequence[Any]]) -> list[bool]:
         """Décide plusieurs requêtes ; celles qui se répètent ne sont décidées qu'une fois.
@@ -236,7 +179,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         Sous un matcher qu'il faut évaluer, chacune l'est : une fonction de l'application peut ne pas répondre deux fois
         la même chose.
         """
-        decider = self._decider(DEFAULT_CONTEXT)
+        decider = self._decisions.decider()
         if decider is None or decider.evaluates:
             return [self.enforce(*request) for request in rvals]
         known: dict[tuple[Any, ...], bool] = {}
@@ -250,77 +193,16 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             known[request] = self.enforce(*request)
         return known[request]
 
-    def _consistent(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
-        """Décide sur un seul état de la politique : si elle change pendant la lecture, recommence sous le verrou."""
-        version = self._sequence.version
-        if not version & 1:
-            try:
-                answer = self._explained(rvals)
-            except Exception:
-                if version == self._sequence.version:
-                    raise
-            else:
-                if version == self._sequence.version:
-                    return answer
-        with self._sequence.lock:
-            return self._explained(rvals)
-
-    def _explained(self, rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
-        """Décide par l'index s'il le peut, sinon au pas de Casbin."""
-        context, values = _split(rvals)
-        decider = self._decider(context) if self._enabled else None
-        found = decider.explain(values) if decider is not None and decider.arity == len(values) else None
-        if found is None:
-            return self._walked(context, values, rvals)
-        self._log(values, allowed=found[0])
-        return found[0], list(found[1] or ())
-
-    def _walked(self, context: Context, values: tuple[Any, ...], rvals: tuple[Any, ...]) -> tuple[bool, list[str]]:
-        """Décide règle par règle, au pas de Casbin."""
-        allowed, rule = super().enforce_ex(*rvals)
-        return allowed, rule
-
-    def _log(self, values: tuple[Any, ...], *, allowed: bool) -> None:
-        """Journalise la décision, si l'application a demandé le journal de Casbin."""
+    def _log(self, values: Sequence[Any], allowed: bool) -> None:  # noqa: FBT001 - la réponse d'une décision
+        """Journalise une décision de l'index, si l'application a demandé le journal de Casbin."""
         level = logging.INFO if allowed else logging.WARNING
         if self.logger.isEnabledFor(level):
             self.logger.log(level, "Request: %s ---> %s", ", ".join(map(str, values)), allowed)
 
-    # --- compilation --------------------------------------------------------------------------------------------------
-
     @property
     def plan(self) -> MatcherPlan:
         """Ce que l'index cherche pour décider, ou pourquoi il n'y en a pas."""
-        return self._compiler(self.model).plan(DEFAULT_CONTEXT)
-
-    def _compiler(self, model: IndexedModel) -> Compiler:
-        """Rend de quoi compiler un modèle."""
-        return Compiler(model, self.fm.get_functions(), self.eft)
-
-    def _decider(self, context: Context) -> AnyDecider | None:
-        """Rend de quoi décider dans un contexte ; fait à la première demande, puis tenu à jour."""
-        try:
-            return self._deciders[context]
-        except KeyError:
-            with self._sequence.lock:
-                if context not in self._deciders:
-                    self._keep(context, self._compiler(self.model).decider(context))
-                return self._deciders[context]
-
-    def _keep(self, context: Context, decider: AnyDecider | None) -> None:
-        """Retient de quoi décider ; dans le contexte habituel, la décision y va désormais tout droit."""
-        replaced = self._deciders.get(context)
-        if replaced is not None:
-            replaced.stop()
-        self._deciders[context] = decider
-        if context == DEFAULT_CONTEXT and decider is not None and self._is_direct(decider):
-            self._hot = decider.decide
-
-    def _is_direct(self, decider: AnyDecider) -> bool:
-        """Dit si une décision peut aller tout droit : rien à journaliser, aucun contexte à prendre pour une valeur."""
-        silent = self._enabled and not self.logger.isEnabledFor(logging.WARNING)
-        sizes = {len(assertion.tokens) for assertion in self.model["r"].values()}
-        return silent and decider.arity - 1 not in sizes
+        return ModelCompiler(self.model, self.fm.get_functions(), self.eft).plan(DEFAULT_CONTEXT)
 
     # --- règles -------------------------------------------------------------------------------------------------------
 
@@ -333,7 +215,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             redo(fresh.rows(ptype), row, None, arrives=arrives)
         fresh.sort_policies_by_subject_hierarchy()
         fresh.sort_policies_by_priority()
-        with self._sequence:
+        with self._decisions.sequence:
             self._relink(fresh)
 
     def _relink(self, fresh: IndexedModel) -> None:
@@ -351,7 +233,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
 
     def build_role_links(self) -> None:
         """Refait les liens."""
-        with self._sequence:
+        with self._decisions.sequence:
             self._build_links(self.model)
 
     def _build_links(self, model: IndexedModel) -> None:
@@ -438,6 +320,32 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         return ptype not in self.cond_rm_map and bool(super().add_named_domain_matching_func(ptype, fn))
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class _BareJudge(Judge):
+    """Décide comme pycasbin, jusqu'à ses réglages : l'effet remplacé, l'exécution coupée, le journal."""
+
+    enforcer: PolicyEnforcer
+
+    def compile(self, context: Context) -> AnyDecider | None:
+        """Compile un contexte ; None si l'index ne sait pas y décider."""
+        return self._compiler().decider(context) if self.enforcer.enabled else None
+
+    def is_direct(self, decider: AnyDecider) -> bool:
+        """Dit si une décision peut aller tout droit : rien à journaliser, aucun contexte à prendre pour une valeur."""
+        return not self.enforcer.logger.isEnabledFor(logging.WARNING) and self._compiler().is_direct(decider)
+
+    def walk(self, context: Context, values: tuple[Any, ...]) -> tuple[bool, Sequence[Any] | None]:
+        """Décide règle par règle, au pas de Casbin."""
+        request = values if context == DEFAULT_CONTEXT else (EnforceContext(*context), *values)
+        allowed, rule = casbin.AsyncEnforcer.enforce_ex(self.enforcer, *request)
+        return allowed, rule
+
+    def _compiler(self) -> ModelCompiler:
+        """Rend de quoi compiler le modèle d'aujourd'hui."""
+        return ModelCompiler(self.enforcer.model, self.enforcer.fm.get_functions(), self.enforcer.eft)
+
+
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Fait taire Casbin le temps d'une construction, puis remet ses journaux comme ils étaient : il les coupe tous."""
@@ -462,7 +370,7 @@ def nothing() -> None:
     """N'écoute pas."""
 
 
-def _split(rvals: tuple[Any, ...]) -> tuple[Context, tuple[Any, ...]]:
+def split_context(rvals: tuple[Any, ...]) -> tuple[Context, tuple[Any, ...]]:
     """Sépare le contexte des valeurs de la requête."""
     if rvals and isinstance(rvals[0], EnforceContext):
         context = rvals[0]

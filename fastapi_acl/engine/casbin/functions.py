@@ -44,6 +44,55 @@ _TEXTUAL: Final = frozenset(
 """Fonctions qui ne comparent que des textes ; d'une autre valeur, elles diraient « différent » sans un mot."""
 
 
+class MatcherFunctions(dict[str, Any]):
+    """Les fonctions du matcher ; en changer une rend caduc ce qui en a été compilé."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, Any],
+        on_change: Callable[[], None],
+        check: Callable[[str, Any], None] = lambda *_: None,
+    ) -> None:
+        """Retient des fonctions déjà admises.
+
+        Args:
+            functions: par nom.
+            on_change: appelé quand l'une change.
+            check: refuse une fonction qui ne peut pas servir ; les admet toutes par défaut, comme Casbin.
+        """
+        super().__init__(functions)
+        self._on_change = on_change
+        self._check = check
+
+    def __setitem__(self, name: str, function: Any) -> None:  # noqa: ANN401 - fonction de l'application
+        """Admet une fonction, et fait oublier ce qui a été compilé avec celle qu'elle remplace."""
+        if self.get(name) is not function:
+            self._check(name, function)
+            super().__setitem__(name, function)
+            self._on_change()
+
+    def __delitem__(self, name: str) -> None:
+        """Retire une fonction."""
+        super().__delitem__(name)
+        self._on_change()
+
+    def update(self, *others: Any, **named: Any) -> None:  # noqa: ANN401 - signature de dict
+        """Admet des fonctions, une à une."""
+        for name, function in dict(*others, **named).items():
+            self[name] = function
+
+    def setdefault(self, name: str, function: Any = None) -> Any:  # noqa: ANN401 - signature de dict
+        """Admet une fonction, si le nom n'en désigne aucune, et rend celle qu'il désigne."""
+        if name not in self:
+            self[name] = function
+        return self[name]
+
+    def __ior__(self, others: Any) -> MatcherFunctions:  # type: ignore[override,misc]  # noqa: ANN401, PYI034 - signature de dict
+        """Admet des fonctions, une à une."""
+        self.update(others)
+        return self
+
+
 def is_textual(function: object) -> bool:
     """Dit si une fonction ne compare que des textes."""
     return inspect.isroutine(function) and function in _TEXTUAL

@@ -10,7 +10,7 @@ from fastapi_acl.engine.kernel.effects import EFFECTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
+    from fastapi_acl.engine.casbin.definitions import ModelDefinitions
     from fastapi_acl.engine.kernel.plan import MatcherPlan
 
 WARNINGS: Final = {
@@ -26,18 +26,21 @@ WARNINGS: Final = {
 }
 
 
-def lint(enforcer: StrictEnforcer) -> list[str]:
-    """Relit le modèle d'un exécuteur.
+def lint(definitions: ModelDefinitions, plan: MatcherPlan) -> list[str]:
+    """Relit un modèle.
+
+    Args:
+        definitions: ce que le modèle définit.
+        plan: ce que l'index en cherche.
 
     Returns:
         Une phrase par défaut ; aucune si tout va bien.
     """
-    model = enforcer.model
-    found = [*told_faults(enforcer), *_about_plan(enforcer.plan)]
-    if model["e"]["e"].value not in EFFECTS:
+    found = [*told_faults(definitions), *_about_plan(plan)]
+    if definitions.schema.effect not in EFFECTS:
         found.append("L’effet n’est pas de ceux de Casbin : il est évalué règle par règle.")
-    matchers = " ".join(assertion.value for assertion in model["m"].values())
-    return found + [warning for name, warning in WARNINGS.items() if f"{name}(" in matchers.replace(" (", "(")]
+    matchers = definitions.schema.matcher.replace(" (", "(")
+    return found + [warning for name, warning in WARNINGS.items() if f"{name}(" in matchers]
 
 
 def _about_plan(plan: MatcherPlan) -> Iterator[str]:

@@ -14,7 +14,7 @@ from fastapi_acl.engine.kernel.rows import Rows
 from fastapi_acl.engine.kernel.sequence import SequenceLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fastapi_acl.engine.kernel.rows import Row
 
@@ -62,13 +62,25 @@ class IndexedAssertion(Assertion):
         made.rm = made.cond_rm = None
         return made
 
+    def showing(self, rows: Rows, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
+        """Rend une copie dont les règles sont tenues ailleurs, sans gestionnaire de rôles."""
+        made = IndexedAssertion.__new__(IndexedAssertion)
+        made._sequence, made._notify, made._rows = sequence, notify, rows  # noqa: SLF001 - construction de la même classe
+        made.copy_settings(self)
+        made.rm = made.cond_rm = None
+        return made
+
     def take(self, source: Assertion, rows: Iterable[Sequence[Any]]) -> None:
         """Reprend les réglages d'une définition, et ces règles."""
+        self.copy_settings(source)
+        self.policy = rows
+
+    def copy_settings(self, source: Assertion) -> None:
+        """Reprend les réglages d'une définition."""
         kept = {name: value for name, value in vars(source).items() if not name.startswith("_") and name != "policy"}
         for name, value in kept.items():
             setattr(self, name, value)
         self.field_index_map = dict(source.field_index_map)
-        self.policy = rows
 
     @property
     def policy(self) -> Rows:
@@ -143,6 +155,16 @@ class IndexedModel(Model):
         for section in POLICY_SECTIONS:
             for key, assertion in (copy[section] or {}).items():
                 copy[section][key] = assertion.emptied(copy.sequence, copy._changed)
+        return copy
+
+    def showing(self, rows: Mapping[str, Rows]) -> IndexedModel:
+        """Copie les définitions et leurs réglages, sur des règles tenues ailleurs."""
+        copy = IndexedModel()
+        for section, assertions in self.items():
+            copy[section] = dict(assertions)
+        for section in POLICY_SECTIONS:
+            for key, assertion in (copy[section] or {}).items():
+                copy[section][key] = assertion.showing(rows[key], copy.sequence, copy._changed)
         return copy
 
     def join(self, sequence: SequenceLock) -> None:

@@ -39,16 +39,15 @@ class ResourceReads:
     functions: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, schema: PolicySchema, matchers: Iterator[str], owner: str = OWNER) -> ResourceReads:
+    def of(cls, schema: PolicySchema, owner: str = OWNER) -> ResourceReads:
         """Lit les matchers d'un modèle.
 
         Args:
             schema: forme du modèle.
-            matchers: expressions, telles que Casbin les a préparées.
             owner: attribut que lit `aclOwns`.
         """
         try:
-            nodes = [node for matcher in matchers for node in ast.walk(parse(matcher))]
+            nodes = [node for matcher in schema.matchers for node in ast.walk(parse(matcher))]
         except UnreadableMatcherError:
             return cls(None)
         called = set(_list_called(nodes))

@@ -219,23 +219,3 @@ class ConditionalDomainRoles(_KeptConditions, default_role_manager.ConditionalDo
         """Rend ce que Casbin tient d'un nom dans un domaine ; None s'il n'y est pas."""
         manager = self.rm_map.get(self._get_domain(*domain))
         return manager.all_roles.get(name) if manager is not None else None
-
-
-class LinkRows:
-    """Tient les liens à jour des règles `g` (voir `RowListener`)."""
-
-    def __init__(self, graph: RoleGraph) -> None:
-        """Retient les liens à tenir."""
-        self._graph = graph
-
-    def add(self, row: Sequence[str]) -> None:
-        """Ajoute le lien d'une règle."""
-        self._graph.add(*row[:3])
-
-    def remove(self, row: Sequence[str]) -> None:
-        """Retire le lien d'une règle."""
-        self._graph.remove(*row[:3])
-
-    def dismantle(self) -> None:
-        """Rend peu à peu les liens à la mémoire."""
-        self._graph.dismantle()

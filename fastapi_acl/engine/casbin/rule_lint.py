@@ -21,7 +21,7 @@ from fastapi_acl.shared.identity import ACL_NAMESPACE, ROLE_PREFIX, USER_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
+    from fastapi_acl.engine.kernel.policy import Policy
 
 MAX_FINDINGS: Final = 50
 """Valeurs suspectes citées par colonne ; les autres sont comptées."""
@@ -68,12 +68,12 @@ class RuleLint:
     """Relit les règles en service.
 
     Attributes:
-        enforcer: exécuteur strict, politique chargée.
+        policy: politique en service.
         accounts: les comptes ; None s'ils ne sont pas à nous.
         declared: ce que les routes demandent ; None si on ne le sait pas.
     """
 
-    enforcer: StrictEnforcer
+    policy: Policy
     accounts: KnownAccounts | None = None
     declared: Declared | None = None
 
@@ -108,7 +108,7 @@ class RuleLint:
 
     def _about_roles(self) -> Iterator[str]:
         """Dit quels rôles sont donnés sans rien permettre, ou ressemblent trop à un autre pour être voulus."""
-        if "g" not in self.enforcer.schema.links:
+        if "g" not in self.policy.schema.links:
             return
         given = self._column("g", 1)
         members = self._column("g", 0)
@@ -130,7 +130,7 @@ class RuleLint:
 
     def _about_literals(self) -> Iterator[str]:
         """Dit quelles valeurs ne sont aucune de celles auxquelles le matcher compare leur colonne."""
-        names = self.enforcer.schema.fields["p"]
+        names = self.policy.schema.fields["p"]
         for name, admitted in self._literals().items():
             if name in names:
                 wrong = [value for value in self._column("p", names.index(name)) if value not in admitted]
@@ -139,7 +139,7 @@ class RuleLint:
 
     def _literals(self) -> dict[str, set[str]]:
         """Rend, pour chaque colonne que le matcher ne compare qu'à des textes, ces textes."""
-        matcher, found = self.enforcer.schema.matcher, dict[str, set[str]]()
+        matcher, found = self.policy.schema.matcher, dict[str, set[str]]()
         for match in _LITERAL.finditer(matcher):
             left, *texts, right = match.groups()
             found.setdefault(left or right, set()).add(next(text for text in texts if text is not None))
@@ -154,17 +154,17 @@ class RuleLint:
             (RESOURCE_NAMES, declared.resources, self._is_ours),
             (ACTION_NAMES, declared.actions, _is_any),
         ):
-            place = self.enforcer.schema.position("p", names)
+            place = self.policy.schema.position("p", names)
             if place is None or not known:
                 continue
-            name = self.enforcer.schema.fields["p"][place]
+            name = self.policy.schema.fields["p"][place]
             asked = _Asked(known, self._matcher_of(name), are_filled=declared.are_filled)
             wrong = [value for value in self._column("p", place) if not is_exempt(value) and not asked.covers(value)]
             yield from self._all(name, wrong, known, "aucune route ne le demande")
 
     def _matcher_of(self, name: str) -> str:
         """Rend la fonction par laquelle le matcher compare une colonne ; rien s'il la compare par égalité."""
-        schema = self.enforcer.schema
+        schema = self.policy.schema
         return "aclMatch" if name in schema.patterns else schema.motifs.get(name, "")
 
     def _is_ours(self, value: str) -> bool:
@@ -181,7 +181,7 @@ class RuleLint:
     @cached_property
     def _ruled(self) -> dict[str, None]:
         """Sujets des règles, dans leur ordre."""
-        schema = self.enforcer.schema
+        schema = self.policy.schema
         places = {ptype: schema.position(ptype, SUBJECT_NAMES) for ptype in schema.fields}
         return dict.fromkeys(
             name for ptype, place in places.items() if place is not None for name in self._column(ptype, place)
@@ -190,28 +190,28 @@ class RuleLint:
     @cached_property
     def _subjects(self) -> dict[str, None]:
         """Sujets des règles, puis membres des liens."""
-        members = self._column("g", 0) if "g" in self.enforcer.schema.links else {}
+        members = self._column("g", 0) if "g" in self.policy.schema.links else {}
         return {**self._ruled, **members}
 
     def _column(self, ptype: str, place: int) -> dict[str, None]:
         """Rend les valeurs distinctes d'une colonne, dans leur ordre."""
-        return dict.fromkeys(self.enforcer.model.rows(ptype).values_of(place))
+        return dict.fromkeys(self.policy.rows(ptype).values_of(place))
 
     def _all(self, name: str, wrong: Sequence[str], known: Collection[str], reason: str) -> Iterator[str]:
         """Dit, pour chaque valeur suspecte d'une colonne de `p`, ce qu'elle a de suspect."""
-        place = self.enforcer.schema.fields["p"].index(name)
+        place = self.policy.schema.fields["p"].index(name)
         for value in wrong[:MAX_FINDINGS]:
-            cited = _cite("p", self.enforcer.model.rows("p").matching(place, [value]))
+            cited = _cite("p", self.policy.rows("p").matching(place, [value]))
             yield f"{cited} : « {name} » vaut « {value} », {reason}{_nearest(value, known) or '.'}"
         yield from _more(wrong, f"valeurs de « {name} »")
 
     def _cited(self, subject: str) -> str:
         """Cite une règle qui nomme un sujet, et compte les autres."""
-        schema, model = self.enforcer.schema, self.enforcer.model
+        schema = self.policy.schema
         for ptype in (*schema.fields, *(["g"] if "g" in schema.links else [])):
             places = (0, 1) if ptype == "g" else (schema.position(ptype, SUBJECT_NAMES),)
             for place in places:
-                rows = model.rows(ptype).matching(place, [subject]) if place is not None else []
+                rows = self.policy.rows(ptype).matching(place, [subject]) if place is not None else []
                 if rows:
                     return _cite(ptype, rows)
         return subject

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from casbin.model import Model
 
+    from fastapi_acl.engine.casbin.definitions import ModelDefinitions
     from fastapi_acl.engine.casbin.model_source import ModelSource
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
 
 COMPOUND: Final = frozenset({"list", "tuple", "dict", "set"})
 """Fonctions que l'évaluateur de Casbin connaît d'emblée."""
@@ -286,14 +286,14 @@ def _accepts(function: Any, count: int) -> bool:  # noqa: ANN401 - fonction de l
     return True
 
 
-def matcher_faults(enforcer: StrictEnforcer) -> Iterator[tuple[str, Fault]]:
+def matcher_faults(definitions: ModelDefinitions) -> Iterator[tuple[str, Fault]]:
     """Essaie tous les matchers d'un modèle.
 
     Yields:
         Le nom du matcher, et ce qui ne va pas.
     """
-    for name, assertion in enforcer.model["m"].items():
-        lexicon = Lexicon.of(enforcer.model, enforcer.fm.get_functions(), is_whole=name != "m")
+    for name, assertion in definitions.model["m"].items():
+        lexicon = Lexicon.of(definitions.model, definitions.functions, is_whole=name != "m")
         try:
             tree = parse(assertion.value)
         except UnreadableMatcherError as error:
@@ -311,20 +311,20 @@ def _where(error: Exception) -> str:
     return f", près de « {near} »"
 
 
-def check_matchers(enforcer: StrictEnforcer) -> None:
+def check_matchers(definitions: ModelDefinitions) -> None:
     """Refuse de servir sous un matcher qui ne pourrait jamais s'évaluer.
 
     Raises:
         ConfigurationError: la phrase cite la ligne du modèle, le terme fautif, et le nom le plus proche.
     """
-    faults = told_faults(enforcer)
+    faults = told_faults(definitions)
     if faults:
         raise ConfigurationError("\n".join(faults))
 
 
-def told_faults(enforcer: StrictEnforcer) -> list[str]:
+def told_faults(definitions: ModelDefinitions) -> list[str]:
     """Dit chaque défaut des matchers d'un modèle."""
-    return [_told(name, fault, enforcer.source) for name, fault in matcher_faults(enforcer)]
+    return [_told(name, fault, definitions.source) for name, fault in matcher_faults(definitions)]
 
 
 def _told(name: str, fault: Fault, source: ModelSource | None) -> str:

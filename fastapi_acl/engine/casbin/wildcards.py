@@ -13,8 +13,8 @@ from fastapi_acl.engine.kernel.schema import DOMAIN_NAMES, SUBJECT_NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.plan import Key
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.kernel.schema import PolicySchema
     from fastapi_acl.shared.exceptions import DecisionFailedError
 
@@ -25,15 +25,15 @@ OTHERWISE: Final = (
 """Ce qui mène à un administrateur sans règle « * »."""
 
 
-def explain_closed(enforcer: StrictEnforcer) -> str:
+def explain_closed(policy: Policy) -> str:
     """Dit pourquoi une règle « * » ne permet rien, et que faire.
 
     Args:
-        enforcer: exécuteur du modèle.
+        policy: politique du modèle.
     """
-    schema = enforcer.schema
-    closed = list(dict.fromkeys(key for key in _keys_of(enforcer) if _excludes(key, schema)))
-    terms = [key.describe(schema.request, schema.fields["p"]) for key in closed] or _evaluated(enforcer)
+    schema = policy.schema
+    closed = list(dict.fromkeys(key for key in _keys_of(policy) if _excludes(key, schema)))
+    terms = [key.describe(schema.request, schema.fields["p"]) for key in closed] or _evaluated(policy)
     cause = f" Ce qui l’exclut : {_listed(terms)}." if terms else ""
     mends = list(filter(None, (_mend(key, schema) for key in closed)))
     mend = f"Comparez par {' et '.join(mends)}" if mends else "Corrigez le matcher"
@@ -56,14 +56,14 @@ def explain_failed(rule: Iterable[str], error: DecisionFailedError) -> str:
     )
 
 
-def _keys_of(enforcer: StrictEnforcer) -> list[Key]:
+def _keys_of(policy: Policy) -> list[Key]:
     """Rend les termes que l'index cherche, dans toutes les branches."""
-    return [key for leaf in enforcer.plan.leaves for branch in leaf.branches for key in branch.keys]
+    return [key for leaf in policy.plan.leaves for branch in leaf.branches for key in branch.keys]
 
 
-def _evaluated(enforcer: StrictEnforcer) -> list[str]:
+def _evaluated(policy: Policy) -> list[str]:
     """Rend les termes qui s'évaluent, sur la requête seule ou sur les règles trouvées."""
-    leaves = enforcer.plan.leaves
+    leaves = policy.plan.leaves
     gates = [ast.unparse(branch.gate) for leaf in leaves for branch in leaf.branches if branch.gate is not None]
     return list(dict.fromkeys(map(dotted, [*gates, *(leaf.residual for leaf in leaves if leaf.residual)])))
 

@@ -22,8 +22,8 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.plan import Branch, Key
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.kernel.rows import Rank, Row
 
 P = ParamSpec("P")
@@ -88,7 +88,7 @@ def _steady(method: Callable[Concatenate[PolicyInspector, P], T]) -> Callable[Co
 
     @wraps(method)
     def steady(self: PolicyInspector, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.enforcer.lock:
+        with self.policy.lock:
             return method(self, *args, **kwargs)
 
     return steady
@@ -98,7 +98,7 @@ def _steady(method: Callable[Concatenate[PolicyInspector, P], T]) -> Callable[Co
 class PolicyInspector:
     """Interroge la politique en service d'un exécuteur strict."""
 
-    enforcer: StrictEnforcer
+    policy: Policy
 
     # --- rôles ------------------------------------------------------------------------------------------------------
 
@@ -111,18 +111,18 @@ class PolicyInspector:
             domain: domaine, si le modèle en a.
             inherited: vrai pour y joindre les rôles hérités.
         """
-        graph, place = self.enforcer.graph, self._linked(domain)
+        graph, place = self.policy.graph, self._linked(domain)
         return list(graph.closure(member, place)[1:]) if inherited else graph.roles_of(member, place)
 
     @_steady
     def members_of(self, role: str, domain: str = "", *, inherited: bool = True) -> list[str]:
         """Rend les membres d'un rôle, les directs d'abord."""
-        graph, place = self.enforcer.graph, self._linked(domain)
+        graph, place = self.policy.graph, self._linked(domain)
         return graph.everyone(role, place)[1:] if inherited else graph.members_of(role, place)
 
     def _linked(self, domain: str) -> str:
         """Rend le domaine où chercher des liens ; aucun si les liens n'en portent pas."""
-        return domain if self.enforcer.schema.links.get("g", 2) > 2 else ""  # noqa: PLR2004 - membre et rôle
+        return domain if self.policy.schema.links.get("g", 2) > 2 else ""  # noqa: PLR2004 - membre et rôle
 
     # --- permissions ------------------------------------------------------------------------------------------------
 
@@ -139,9 +139,9 @@ class PolicyInspector:
         place = self._place(SUBJECT_NAMES)
         if place is None:
             return
-        with self.enforcer.lock:
-            rows, holds = self.enforcer.model.rows("p"), self._in_domain(domain)
-            paths = self.enforcer.graph.paths(subject, self._linked(domain))
+        with self.policy.lock:
+            rows, holds = self.policy.rows("p"), self._in_domain(domain)
+            paths = self.policy.graph.paths(subject, self._linked(domain))
             held = [(path, rows.holding(place, name)) for name, path in paths.items()]
         for path, known in held:
             ranked: list[tuple[Rank, Row]] = []
@@ -158,7 +158,7 @@ class PolicyInspector:
     @_steady
     def path(self, subject: str, holder: str, domain: str = "") -> tuple[str, ...]:
         """Rend le plus court chemin de rôles d'un sujet à celui d'une règle ; vide s'il n'y en a pas."""
-        return tuple(self.enforcer.graph.path(subject, holder, self._linked(domain)))
+        return tuple(self.policy.graph.path(subject, holder, self._linked(domain)))
 
     @_steady
     def subjects_of(self, resource: str, action: str, domain: str = "") -> list[str]:
@@ -171,7 +171,7 @@ class PolicyInspector:
             return []
         named = {"resource": resource, "action": action, "domain": domain}
         holders = dict.fromkeys(row[self._place(SUBJECT_NAMES) or 0] for row in self._concerned(named))
-        graph, place = self.enforcer.graph, self._linked(domain)
+        graph, place = self.policy.graph, self._linked(domain)
         subjects = dict.fromkeys(name for holder in holders for name in graph.everyone(holder, place))
         return [subject for subject in subjects if self._allows(self._request({**named, "subject": subject}))]
 
@@ -200,7 +200,7 @@ class PolicyInspector:
         Args:
             request: valeurs de la requête, dans l'ordre du modèle.
         """
-        allowed, values = self.enforcer.enforce_ex(*request)
+        allowed, values = self.policy.explain(*request)
         rule = PolicyRule.of("p", values) if values else None
         if rule is None or not (allowed or self._denies(rule)):
             return Explanation(allowed)
@@ -248,8 +248,8 @@ class PolicyInspector:
     def _would_allow(self, change: PolicyChange, request: Sequence[str]) -> bool:
         """Dit si un changement, que le modèle admet, ferait accorder une requête."""
         try:
-            self.enforcer.check(change)
-            with self.enforcer.trial(change):
+            self.policy.check(change)
+            with self.policy.trial(change):
                 return self._allows(request)
         except (InvalidRuleError, DecisionFailedError):
             return False
@@ -265,15 +265,15 @@ class PolicyInspector:
         """Rassemble ce qui pourrait lever un refus."""
         named = self._named(request)
         rows = self._concerned(named)
-        mine = set(self.enforcer.closure(named["subject"], self._linked(named["domain"])))
+        mine = set(self.policy.closure(named["subject"], self._linked(named["domain"])))
         place = self._place(SUBJECT_NAMES) or 0
         reaching = (PolicyRule("p", row) for row in rows if row[place] in mine or ANY in row[place])
         denials = islice((rule for rule in reaching if self._denies(rule)), MAX_TRIALS)
         given = dict.fromkeys(row[place] for row in rows if row[place] not in mine)
-        roles = islice(given, MAX_TRIALS) if "g" in self.enforcer.schema.links else ()
+        roles = islice(given, MAX_TRIALS) if "g" in self.policy.schema.links else ()
         links = tuple(PolicyChange(added=(self._link(named, role),)) for role in roles)
         written = self._written(named)
-        rules = () if self.enforcer.holds(written) else (PolicyChange(added=(written,)),)
+        rules = () if self.policy.holds(written) else (PolicyChange(added=(written,)),)
         return _Levers(tuple(denials), links, rules)
 
     # --- champs -----------------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ class PolicyInspector:
     def _concerned(self, named: dict[str, str]) -> list[Row]:
         """Rend les règles qui portent sur ces valeurs, quel que soit leur sujet."""
         request = self._request({**named, "subject": ""})
-        branches = self.enforcer.plan.branches or (None,)
+        branches = self.policy.plan.branches or (None,)
         return list(dict.fromkeys(row for branch in branches for row in self._reached(branch, request)))
 
     def _reached(self, branch: Branch | None, request: Sequence[str]) -> Iterable[Row]:
@@ -289,7 +289,7 @@ class PolicyInspector:
         keys = [key for key in (branch.keys if branch else ()) if key.reads_request and not self._is_subject(key)]
         accepted = {key.field: {found for term in key.terms for found in self._variants(term, request)} for key in keys}
         if not accepted:
-            return self.enforcer.model.rows("p").ordered()
+            return self.policy.rows("p").ordered()
         narrow = min(accepted, key=lambda field: (field == self._place(ACTION_NAMES), len(accepted[field])))
         rows = self._rows(narrow, accepted[narrow])
         return [row for row in rows if all(row[field] in values for field, values in accepted.items())]
@@ -303,37 +303,35 @@ class PolicyInspector:
             return patterns_of(value, MAX_VALUE_LENGTH)
         if key.probe is Probe.ROLE:
             domain = request[key.domain] if isinstance(key.domain, int) else key.domain or ""
-            return tuple(self.enforcer.rm_map[key.function].graph.closure(value, domain))
+            return tuple(self.policy.graph_of(key.function).closure(value, domain))
         if key.probe is Probe.KEY_MATCH:
-            known = {
-                pattern: matcher_of(key.function, pattern) for pattern in self.enforcer.model.rows("p").known(key.field)
-            }
+            known = {pattern: matcher_of(key.function, pattern) for pattern in self.policy.rows("p").known(key.field)}
             return [pattern for pattern, matches in known.items() if matches is not None and matches(value)]
         return (value,)
 
     def _is_subject(self, key: Key) -> bool:
         """Dit si un terme porte sur le sujet de la requête."""
         asked = {term.request for term in key.terms if term.request is not None}
-        return any(self.enforcer.schema.request[place] in SUBJECT_NAMES for place in asked)
+        return any(self.policy.schema.request[place] in SUBJECT_NAMES for place in asked)
 
     def _in_domain(self, domain: str) -> Callable[[Row], bool]:
         """Rend de quoi dire si une règle vaut dans un domaine ; le plan n'est lu qu'une fois."""
         place = self._place(DOMAIN_NAMES)
         if place is None or not domain:
             return lambda _: True
-        keys = [key for branch in self.enforcer.plan.branches for key in branch.keys if key.field == place]
+        keys = [key for branch in self.policy.plan.branches for key in branch.keys if key.field == place]
         named = {domain, *(term.constant for key in keys for term in key.terms if term.request is None)}
         is_pattern = any(key.find(Probe.PATTERN) is not None for key in keys)
         return lambda row: row[place] in named or (is_pattern and acl_match(domain, row[place]))
 
     def _rows(self, field: int, values: Collection[str]) -> list[Row]:
         """Rend les règles dont un champ a l'une de ces valeurs."""
-        rows = self.enforcer.model.rows("p")
+        rows = self.policy.rows("p")
         return [row for value in values for row in rows.matching(field, [value])]
 
     def _place(self, names: frozenset[str]) -> int | None:
         """Rend la place d'un champ dans une règle."""
-        return self.enforcer.schema.position("p", names)
+        return self.policy.schema.position("p", names)
 
     # --- requêtes et règles -------------------------------------------------------------------------------------------
 
@@ -341,27 +339,27 @@ class PolicyInspector:
     def can_ask(self) -> bool:
         """Vrai si chaque valeur de la requête a un nom connu."""
         known = SUBJECT_NAMES | DOMAIN_NAMES | RESOURCE_NAMES | ACTION_NAMES
-        return known.issuperset(self.enforcer.schema.request)
+        return known.issuperset(self.policy.schema.request)
 
     def _request(self, named: dict[str, str]) -> tuple[str, ...]:
         """Range des valeurs dans l'ordre du modèle."""
-        return tuple(named[_kind(name)] for name in self.enforcer.schema.request)
+        return tuple(named[_kind(name)] for name in self.policy.schema.request)
 
     def _named(self, request: Sequence[str]) -> dict[str, str]:
         """Nomme les valeurs d'une requête, sans les attributs qu'un texte peut porter."""
-        kinds = map(_kind, self.enforcer.schema.request)
+        kinds = map(_kind, self.policy.schema.request)
         named = dict(zip(kinds, map(_plain, request), strict=True))
         return {"subject": "", "resource": "", "action": "", "domain": "", **named}
 
     def _written(self, named: dict[str, str]) -> PolicyRule:
         """Rend la règle qui accorderait exactement la requête à son sujet."""
         known = {"eft": "allow", "scope": "*", "priority": "1"}
-        names = self.enforcer.schema.fields["p"]
+        names = self.policy.schema.fields["p"]
         return PolicyRule("p", tuple(known[name] if name in known else named.get(_kind(name), "*") for name in names))
 
     def _link(self, named: dict[str, str], role: str) -> PolicyRule:
         """Rend le lien qui donnerait un rôle au sujet, dans le domaine de la requête."""
-        domain = (named["domain"],) if self.enforcer.schema.links["g"] > 2 else ()  # noqa: PLR2004 - membre et rôle
+        domain = (named["domain"],) if self.policy.schema.links["g"] > 2 else ()  # noqa: PLR2004 - membre et rôle
         return PolicyRule("g", (named["subject"], role, *domain))
 
     def _path_to(self, rule: PolicyRule, request: Sequence[str]) -> tuple[str, ...]:
@@ -371,12 +369,12 @@ class PolicyInspector:
 
     def _denies(self, rule: PolicyRule) -> bool:
         """Dit si une règle refuse."""
-        names = self.enforcer.schema.fields["p"]
+        names = self.policy.schema.fields["p"]
         return "eft" in names and rule.values[names.index("eft")] == "deny"
 
     def _allows(self, request: Sequence[str]) -> bool:
         """Pose une question."""
-        return self.enforcer.enforce(*request)
+        return self.policy.decide(*request)
 
 
 def _kind(name: str) -> str:

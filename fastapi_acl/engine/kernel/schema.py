@@ -73,7 +73,8 @@ class PolicySchema:
         links: pour chaque type `g…`, le nombre de ses valeurs.
         patterns: noms des champs que le matcher compare par `aclMatch`.
         motifs: pour chaque champ que le matcher compare par `keyMatch…` ou `globMatch`, la fonction.
-        matcher: expression du matcher, telle que Casbin l'a préparée.
+        matchers: expression de chaque matcher, telle que Casbin l'a préparée.
+        effect: effet du modèle.
         conditions: ce qui juge une règle `eval()`.
         evaluated: noms des champs que le matcher lit par `eval()`.
         raw_subjects: vrai si les sujets n'ont pas à porter de préfixe (Authenticator de l'application).
@@ -85,7 +86,8 @@ class PolicySchema:
     links: dict[str, int]
     patterns: frozenset[str]
     motifs: Mapping[str, str]
-    matcher: str
+    matchers: tuple[str, ...]
+    effect: str
     conditions: Conditions
     evaluated: frozenset[str] = frozenset()
     raw_subjects: bool = False
@@ -115,12 +117,18 @@ class PolicySchema:
             links={ptype: assertion.value.count("_") for ptype, assertion in (model["g"] or {}).items()},
             patterns=frozenset(_ACL_MATCHED.findall(matcher)),
             motifs={field: function for function, field in _KEY_MATCHED.findall(matcher)},
-            matcher=matcher,
+            matchers=tuple(assertion.value for assertion in model["m"].values()),
+            effect=model["e"]["e"].value,
             conditions=conditions,
             evaluated=frozenset(_EVALUATED.findall(matcher)),
             raw_subjects=raw_subjects,
             shares_domains=shares_domains,
         )
+
+    @property
+    def matcher(self) -> str:
+        """Tous les matchers, d'une pièce : de quoi y chercher un nom."""
+        return " ".join(self.matchers)
 
     @property
     def functions(self) -> frozenset[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.writing.ranks import Ranks
 
 
@@ -54,9 +54,9 @@ class AdministratorGuard:
     accounts: ActiveAccounts | None
 
     @property
-    def enforcer(self) -> StrictEnforcer:
+    def policy(self) -> Policy:
         """Politique en service."""
-        return self.ranks.enforcer
+        return self.ranks.policy
 
     async def check(self, change: PolicyChange, actor: Principal, pace: Pace) -> None:
         """Refuse un changement après lequel plus aucun compte actif n'administrerait.
@@ -67,10 +67,10 @@ class AdministratorGuard:
         if actor is SYSTEM or not _may_revoke(change) or await self._stays(actor, change):
             return
         before = await self._present(actor.id, pace)
-        if before.are_whole and not change.removed and is_computable(self.enforcer):
+        if before.are_whole and not change.removed and is_computable(self.policy):
             return  # ce qui arrive ne retire rien à qui tient tout, refus mis à part
-        present = PolicyChange(change.added, tuple(filter(self.enforcer.holds, change.removed)))
-        await self._require_one(before, self.enforcer.trial(present), self._named(present))
+        present = PolicyChange(change.added, tuple(filter(self.policy.holds, change.removed)))
+        await self._require_one(before, self.policy.trial(present), self._named(present))
 
     async def check_whole(self, after: Callable[[], AbstractContextManager[object]]) -> None:
         """Refuse, même au système, une politique sous laquelle plus aucun compte actif n'administrerait.
@@ -98,7 +98,7 @@ class AdministratorGuard:
             LastAdministratorError: il l'est.
         """
         before = await self._present(user_id, Pace())
-        with self.enforcer.trial(pending):
+        with self.policy.trial(pending):
             left = self._kept(before, [*before.accounts, *self._named(pending)])
         if await self._active(left) == {user_id}:
             raise LastAdministratorError
@@ -117,11 +117,11 @@ class AdministratorGuard:
 
         C'est le cas courant, qui évite d'essayer la politique d'après.
         """
-        if not is_computable(self.enforcer):
+        if not is_computable(self.policy):
             return False
-        domain = (EVERY_DOMAIN,) if self.enforcer.schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
-        mine = set(self.enforcer.closure(actor.subject, *domain))
-        touched = any(self.enforcer.schema.subject_of(rule) in mine for rule in change.removed)
+        domain = (EVERY_DOMAIN,) if self.policy.schema.links.get("g", 2) > 2 else ()  # noqa: PLR2004 - membre, rôle, domaine
+        mine = set(self.policy.closure(actor.subject, *domain))
+        touched = any(self.policy.schema.subject_of(rule) in mine for rule in change.removed)
         return not touched and self.ranks.is_whole(actor) and bool(await self._active([actor.id]))
 
     async def _present(self, first: str, pace: Pace) -> _Administrators:
@@ -152,7 +152,7 @@ class AdministratorGuard:
 
     def _named(self, change: PolicyChange) -> Iterator[str]:
         """Énumère les comptes que les règles d'un changement visent, eux-mêmes ou par un rôle."""
-        subjects = dict.fromkeys(map(self.enforcer.schema.subject_of, change))
+        subjects = dict.fromkeys(map(self.policy.schema.subject_of, change))
         yield from _accounts(self.ranks.under(filter(None, subjects)))
 
     def _holders(self, kind: _Administrators) -> Iterator[str]:

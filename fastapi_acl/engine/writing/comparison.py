@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from fastapi_acl.engine.administration import Pair
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.pacing import Pace
     from fastapi_acl.engine.kernel.plan import Key
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.kernel.schema import PolicySchema
     from fastapi_acl.shared.policy import PolicyChange
 
@@ -48,22 +48,22 @@ class Comparison:
     """Compare des permissions sous un modèle où elles se comparent (voir `is_computable`).
 
     Attributes:
-        enforcer: politique en service.
+        policy: politique en service.
         keys: termes du matcher ; les lire n'est pas à refaire à chaque comparaison.
     """
 
-    enforcer: StrictEnforcer
+    policy: Policy
     keys: tuple[Key, ...]
 
     @classmethod
-    def over(cls, enforcer: StrictEnforcer) -> Self:
+    def over(cls, policy: Policy) -> Self:
         """Prépare la comparaison."""
-        return cls(enforcer, enforcer.plan.branches[0].keys)
+        return cls(policy, policy.plan.branches[0].keys)
 
     @property
     def schema(self) -> PolicySchema:
         """Forme des règles."""
-        return self.enforcer.schema
+        return self.policy.schema
 
     @property
     def has_domains(self) -> bool:
@@ -85,14 +85,14 @@ class Comparison:
 
     def is_granted(self, subject: str, asked: Grant) -> bool:
         """Dit si une règle accorde tout cela à un sujet, dans le domaine même, refus mis à part."""
-        found = self.enforcer.granting(self._request(subject, asked))
-        rules = self.enforcer.rules_of(self.enforcer.closure(subject, *self.place(asked))) if found is None else found
+        found = self.policy.granting(self._request(subject, asked))
+        rules = self.policy.rules_of(self.policy.closure(subject, *self.place(asked))) if found is None else found
         return any(grant.allows and self.covers(grant, asked) for grant in map(self.grant, rules))
 
     def reached(self, subject: str, domain: str) -> list[str]:
         """Rend un sujet et les rôles qu'il tient dans une partie d'un domaine."""
         everywhere = domain == ANY or not self.has_domains
-        return self.enforcer.graph.reach(subject, lambda place: everywhere or overlaps(place, domain))
+        return self.policy.graph.reach(subject, lambda place: everywhere or overlaps(place, domain))
 
     def place(self, grant: Grant) -> tuple[str, ...]:
         """Rend le domaine de liens où une permission vaut ; aucun si les liens n'en portent pas."""
@@ -133,7 +133,7 @@ class Comparison:
 
     def is_pattern(self, name: str) -> bool:
         """Dit si un champ se compare par motif ; sous `abac`, la portée `*` couvre `own`."""
-        return name in self.schema.patterns or (name == "scope" and self.enforcer.plan.residual == ABAC_SCOPE)
+        return name in self.schema.patterns or (name == "scope" and self.policy.plan.residual == ABAC_SCOPE)
 
     def touches(self, grant: Grant, pairs: Iterable[Pair]) -> bool:
         """Dit si une permission porte, dans le domaine où l'on administre, sur l'un de ces couples."""
@@ -162,7 +162,7 @@ class Carried:
         """
         self.comparison = comparison
         self._pace = pace
-        self._links = LinksAfter.of(comparison.enforcer.graph, change, removes=removes)
+        self._links = LinksAfter.of(comparison.policy.graph, change, removes=removes)
         self._gone = frozenset(change.removed) if removes else frozenset[PolicyRule]()
         self._fresh: dict[str, list[PolicyRule]] = {}
         for rule in change.added:
@@ -214,22 +214,22 @@ class Carried:
 
     def rules(self, names: Sequence[str]) -> list[PolicyRule]:
         """Rend les règles de ces sujets, le changement fait."""
-        kept = [rule for rule in self.comparison.enforcer.rules_of(names) if rule not in self._gone]
+        kept = [rule for rule in self.comparison.policy.rules_of(names) if rule not in self._gone]
         return kept + [rule for name in names for rule in self._fresh.get(name, ())]
 
 
-def is_computable(enforcer: StrictEnforcer) -> bool:
+def is_computable(policy: Policy) -> bool:
     """Dit si les permissions se comparent : une conjonction de `g`, d'égalités et d'`aclMatch`, et rien d'autre.
 
     La condition de portée du modèle `abac` s'y ajoute, qui ne fait que restreindre.
     """
-    plan, schema = enforcer.plan, enforcer.schema
+    plan, schema = policy.plan, policy.schema
     if len(plan.branches) != 1 or plan.branches[0].gate is not None or plan.residual not in {"", ABAC_SCOPE}:
         return False
     keys = plan.branches[0].keys
-    unordered = enforcer.model["e"]["e"].value in COMPUTABLE_EFFECTS
+    unordered = policy.schema.effect in COMPUTABLE_EFFECTS
     single = len(schema.fields) == 1 and schema.links.keys() <= {"g"}
-    domains = _reads_domains(schema, keys, shares_domains=enforcer.shares_domains)
+    domains = _reads_domains(schema, keys, shares_domains=bool(policy.schema.shares_domains))
     read = _reads_each_field(schema, keys, by_scope=bool(plan.residual))
     return unordered and single and read and _names_one_subject(schema, keys) and domains
 

@@ -47,10 +47,10 @@ class EscalationGuard:
         """
         if actor is SYSTEM:
             return
-        if not is_computable(self.ranks.enforcer):
+        if not is_computable(self.ranks.policy):
             self.require_everything(actor)
             return
-        held = _Held(Comparison.over(self.ranks.enforcer), actor)
+        held = _Held(Comparison.over(self.ranks.policy), actor)
         may_lift = self.ranks.is_whole(actor)
         async for grant in pace.through(await self._given(change, pace)):
             if not (may_lift and not grant.allows) and not held.includes(grant):
@@ -68,7 +68,7 @@ class EscalationGuard:
 
     async def _given(self, change: PolicyChange, pace: Pace) -> dict[Grant, None]:
         """Rend ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
-        comparison = Comparison.over(self.ranks.enforcer)
+        comparison = Comparison.over(self.ranks.policy)
         carried = Carried(comparison, change, pace)
         given = {grant: None async for grant in carried.distinct(change.added) if grant.allows}
         given.update([(grant, None) async for grant in carried.distinct(change.removed) if not grant.allows])
@@ -113,7 +113,7 @@ class _Held:
 
     def _denials_of(self, name: str) -> list[Grant]:
         """Rend les refus qui nomment un sujet."""
-        grants = map(self._comparison.grant, self._comparison.enforcer.rules_of([name]))
+        grants = map(self._comparison.grant, self._comparison.policy.rules_of([name]))
         return list(dict.fromkeys(grant for grant in grants if not grant.allows))
 
 

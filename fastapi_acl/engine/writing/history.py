@@ -120,8 +120,8 @@ class PolicyHistory:
             if not change and key is None:
                 return transaction.check_ordered().revision
             if len(change.added) + len(change.removed) <= PACKET:
-                self.store.enforcer.check(change)
-                await self.store.check_whole(actor, partial(self.store.enforcer.trial, change))
+                self.store.policy.check(change)
+                await self.store.check_whole(actor, partial(self.store.policy.trial, change))
                 return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
         return await self._replace_all(to_revision, target, actor, key)
 
@@ -297,13 +297,13 @@ class PolicyHistory:
 
     def _current(self) -> Numbered:
         """Rend les règles en vigueur et leurs numéros."""
-        with self.store.enforcer.lock:
-            rules = self.store.enforcer.rules
-            return dict(zip(rules, self.store.enforcer.numbers(rules), strict=True))
+        with self.store.policy.lock:
+            rules = self.store.policy.rules
+            return dict(zip(rules, self.store.policy.numbers(rules), strict=True))
 
     async def _of_deleted(self, rules: Iterable[PolicyRule]) -> set[PolicyRule]:
         """Rend, parmi des règles, celles dont le sujet est un compte qui n'existe plus."""
-        accounts, schema = self.store.administrators.accounts, self.store.enforcer.schema
+        accounts, schema = self.store.administrators.accounts, self.store.policy.schema
         named = {rule: schema.subject_of(rule) for rule in rules} if accounts is not None else {}
         held = {rule: subject[len(USER_PREFIX) :] for rule, subject in named.items() if subject.startswith(USER_PREFIX)}
         known = await self._existing(sorted(set(held.values())))

@@ -151,7 +151,7 @@ class Verdicts:
         """Rend ce que les accords d'un nom couvrent de ce qui part, ou touchent de ce qui se refuse."""
         if (allows, name) not in self._by_name:
             await self._pace.step()
-            read = self._after.rules if allows else self._after.comparison.enforcer.rules_of
+            read = self._after.rules if allows else self._after.comparison.policy.rules_of
             found: set[Grant] = set()
             async for grant in self._pace.through(map(self._after.comparison.grant, read([name]))):
                 found |= self._touched_by(grant, allows=allows) if grant.allows else _NONE

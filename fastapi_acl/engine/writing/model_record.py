@@ -17,7 +17,7 @@ from fastapi_acl.shared.sync.changes import MODEL_ADOPTED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
+    from fastapi_acl.engine.casbin.definitions import ModelDefinitions
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.sync.changes import Change, ChangeLog
     from fastapi_acl.shared.sync.replica import Replica
@@ -39,11 +39,11 @@ class NotedModel(NamedTuple):
     widths: Mapping[str, int]
 
     @classmethod
-    def of(cls, enforcer: StrictEnforcer, source: str) -> NotedModel:
-        """Décrit le modèle d'un exécuteur strict."""
-        schema = enforcer.schema
+    def of(cls, definitions: ModelDefinitions, source: str) -> NotedModel:
+        """Décrit un modèle."""
+        schema = definitions.schema
         widths = {ptype: len(schema.columns(ptype)) for ptype in (*schema.fields, *schema.links)}
-        return cls(model_digest(enforcer.model), source, widths)
+        return cls(model_digest(definitions.model), source, widths)
 
     def as_json(self) -> dict[str, object]:
         """Rend le modèle sous la forme que garde le journal."""

@@ -61,10 +61,10 @@ class RankGuard:
         """
         if actor is SYSTEM:
             return
-        if not is_computable(self.ranks.enforcer):
+        if not is_computable(self.ranks.policy):
             await self._check_by_trial(change, pace)
             return
-        mine, comparison = self.ranks.of(actor), Comparison.over(self.ranks.enforcer)
+        mine, comparison = self.ranks.of(actor), Comparison.over(self.ranks.policy)
         losses = await self._losses(change, comparison, pace)
         if losses:
             await self._check_higher(losses, mine, Carried(comparison, change, pace, removes=True), pace)
@@ -163,8 +163,8 @@ class RankGuard:
 
         Là, seul qui tient tout écrit les règles : il peut retirer à un pair ce qui le fait tel, non le lui refuser.
         """
-        present = tuple(filter(self.ranks.enforcer.holds, change.removed))
-        named = [name for rule in change for name in (*rule.values[:2], self.ranks.enforcer.schema.subject_of(rule))]
+        present = tuple(filter(self.ranks.policy.holds, change.removed))
+        named = [name for rule in change for name in (*rule.values[:2], self.ranks.policy.schema.subject_of(rule))]
         whole = await self._whole(named, pace)
         for start in range(0, len(whole), TRIED_AT_ONCE):
             self._try(whole[start : start + TRIED_AT_ONCE], PolicyChange(change.added, present))
@@ -186,9 +186,9 @@ class RankGuard:
         Ce que les seuls ajouts lui prennent est un refus, quelle qu'en soit la forme.
         """
         before = {subject: self._administers(subject) for subject in subjects}
-        with self.ranks.enforcer.trial(PolicyChange(added=change.added)):
+        with self.ranks.policy.trial(PolicyChange(added=change.added)):
             blocked = any(self._administers(subject) < before[subject] for subject in subjects)
-        with self.ranks.enforcer.trial(change):
+        with self.ranks.policy.trial(change):
             blocked = blocked or any(self._is_blocked(subject, before[subject]) for subject in subjects)
         if blocked:
             raise _peer()

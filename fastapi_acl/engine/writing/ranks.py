@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from fastapi_acl.engine.administration import Administration, Pair
     from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.casbin.strict import StrictEnforcer
     from fastapi_acl.engine.kernel.pacing import Pace
     from fastapi_acl.engine.kernel.plan import Key
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.policy import PolicyRule
 
@@ -34,7 +34,7 @@ class Ranks:
     """Lit les rangs dans la politique en service."""
 
     authorizer: PolicyAuthorizer
-    enforcer: StrictEnforcer
+    policy: Policy
 
     @property
     def administration(self) -> Administration:
@@ -61,34 +61,34 @@ class Ranks:
     def holding_now(self, pairs: Iterable[Pair]) -> Iterator[str]:
         """Énumère les mêmes, plusieurs fois peut-être."""
         if not self.names_subjects:
-            yield from self.enforcer.subjects
+            yield from self.policy.subjects
             return
-        place = self.enforcer.schema.position("p", SUBJECT_NAMES) or 0
+        place = self.policy.schema.position("p", SUBJECT_NAMES) or 0
         for pair in pairs:
-            rules = PolicyInspector(self.enforcer).concerned(*pair, EVERY_DOMAIN)
+            rules = PolicyInspector(self.policy).concerned(*pair, EVERY_DOMAIN)
             yield from (rule.values[place] for rule in rules if not self._denies(rule))
 
     def under(self, names: Iterable[str]) -> dict[str, None]:
         """Rend ces sujets et tous ceux qui les tiennent comme rôles."""
-        return dict.fromkeys(member for name in names for member in self.enforcer.graph.under(name))
+        return dict.fromkeys(member for name in names for member in self.policy.graph.under(name))
 
     @property
     def names_subjects(self) -> bool:
         """Vrai si chaque branche du matcher désigne le sujet de la règle par son nom ou par un rôle."""
-        branches = self.enforcer.plan.branches
+        branches = self.policy.plan.branches
         named = all(any(map(self._names_subject, branch.keys)) for branch in branches)
-        return bool(branches) and PolicyInspector(self.enforcer).can_ask and named
+        return bool(branches) and PolicyInspector(self.policy).can_ask and named
 
     def _names_subject(self, key: Key) -> bool:
         """Dit si un terme compare le sujet de la règle à celui de la requête, par égalité ou par rôle."""
-        is_own = key.field == self.enforcer.schema.position("p", SUBJECT_NAMES) and self._is_subject(key.request)
+        is_own = key.field == self.policy.schema.position("p", SUBJECT_NAMES) and self._is_subject(key.request)
         return is_own and key.probe in {Probe.EXACT, Probe.ROLE}
 
     def _is_subject(self, place: int | None) -> bool:
         """Dit si une place de la requête est celle du sujet."""
-        return place is not None and self.enforcer.schema.request[place] in SUBJECT_NAMES
+        return place is not None and self.policy.schema.request[place] in SUBJECT_NAMES
 
     def _denies(self, rule: PolicyRule) -> bool:
         """Dit si une règle refuse."""
-        names = self.enforcer.schema.fields["p"]
+        names = self.policy.schema.fields["p"]
         return "eft" in names and rule.values[names.index("eft")] == "deny"

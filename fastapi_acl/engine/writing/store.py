@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any, Final
@@ -27,11 +27,11 @@ from fastapi_acl.shared.policy import PolicyChange
 from fastapi_acl.shared.sync.changes import POLICY_CHANGED, ROW_QUARANTINED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from fastapi_acl.engine.adapters.base import PolicyAdapter
-    from fastapi_acl.engine.casbin.strict import Prepared, StrictEnforcer
+    from fastapi_acl.engine.kernel.policy import Policy, Prepared
     from fastapi_acl.engine.writing.administrators import AdministratorGuard
     from fastapi_acl.engine.writing.guards import ActorGuard, EscalationGuard
     from fastapi_acl.engine.writing.rank_guard import RankGuard
@@ -52,20 +52,21 @@ EMPTIED_ROLE: Final = (
 class PolicyMemory:
     """Les règles en service, tenues à jour par le journal (voir `Replica`)."""
 
-    enforcer: StrictEnforcer
+    policy: Policy
+    adapter: PolicyAdapter
 
     async def read(self, transaction: Transaction) -> Prepared:  # noqa: ARG002 - l'adaptateur s'y joint
         """Lit toutes les règles, à l'instant de la transaction, et construit à côté la politique qu'elles font."""
-        return await self.enforcer.read()
+        return await self.policy.read(self.adapter.lines())
 
     def install(self, state: Prepared) -> None:
         """Met en service la politique lue."""
-        self.enforcer.install(state)
+        self.policy.install(state)
 
     def apply(self, change: Change) -> None:
         """Met en service un changement de règles ; un changement de masse se relit, ou son auteur l'a déjà installé."""
         if change.kind == POLICY_CHANGED:
-            self.enforcer.apply(PolicyChange.from_json(change.payload))
+            self.policy.apply(PolicyChange.from_json(change.payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class PolicyStore:
     """Seul chemin des changements de règles : vérifie, écrit, journalise, puis publie."""
 
     adapter: PolicyAdapter
-    enforcer: StrictEnforcer
+    policy: Policy
     replica: Replica
     log: ChangeLog
     escalation: EscalationGuard
@@ -103,6 +104,13 @@ class PolicyStore:
         """Effet net, sur les règles, de ce que la transaction ambiante a déjà écrit."""
         ambient = self.replica.ambient
         return ambient.pending if ambient is not None else PolicyChange()
+
+    @contextmanager
+    def as_written(self) -> Iterator[None]:
+        """Montre, le temps d'un bloc, ce que la transaction ambiante a écrit ; les décisions, elles, l'ignorent."""
+        pending = self.pending
+        with self.policy.trial(pending) if pending else nullcontext():
+            yield
 
     def together(self) -> AbstractAsyncContextManager[Transaction]:
         """Réunit plusieurs écritures en une transaction."""
@@ -179,7 +187,7 @@ class PolicyStore:
         """
         with transaction.unfinished():
             ids = await self._numbers(transaction, change)
-            is_repeated = not self.enforcer.repeated.isdisjoint(change.removed)
+            is_repeated = not self.policy.repeated.isdisjoint(change.removed)
             await self.adapter.delete(change.removed, by_value=is_repeated)
             await self.adapter.insert_numbered(change.added, ids)
             payload = replace(change, ids=ids).as_json() | evidence
@@ -196,8 +204,8 @@ class PolicyStore:
         """
         async with self.replica.writing() as transaction:
             self.ranks.check_account(user_id, actor)
-            with self.enforcer.as_written():
-                change = PolicyChange(removed=self.enforcer.rules_naming(f"{USER_PREFIX}{user_id}"))
+            with self.as_written():
+                change = PolicyChange(removed=self.policy.rules_naming(f"{USER_PREFIX}{user_id}"))
             if change:
                 _ = await self.put(transaction, change, actor)
 
@@ -208,8 +216,8 @@ class PolicyStore:
             InvalidRuleError: le changement ferait un cycle ou une chaîne trop longue.
             LastAdministratorError: il y en avait un, et il n'y en aurait plus.
         """
-        self.enforcer.check(change)
-        await self.administrators.check_whole(lambda: self.enforcer.trial(change))
+        self.policy.check(change)
+        await self.administrators.check_whole(lambda: self.policy.trial(change))
 
     async def find_row(self, row_id: int | str) -> Mapping[str, Any]:
         """Lit une ligne de la base, telle que `quarantine` l'écarterait.
@@ -266,7 +274,7 @@ class PolicyStore:
 
     async def _check_row(self, rule: PolicyRule) -> None:
         """Refuse d'écarter une règle en service que le dernier administrateur tient ; ses copies la garderaient."""
-        if self.enforcer.holds(rule) and rule not in self.enforcer.repeated:
+        if self.policy.holds(rule) and rule not in self.policy.repeated:
             await self.require_administrator_after(PolicyChange(removed=(rule,)))
 
     async def reload(self) -> None:
@@ -306,8 +314,8 @@ class PolicyStore:
         if change.ids:
             return change.ids
         settled = transaction.touched.isdisjoint(change.removed)
-        if change.in_place and settled and all(map(self.enforcer.holds, change.removed)):
-            return self.enforcer.numbers(change.removed)
+        if change.in_place and settled and all(map(self.policy.holds, change.removed)):
+            return self.policy.numbers(change.removed)
         return await self.adapter.reserve(transaction, len(change.added)) if change.added else ()
 
     async def _check(self, pending: PolicyChange, change: PolicyChange, actor: Principal) -> None:
@@ -321,15 +329,15 @@ class PolicyStore:
             raise InvalidRuleError(message)
         self.actors.check(actor, *ADMINISTRATION)
         seen = None
-        while seen is not self.enforcer.model:
-            seen = self.enforcer.model
+        while seen is not self.policy.state:
+            seen = self.policy.state
             await self._guard(pending, change, actor)
 
     async def _guard(self, pending: PolicyChange, change: PolicyChange, actor: Principal) -> None:
         """Passe un changement devant les gardes : la forme, ce que l'auteur tient, puis seulement ce qui existe."""
         pace, whole = Pace(), pending.then(change)
         async for rule in pace.through(change.added):
-            self.enforcer.schema.check(rule)
+            self.policy.schema.check(rule)
         await self.escalation.check(whole, actor, pace)
         await self.ranks.check(whole, actor, pace)
         self._check_existence(pending, change, actor)
@@ -341,7 +349,7 @@ class PolicyStore:
     async def _check_links(self, change: PolicyChange, actor: Principal, pace: Pace) -> None:
         """Refuse un cycle ou une chaîne trop longue ; à qui ne peut pas lire les règles, aucun rôle n'est nommé."""
         try:
-            async for _ in pace.through(self.enforcer.checking(change)):
+            async for _ in pace.through(self.policy.check_by_steps(change)):
                 pass
         except InvalidRuleError as error:
             if "reason" not in error.evidence or self.actors.may_read(actor):
@@ -354,7 +362,7 @@ class PolicyStore:
         arrived, left = frozenset(pending.added), frozenset(pending.removed)
 
         def exists(rule: PolicyRule) -> bool:
-            return rule in arrived or (rule not in left and self.enforcer.holds(rule))
+            return rule in arrived or (rule not in left and self.policy.holds(rule))
 
         known = next(filter(exists, change.added), None)
         if known is not None and not self.actors.may_read(actor):
@@ -371,14 +379,14 @@ class PolicyStore:
         Un rôle vide, joint d'avance, donnerait un jour ce que personne n'a voulu donner à ce compte. Le système, lui,
         écrit dans l'ordre qu'il veut.
         """
-        place = self.enforcer.schema.position("p", SUBJECT_NAMES)
+        place = self.policy.schema.position("p", SUBJECT_NAMES)
         if actor is SYSTEM or place is None:
             return
         given = {rule.values[1]: rule for rule in change.added if rule.ptype == "g"}
-        defined = {self.enforcer.schema.subject_of(rule) for rule in change.added if rule.ptype == "p"}
-        known = self.enforcer.model.rows("p").known(place)
+        defined = {self.policy.schema.subject_of(rule) for rule in change.added if rule.ptype == "p"}
+        known = self.policy.rows("p").known(place)
         for role, rule in given.items():
-            if role not in defined and role not in known and f'"{role}"' not in self.enforcer.schema.matcher:
+            if role not in defined and role not in known and f'"{role}"' not in self.policy.schema.matcher:
                 raise RoleNotFoundError(rule=rule.as_json())
 
     def _check_emptied(self, change: PolicyChange, actor: Principal) -> None:
@@ -386,14 +394,14 @@ class PolicyStore:
 
         Une règle qui refuse en est une : le rôle reste nommé. Qui tient tout a tout à donner, et peut le faire.
         """
-        place = self.enforcer.schema.position("p", SUBJECT_NAMES)
+        place = self.policy.schema.position("p", SUBJECT_NAMES)
         if actor is SYSTEM or place is None:
             return
         arriving, leaving = self._roles_of(change.added), self._roles_of(change.removed)
         for role in leaving["p"]:
-            rules = len(self.enforcer.model.rows("p").holding(place, role)) + arriving["p"][role] - leaving["p"][role]
-            links = self.enforcer.graph.count_links(role) + arriving["g"][role] - leaving["g"][role]
-            if rules > 0 or links <= 0 or f'"{role}"' in self.enforcer.schema.matcher:
+            rules = len(self.policy.rows("p").holding(place, role)) + arriving["p"][role] - leaving["p"][role]
+            links = self.policy.graph.count_links(role) + arriving["g"][role] - leaving["g"][role]
+            if rules > 0 or links <= 0 or f'"{role}"' in self.policy.schema.matcher:
                 continue
             if self.ranks.ranks.is_whole(actor):
                 return
@@ -404,5 +412,5 @@ class PolicyStore:
         found: dict[str, Counter[str]] = {"p": Counter(), "g": Counter()}
         for rule in rules:
             if rule.ptype in found:
-                found[rule.ptype][rule.values[1] if rule.ptype == "g" else self.enforcer.schema.subject_of(rule)] += 1
+                found[rule.ptype][rule.values[1] if rule.ptype == "g" else self.policy.schema.subject_of(rule)] += 1
         return found

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
     from typing import TextIO
 
-    from fastapi_acl.engine.casbin.strict import Prepared
+    from fastapi_acl.engine.kernel.policy import Prepared
     from fastapi_acl.engine.writing.rule_files import NumberedRule, RuleFormat
     from fastapi_acl.engine.writing.store import PolicyStore
     from fastapi_acl.shared.database.base import Transaction
@@ -98,7 +98,7 @@ class _Checked(NamedTuple):
 
         Sinon, une main a écrit ou changé des lignes, et il faut tout relire.
         """
-        return len(self.prepared.model) + self.prepared.loaded.skipped == self.present + added
+        return len(self.prepared.rules) + self.prepared.loaded.skipped == self.present + added
 
 
 def _silent(_: int) -> None:
@@ -200,7 +200,7 @@ class PolicyTransfer:
             InvalidImportError: il ne l'admet pas.
         """
         try:
-            self.store.enforcer.schema.check(rule)
+            self.store.policy.schema.check(rule)
         except InvalidRuleError as error:
             message = f"Ligne {line} : {error.detail}"
             raise InvalidImportError(message, line=line, **error.evidence) from error
@@ -211,8 +211,8 @@ class PolicyTransfer:
         if not file.seekable():
             return fault
         file.seek(0)
-        present = () if replaces else self.store.enforcer.rules
-        shares = self.store.enforcer.schema.shares_domains is True
+        present = () if replaces else self.store.policy.rules
+        shares = self.store.policy.schema.shares_domains is True
         found = closing_line(fault, present, read_rules(file, form), shares_domains=shares)
         if found is None:
             return fault
@@ -239,7 +239,7 @@ class PolicyTransfer:
             raise InvalidRuleError(message)
         if prepared.loaded.twins:
             await self.store.adapter.prune(batch.id)
-        repeated = frozenset[PolicyRule]() if batch.replaces else self.store.enforcer.repeated
+        repeated = frozenset[PolicyRule]() if batch.replaces else self.store.policy.repeated
         made = prepared._replace(loaded=prepared.loaded._replace(twins=repeated))
         return _Checked(made, sum(present), policy_revision, after)
 
@@ -252,7 +252,7 @@ class PolicyTransfer:
         staged = _shifted(self.store.adapter.lines(batch.id), after)
         sources = (staged,) if batch.replaces else (_counted(self.store.adapter.lines(), present), staged)
         try:
-            return await self.store.enforcer.read(*sources)
+            return await self.store.policy.read(*sources)
         except PolicyUnreadableError as error:
             if isinstance(error.__cause__, InvalidRuleError):
                 raise error.__cause__ from error
@@ -273,7 +273,7 @@ class PolicyTransfer:
                 return known.revision, int(known.payload.get("added", 0))
             self.store.actors.check(actor, *ADMINISTRATION)
             current = await self._current(transaction, batch, checked)
-            await self.store.check_whole(actor, partial(self.store.enforcer.trial_of, current.prepared))
+            await self.store.check_whole(actor, partial(self.store.policy.trial_of, current.prepared))
             return await self._write(transaction, batch, current, actor, key)
 
     async def _current(self, transaction: Transaction, batch: Batch, checked: _Checked) -> _Checked:
@@ -312,7 +312,7 @@ class PolicyTransfer:
                 payload,
                 actor=actor,
                 key=key,
-                install=partial(self.store.enforcer.install, current.prepared) if current.is_made_by(added) else None,
+                install=partial(self.store.policy.install, current.prepared) if current.is_made_by(added) else None,
             )
         return revision, added
 
