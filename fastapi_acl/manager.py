@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.writing.history import PolicyHistory
     from fastapi_acl.engine.writing.model_record import ModelRecord, Standing
+    from fastapi_acl.engine.writing.quarantine import Quarantine
     from fastapi_acl.engine.writing.store import PolicyStore
     from fastapi_acl.engine.writing.transfer import PolicyTransfer
     from fastapi_acl.shared.decisions import DecisionMemory
@@ -468,7 +469,7 @@ class ACLManager:
     @property
     def has_own_accounts(self) -> bool:
         """Vrai si les comptes sont ceux de la bibliothèque, et non ceux de l'Authenticator de l'application."""
-        return self._parts.store.administrators.accounts is not None
+        return self._parts.history.accounts is not None
 
     def get_enforcer(self) -> PolicyEnforcer:
         """Rend l'exécuteur Casbin strict : son interface de gestion écrit dans la base, puis en mémoire."""
@@ -493,6 +494,10 @@ class ACLManager:
     def get_policy_transfer(self) -> PolicyTransfer:
         """Rend l'import et l'export des règles."""
         return self._parts.transfer
+
+    def get_quarantine(self) -> Quarantine:
+        """Rend de quoi écarter une ligne de la base qui ne se lit pas."""
+        return self._parts.quarantine
 
     def get_policy_history(self) -> PolicyHistory:
         """Rend l'histoire des règles : journal, retour en arrière, compaction."""

@@ -162,7 +162,7 @@ def quarantine_row(
     async def action(manager: ACLManager) -> str:
         async with writing(manager, loads=False):
             is_loaded = await _is_loaded(manager)
-            found = await manager.get_policy_store().find_row(row)
+            found = await manager.get_quarantine().find_row(row)
             await _ask_about_row(manager, found, is_loaded=is_loaded, yes=yes)
             said = await _put_aside(manager, found["id"] if isinstance(found["id"], int) else row)
         return f"{said} : {_columns(found)}"
@@ -255,7 +255,7 @@ async def _ask_about_row(manager: ACLManager, found: Mapping[str, Any], *, is_lo
 async def _put_aside(manager: ACLManager, row: int | str) -> str:
     """Écarte une ligne ; une autre peut encore empêcher de charger la politique, mais celle-ci est bien partie."""
     try:
-        await manager.get_policy_store().quarantine(row)
+        await manager.get_quarantine().quarantine(row)
     except PolicyUnreadableError:
         warn("une autre ligne empêche encore de charger la politique : le journal d’événements la nomme.")
     return "Ligne écartée, gardée dans le journal"

@@ -33,15 +33,10 @@ from fastapi_acl.engine.casbin.strict import StrictEnforcer
 from fastapi_acl.engine.explainer import PolicyExplainer
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.kernel.policy import Policy
-from fastapi_acl.engine.writing.administrators import AdministratorGuard
-from fastapi_acl.engine.writing.guards import ActorGuard, EscalationGuard
-from fastapi_acl.engine.writing.history import PolicyHistory
+from fastapi_acl.engine.writing.assembly import Surroundings, Writing
 from fastapi_acl.engine.writing.model_record import ModelRecord, NotedModel
-from fastapi_acl.engine.writing.rank_guard import RankGuard
-from fastapi_acl.engine.writing.ranks import Ranks
 from fastapi_acl.engine.writing.store import PolicyMemory, PolicyStore
-from fastapi_acl.engine.writing.transfer import PolicyTransfer
-from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
+from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules, IRulePages
 from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
 from fastapi_acl.permissions.application.usecases.explain import ExplainUseCase
 from fastapi_acl.permissions.application.usecases.list_permissions import ListPermissionsUseCase
@@ -63,6 +58,10 @@ if TYPE_CHECKING:
 
     from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
     from fastapi_acl.engine.authorizer import RequestBuilder
+    from fastapi_acl.engine.writing.accounts import AccountRules
+    from fastapi_acl.engine.writing.history import PolicyHistory
+    from fastapi_acl.engine.writing.quarantine import Quarantine
+    from fastapi_acl.engine.writing.transfer import PolicyTransfer
     from fastapi_acl.runtime.storage import Storage
     from fastapi_acl.shared.cache.base import CacheBackend
     from fastapi_acl.shared.config import ACLConfig
@@ -93,6 +92,8 @@ class Composition:
     store: PolicyStore
     transfer: PolicyTransfer
     history: PolicyHistory
+    quarantine: Quarantine
+    accounts: AccountRules
     model_record: ModelRecord
     users: IAuthRepository
     hasher: IPasswordHasher
@@ -146,18 +147,20 @@ def compose(
         owner_attribute=config.owner_attribute,
         administration=_administration(config, policy),
     )
-    ranks = Ranks(authorizer, policy)
-    store = PolicyStore(
-        stored.adapter,
-        policy,
-        replica,
-        log,
-        escalation=EscalationGuard(ranks),
-        ranks=RankGuard(ranks),
-        administrators=AdministratorGuard(ranks, users if authenticator is None else None),
-        actors=ActorGuard(authorizer, revocations),
+    accounts = users if authenticator is None else None
+    writing = Writing.over(
+        Surroundings(
+            policy=policy,
+            authorizer=authorizer,
+            adapter=stored.adapter,
+            database=database,
+            log=log,
+            replica=replica,
+            revocations=revocations,
+            accounts=accounts,
+        )
     )
-    transfer = PolicyTransfer(store)
+    store = writing.store
     grants = PolicyGrants(policy, replica)
     decisions = DecisionMemory()
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
@@ -173,30 +176,45 @@ def compose(
         cache=cache,
         definitions=definitions,
         policy=policy,
-        enforcer=StrictEnforcer(definitions, policy, store),
+        enforcer=StrictEnforcer(definitions, policy, writer=store, journal=replica),
         authorizer=authorizer,
         store=store,
-        transfer=transfer,
-        history=PolicyHistory(store, transfer),
+        transfer=writing.transfer,
+        history=writing.history,
+        quarantine=writing.quarantine,
+        accounts=writing.accounts,
         model_record=record,
         users=users,
         hasher=hasher,
         tokens=tokens,
         authenticator=authenticator if authenticator is not None else JWTAuthenticator(tokens, revocations),
-        bootstrap=Bootstrap(config, database, log, users, register, store),
+        bootstrap=Bootstrap(
+            config=config,
+            database=database,
+            log=log,
+            replica=replica,
+            users=users,
+            register=register,
+            policy=policy,
+            adapter=stored.adapter,
+            authorizer=authorizer,
+            guards=writing.guards,
+            store=store,
+        ),
         components={
             IAuthRepository: users,
             RegisterUseCase: register,
             LearnCostsUseCase: LearnCostsUseCase(users, hasher),
-            **_session_use_cases(config, stored, store, hasher, tokens),
+            **_session_use_cases(config, stored, replica, writing.accounts, hasher, tokens),
             IPolicyRules: store,
-            CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, store),
+            IRulePages: stored.adapter,
+            CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, replica),
             ExplainUseCase: ExplainUseCase(
                 explanations=PolicyExplainer(authorizer, policy),
                 denials=decisions,
-                accounts=users if authenticator is None else None,
+                accounts=accounts,
                 authorizer=authorizer,
-                rules=store,
+                revisions=replica,
             ),
             ListPermissionsUseCase: ListPermissionsUseCase(
                 authorizer, CachedGrants(grants, cache) if config.enable_cache else grants
@@ -213,10 +231,11 @@ def _administration(config: ACLConfig, policy: Policy) -> Administration:
     return Administration(routes)
 
 
-def _session_use_cases(
+def _session_use_cases(  # noqa: PLR0913, PLR0917 - TEMP
     config: ACLConfig,
     stored: Storage,
-    store: PolicyStore,
+    replica: Replica,
+    rules: AccountRules,
     hasher: IPasswordHasher,
     tokens: ITokenService,
 ) -> dict[type[Any], Any]:
@@ -230,15 +249,15 @@ def _session_use_cases(
         access=token_life(config),
         refresh=timedelta(days=config.jwt_refresh_token_expire_days, seconds=2 * config.jwt_leeway_seconds),
     )
-    revoker = JournalAccessRevoker(store.replica, token_life(config))
+    revoker = JournalAccessRevoker(replica, token_life(config))
     logout = LogoutUseCase(users, sessions, revoker, database)
     return {
         LoginUseCase: LoginUseCase(users, sessions, hasher, issuer, policy),
         RefreshTokenUseCase: RefreshTokenUseCase(sessions, tokens, issuer, policy, logout),
         LogoutUseCase: logout,
         SweepSessionsUseCase: SweepSessionsUseCase(sessions, policy),
-        SetUserActiveUseCase: SetUserActiveUseCase(users, sessions, revoker, store, database),
-        DeleteUserUseCase: DeleteUserUseCase(users, revoker, store, store, database),
+        SetUserActiveUseCase: SetUserActiveUseCase(users, sessions, revoker, rules, database),
+        DeleteUserUseCase: DeleteUserUseCase(users, revoker, rules, rules, database),
     }
 
 

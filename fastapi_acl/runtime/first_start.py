@@ -38,11 +38,16 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
     from fastapi_acl.auth.application.usecases.register import RegisterUseCase
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+    from fastapi_acl.engine.adapters.base import PolicyAdapter
+    from fastapi_acl.engine.authorizer import PolicyAuthorizer
+    from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.kernel.schema import PolicySchema
+    from fastapi_acl.engine.writing.guards import Guards
     from fastapi_acl.engine.writing.store import PolicyStore
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import Database, Transaction
     from fastapi_acl.shared.sync.changes import ChangeLog
+    from fastapi_acl.shared.sync.replica import Replica
 
 logger = get_logger("bootstrap")
 
@@ -65,15 +70,20 @@ class _Administrator:
     once: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
     """Ce que le premier démarrage écrit."""
 
     config: ACLConfig
     database: Database
     log: ChangeLog
+    replica: Replica
     users: IAuthRepository
     register: RegisterUseCase
+    policy: Policy
+    adapter: PolicyAdapter
+    authorizer: PolicyAuthorizer
+    guards: Guards
     store: PolicyStore
 
     async def run(self) -> None:
@@ -146,21 +156,21 @@ class Bootstrap:
             lines: règles du fichier, par numéro de ligne.
             is_asked: vrai si l'exploitant le demande ; il ne se défait pas ainsi du dernier administrateur.
         """
-        async with self.store.replica.writing() as transaction:
+        async with self.replica.writing() as transaction:
             given = [(one.account, await self._create(one, transaction)) for one in administrators]
             created = {canonical(account.username): account for account, rules in given if rules}
             resolved = {number: await self._resolved(number, rule, created) for number, rule in lines.items()}
             rules = [rule for _, held in given for rule in held]
             self._check_links(rules, resolved)
             wanted = dict.fromkeys([*rules, *resolved.values()])
-            missing = tuple(rule for rule in wanted if not self.store.policy.holds(rule))
+            missing = tuple(rule for rule in wanted if not self.policy.holds(rule))
             if missing:
                 change = PolicyChange(added=missing)
                 if is_asked:
-                    await self.store.require_administrator_after(change)
+                    await self.guards.check_administrators(change)
                 await self.store.change(change, SYSTEM)
             if lines:
-                await self.store.replica.record(transaction, POLICY_SEEDED, {"digest": self._digest()}, actor=SYSTEM)
+                await self.replica.record(transaction, POLICY_SEEDED, {"digest": self._digest()}, actor=SYSTEM)
         return len(missing)
 
     async def _create(self, administrator: _Administrator, transaction: Transaction) -> list[PolicyRule]:
@@ -184,10 +194,10 @@ class Bootstrap:
             message = f"{taken} : choisissez {advice}"
             raise ConfigurationError(message) from error
         payload = {"user_id": str(account.id)}
-        await self.store.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)
+        await self.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)
         if administrator.generated is not None:
             _reveal(account.username, administrator.generated)
-        rules = [PolicyRule(*rule) for rule in administrator_rules(self.store.policy.schema, _subject(account))]
+        rules = [PolicyRule(*rule) for rule in administrator_rules(self.policy.schema, _subject(account))]
         self._check_admitted(rules)
         self._check_effective(rules, str(account.id))
         return rules
@@ -199,7 +209,7 @@ class Bootstrap:
             ConfigurationError: il en refuse une, que le message nomme.
         """
         for rule in rules:
-            fault = _fault(rule, self.store.policy.schema)
+            fault = _fault(rule, self.policy.schema)
             if fault:
                 written = ", ".join([rule.ptype, *rule.values])
                 message = f"la règle « {written} », que le premier démarrage écrit pour l’administrateur : {fault}"
@@ -211,14 +221,14 @@ class Bootstrap:
         Raises:
             ConfigurationError: le modèle ne lit pas `*` comme un joker, ou le matcher échoue sur ces règles.
         """
-        missing = tuple(rule for rule in rules if not self.store.policy.holds(rule))
+        missing = tuple(rule for rule in rules if not self.policy.holds(rule))
         try:
-            with self.store.policy.trial(PolicyChange(added=missing)):
-                is_administrator = self.store.ranks.ranks.authorizer.allows(user_id, *ADMINISTRATION)
+            with self.policy.trial(PolicyChange(added=missing)):
+                is_administrator = self.authorizer.allows(user_id, *ADMINISTRATION)
         except DecisionFailedError as error:
             raise ConfigurationError(explain_failed((rules[0].ptype, *rules[0].values), error)) from error
         if not is_administrator:
-            raise ConfigurationError(explain_closed(self.store.policy))
+            raise ConfigurationError(explain_closed(self.policy))
 
     async def _pending_lines(self, *, force: bool) -> dict[int, PolicyRule]:
         """Rend les règles du fichier, par numéro de ligne, s'il faut les écrire.
@@ -230,7 +240,7 @@ class Bootstrap:
             return {}
         async with self.database.snapshot() as transaction:
             seeded = await self.log.last(transaction, POLICY_SEEDED)
-            is_empty = not await self.store.page({}, limit=1)
+            is_empty = not await self.adapter.page({}, after=0, limit=1)
         if seeded is not None and seeded.payload.get("digest") == self._digest() and not force:
             return {}
         if force or (seeded is None and is_empty) or (seeded is not None and not self.config.is_production):
@@ -257,7 +267,7 @@ class Bootstrap:
         Raises:
             ConfigurationError: ils en font ; le message nomme la ligne dont le lien ferme le cycle.
         """
-        present, shares = [*self.store.policy.rules, *rules], self.store.policy.schema.shares_domains is True
+        present, shares = [*self.policy.rules, *rules], self.policy.schema.shares_domains is True
         fault = links_fault([*present, *lines.values()], shares_domains=shares) if lines else None
         if fault is None:
             return
@@ -280,7 +290,7 @@ class Bootstrap:
         try:
             values = [await self._identified(value, created) for value in rule.values]
             resolved = PolicyRule.of(rule.ptype, values)
-            self.store.policy.schema.check(resolved)
+            self.policy.schema.check(resolved)
         except ACLException as error:
             message = f"{self.config.policy_path}, ligne {number} : {error.detail}"
             raise ConfigurationError(message) from error

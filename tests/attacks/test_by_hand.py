@@ -43,10 +43,10 @@ async def test_quarantining_a_twin_keeps_the_rule_in_the_history(sql: ACLManager
     await repeat(sql, rule(1))
     await sql._parts.replica.reload()
 
-    await sql.get_policy_store().quarantine(900)
+    await sql.get_quarantine().quarantine(900)
 
     kept = await same(sql)
-    assert await sql.get_policy_history().rules_at(sql.get_policy_store().revision) == kept
+    assert await sql.get_policy_history().rules_at(sql.get_replica().revision) == kept
 
 
 async def test_a_removal_of_a_missing_rule_is_seen_beside_a_repeated_one(sql: ACLManager) -> None:

@@ -14,7 +14,7 @@ from tests.engine.test_transfer import same
 
 
 async def test_the_same_key_sent_many_times_at_once_is_one_change(manager: ACLManager, other: ACLManager) -> None:
-    key, before = IdempotencyKey("clé", "d"), manager.get_policy_store().revision
+    key, before = IdempotencyKey("clé", "d"), manager.get_replica().revision
     stores = [one.get_policy_store() for one in (manager, other) for _ in range(10)]
     sent = (store.change(PolicyChange(added=(rule(1),)), SYSTEM, key=key) for store in stores)
 
@@ -34,4 +34,4 @@ async def test_a_key_spent_by_a_refused_change_may_serve_again(manager: ACLManag
     revision = await store.change(PolicyChange(added=(rule(1),)), SYSTEM, key=key)
 
     assert isinstance(refused[0], Exception)
-    assert revision == store.revision
+    assert revision == manager.get_replica().revision

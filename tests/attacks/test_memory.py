@@ -97,7 +97,7 @@ async def test_a_row_put_aside_is_no_longer_in_force_whatever_else_is_unreadable
     await adapter.insert([PolicyRule("p", ("role:x", "document", "read", "perhaps"))])
 
     with pytest.raises(PolicyUnreadableError):
-        await manager.get_policy_store().quarantine(kept[rule(1)])
+        await manager.get_quarantine().quarantine(kept[rule(1)])
 
     assert not manager.get_policy().holds(rule(1)) or manager._parts.replica.revision < (await head(manager)).revision
 

@@ -17,6 +17,7 @@ from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenD
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
 from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher
+from fastapi_acl.engine.writing.accounts import AccountRules
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.exceptions import (
     ACLException,
@@ -573,14 +574,14 @@ async def test_deactivation_wins_over_logins_and_refreshes_in_flight(
 async def test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_transaction(auth: AuthApi) -> None:
     ada = await auth.register("ada")
     tokens = await auth.login()
-    store = auth.manager.get_policy_store()
+    policy = auth.manager.get_policy()
     rules = [("p", f"user:{ada.id}", "document", "read", "allow"), ("g", f"user:{ada.id}", "role:reader")]
     for ptype, *values in rules:
         await auth.manager.get_enforcer()._add_policy(ptype[0], ptype, values)
 
     await auth.delete(ada.id)
 
-    assert not [rule for rule in store.enforcer.policy.rules if f"user:{ada.id}" in rule.values]
+    assert not [rule for rule in policy.rules if f"user:{ada.id}" in rule.values]
     assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
     assert await auth.users.find_by_username("ada") is None
     assert await auth.sessions.find_session((await claims(auth, tokens)).session_id) is None
@@ -594,7 +595,7 @@ async def test_a_deletion_that_fails_midway_changes_nothing(auth: AuthApi, monke
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(type(auth.manager.get_policy_store()), "remove_subject", broken)
+    monkeypatch.setattr(AccountRules, "remove_subject", broken)
     with pytest.raises(ZeroDivisionError):
         await auth.delete(ada.id)
 

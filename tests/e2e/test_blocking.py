@@ -87,7 +87,7 @@ async def test_what_follows_the_log_never_blocks_the_loop(settings: dict[str, An
             added = await admin.add_rules(("p", "role:r", "thing", "read", "allow"))
             for follower in (hearing, reading):
                 await reached(follower, added.json()["revision"])
-            await hearing.manager.get_policy_store().reload()
+            await hearing.manager.get_replica().reload()
 
     assert found == []
 

@@ -55,7 +55,7 @@ async def test_a_process_without_its_base_is_unavailable_and_says_no_address() -
 async def test_a_row_that_cannot_be_read_is_counted_and_not_shown(tmp_path: Path) -> None:
     async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db") as client:
         await byhand.write_row(client.manager._parts.storage, "p", ["sans préfixe", "secret", "read", "allow"])
-        await client.manager.get_policy_store().reload()
+        await client.manager.get_replica().reload()
 
         answer = await client.get(HEALTH)
 

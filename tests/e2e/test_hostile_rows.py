@@ -118,7 +118,7 @@ async def call_all(manager: ACLManager) -> None:
     """Fait ce qu'un outil ferait ; une erreur de la bibliothèque est une réponse, toute autre est un défaut."""
     history, store = manager.get_policy_history(), manager.get_policy_store()
     for call in (
-        store.reload,
+        manager.get_replica().reload,
         manager._parts.replica.refresh,
         history.changes,
         lambda: history.rules_at(store.revision),

@@ -32,7 +32,7 @@ async def test_a_thread_that_runs_its_own_loop_is_told_what_to_call(database_set
     manager = ACLManager(config(**database_settings), app=app)
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: manager.get_enforcer().add_policy(*RULE),
-        manager.get_policy_store().reload,
+        manager.get_replica().reload,
         manager.get_policy_history().changes,
         manager.ready,
         manager.close,

@@ -333,7 +333,7 @@ async def test_what_another_process_writes_arrives_here(database_settings: dict[
     settings = config(create_default_admin=False, policy_poll_seconds=0.05, **database_settings)
     here, there = ACLManager(settings), ACLManager(settings)
     await asyncio.gather(here.initialize(), there.initialize())
-    ada, before = Principal(id="ada"), there.get_policy_store().revision
+    ada, before = Principal(id="ada"), there.get_replica().revision
 
     await there.get_policy_store().change(PolicyChange(added=(READ, ADA)))
     for _ in range(100):
@@ -345,13 +345,13 @@ async def test_what_another_process_writes_arrives_here(database_settings: dict[
     await there.get_policy_store().change(PolicyChange(removed=(ADA,)))
     for _ in range(100):
         revoked = not here.authorizer.decide(ada, "document", "read")
-        if here.get_policy_store().revision == before + 4:
+        if here.get_replica().revision == before + 4:
             break
         await asyncio.sleep(0.02)
 
     assert granted
     assert revoked
-    assert here.get_policy_store().revision == there.get_policy_store().revision == before + 4
+    assert here.get_replica().revision == there.get_replica().revision == before + 4
     await asyncio.gather(here.close(), there.close())
 
 

@@ -18,8 +18,9 @@ from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.engine.kernel.rows import Rows
+from fastapi_acl.engine.writing.actors import ActorGuard
 from fastapi_acl.engine.writing.administrators import AdministratorGuard
-from fastapi_acl.engine.writing.guards import EscalationGuard
+from fastapi_acl.engine.writing.escalation import EscalationGuard
 from fastapi_acl.engine.writing.rank_guard import RankGuard
 from fastapi_acl.engine.writing.ranks import Ranks
 from fastapi_acl.shared.exceptions import (
@@ -292,10 +293,10 @@ def ranks(enforcer: PolicyEnforcer) -> Ranks:
 
 async def refused(enforcer: PolicyEnforcer, change: PolicyChange, actor: str = "1") -> bool:
     """Dit si les gardes refusent un changement qui ôterait à son auteur de quoi administrer."""
-    known, author = ranks(enforcer), Principal(id=actor)
+    policy, known, author = enforcer.policy, ranks(enforcer), Principal(id=actor)
     try:
-        await RankGuard(known).check(change, author, Pace())
-        await AdministratorGuard(known, None).check(change, author, Pace())
+        await RankGuard(policy=policy, ranks=known).check(change, author, Pace())
+        await AdministratorGuard(policy=policy, ranks=known, accounts=None).check(change, author, Pace())
     except (EscalationRefusedError, LastAdministratorError):
         return True
     return False
@@ -341,9 +342,10 @@ async def test_a_permission_of_every_domain_is_not_one_of_each_when_domains_are_
         roles="g = _, _, _",
     )
     enforcer = strict(made, p("role:a", "*", "pay", "read", "allow"), g("user:1", "role:a", "acme"))
+    known = ranks(enforcer)
 
     with pytest.raises(EscalationRefusedError):
-        await EscalationGuard(ranks(enforcer)).check(
+        await EscalationGuard(policy=enforcer.policy, ranks=known, actors=ActorGuard(known.authorizer, None)).check(  # type: ignore[arg-type]
             PolicyChange(added=(p("user:1", "acme", "pay", "read", "allow"),)), Principal(id="1"), Pace()
         )
     assert PolicyInspector(enforcer.policy).permissions_of("user:1", "acme") == []

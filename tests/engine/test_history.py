@@ -76,13 +76,13 @@ async def random_step(manager: ACLManager, rng: random.Random) -> None:
 @pytest.mark.parametrize("seed", range(4))
 async def test_every_revision_is_rebuilt_from_the_log_and_can_be_returned_to(manager: ACLManager, seed: int) -> None:
     rng, history = random.Random(seed), manager.get_policy_history()
-    seen = {0: {}, manager.get_policy_store().revision: await same(manager)}
+    seen = {0: {}, manager.get_replica().revision: await same(manager)}
     for step in range(15):
         await random_step(manager, rng)
-        seen[manager.get_policy_store().revision] = await same(manager)
+        seen[manager.get_replica().revision] = await same(manager)
         if step == 7:
             await history.compact(older_than=NOW)
-            kept = manager.get_policy_store().revision - 1
+            kept = manager.get_replica().revision - 1
             seen = {revision: rules for revision, rules in seen.items() if revision >= kept}
 
     for revision, rules in seen.items():
@@ -94,7 +94,7 @@ async def test_every_revision_is_rebuilt_from_the_log_and_can_be_returned_to(man
 
 async def test_a_rollback_is_one_more_change_that_keeps_the_places(manager: ACLManager) -> None:
     await change(manager, add=(rule(1), rule(2), rule(3)))
-    before, revision = await same(manager), manager.get_policy_store().revision
+    before, revision = await same(manager), manager.get_replica().revision
     await change(manager, remove=(rule(2),))
     await change(manager, add=(rule(4),))
 
@@ -109,7 +109,7 @@ async def test_a_rollback_is_one_more_change_that_keeps_the_places(manager: ACLM
 
 async def test_a_rollback_whose_numbers_are_taken_still_ends_right(manager: ACLManager) -> None:
     await change(manager, add=(rule(1), rule(2)))
-    before, revision = await same(manager), manager.get_policy_store().revision
+    before, revision = await same(manager), manager.get_replica().revision
     await change(manager, remove=(rule(2),))
     await manager.get_policy_store().change(PolicyChange(added=(rule(2),), removed=(rule(1),), in_place=True))
 
@@ -124,7 +124,7 @@ async def test_the_rules_of_a_deleted_account_do_not_come_back(manager: ACLManag
     for user in (kept, gone):
         await users.create_user(user)
     await change(manager, add=(rule(1), link(str(kept.id)), link(str(gone.id))))
-    revision = manager.get_policy_store().revision
+    revision = manager.get_replica().revision
     await change(manager, remove=(rule(1), link(str(kept.id)), link(str(gone.id))))
     await users.delete_user(gone.id)
 
@@ -227,14 +227,14 @@ async def test_a_row_put_aside_stops_blocking_and_stays_in_the_log(
     with pytest.raises(PolicyUnreadableError):
         await other.load()
 
-    row = await other.get_policy_store().quarantine(number)
+    row = await other.get_quarantine().quarantine(number)
 
     assert row["v3"] == "DENY"
     assert await same(other) == await same(manager)
     with pytest.raises(RuleNotFoundError):
-        await other.get_policy_store().quarantine(number)
+        await other.get_quarantine().quarantine(number)
     await manager._parts.replica.refresh()
-    assert manager.get_policy_store().revision == other.get_policy_store().revision
+    assert manager.get_replica().revision == other.get_replica().revision
     entry = (await other.get_policy_history().changes(limit=100))[-1]
     assert (entry.kind, entry.payload["row"]["v3"]) == ("row_quarantined", "DENY")
     await other.close()

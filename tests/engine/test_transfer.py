@@ -78,7 +78,7 @@ async def test_an_import_adds_what_is_missing_in_one_change(manager: ACLManager)
 
     done = await imported(manager, f"p, {', '.join(READ.values)}\n" + many(2 * STAGED) + many(3), progress=seen.append)
 
-    assert done == Imported(manager.get_policy_store().revision, 2 * STAGED + 4, 2 * STAGED)
+    assert done == Imported(manager.get_replica().revision, 2 * STAGED + 4, 2 * STAGED)
     assert seen == [STAGED, 2 * STAGED, 2 * STAGED + 4]
     after = await same(manager)
     assert before.items() <= after.items()
@@ -104,7 +104,7 @@ async def test_an_import_that_adds_nothing_is_no_change(manager: ACLManager) -> 
 
     done = await imported(manager, many(3))
 
-    assert (done.revision, done.added) == (manager.get_policy_store().revision, 0)
+    assert (done.revision, done.added) == (manager.get_replica().revision, 0)
     assert await imported(manager, "") == Imported(done.revision, 0, 0)
     assert await batches(manager) == []
 
@@ -120,12 +120,12 @@ async def test_an_import_that_adds_nothing_is_no_change(manager: ACLManager) -> 
     ],
 )
 async def test_a_bad_line_is_named_and_nothing_is_changed(manager: ACLManager, line: str, reason: str) -> None:
-    before, revision = await same(manager), manager.get_policy_store().revision
+    before, revision = await same(manager), manager.get_replica().revision
 
     with pytest.raises(InvalidImportError, match=rf"^Ligne {STAGED + 2} : .*{reason}"):
         await imported(manager, many(STAGED + 1) + line + "\n" + many(2))
 
-    assert (await same(manager), manager.get_policy_store().revision) == (before, revision)
+    assert (await same(manager), manager.get_replica().revision) == (before, revision)
     assert await batches(manager) == []
 
 
@@ -209,7 +209,7 @@ async def test_the_same_import_sent_again_is_one_change(manager: ACLManager) -> 
 
     again = await imported(manager, many(2), key=key, replaces=True)
 
-    assert again.revision == first.revision == manager.get_policy_store().revision
+    assert again.revision == first.revision == manager.get_replica().revision
     with pytest.raises(IdempotencyKeyReusedError):
         await imported(manager, many(2), key=IdempotencyKey("k", "autre"))
     assert await batches(manager) == []
@@ -300,7 +300,7 @@ async def test_a_batch_that_the_log_names_is_not_dropped_by_a_late_cancellation(
     with pytest.raises(asyncio.CancelledError):
         await imported(manager, many(3))
 
-    revision = manager.get_policy_store().revision
+    revision = manager.get_replica().revision
     assert await manager.get_policy_history().rules_at(revision) == await same(manager)
 
 

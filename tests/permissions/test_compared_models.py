@@ -101,7 +101,7 @@ async def test_a_field_not_compared_as_it_is_read_leaves_the_rules_to_who_holds_
         for eft in ("allow", "deny"):
             given = rule(model, sub="role:x", obj="document", act="read", note="un", scope="un", tenant="un", eft=eft)
             with pytest.raises(EscalationRefusedError, match="Sous ce modèle"):
-                await client.manager.get_policy_store().escalation.check(
+                await client.manager.get_policy_store().guards.escalation.check(
                     PolicyChange((given,)), Principal(id=ada.id), Pace()
                 )
 

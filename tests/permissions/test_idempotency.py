@@ -32,7 +32,7 @@ async def test_a_write_sent_again_under_its_key_has_the_same_answer_and_is_one_c
 
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     assert first.status_code == 201
-    assert admin.manager.get_policy_store().revision == first.json()["revision"] + 1
+    assert admin.manager.get_replica().revision == first.json()["revision"] + 1
 
 
 async def test_each_kind_of_write_takes_a_key(admin: Client) -> None:

@@ -204,7 +204,7 @@ async def test_rules_changed_by_hand_are_listed_once_read_again(tmp_path: Path, 
         async with database.session() as session:
             await session.execute(text("delete from casbin_rule where v1 = 'document'"))
             await session.commit()
-        await client.manager.get_policy_store().reload()
+        await client.manager.get_replica().reload()
 
         answer = await ada.get(MINE)
 

@@ -459,7 +459,7 @@ async def test_a_role_is_not_emptied_in_two_writes_of_one_transaction(
         store, actor = visitor.manager.get_policy_store(), Principal(id=ada.id)
 
         with pytest.raises(ConflictError) as refused:
-            async with store.together():
+            async with visitor.manager.get_replica().writing():
                 for change in changes:
                     await store.change(change, actor)
 

@@ -21,7 +21,7 @@ FAULTS = [
         "l'administrateur retiré revient au démarrage suivant",
         BOOTSTRAP,
         "Bootstrap._create",
-        "await self.store.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)",
+        "await self.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)",
         "",
         "tests/e2e/test_first_start.py::test_the_first_administrator_is_created_once_even_if_removed_since",
     ),
@@ -39,6 +39,7 @@ FAULTS = [
         "Bootstrap._create",
         "self._check_effective(rules, str(account.id))",
         "",
+        ""
         "tests/e2e/test_first_start.py::test_a_model_under_which_the_administrator_can_do_nothing_names_the_comparison_that_excludes_it",
     ),
     Fault(
@@ -63,6 +64,7 @@ FAULTS = [
         "Bootstrap._pending_lines",
         "seeded is not None and not self.config.is_production",
         "seeded is not None",
+        ""
         "tests/e2e/test_first_start.py::test_a_changed_file_adds_what_is_missing_in_development_and_waits_in_production",
     ),
     Fault(
@@ -77,7 +79,7 @@ FAULTS = [
         "un fichier de règles ôte le dernier administrateur",
         BOOTSTRAP,
         "Bootstrap._write",
-        "await self.store.require_administrator_after(change)",
+        "await self.guards.check_administrators(change)",
         "pass",
         "tests/e2e/test_cli_application.py::test_a_policy_file_does_not_take_the_last_administrator_away",
     ),
@@ -87,6 +89,7 @@ FAULTS = [
         "Bootstrap._write",
         "self._check_links(rules, resolved)",
         "",
+        ""
         "tests/e2e/test_first_start.py::test_a_cycle_or_too_long_a_chain_in_the_policy_file_stops_the_start_with_the_line_that_closes_it",
     ),
     # --- composition
@@ -126,20 +129,19 @@ FAULTS = [
         "owner_attribute est sans effet",
         "runtime/composition.py",
         "compose",
-        "StrictEnforcer(model, stored.adapter, allow_eval=config.allow_eval, "
-        "raw_subjects=config.subject_format == 'raw', share_domains=shares_domains(config.shared_domain, model), "
-        "owner_attribute=config.owner_attribute, source=ModelSource.of(config))",
-        "StrictEnforcer(model, stored.adapter, allow_eval=config.allow_eval, "
-        "raw_subjects=config.subject_format == 'raw', share_domains=shares_domains(config.shared_domain, model), "
+        "ModelDefinitions(model, allow_eval=config.allow_eval, raw_subjects=config.subject_format == 'raw', "
+        "share_domains=shares_domains(config.shared_domain, model), owner_attribute=config.owner_attribute, "
         "source=ModelSource.of(config))",
+        "ModelDefinitions(model, allow_eval=config.allow_eval, raw_subjects=config.subject_format == 'raw', "
+        "share_domains=shares_domains(config.shared_domain, model), source=ModelSource.of(config))",
         "tests/e2e/test_matchers.py::test_nobody_approves_his_own_however_his_number_is_kept",
     ),
     Fault(
         "les tokens se lisent sans les révocations",
         "runtime/composition.py",
         "compose",
-        "Replica(database, log, [PolicyMemory(enforcer), revocations, record])",
-        "Replica(database, log, [PolicyMemory(enforcer), record])",
+        "Replica(database, log, [PolicyMemory(policy, stored.adapter), revocations, record])",
+        "Replica(database, log, [PolicyMemory(policy, stored.adapter), record])",
         "tests/e2e/test_story.py::test_logout_stops_the_access_token_at_once",
     ),
     # --- cycle de vie
@@ -254,6 +256,7 @@ FAULTS = [
         "ACLManager.health",
         "watcher in {'connected', 'none'} and parts.cache.status != 'redis_fallback' and not rows",
         "watcher in {'connected', 'none'} and not rows",
+        ""
         "tests/permissions/test_my_permissions.py::test_a_redis_that_is_silent_costs_one_short_wait_and_shows_in_the_health",
     ),
     Fault(
@@ -324,7 +327,7 @@ FAULTS = [
         "une politique où rien ne se décide est servie",
         MANAGER,
         "ACLManager._read_policy",
-        "raise ConfigurationError(self._parts.enforcer.undecided)",
+        "raise ConfigurationError(self._parts.policy.undecided)",
         "pass",
         "tests/engine/test_shared_domain.py::test_a_row_of_the_database_asks_for_the_choice_at_start",
     ),
@@ -447,6 +450,7 @@ FAULTS = [
         "find_manager",
         "named or _Chosen().app or _from_project()",
         "_Chosen().app or _from_project()",
+        ""
         "tests/e2e/test_cli_application.py::test_the_application_is_named_by_the_option_then_the_environment_then_the_project",
     ),
     Fault(

@@ -10,7 +10,7 @@ FAULTS = [
         "les réponses d'un lot viennent de deux révisions",
         "permissions/application/usecases/check_permissions.py",
         "CheckPermissionsUseCase.execute",
-        "answers.revision == self.rules.revision",
+        "answers.revision == self.revisions.revision",
         "True",
         "tests/permissions/test_check_permissions.py::test_all_answers_are_of_one_revision_or_are_asked_again",
     ),
@@ -58,6 +58,7 @@ FAULTS = [
         "explain_decision",
         "explain.require_account_reader(actor)",
         "",
+        ""
         "tests/permissions/test_explain.py::test_who_reaches_the_route_explains_no_other_account_under_a_model_of_routes",
     ),
     Fault(
@@ -88,10 +89,10 @@ FAULTS = [
         "les comptes d'un Authenticator étranger s'expliquent comme les nôtres",
         "runtime/composition.py",
         "compose",
-        "ExplainUseCase(explanations=PolicyExplainer(authorizer, enforcer), denials=decisions, "
-        "accounts=users if authenticator is None else None, authorizer=authorizer, rules=store)",
-        "ExplainUseCase(explanations=PolicyExplainer(authorizer, enforcer), denials=decisions, "
-        "accounts=users, authorizer=authorizer, rules=store)",
+        "ExplainUseCase(explanations=PolicyExplainer(authorizer, policy), denials=decisions, "
+        "accounts=accounts, authorizer=authorizer, revisions=replica)",
+        "ExplainUseCase(explanations=PolicyExplainer(authorizer, policy), denials=decisions, accounts=users, "
+        "authorizer=authorizer, revisions=replica)",
         "tests/permissions/test_explain.py::test_the_accounts_of_another_authenticator_are_not_sought_among_ours",
     ),
     Fault(
@@ -224,8 +225,8 @@ FAULTS = [
     ),
     Fault(
         "une clé d'idempotence sert à une autre demande",
-        "engine/writing/store.py",
-        "PolicyStore.known",
+        "shared/sync/changes.py",
+        "find_done",
         "not hmac.compare_digest(done.key.digest.encode(), key.digest.encode())",
         "False",
         "tests/permissions/test_idempotency.py::test_a_key_that_served_another_request_is_refused",

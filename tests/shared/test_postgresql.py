@@ -156,7 +156,7 @@ async def test_a_schema_that_bears_the_name_of_our_account_takes_nothing_over(em
 
         async with started(ours) as manager:
             assert manager.get_policy().rules == (rule("vraie"),)
-            await manager.get_policy_store().reload()
+            await manager.get_replica().reload()
             assert await stored(manager._parts.storage.adapter)
 
 

@@ -94,7 +94,7 @@ async def test_a_change_reaches_the_others_without_a_look_at_the_base(watched: d
     revision = await add(first, 1)
 
     await until(holds(second, 1))
-    assert second.get_policy_store().revision == revision
+    assert second.get_replica().revision == revision
 
 
 async def test_a_burst_arrives_whole_and_in_order(watched: dict[str, Any], start: Start) -> None:
@@ -103,7 +103,7 @@ async def test_a_burst_arrives_whole_and_in_order(watched: dict[str, Any], start
     for number in range(60):
         await add(first, number)
 
-    await until(lambda: second.get_policy_store().revision == first.get_policy_store().revision)
+    await until(lambda: second.get_replica().revision == first.get_replica().revision)
     assert second.get_policy().rules == first.get_policy().rules
 
 
@@ -160,7 +160,7 @@ async def test_an_announcement_replayed_or_of_another_log_does_nothing(watched: 
     assert before is not None
     await add(manager, 1)
     replica, payload = manager._parts.replica, PolicyChange(added=(rule(2),)).as_json()
-    revision = manager.get_policy_store().revision
+    revision = manager.get_replica().revision
     change = Change(revision=revision + 1, at=_now(), actor="system", kind=POLICY_CHANGED, payload=payload)
 
     assert replica._at is not None
@@ -174,7 +174,7 @@ async def test_an_announcement_replayed_or_of_another_log_does_nothing(watched: 
         assert not replica.offer(position, change)
 
     assert not holds(manager, 2)()
-    assert manager.get_policy_store().revision == revision
+    assert manager.get_replica().revision == revision
 
 
 async def test_a_log_whose_identity_changes_is_listened_to_again(watched: dict[str, Any], start: Start) -> None:

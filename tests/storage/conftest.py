@@ -117,8 +117,8 @@ def rule(*values: str, ptype: str = "p") -> PolicyRule:
 
 def numbered(process: Composition) -> dict[PolicyRule, int]:
     """Rend les règles en mémoire et leurs numéros, dans l'ordre de ceux-ci."""
-    rules = process.enforcer.policy.rules
-    return dict(sorted(zip(rules, process.enforcer.policy.numbers(rules), strict=True), key=lambda one: one[1]))
+    rules = process.policy.rules
+    return dict(sorted(zip(rules, process.policy.numbers(rules), strict=True), key=lambda one: one[1]))
 
 
 async def agreed(*processes: Composition) -> dict[PolicyRule, int]:

@@ -81,7 +81,7 @@ async def faulty(server: tuple[str, str]) -> AsyncIterator[tuple[Composition, Fa
 
 async def start_over(process: Composition) -> None:
     """Remet les règles de départ."""
-    rules = process.enforcer.policy.rules
+    rules = process.policy.rules
     wanted = [PolicyRule.of("p", READ), PolicyRule.of("p", WRITE), PolicyRule.of("g", ADA)]
     change = PolicyChange(
         added=tuple(rule for rule in wanted if rule not in rules),
@@ -95,8 +95,8 @@ async def same(process: Composition) -> dict[PolicyRule, int]:
     """Rend les règles, dont la mémoire, la base et le journal seul disent la même chose."""
     await eventually(process.replica.refresh)
     kept = await stored(process.storage.adapter)
-    rules = process.enforcer.policy.rules
-    assert dict(zip(rules, process.enforcer.policy.numbers(rules), strict=True)) == kept
+    rules = process.policy.rules
+    assert dict(zip(rules, process.policy.numbers(rules), strict=True)) == kept
     assert await process.history.rules_at(process.replica.revision) == kept
     return kept
 

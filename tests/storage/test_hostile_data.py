@@ -191,7 +191,7 @@ async def test_a_batch_that_lost_its_rules_rebuilds_no_history(process: Composit
             await insisted(partial(call, revision))
     with pytest.raises(StoredDataError, match="acl_batch_rules"):
         await process.history.compact(older_than=timedelta(seconds=-1))
-    assert len(process.enforcer.policy.rules) == 2
+    assert len(process.policy.rules) == 2
 
 
 @pytest.mark.parametrize(("column", "value"), [("revision", "x"), ("compacted", ABSENT), ("rule_id", 2**63 - 1)])
@@ -204,7 +204,7 @@ async def test_a_head_that_cannot_be_read_is_told_until_all_is_read_again(
 
     for call in (
         process.replica.refresh,
-        process.store.reload,
+        process.replica.reload,
         lambda: add(process, rule("role:s", "doc", "read", "allow")),
     ):
         with pytest.raises(StoredDataError, match=rf"acl_revision\.{column}"):

@@ -110,7 +110,7 @@ async def test_a_writer_killed_at_any_instant_leaves_whole_batches_and_no_lock(
 async def test_an_import_killed_at_any_instant_is_whole_or_absent(process: Composition, base: Base) -> None:
     rng, size = random.Random(7), IMPORTED
     whole = await an_import(base, size, None)
-    await process.store.write(lambda: PolicyChange(removed=process.enforcer.policy.rules))
+    await process.store.write(lambda: PolicyChange(removed=process.policy.rules))
 
     for _ in range(20 if FULL else 4):
         await an_import(base, size, rng.uniform(0, whole))
@@ -120,7 +120,7 @@ async def test_an_import_killed_at_any_instant_is_whole_or_absent(process: Compo
         kept = await agreed(process)
         assert len(kept) in {1, size + 1}
         assert await process.history.rules_at(process.replica.revision) == kept
-        await process.store.write(lambda: PolicyChange(removed=process.enforcer.policy.rules))
+        await process.store.write(lambda: PolicyChange(removed=process.policy.rules))
 
     assert await an_import(base, size, None) > 0
     assert len(await agreed(process)) == size
@@ -221,7 +221,7 @@ async def test_many_writers_behind_one_that_dawdles_all_end_and_none_lies(
     held = asyncio.Event()
 
     async def dawdle() -> None:
-        async with twin.store.together():
+        async with twin.replica.writing():
             held.set()
             await twin.enforcer.add_policy(*rule(0).values)
             await asyncio.sleep(1.2)

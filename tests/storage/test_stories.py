@@ -146,7 +146,7 @@ class World:
 
     async def kept(self) -> tuple[Known, int]:
         """Rend ce que la base garde, et sa révision, une fois achevé ce qui tenait encore son verrou."""
-        async with self.witness.store.together() as transaction:
+        async with self.witness.replica.writing() as transaction:
             revision = transaction.check_ordered().revision
             return list(await stored(self.witness.storage.adapter)), revision
 
@@ -160,7 +160,7 @@ def text_of(rules: list[PolicyRule]) -> io.StringIO:
 
 async def in_two_steps(process: Composition, first: PolicyChange, second: PolicyChange, *, gives_up: bool) -> None:
     """Fait deux changements d'une transaction, et y renonce parfois."""
-    async with process.store.together():
+    async with process.replica.writing():
         await process.store.change(first)
         await process.store.change(second)
         if gives_up:

@@ -104,7 +104,7 @@ async def test_nothing_is_decided_until_all_is_read_again(
     async def unreadable(*_: Any) -> None:
         process.replica.require_fresh(60)
 
-    monkeypatch.setattr(process.enforcer, "read", unreadable)
+    monkeypatch.setattr(process.policy, "read", unreadable)
     with pytest.raises(PolicyUnavailableError):
         await process.replica.refresh()
     with pytest.raises(PolicyUnavailableError):
@@ -189,7 +189,7 @@ async def test_a_reading_begun_before_a_fault_is_not_put_in_service(process: Com
 
     assert not replica.is_loaded
     await replica.refresh()
-    assert (replica.is_loaded, process.enforcer.policy.holds(one)) == (True, True)
+    assert (replica.is_loaded, process.policy.holds(one)) == (True, True)
 
 
 @pytest.mark.parametrize("how", ["reload", "refresh"])
@@ -209,7 +209,7 @@ async def test_what_no_one_foresaw_in_a_stored_row_is_told_as_unreadable(
     async def misread(*_: Any) -> None:
         raise OverflowError
 
-    monkeypatch.setattr(process.enforcer, "read", misread)
+    monkeypatch.setattr(process.policy, "read", misread)
 
     with pytest.raises(PolicyUnreadableError):
         await process.replica.reload()
@@ -237,7 +237,7 @@ async def test_a_slow_reading_does_not_bring_back_a_rule_revoked_meanwhile(
     slow.released.set()
     await reading
 
-    assert not twin.enforcer.policy.holds(revoked)
+    assert not twin.policy.holds(revoked)
     assert list(await agreed(process, twin)) == []
 
 
@@ -256,7 +256,7 @@ async def test_an_entry_that_does_not_follow_is_announced_as_such(
     assert said
     assert not listener.replica.offer(*said[0])
     await listener.replica.refresh()
-    assert not listener.enforcer.policy.holds(revoked)
+    assert not listener.policy.holds(revoked)
 
 
 async def test_it_gets_another_log_whose_old_announcements_revive_nothing(
@@ -275,7 +275,7 @@ async def test_it_gets_another_log_whose_old_announcements_revive_nothing(
     for follower in (newcomer, twin, process):
         await follower.replica.refresh()
         assert not any(follower.replica.offer(*one) for one in said)
-        assert not follower.enforcer.policy.holds(lost)
+        assert not follower.policy.holds(lost)
 
 
 async def test_several_that_see_it_at_once_give_it_one_new_log_and_read_it_once_more(

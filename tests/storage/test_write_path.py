@@ -197,7 +197,7 @@ REFUSED: dict[str, tuple[Call, type[Exception] | tuple[type[Exception], ...]]] =
 
 async def start(process: Composition, *, at: set[PolicyRule] | None = None) -> int:
     """Met en vigueur les règles de départ, ou d'autres, et elles seules ; rend la révision."""
-    rules, wanted = process.enforcer.policy.rules, [*START] if at is None else sorted(at)
+    rules, wanted = process.policy.rules, [*START] if at is None else sorted(at)
     missing = PolicyChange(
         added=tuple(one for one in wanted if one not in rules), removed=tuple(one for one in rules if one not in wanted)
     )
@@ -238,10 +238,10 @@ async def test_each_call_in_a_transaction_is_seen_there_and_nowhere_else(
     for name, case in CASES.items():
         wanted = (set(START) - {*case.removed}) | {*case.added}
         with pytest.raises(ZeroDivisionError):
-            async with process.store.together():
+            async with process.replica.writing():
                 assert bool(await case.call(process.enforcer)) == case.answer, name
                 assert shown(process.enforcer) == wanted, name
-                assert set(process.enforcer.policy.rules) == set(START), name
+                assert set(process.policy.rules) == set(START), name
                 assert decides_right(process, set(START)), name
                 _ = 1 / 0
 
@@ -252,13 +252,13 @@ async def test_each_call_in_a_transaction_is_seen_there_and_nowhere_else(
 async def test_calls_of_one_transaction_come_into_force_together(process: Composition, twin: Composition) -> None:
     begun = await start(process)
 
-    async with process.store.together():
+    async with process.replica.writing():
         assert await process.enforcer.delete_user("user:ada")
         assert await process.enforcer.add_policies([NEW, NEWER])
         assert await process.enforcer.update_policy(NEW, ["role:n", "other", "read", "allow"])
         assert not await process.enforcer.remove_policy(*NEW)
         assert await process.enforcer.remove_policy(*NEWER)
-        assert set(process.enforcer.policy.rules) == set(START)
+        assert set(process.policy.rules) == set(START)
         assert process.replica.revision == begun
 
     wanted = (set(START) - {g(*ADA), p(*OWN)}) | {p("role:n", "other", "read", "allow")}
@@ -274,12 +274,12 @@ async def test_a_transaction_answers_as_if_each_call_were_alone(
     rng, changing = random.Random(seed), [case for case in CASES.values() if case.removed or case.added]
     await start(process)
     for _ in range(6):
-        calls, before = rng.sample(changing, 4), set(process.enforcer.policy.rules)
+        calls, before = rng.sample(changing, 4), set(process.policy.rules)
         alone = [await case.call(process.enforcer) for case in calls]
         expected = set(await agreed(process))
         await start(process, at=before)
 
-        async with process.store.together():
+        async with process.replica.writing():
             joined = [await case.call(process.enforcer) for case in calls]
             assert shown(process.enforcer) == expected
 
@@ -293,7 +293,7 @@ async def test_what_is_refused_changes_nothing_alone_or_joined(process: Composit
         with pytest.raises(error):
             await call(process.enforcer)
         with pytest.raises((error, TransactionCondemnedError) if isinstance(error, type) else error):
-            async with process.store.together():
+            async with process.replica.writing():
                 await call(process.enforcer)
         assert set(await agreed(process, twin)) == set(START), name
         assert process.replica.revision == begun, name
@@ -302,7 +302,7 @@ async def test_what_is_refused_changes_nothing_alone_or_joined(process: Composit
 async def test_a_change_refused_in_a_transaction_lets_the_others_through(process: Composition) -> None:
     await start(process)
 
-    async with process.store.together():
+    async with process.replica.writing():
         assert await process.enforcer.add_policy(*NEW)
         with pytest.raises(InvalidRuleError):
             await process.enforcer.add_grouping_policy("role:s", "role:r")
@@ -321,7 +321,7 @@ def test_what_leaves_and_comes_back_in_a_transaction_is_no_change() -> None:
 
 
 async def test_guards_see_what_the_transaction_wrote(process: Composition) -> None:
-    async with process.store.together():
+    async with process.replica.writing():
         assert await process.enforcer.add_grouping_policy("role:a", "role:b")
         with pytest.raises(InvalidRuleError):
             await process.enforcer.add_grouping_policy("role:b", "role:a")
@@ -348,11 +348,11 @@ async def test_a_change_is_judged_again_on_a_policy_read_meanwhile(
     with pytest.raises(InvalidRuleError):
         await process.store.change(PolicyChange(added=(g("role:a", "role:b"),)))
 
-    assert process.enforcer.policy.rules == (g("role:b", "role:a"),)
+    assert process.policy.rules == (g("role:b", "role:a"),)
 
 
 async def test_another_task_does_not_join_the_transaction(process: Composition) -> None:
-    async with process.store.together():
+    async with process.replica.writing():
         await process.enforcer.add_policy(*NEW)
         with pytest.raises(TransactionNotOwnedError):
             await asyncio.create_task(process.enforcer.add_policy(*NEWER))
@@ -402,14 +402,14 @@ async def test_a_writer_that_must_read_everything_lets_the_others_write_meanwhil
 ) -> None:
     await process.transfer.import_rules(io.StringIO("p, role:r, doc, read, allow\n"), "csv")
     others = iter(p(f"role:r{number}", "doc", "read", "allow") for number in count())
-    written, read = [p("role:r", "doc", "read", "allow")], twin.enforcer.policy.read
+    written, read = [p("role:r", "doc", "read", "allow")], twin.policy.read
 
-    async def read_slowly() -> Any:
+    async def read_slowly(*sources: Any) -> Any:
         written.append(next(others))
         await process.store.change(PolicyChange(added=(written[-1],)))
-        return await read()
+        return await read(*sources)
 
-    monkeypatch.setattr(twin.enforcer, "read", read_slowly)
+    monkeypatch.setattr(twin.policy, "read", read_slowly)
     assert await twin.enforcer.add_policy("role:s", "doc", "read", "allow")
 
     assert list(await agreed(process, twin)) == [*written, p("role:s", "doc", "read", "allow")]
@@ -420,13 +420,13 @@ async def test_many_writers_that_must_read_everything_read_it_once(
     process: Composition, twin: Composition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await process.transfer.import_rules(io.StringIO("p, role:r, doc, read, allow\n"), "csv")
-    readings, read = list[int](), twin.enforcer.policy.read
+    readings, read = list[int](), twin.policy.read
 
-    async def counted() -> Any:
+    async def counted(*sources: Any) -> Any:
         readings.append(1)
-        return await read()
+        return await read(*sources)
 
-    monkeypatch.setattr(twin.enforcer, "read", counted)
+    monkeypatch.setattr(twin.policy, "read", counted)
     await asyncio.gather(*(twin.enforcer.add_policy(f"role:r{n}", "doc", "read", "allow") for n in range(8)))
 
     assert len(await agreed(process, twin)) == 9
@@ -540,7 +540,7 @@ async def test_an_account_leaves_with_every_rule_that_names_it(process: Composit
     await start(process)
     await process.enforcer.add_policy("user:adam", "doc", "read", "allow")
 
-    await twin.store.remove_subject("ada", SYSTEM)
+    await twin.accounts.remove_subject("ada", SYSTEM)
 
     assert set(await agreed(process, twin)) == {*START, p("user:adam", "doc", "read", "allow")} - {g(*ADA), p(*OWN)}
 
@@ -587,8 +587,8 @@ async def test_a_bad_row_that_could_only_allow_is_skipped_and_counted(process: C
     newcomer = await base.process()
 
     for one in (process, newcomer):
-        assert set(one.enforcer.policy.rules) == set(START)
-        assert one.enforcer.policy.skipped_rows == len(ALLOWS_AT_MOST)
+        assert set(one.policy.rules) == set(START)
+        assert one.policy.skipped_rows == len(ALLOWS_AT_MOST)
         assert decides_right(one, set(START))
 
 
@@ -607,8 +607,8 @@ async def test_a_bad_row_that_could_deny_stops_the_load_and_the_old_rules_stay(
         assert await process.enforcer.add_policy(*NEW)
         assert await process.enforcer.remove_policy(*NEW)
 
-        await process.store.quarantine(number)
-        assert set(process.enforcer.policy.rules) == set(START), (ptype, values)
+        await process.quarantine.quarantine(number)
+        assert set(process.policy.rules) == set(START), (ptype, values)
     assert set(await agreed(process)) == set(START)
 
 
@@ -618,9 +618,9 @@ async def test_a_row_written_by_hand_comes_into_force_at_the_next_reading(
     await write_row(process.storage, "p", NEW)
 
     await process.replica.refresh()
-    assert list(process.enforcer.policy.rules) == []
+    assert list(process.policy.rules) == []
     await process.enforcer.load_policy()
-    assert list(process.enforcer.policy.rules) == [p(*NEW)]
+    assert list(process.policy.rules) == [p(*NEW)]
     assert await process.enforcer.remove_policy(*NEW)
     await twin.replica.reload()
 
@@ -647,7 +647,7 @@ async def test_a_rule_replaced_or_removed_by_account_takes_its_twins_along(proce
     await process.replica.reload()
 
     assert await process.enforcer.update_policy(READ, NEW)
-    await process.store.remove_subject("ada", SYSTEM)
+    await process.accounts.remove_subject("ada", SYSTEM)
     await process.replica.reload()
 
     assert set(await agreed(process)) == (set(START) - {p(*READ), p(*OWN), g(*ADA)}) | {p(*NEW)}

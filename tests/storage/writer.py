@@ -44,8 +44,8 @@ async def write_at_random(process: Composition, seed: int, count: int) -> None:
     say(balance)
     await asyncio.to_thread(sys.stdin.readline)
     await process.replica.refresh()
-    rules = process.enforcer.policy.rules
-    say({repr(one): number for one, number in zip(rules, process.enforcer.policy.numbers(rules), strict=True)})
+    rules = process.policy.rules
+    say({repr(one): number for one, number in zip(rules, process.policy.numbers(rules), strict=True)})
 
 
 async def write_batches(process: Composition) -> None:
@@ -57,7 +57,7 @@ async def write_batches(process: Composition) -> None:
 async def write_batch(process: Composition, number: int) -> int:
     """Remplace un lot par le suivant, en un seul changement."""
     before, after = batch(number - 1), batch(number)
-    held = tuple(one for one in before if process.enforcer.policy.holds(one))
+    held = tuple(one for one in before if process.policy.holds(one))
     await process.store.change(PolicyChange(added=after, removed=held))
     return number
 

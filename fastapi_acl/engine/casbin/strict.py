@@ -7,7 +7,7 @@ ou contournerait la base n'est pas admis.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, final
 
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer, split_context
 from fastapi_acl.shared.exceptions import (
@@ -32,37 +32,53 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.kernel.rule_set import RuleSet
 
 
+T = TypeVar("T")
+
+
 class PolicyWriter(Protocol):
     """Ce par quoi passent les écritures : la base d'abord, la mémoire après validation."""
 
     def as_written(self) -> AbstractContextManager[None]:
         """Montre, le temps d'un bloc, ce que la transaction ambiante a écrit."""
 
-    def together(self) -> AbstractAsyncContextManager[object]:
+    async def write(self, build: Callable[[], PolicyChange]) -> None:
+        """Fait un changement, construit sous le verrou du journal, mémoires à jour ; vide, il n'en fait aucun."""
+
+
+class PolicyJournal(Protocol):
+    """Ce qui tient la politique à jour de la base."""
+
+    def writing(self) -> AbstractAsyncContextManager[object]:
         """Réunit plusieurs écritures en une transaction."""
 
     async def reload(self) -> None:
         """Relit toutes les règles, dans l'ordre du journal."""
-
-    async def write(self, build: Callable[[], PolicyChange]) -> None:
-        """Fait un changement, construit sous le verrou du journal, mémoires à jour ; vide, il n'en fait aucun."""
 
 
 @final
 class StrictEnforcer(PolicyEnforcer):
     """Décide en échouant fermé ; c'est l'exécuteur que rend `ACLManager.get_enforcer()`."""
 
-    def __init__(self, definitions: ModelDefinitions, policy: Policy, writer: PolicyWriter | None = None) -> None:
+    def __init__(
+        self,
+        definitions: ModelDefinitions,
+        policy: Policy,
+        *,
+        writer: PolicyWriter | None = None,
+        journal: PolicyJournal | None = None,
+    ) -> None:
         """Montre une politique par l'interface de Casbin.
 
         Args:
             definitions: ce que le modèle définit.
             policy: la politique en service.
             writer: ce par quoi passent les écritures ; None pour n'en admettre aucune.
+            journal: ce qui relit les règles ; None pour n'en relire aucune.
         """
         self.definitions = definitions
         self.policy = policy
         self._writer = writer
+        self._journal = journal
         self._shown: tuple[RuleSet, IndexedModel] | None = None
         super().__init__(definitions.model)
         self.auto_build_role_links = False
@@ -181,24 +197,25 @@ class StrictEnforcer(PolicyEnforcer):
             PolicyUnreadableError: une ligne de la base pourrait refuser mais ne se lit pas ;
                 l'ancienne politique reste en service.
         """
-        await self._bound().reload()
+        await self._bound(self._journal).reload()
 
     def build_role_links(self) -> None:
         """Ne fait rien : les liens suivent les règles."""
 
     # --- écriture -----------------------------------------------------------------------------------------------------
 
-    def _bound(self) -> PolicyWriter:
-        """Rend ce par quoi passent les écritures."""
-        if self._writer is None:
+    @staticmethod
+    def _bound(path: T | None) -> T:
+        """Rend ce par quoi l'on passe, s'il est donné."""
+        if path is None:
             message = "cet exécuteur strict n’est relié à aucune base : passez par ACLManager."
             raise ConfigurationError(message)
-        return self._writer
+        return path
 
     async def _write(self, build: Callable[[], PolicyChange]) -> bool:
         """Fait passer un changement par la base, qui décide ; False si elle a déjà la règle, ou ne l'a pas."""
         try:
-            await self._bound().write(build)
+            await self._bound(self._writer).write(build)
         except (RuleAlreadyExistsError, RuleNotFoundError):
             return False
         return True
@@ -263,12 +280,12 @@ class StrictEnforcer(PolicyEnforcer):
 
     async def delete_user(self, user: str) -> bool:
         """Retire les liens et les règles d'un sujet, d'un seul tenant."""
-        async with self._bound().together():
+        async with self._bound(self._journal).writing():
             return bool(await super().delete_user(user))
 
     async def delete_role(self, role: str) -> bool:
         """Retire les liens et les règles d'un rôle, d'un seul tenant."""
-        async with self._bound().together():
+        async with self._bound(self._journal).writing():
             return bool(await super().delete_role(role))
 
     # --- ce qui est refusé --------------------------------------------------------------------------------------------

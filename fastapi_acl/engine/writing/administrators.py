@@ -30,9 +30,6 @@ class ActiveAccounts(Protocol):
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
 
-    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
-
 
 class _Administrators(NamedTuple):
     """Les comptes actifs qui administrent, et ce qui les fait tels.
@@ -46,17 +43,13 @@ class _Administrators(NamedTuple):
     are_whole: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdministratorGuard:
     """Veille à ce qu'il reste toujours un compte actif qui administre."""
 
+    policy: Policy
     ranks: Ranks
     accounts: ActiveAccounts | None
-
-    @property
-    def policy(self) -> Policy:
-        """Politique en service."""
-        return self.ranks.policy
 
     async def check(self, change: PolicyChange, actor: Principal, pace: Pace) -> None:
         """Refuse un changement après lequel plus aucun compte actif n'administrerait.
@@ -148,7 +141,7 @@ class AdministratorGuard:
         """Rend, parmi des comptes, ceux qui administrent sous la politique en service."""
         if kind.are_whole:
             return [account for account in accounts if self.ranks.is_whole(Principal(id=account))]
-        return [account for account in accounts if self.ranks.authorizer.allows(account, *ADMINISTRATION)]
+        return [account for account in accounts if self.ranks.administers(account)]
 
     def _named(self, change: PolicyChange) -> Iterator[str]:
         """Énumère les comptes que les règles d'un changement visent, eux-mêmes ou par un rôle."""

@@ -35,7 +35,7 @@ MEMBER_ROLE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Power:
     """Ce qu'une règle `p` accorde ou refuse : ses champs hors sujet et effet, et le domaine où elle vaut."""
 
     fields: tuple[tuple[str, str], ...]
@@ -70,12 +70,25 @@ class Comparison:
         """Vrai si un lien porte un domaine."""
         return self.schema.links.get("g", MEMBER_ROLE) > MEMBER_ROLE
 
-    def grant(self, rule: PolicyRule) -> Grant:
+    def grant(self, rule: PolicyRule) -> Power:
         """Lit une règle `p`."""
         named = dict(zip(self.schema.fields["p"], rule.values, strict=True))
         domain = next((value for name, value in named.items() if name in DOMAIN_NAMES), ANY)
         kept = ((name, value) for name, value in named.items() if name not in SUBJECT_NAMES | DOMAIN_NAMES | {"eft"})
-        return Grant(tuple(kept), domain, named.get("eft", "allow") != "deny")
+        return Power(tuple(kept), domain, named.get("eft", "allow") != "deny")
+
+    def rules_of(self, subjects: Iterable[str]) -> list[PolicyRule]:
+        """Rend les règles `p` dont le sujet est l'un de ceux-ci."""
+        return self.policy.rules_of(subjects)
+
+    def links_after(self, change: PolicyChange, *, removes: bool) -> LinksAfter:
+        """Rend les liens tels qu'un changement les laisserait.
+
+        Args:
+            change: le changement.
+            removes: vrai pour en compter aussi les retraits.
+        """
+        return LinksAfter.of(self.policy.graph, change, removes=removes)
 
     def is_well_formed(self, rule: PolicyRule) -> bool:
         """Dit si une règle a la longueur que le modèle demande ; celles qui partent n'ont pas été vérifiées."""
@@ -83,7 +96,7 @@ class Comparison:
 
     # --- ce qu'un sujet tient -------------------------------------------------------------------------------------
 
-    def is_granted(self, subject: str, asked: Grant) -> bool:
+    def is_granted(self, subject: str, asked: Power) -> bool:
         """Dit si une règle accorde tout cela à un sujet, dans le domaine même, refus mis à part."""
         found = self.policy.granting(self._request(subject, asked))
         rules = self.policy.rules_of(self.policy.closure(subject, *self.place(asked))) if found is None else found
@@ -94,11 +107,11 @@ class Comparison:
         everywhere = domain == ANY or not self.has_domains
         return self.policy.graph.reach(subject, lambda place: everywhere or overlaps(place, domain))
 
-    def place(self, grant: Grant) -> tuple[str, ...]:
+    def place(self, grant: Power) -> tuple[str, ...]:
         """Rend le domaine de liens où une permission vaut ; aucun si les liens n'en portent pas."""
         return (grant.domain,) if self.has_domains else ()
 
-    def _request(self, subject: str, asked: Grant) -> list[str]:
+    def _request(self, subject: str, asked: Power) -> list[str]:
         """Rend la requête dont les cases sont celles des règles qui couvrent une permission.
 
         Un motif y est pris à la lettre : les règles qui le couvrent sont celles qui couvriraient ce texte.
@@ -110,15 +123,15 @@ class Comparison:
             request[key.request or 0] = values[self.schema.fields["p"][key.field]]
         return request
 
-    def covers(self, mine: Grant, asked: Grant) -> bool:
+    def covers(self, mine: Power, asked: Power) -> bool:
         """Dit si une permission en couvre une autre."""
         return self._compares(mine, asked, covers)
 
-    def overlaps(self, mine: Grant, asked: Grant) -> bool:
+    def overlaps(self, mine: Power, asked: Power) -> bool:
         """Dit si deux permissions ont quelque chose en commun."""
         return self._compares(mine, asked, overlaps)
 
-    def _compares(self, mine: Grant, asked: Grant, compare: Callable[[str, str], bool]) -> bool:
+    def _compares(self, mine: Power, asked: Power, compare: Callable[[str, str], bool]) -> bool:
         """Compare deux permissions champ à champ : par motif où le modèle le fait, par égalité ailleurs."""
         same_domain = mine.domain == asked.domain or (self.domains_are_patterns and compare(mine.domain, asked.domain))
         return same_domain and all(
@@ -135,11 +148,11 @@ class Comparison:
         """Dit si un champ se compare par motif ; sous `abac`, la portée `*` couvre `own`."""
         return name in self.schema.patterns or (name == "scope" and self.policy.plan.residual == ABAC_SCOPE)
 
-    def touches(self, grant: Grant, pairs: Iterable[Pair]) -> bool:
+    def touches(self, grant: Power, pairs: Iterable[Pair]) -> bool:
         """Dit si une permission porte, dans le domaine où l'on administre, sur l'un de ces couples."""
         return grant.domain == ANY and any(self._is_about(grant, pair) for pair in pairs)
 
-    def _is_about(self, grant: Grant, pair: Pair) -> bool:
+    def _is_about(self, grant: Power, pair: Pair) -> bool:
         """Dit si une permission couvre un couple ; ce qui n'est ni ressource ni action ne restreint pas."""
         asked = {**dict.fromkeys(RESOURCE_NAMES, pair[0]), **dict.fromkeys(ACTION_NAMES, pair[1])}
         named = [(name, value) for name, value in grant.fields if name in asked]
@@ -162,16 +175,16 @@ class Carried:
         """
         self.comparison = comparison
         self._pace = pace
-        self._links = LinksAfter.of(comparison.policy.graph, change, removes=removes)
+        self._links = comparison.links_after(change, removes=removes)
         self._gone = frozenset(change.removed) if removes else frozenset[PolicyRule]()
         self._fresh: dict[str, list[PolicyRule]] = {}
         for rule in change.added:
             if rule.ptype == "p":
                 self._fresh.setdefault(comparison.schema.subject_of(rule), []).append(rule)
-        self._roles: dict[str, dict[str, list[Grant]]] = {}
-        self._known: dict[tuple[str, str], tuple[Grant, ...]] = {}
+        self._roles: dict[str, dict[str, list[Power]]] = {}
+        self._known: dict[tuple[str, str], tuple[Power, ...]] = {}
 
-    async def of(self, rule: PolicyRule) -> tuple[Grant, ...]:
+    async def of(self, rule: PolicyRule) -> tuple[Power, ...]:
         """Rend ce que porte une règle `p`, ou tout ce que porte le rôle d'un lien `g`."""
         await self._pace.step()
         if rule.ptype == "p":
@@ -183,7 +196,7 @@ class Carried:
             self._known[role, domain] = await self._of_role(role, domain)
         return self._known[role, domain]
 
-    async def distinct(self, rules: Iterable[PolicyRule]) -> AsyncIterator[Grant]:
+    async def distinct(self, rules: Iterable[PolicyRule]) -> AsyncIterator[Power]:
         """Énumère ce que portent des règles ; mille liens vers un rôle, dans un domaine, ne le disent qu'une fois."""
         seen: set[tuple[str, ...]] = set()
         for rule in filter(self.comparison.is_well_formed, rules):
@@ -192,14 +205,14 @@ class Carried:
                 for grant in await self.of(rule):
                     yield grant
 
-    async def _of_role(self, role: str, domain: str) -> tuple[Grant, ...]:
+    async def _of_role(self, role: str, domain: str) -> tuple[Power, ...]:
         """Rend ce que porte un rôle, restreint au domaine du lien qui le donne."""
         by_domain = await self._by_domain(role)
         held = [grant for place, grants in by_domain.items() if overlaps(place, domain) for grant in grants]
         await self._pace.step(len(held))
         return tuple(dict.fromkeys(_in_domain(grant, domain) for grant in held))
 
-    async def _by_domain(self, role: str) -> dict[str, list[Grant]]:
+    async def _by_domain(self, role: str) -> dict[str, list[Power]]:
         """Rend ce que porte un rôle, rangé par domaine."""
         if role not in self._roles:
             found = self._roles[role] = {}
@@ -214,7 +227,7 @@ class Carried:
 
     def rules(self, names: Sequence[str]) -> list[PolicyRule]:
         """Rend les règles de ces sujets, le changement fait."""
-        kept = [rule for rule in self.comparison.policy.rules_of(names) if rule not in self._gone]
+        kept = [rule for rule in self.comparison.rules_of(names) if rule not in self._gone]
         return kept + [rule for name in names for rule in self._fresh.get(name, ())]
 
 
@@ -274,6 +287,6 @@ def _reads_domains(schema: PolicySchema, keys: Sequence[Key], *, shares_domains:
     return own is not None and (own.probe is Probe.EXACT or shares_domains)
 
 
-def _in_domain(grant: Grant, domain: str) -> Grant:
+def _in_domain(grant: Power, domain: str) -> Power:
     """Restreint une permission au domaine du lien qui la donne."""
-    return Grant(grant.fields, grant.domain if domain == ANY else domain, grant.allows)
+    return Power(grant.fields, grant.domain if domain == ANY else domain, grant.allows)

@@ -1,148 +1,112 @@
-"""Ce qu'un changement de règles ne peut pas donner, quel que soit le chemin par lequel il vient, et à qui.
-
-Nul n'accorde ce qu'il ne détient pas, et nul n'écrit après avoir perdu, ailleurs, le droit d'écrire.
-"""
+"""Ce qu'un changement de règles ne peut pas faire, quel que soit le chemin par lequel il vient : une seule entrée."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastapi_acl.engine.administration import READING
-from fastapi_acl.engine.kernel.acl_match import ANY
-from fastapi_acl.engine.writing.comparison import Carried, Comparison, is_computable
-from fastapi_acl.shared.exceptions import EscalationRefusedError, InvalidTokenError, PermissionDeniedError
-from fastapi_acl.shared.identity import SYSTEM
+from fastapi_acl.engine.administration import ADMINISTRATION
+from fastapi_acl.engine.kernel.pacing import Pace
+from fastapi_acl.shared.exceptions import InvalidRuleError
 
 if TYPE_CHECKING:
-    from fastapi_acl.engine.authorizer import PolicyAuthorizer
-    from fastapi_acl.engine.kernel.pacing import Pace
-    from fastapi_acl.engine.writing.comparison import Grant
-    from fastapi_acl.engine.writing.ranks import Ranks
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from fastapi_acl.engine.kernel.policy import Policy
+    from fastapi_acl.engine.writing.actors import ActorGuard
+    from fastapi_acl.engine.writing.administrators import AdministratorGuard
+    from fastapi_acl.engine.writing.consistency import ConsistencyGuard
+    from fastapi_acl.engine.writing.escalation import EscalationGuard
+    from fastapi_acl.engine.writing.rank_guard import RankGuard
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.policy import PolicyChange
-    from fastapi_acl.shared.sync.revocations import Revocations
 
 
-@dataclass(frozen=True, slots=True)
-class EscalationGuard:
-    """Refuse qu'un changement donne à quelqu'un ce que son auteur ne détient pas.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guards:
+    """Toutes les gardes, dans l'ordre où elles parlent : ce que l'auteur tient, puis seulement ce qui existe."""
 
-    Où cela ne se calcule pas (un modèle qui compare autrement que par égalité ou `aclMatch`), l'auteur doit tout
-    détenir : là, qui écrit les règles peut tout.
-    """
+    policy: Policy
+    actors: ActorGuard
+    escalation: EscalationGuard
+    ranks: RankGuard
+    consistency: ConsistencyGuard
+    administrators: AdministratorGuard
 
-    ranks: Ranks
+    async def check(self, pending: PolicyChange, change: PolicyChange, actor: Principal) -> None:
+        """Vérifie un changement contre la politique à jour et ce que la transaction a déjà écrit.
 
-    async def check(self, change: PolicyChange, actor: Principal, pace: Pace) -> None:
-        """Compare ce que le changement accorde à ce que l'auteur détient avant lui.
+        Les gardes rendent la main à la boucle d'événements. Le verrou du journal est tenu : seule une relecture de
+        toutes les règles peut alors les changer, et l'on recommence.
 
         Args:
-            change: effet net du changement ; les règles qui arrivent ont la forme du modèle.
-            actor: son auteur ; `SYSTEM` n'est pas limité.
-            pace: rend la main au fil du travail.
+            pending: ce que la transaction a déjà écrit.
+            change: règles à retirer et à ajouter.
+            actor: son auteur.
 
         Raises:
-            EscalationRefusedError: le changement accorde plus que l'auteur ne détient.
+            InvalidRuleError: une règle n'a pas la forme du modèle, ou ferait un cycle ou une chaîne trop longue.
+            InvalidTokenError: l'auteur a été révoqué entre-temps.
+            PermissionDeniedError: il n'a plus le droit d'écrire les règles.
+            EscalationRefusedError: il ne détient pas ce qu'il accorde, ou abaisserait qui est au-dessus de lui.
+            RuleAlreadyExistsError: une règle à ajouter existe.
+            RuleNotFoundError: une règle à retirer n'existe pas.
+            RoleNotFoundError: un lien donnerait un rôle qu'aucune règle ne nomme.
+            ConflictError: un rôle perdrait sa dernière règle et garderait des membres.
+            LastAdministratorError: plus aucun compte actif n'administrerait.
         """
-        if actor is SYSTEM:
-            return
-        if not is_computable(self.ranks.policy):
-            self.require_everything(actor)
-            return
-        held = _Held(Comparison.over(self.ranks.policy), actor)
-        may_lift = self.ranks.is_whole(actor)
-        async for grant in pace.through(await self._given(change, pace)):
-            if not (may_lift and not grant.allows) and not held.includes(grant):
-                raise self._refused(grant, actor)
+        if not change or len(set(change)) != len(change.added) + len(change.removed):
+            message = "Un changement nomme au moins une règle, et chacune une seule fois ; rien n’a été changé."
+            raise InvalidRuleError(message)
+        self.check_actor(actor)
+        seen = None
+        while seen is not self.policy.state:
+            seen = self.policy.state
+            await self._check_each(pending, change, actor)
 
-    def require_everything(self, actor: Principal) -> None:
-        """Exige de l'auteur qu'il détienne tout, refus mis à part : ce qu'il écrit ne se compare pas.
+    async def _check_each(self, pending: PolicyChange, change: PolicyChange, actor: Principal) -> None:
+        """Passe un changement devant chaque garde."""
+        pace, whole = Pace(), pending.then(change)
+        await self.consistency.check_form(change, pace)
+        await self.escalation.check(whole, actor, pace)
+        await self.ranks.check(whole, actor, pace)
+        self.consistency.check_existence(pending, change, actor)
+        await self.consistency.check_links(whole, actor, pace)
+        self.consistency.check_roles(whole, actor)
+        self.consistency.check_emptied(whole, actor)
+        await self.administrators.check(whole, actor, pace)
+
+    def check_actor(self, actor: Principal) -> None:
+        """Vérifie que l'auteur a encore le droit d'écrire les règles.
 
         Raises:
-            EscalationRefusedError: il ne détient pas tout.
-        """
-        if actor is not SYSTEM and not self.ranks.is_whole(actor):
-            message = "Sous ce modèle, ou en masse, seul qui détient tout, ou la ligne de commande, change les règles."
-            raise EscalationRefusedError(message)
-
-    async def _given(self, change: PolicyChange, pace: Pace) -> dict[Grant, None]:
-        """Rend ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
-        comparison = Comparison.over(self.ranks.policy)
-        carried = Carried(comparison, change, pace)
-        given = {grant: None async for grant in carried.distinct(change.added) if grant.allows}
-        given.update([(grant, None) async for grant in carried.distinct(change.removed) if not grant.allows])
-        return given
-
-    def _refused(self, grant: Grant, actor: Principal) -> EscalationRefusedError:
-        """Fait l'erreur ; ce qu'il aurait fallu détenir n'est dit qu'à qui peut lire les règles."""
-        if not self.ranks.authorizer.permits(actor, *READING):
-            return EscalationRefusedError()
-        return EscalationRefusedError(needed=dict(grant.fields))
-
-
-class _Held:
-    """Ce que l'auteur d'un changement détient, sans qu'aucun refus n'en retranche."""
-
-    def __init__(self, comparison: Comparison, actor: Principal) -> None:
-        self._comparison = comparison
-        self._actor = actor
-        self._denials = {name: found for name in self._reached(ANY) if (found := self._denials_of(name))}
-        self._by_domain: dict[str, list[Grant]] = {}
-
-    def includes(self, asked: Grant) -> bool:
-        """Dit si l'auteur détient tout ce qui est demandé.
-
-        Un accord doit lui venir dans le domaine même ; un refus compte dès qu'il vaut dans une partie du domaine.
-        """
-        denied = any(self._comparison.overlaps(denial, asked) for denial in self._denials_in(asked.domain))
-        return not denied and self._comparison.is_granted(self._actor.subject, asked)
-
-    def _denials_in(self, domain: str) -> list[Grant]:
-        """Rend les refus qui visent l'auteur dans une partie d'un domaine ; lus une fois par domaine."""
-        if not self._denials:
-            return []
-        if domain not in self._by_domain:
-            names = filter(self._denials.__contains__, self._reached(domain))
-            self._by_domain[domain] = [grant for name in names for grant in self._denials[name]]
-        return self._by_domain[domain]
-
-    def _reached(self, domain: str) -> list[str]:
-        """Rend l'auteur et les rôles qu'il tient dans une partie d'un domaine."""
-        return self._comparison.reached(self._actor.subject, domain)
-
-    def _denials_of(self, name: str) -> list[Grant]:
-        """Rend les refus qui nomment un sujet."""
-        grants = map(self._comparison.grant, self._comparison.policy.rules_of([name]))
-        return list(dict.fromkeys(grant for grant in grants if not grant.allows))
-
-
-@dataclass(frozen=True, slots=True)
-class ActorGuard:
-    """Refuse l'écriture de qui a perdu, sur un autre processus, le droit de la faire.
-
-    Ce processus a pu ne pas encore le savoir quand la route a été ouverte ; sous le verrou de révision, il le sait.
-    """
-
-    authorizer: PolicyAuthorizer
-    revocations: Revocations
-
-    def check(self, actor: Principal, resource: str, action: str) -> None:
-        """Vérifie, mémoires à jour, que l'auteur est encore là et encore en droit.
-
-        Raises:
-            InvalidTokenError: sa session ou son compte a été révoqué.
+            InvalidTokenError: il a été révoqué entre-temps.
             PermissionDeniedError: la permission lui a été retirée.
         """
-        if actor is SYSTEM:
-            return
-        if actor.session_id is not None and self.revocations.refuses(
-            user_id=actor.id, session_id=actor.session_id, session_version=actor.session_version
-        ):
-            raise InvalidTokenError
-        if not self.authorizer.still_allows(actor, resource, action):
-            raise PermissionDeniedError
+        self.actors.check(actor, *ADMINISTRATION)
 
-    def may_read(self, actor: Principal) -> bool:
-        """Dit si l'auteur peut lire les règles ; à qui ne le peut pas, une erreur n'en nomme aucune."""
-        return actor is SYSTEM or self.authorizer.permits(actor, *READING)
+    async def check_whole(self, actor: Principal, after: Callable[[], AbstractContextManager[object]]) -> None:
+        """Vérifie une politique entière, mémoires à jour, avant qu'elle ne prenne la place de celle en service.
+
+        Args:
+            actor: son auteur, qui peut encore écrire les règles.
+            after: essaie cette politique, le temps d'un bloc.
+
+        Raises:
+            EscalationRefusedError: l'auteur ne détient pas tout, ou un refus priverait un pair d'administrer.
+            LastAdministratorError: plus aucun compte actif n'administrerait.
+        """
+        self.escalation.require_everything(actor)
+        await self.administrators.check_whole(after)
+        await self.ranks.check_whole(actor, after)
+
+    async def check_administrators(self, change: PolicyChange) -> None:
+        """Refuse, même à l'exploitant, un changement après lequel il n'y aurait plus d'administrateur actif.
+
+        Raises:
+            InvalidRuleError: le changement ferait un cycle ou une chaîne trop longue.
+            LastAdministratorError: il y en avait un, et il n'y en aurait plus.
+        """
+        self.policy.check(change)
+        await self.administrators.check_whole(lambda: self.policy.trial(change))

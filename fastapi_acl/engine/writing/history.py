@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from fastapi_acl.engine.adapters.base import PACKET, spoilt_batch
-from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.kernel.loading import row_rule, without_tail
 from fastapi_acl.engine.kernel.pacing import aside
 from fastapi_acl.engine.writing.transfer import Batch
@@ -18,17 +17,21 @@ from fastapi_acl.shared.exceptions import InvalidRequestError, RevisionCompacted
 from fastapi_acl.shared.identity import SYSTEM, USER_PREFIX
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.stored import read_number, read_text
-from fastapi_acl.shared.sync.changes import LOG_COMPACTED, POLICY_CHANGED, POLICY_IMPORTED, ROW_QUARANTINED
+from fastapi_acl.shared.sync.changes import LOG_COMPACTED, POLICY_CHANGED, POLICY_IMPORTED, ROW_QUARANTINED, find_done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
     from typing import Any
 
+    from fastapi_acl.engine.adapters.base import PolicyAdapter
+    from fastapi_acl.engine.kernel.policy import Policy
+    from fastapi_acl.engine.writing.guards import Guards
     from fastapi_acl.engine.writing.store import PolicyStore
     from fastapi_acl.engine.writing.transfer import PolicyTransfer
-    from fastapi_acl.shared.database.base import Head, Transaction
+    from fastapi_acl.shared.database.base import AmbientDatabase, Head, Transaction
     from fastapi_acl.shared.identity import Principal
-    from fastapi_acl.shared.sync.changes import Change, IdempotencyKey
+    from fastapi_acl.shared.sync.changes import Change, ChangeLog, IdempotencyKey
+    from fastapi_acl.shared.sync.replica import Replica
 
 Numbered = dict[PolicyRule, int]
 """Des règles et leur numéro."""
@@ -38,6 +41,13 @@ PAGE: Final = 500
 
 DEFAULT_RETENTION: Final = timedelta(days=90)
 """Âge au-delà duquel une compaction retire les entrées du journal."""
+
+
+class KnownAccounts(Protocol):
+    """Ce que l'histoire demande aux comptes."""
+
+    async def existing_ids(self, ids: Sequence[str]) -> set[str]:
+        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
 
 
 class _Compaction(NamedTuple):
@@ -56,12 +66,23 @@ class _Compaction(NamedTuple):
     useless: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyHistory:
-    """Relit le journal des règles."""
+    """Relit le journal des règles.
 
+    Attributes:
+        accounts: les comptes ; None s'ils ne sont pas à nous.
+    """
+
+    policy: Policy
+    adapter: PolicyAdapter
+    database: AmbientDatabase
+    replica: Replica
+    log: ChangeLog
+    guards: Guards
     store: PolicyStore
     transfer: PolicyTransfer
+    accounts: KnownAccounts | None
 
     async def changes(self, *, since: int = 0, limit: int = 50) -> Sequence[Change]:
         """Lit les entrées du journal après une révision, dans l'ordre.
@@ -70,8 +91,8 @@ class PolicyHistory:
             since: dernière révision déjà vue.
             limit: nombre d'entrées au plus.
         """
-        async with self.store.replica.reading() as reading:
-            return await self.store.log.since(reading, since, limit=limit)
+        async with self.database.snapshot() as reading:
+            return await self.log.since(reading, since, limit=limit)
 
     async def rules_at(self, revision: int) -> Numbered:
         """Rebâtit, du journal seul, les règles d'une révision, avec leur numéro.
@@ -81,8 +102,8 @@ class PolicyHistory:
             RevisionCompactedError: le journal a été compacté au-delà d'elle.
             StoredDataError: une entrée ou un lot ne se lit pas : on ne saurait pas ce qu'étaient les règles.
         """
-        async with self.store.replica.reading() as reading:
-            head = await self.store.log.head(reading)
+        async with self.database.snapshot() as reading:
+            head = await self.log.head(reading)
             _check_known(revision, head)
             rules = await self._snapshot_of(reading, head)
             async for change in self._between(reading, head.compacted, revision):
@@ -109,19 +130,19 @@ class PolicyHistory:
             InvalidRuleError: le modèle n'admet plus une des règles.
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
         """
-        self.store.replica.require_alone()
+        self.database.require_alone()
         target = await self.rules_at(to_revision)
-        async with self.store.replica.writing() as transaction:
-            known = await self.store.known(transaction, actor, key)
+        async with self.replica.writing() as transaction:
+            known = await find_done(self.log, transaction, actor, key)
             if known is not None:
                 return known.revision
-            self.store.actors.check(actor, *ADMINISTRATION)
+            self.guards.check_actor(actor)
             change = await self._way_to(target)
             if not change and key is None:
                 return transaction.check_ordered().revision
             if len(change.added) + len(change.removed) <= PACKET:
-                self.store.policy.check(change)
-                await self.store.check_whole(actor, partial(self.store.policy.trial, change))
+                self.policy.check(change)
+                await self.guards.check_whole(actor, partial(self.policy.trial, change))
                 return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
         return await self._replace_all(to_revision, target, actor, key)
 
@@ -150,9 +171,9 @@ class PolicyHistory:
         Returns:
             La révision en deçà de laquelle plus rien ne se rebâtirait, et le nombre d'entrées qui partiraient au plus.
         """
-        async with self.store.replica.reading() as reading:
-            head = await self.store.log.head(reading)
-            up_to = await self.store.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
+        async with self.database.snapshot() as reading:
+            head = await self.log.head(reading)
+            up_to = await self.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
         return up_to, max(up_to - head.compacted, 0)
 
     async def restored(self) -> None:
@@ -164,8 +185,8 @@ class PolicyHistory:
         Raises:
             DatabaseUnavailableError: la base ne répond pas.
         """
-        async with self.store.replica.recording() as transaction:
-            await self.store.log.renew(transaction)
+        async with self.database.transaction(log=True) as transaction:
+            await self.log.renew(transaction)
 
     async def compact(self, *, older_than: timedelta = DEFAULT_RETENTION, actor: Principal = SYSTEM) -> int:
         """Retire du journal ce qui est plus vieux qu'une durée ; les règles de cette révision sont gardées dans un lot.
@@ -179,10 +200,10 @@ class PolicyHistory:
         Returns:
             Le nombre d'entrées retirées.
         """
-        self.store.replica.require_alone()
-        async with self.store.replica.reading() as reading:
-            head = await self.store.log.head(reading)
-            up_to = await self.store.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
+        self.database.require_alone()
+        async with self.database.snapshot() as reading:
+            head = await self.log.head(reading)
+            up_to = await self.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
         await self.transfer.sweep()
         with suppress(RevisionCompactedError):  # une autre réplique a compacté entre-temps
             return await self._compact(head, up_to, actor) if up_to > head.compacted else 0
@@ -195,7 +216,7 @@ class PolicyHistory:
             count = await self._snapshot(snapshot, up_to)
             removed = await self._discard(head, _Compaction(up_to, snapshot, count, useless), actor)
         for batch_id in useless:
-            await self.store.adapter.drop(batch_id)
+            await self.adapter.drop(batch_id)
         return removed
 
     # --- rebâtir ----------------------------------------------------------------------------------------------------
@@ -203,7 +224,7 @@ class PolicyHistory:
     async def _between(self, reading: Transaction, after: int, up_to: int) -> AsyncIterator[Change]:
         """Parcourt les entrées d'après une révision, jusqu'à une autre."""
         while after < up_to:
-            page = await self.store.log.since(reading, after, limit=min(PAGE, up_to - after))
+            page = await self.log.since(reading, after, limit=min(PAGE, up_to - after))
             for change in page:
                 if change.revision != after + 1:
                     break
@@ -245,7 +266,7 @@ class PolicyHistory:
             return {}
         if head.snapshot is None:
             raise RevisionCompactedError
-        said = await self.store.log.last(reading, LOG_COMPACTED)
+        said = await self.log.last(reading, LOG_COMPACTED)
         is_its = said is not None and said.payload.get("snapshot") == head.snapshot
         return await self._batch(head.snapshot, said.payload.get("rules", 0) if said is not None and is_its else 0)
 
@@ -261,7 +282,7 @@ class PolicyHistory:
             StoredDataError: une règle ne se lit pas, ou il en manque.
         """
         rules: Numbered = {}
-        async with aclosing(self.store.adapter.lines(batch_id)) as packets:
+        async with aclosing(self.adapter.lines(batch_id)) as packets:
             async for packet in packets:
                 await aside(partial(_feed, rules, batch_id, packet, after), is_short=False)
         if len(rules) < least:
@@ -279,7 +300,7 @@ class PolicyHistory:
         count = 0
         async with self.transfer.opened() as batch_id:
             while packet := list(islice(rules, PACKET)):
-                await self.store.adapter.stage(batch_id, packet)
+                await self.adapter.stage(batch_id, packet)
                 count += len(packet)
             revision, _ = await self.transfer.publish(
                 Batch(batch_id, count, replaces=True, rollback_to=to_revision), actor, key
@@ -297,13 +318,13 @@ class PolicyHistory:
 
     def _current(self) -> Numbered:
         """Rend les règles en vigueur et leurs numéros."""
-        with self.store.policy.lock:
-            rules = self.store.policy.rules
-            return dict(zip(rules, self.store.policy.numbers(rules), strict=True))
+        with self.policy.lock:
+            rules = self.policy.rules
+            return dict(zip(rules, self.policy.numbers(rules), strict=True))
 
     async def _of_deleted(self, rules: Iterable[PolicyRule]) -> set[PolicyRule]:
         """Rend, parmi des règles, celles dont le sujet est un compte qui n'existe plus."""
-        accounts, schema = self.store.administrators.accounts, self.store.policy.schema
+        accounts, schema = self.accounts, self.policy.schema
         named = {rule: schema.subject_of(rule) for rule in rules} if accounts is not None else {}
         held = {rule: subject[len(USER_PREFIX) :] for rule, subject in named.items() if subject.startswith(USER_PREFIX)}
         known = await self._existing(sorted(set(held.values())))
@@ -311,7 +332,7 @@ class PolicyHistory:
 
     async def _existing(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes qui existent."""
-        accounts, known = self.store.administrators.accounts, set[str]()
+        accounts, known = self.accounts, set[str]()
         for start in range(0, len(ids), PAGE):
             known |= await accounts.existing_ids(ids[start : start + PAGE]) if accounts is not None else set()
         return known
@@ -320,7 +341,7 @@ class PolicyHistory:
 
     async def _useless_batches(self, head: Head, up_to: int) -> list[str]:
         """Rend les lots que plus rien ne nommera : l'ancien instantané, et les imports d'avant."""
-        async with self.store.replica.reading() as reading:
+        async with self.database.snapshot() as reading:
             imports = [
                 change.payload["batch"]
                 async for change in self._between(reading, head.compacted, up_to)
@@ -333,7 +354,7 @@ class PolicyHistory:
         found = await self.rules_at(revision)
         rules = iter(found.items())
         while packet := [(number, rule) for rule, number in islice(rules, PACKET)]:
-            await self.store.adapter.stage(batch_id, packet)
+            await self.adapter.stage(batch_id, packet)
         return len(found)
 
     async def _discard(self, seen: Head, made: _Compaction, actor: Principal) -> int:
@@ -342,16 +363,16 @@ class PolicyHistory:
         Raises:
             RevisionCompactedError: une autre compaction l'a fait entre-temps.
         """
-        async with self.store.replica.writing() as transaction:
+        async with self.replica.writing() as transaction:
             head = transaction.check_ordered()
             if (head.compacted, head.snapshot) != (seen.compacted, seen.snapshot):
                 raise RevisionCompactedError
-            removed = await self.store.log.discard(transaction, made.up_to)
-            await self.store.adapter.seal(made.snapshot)
-            await self.store.adapter.release(made.useless)
+            removed = await self.log.discard(transaction, made.up_to)
+            await self.adapter.seal(made.snapshot)
+            await self.adapter.release(made.useless)
             transaction.compact(made.up_to, made.snapshot)
             payload = {"up_to": made.up_to, "snapshot": made.snapshot, "rules": made.rules, "removed": removed}
-            _ = await self.store.replica.record(transaction, LOG_COMPACTED, payload, actor=actor)
+            _ = await self.replica.record(transaction, LOG_COMPACTED, payload, actor=actor)
         return removed
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from fastapi_acl.engine.kernel.pacing import Pace
-    from fastapi_acl.engine.writing.comparison import Carried, Comparison, Grant
+    from fastapi_acl.engine.writing.comparison import Carried, Comparison, Power
 
-_NONE: Final[frozenset[Grant]] = frozenset()
+_NONE: Final[frozenset[Power]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,16 +33,16 @@ class Loss:
 
     domain: str
     allows: bool
-    grants: frozenset[Grant]
+    grants: frozenset[Power]
 
 
 Losses = dict[str, list[Loss]]
 """Ce que perdrait chaque nom que le changement touche."""
 
 
-def sorted_losses(grants: Iterable[Grant]) -> list[Loss]:
+def sorted_losses(grants: Iterable[Power]) -> list[Loss]:
     """Range des accords ou des refus en pertes, une par domaine."""
-    found: dict[tuple[str, bool], list[Grant]] = defaultdict(list)
+    found: dict[tuple[str, bool], list[Power]] = defaultdict(list)
     for grant in grants:
         found[grant.domain, grant.allows].append(grant)
     return [Loss(domain, allows, frozenset(known)) for (domain, allows), known in found.items()]
@@ -73,19 +73,19 @@ class GrantIndex:
         """
         self._comparison = comparison
         self._overlapping = overlapping
-        self._exact: dict[tuple[str, str], set[Grant]] = defaultdict(set)
-        self._below: dict[tuple[str, str], set[Grant]] = defaultdict(set)
+        self._exact: dict[tuple[str, str], set[Power]] = defaultdict(set)
+        self._below: dict[tuple[str, str], set[Power]] = defaultdict(set)
 
-    def add(self, grant: Grant) -> None:
+    def add(self, grant: Power) -> None:
         """Range une permission, sous sa valeur et sous les motifs qui la couvrent."""
         for name, value, by_pattern in self._values(grant):
             self._exact[name, value].add(grant)
             for pattern in patterns_of(value) if by_pattern else (value,):
                 self._below[name, pattern].add(grant)
 
-    def touched_by(self, held: Grant) -> frozenset[Grant]:
+    def touched_by(self, held: Power) -> frozenset[Power]:
         """Rend les permissions rangées que celle-ci couvre, ou touche."""
-        found: set[Grant] | frozenset[Grant] | None = None
+        found: set[Power] | frozenset[Power] | None = None
         for name, value, by_pattern in self._values(held):
             near = self._near(name, value, by_pattern=by_pattern)
             found = near if found is None else found & near
@@ -93,14 +93,14 @@ class GrantIndex:
                 return _NONE
         return frozenset(found or _NONE)
 
-    def _near(self, name: str, value: str, *, by_pattern: bool) -> set[Grant] | frozenset[Grant]:
+    def _near(self, name: str, value: str, *, by_pattern: bool) -> set[Power] | frozenset[Power]:
         """Rend les permissions rangées que ce champ-ci n'écarte pas."""
         below = self._below.get((name, value), _NONE)
         if not self._overlapping or not by_pattern:
             return below
         return below.union(*(self._exact.get((name, pattern), _NONE) for pattern in patterns_of(value)))
 
-    def _values(self, grant: Grant) -> Iterator[tuple[str, str, bool]]:
+    def _values(self, grant: Power) -> Iterator[tuple[str, str, bool]]:
         """Énumère les champs d'une permission, domaine compris, et dit lesquels se comparent par motif."""
         yield "", grant.domain, self._comparison.domains_are_patterns
         for name, value in grant.fields:
@@ -120,10 +120,10 @@ class Verdicts:
         self._after = after
         self._pace = pace
         self._indexes = {allows: GrantIndex(after.comparison, overlapping=not allows) for allows in (True, False)}
-        self._by_grant: dict[tuple[bool, Grant], frozenset[Grant]] = {}
-        self._by_name: dict[tuple[bool, str], frozenset[Grant]] = {}
-        self._shared: dict[frozenset[Grant], frozenset[Grant]] = {}
-        self._known: dict[tuple[Loss, tuple[frozenset[Grant], ...]], bool] = {}
+        self._by_grant: dict[tuple[bool, Power], frozenset[Power]] = {}
+        self._by_name: dict[tuple[bool, str], frozenset[Power]] = {}
+        self._shared: dict[frozenset[Power], frozenset[Power]] = {}
+        self._known: dict[tuple[Loss, tuple[frozenset[Power], ...]], bool] = {}
 
     async def learn(self, losses: Losses) -> None:
         """Range tout ce qui se perdrait."""
@@ -140,26 +140,26 @@ class Verdicts:
             self._known[key] = await self._judge(*key)
         return self._known[key]
 
-    async def _judge(self, loss: Loss, touched: Sequence[frozenset[Grant]]) -> bool:
+    async def _judge(self, loss: Loss, touched: Sequence[frozenset[Power]]) -> bool:
         """Rend le verdict : tout ce qui part doit être couvert, rien de ce qui se refuse ne doit être tenu."""
         await self._pace.step()
         if loss.allows:
             return bool(loss.grants.difference(*touched))
         return not all(map(loss.grants.isdisjoint, touched))
 
-    async def _touched(self, name: str, *, allows: bool) -> frozenset[Grant]:
+    async def _touched(self, name: str, *, allows: bool) -> frozenset[Power]:
         """Rend ce que les accords d'un nom couvrent de ce qui part, ou touchent de ce qui se refuse."""
         if (allows, name) not in self._by_name:
             await self._pace.step()
-            read = self._after.rules if allows else self._after.comparison.policy.rules_of
-            found: set[Grant] = set()
+            read = self._after.rules if allows else self._after.comparison.rules_of
+            found: set[Power] = set()
             async for grant in self._pace.through(map(self._after.comparison.grant, read([name]))):
                 found |= self._touched_by(grant, allows=allows) if grant.allows else _NONE
             kept = frozenset(found)
             self._by_name[allows, name] = self._shared.setdefault(kept, kept)
         return self._by_name[allows, name]
 
-    def _touched_by(self, grant: Grant, *, allows: bool) -> frozenset[Grant]:
+    def _touched_by(self, grant: Power, *, allows: bool) -> frozenset[Power]:
         """Rend ce qu'un accord couvre de ce qui part, ou touche de ce qui se refuse."""
         if (allows, grant) not in self._by_grant:
             found = self._indexes[allows].touched_by(grant)

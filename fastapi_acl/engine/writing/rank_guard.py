@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from fastapi_acl.engine.writing.comparison import Grant
+    from fastapi_acl.engine.kernel.policy import Policy
+    from fastapi_acl.engine.writing.comparison import Power
     from fastapi_acl.engine.writing.losses import Loss, Losses
     from fastapi_acl.engine.writing.ranks import Rank, Ranks
     from fastapi_acl.shared.policy import PolicyRule
@@ -30,10 +31,11 @@ TRIED_AT_ONCE: Final = 16
 """Sujets interrogés pendant un essai de la politique, qui ne peut pas rendre la main."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankGuard:
     """Refuse qu'un changement, ou l'écartement d'un compte, abaisse qui est au-dessus de son auteur."""
 
+    policy: Policy
     ranks: Ranks
 
     def check_account(self, user_id: str, actor: Principal) -> None:
@@ -61,10 +63,10 @@ class RankGuard:
         """
         if actor is SYSTEM:
             return
-        if not is_computable(self.ranks.policy):
+        if not is_computable(self.policy):
             await self._check_by_trial(change, pace)
             return
-        mine, comparison = self.ranks.of(actor), Comparison.over(self.ranks.policy)
+        mine, comparison = self.ranks.of(actor), Comparison.over(self.policy)
         losses = await self._losses(change, comparison, pace)
         if losses:
             await self._check_higher(losses, mine, Carried(comparison, change, pace, removes=True), pace)
@@ -93,7 +95,7 @@ class RankGuard:
     async def _losses(self, change: PolicyChange, comparison: Comparison, pace: Pace) -> Losses:
         """Rend ce que perdrait chaque nom que le changement touche ; les membres d'un rôle en partagent les pertes."""
         losses: Losses = {}
-        alone: dict[str, list[Grant]] = {}
+        alone: dict[str, list[Power]] = {}
         for allows, carried, rules in (
             (True, Carried(comparison, PolicyChange(), pace), change.removed),
             (False, Carried(comparison, change, pace), change.added),
@@ -163,8 +165,8 @@ class RankGuard:
 
         Là, seul qui tient tout écrit les règles : il peut retirer à un pair ce qui le fait tel, non le lui refuser.
         """
-        present = tuple(filter(self.ranks.policy.holds, change.removed))
-        named = [name for rule in change for name in (*rule.values[:2], self.ranks.policy.schema.subject_of(rule))]
+        present = tuple(filter(self.policy.holds, change.removed))
+        named = [name for rule in change for name in (*rule.values[:2], self.policy.schema.subject_of(rule))]
         whole = await self._whole(named, pace)
         for start in range(0, len(whole), TRIED_AT_ONCE):
             self._try(whole[start : start + TRIED_AT_ONCE], PolicyChange(change.added, present))
@@ -186,9 +188,9 @@ class RankGuard:
         Ce que les seuls ajouts lui prennent est un refus, quelle qu'en soit la forme.
         """
         before = {subject: self._administers(subject) for subject in subjects}
-        with self.ranks.policy.trial(PolicyChange(added=change.added)):
+        with self.policy.trial(PolicyChange(added=change.added)):
             blocked = any(self._administers(subject) < before[subject] for subject in subjects)
-        with self.ranks.policy.trial(change):
+        with self.policy.trial(change):
             blocked = blocked or any(self._is_blocked(subject, before[subject]) for subject in subjects)
         if blocked:
             raise _peer()
@@ -200,10 +202,10 @@ class RankGuard:
     def _administers(self, subject: str) -> frozenset[tuple[str, str]]:
         """Rend ce qu'un sujet peut vraiment, parmi ce qui se demande à qui administre."""
         pairs = self.ranks.administration.everything - {ANYTHING}
-        return frozenset(pair for pair in pairs if self.ranks.authorizer.decides_for(subject, *pair))
+        return frozenset(pair for pair in pairs if self.ranks.decides_for(subject, pair))
 
 
-async def _kept(carried: Carried, rule: PolicyRule, pace: Pace, *, allows: bool) -> list[Grant]:
+async def _kept(carried: Carried, rule: PolicyRule, pace: Pace, *, allows: bool) -> list[Power]:
     """Rend ce que porte une règle, d'un seul effet."""
     return [grant async for grant in pace.through(await carried.of(rule)) if grant.allows is allows]
 

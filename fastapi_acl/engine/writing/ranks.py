@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.engine.kernel.plan import Probe
 from fastapi_acl.engine.kernel.schema import SUBJECT_NAMES
@@ -49,6 +50,14 @@ class Ranks:
     def is_whole(self, who: Principal | str) -> bool:
         """Dit si quelqu'un tient tout, refus mis à part."""
         return all(self.authorizer.grants(who, *pair) for pair in self.administration.everything)
+
+    def administers(self, account: str) -> bool:
+        """Dit si un compte peut écrire les règles, refus compris."""
+        return self.authorizer.allows(account, *ADMINISTRATION)
+
+    def decides_for(self, subject: str, pair: Pair) -> bool:
+        """Dit ce que la politique répond à un sujet, refus compris."""
+        return self.authorizer.decides_for(subject, *pair)
 
     async def holding(self, pairs: Iterable[Pair], pace: Pace) -> dict[str, None]:
         """Rend les sujets à qui une règle accorde elle-même l'une de ces permissions ; leurs membres la tiennent aussi.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
 from fastapi_acl.engine.adapters.base import PACKET, shown_rule
-from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.kernel.pacing import aside
 from fastapi_acl.engine.writing.closing import closing_line
 from fastapi_acl.engine.writing.rule_files import closing, read_rules, write_rules
@@ -28,18 +27,20 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyRule
-from fastapi_acl.shared.sync.changes import POLICY_IMPORTED
+from fastapi_acl.shared.sync.changes import POLICY_IMPORTED, find_done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
     from typing import TextIO
 
-    from fastapi_acl.engine.kernel.policy import Prepared
+    from fastapi_acl.engine.adapters.base import PolicyAdapter
+    from fastapi_acl.engine.kernel.policy import Policy, Prepared
+    from fastapi_acl.engine.writing.guards import Guards
     from fastapi_acl.engine.writing.rule_files import NumberedRule, RuleFormat
-    from fastapi_acl.engine.writing.store import PolicyStore
-    from fastapi_acl.shared.database.base import Transaction
+    from fastapi_acl.shared.database.base import AmbientDatabase, Transaction
     from fastapi_acl.shared.identity import Principal
-    from fastapi_acl.shared.sync.changes import IdempotencyKey
+    from fastapi_acl.shared.sync.changes import ChangeLog, IdempotencyKey
+    from fastapi_acl.shared.sync.replica import Replica
 
 STAGED: Final = PACKET
 """Règles lues, vérifiées et rangées à la fois."""
@@ -105,11 +106,16 @@ def _silent(_: int) -> None:
     """Ne montre rien."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyTransfer:
     """Importe et exporte des règles."""
 
-    store: PolicyStore
+    policy: Policy
+    adapter: PolicyAdapter
+    database: AmbientDatabase
+    replica: Replica
+    log: ChangeLog
+    guards: Guards
 
     async def import_rules(  # noqa: PLR0913 - ce qu'est un import
         self,
@@ -139,7 +145,7 @@ class PolicyTransfer:
             LastAdministratorError: plus aucun compte actif ne serait administrateur.
             DatabaseUnavailableError: la base ne répond pas ; rien n'est changé.
         """
-        self.store.replica.require_alone()
+        self.database.require_alone()
         await self.sweep()
         async with self.opened() as batch_id:
             count = await self._stage(batch_id, file, form, progress)
@@ -148,7 +154,7 @@ class PolicyTransfer:
             except InvalidRuleError as error:
                 fault = await aside(partial(self._named, error, file, form, replaces=replaces), is_short=False)
                 raise fault from error
-        await self.store.replica.refresh()  # ce qu'une main a changé entre-temps se relit
+        await self.replica.refresh()  # ce qu'une main a changé entre-temps se relit
         return Imported(revision, count, added)
 
     @asynccontextmanager
@@ -156,10 +162,10 @@ class PolicyTransfer:
         """Ouvre un lot, et le retire si le bloc ne va pas à son terme."""
         batch_id = str(uuid4())
         try:
-            await self.store.adapter.open_batch(batch_id, kind)
+            await self.adapter.open_batch(batch_id, kind)
             yield batch_id
         except BaseException:
-            await to_the_end(self.store.adapter.drop(batch_id))
+            await to_the_end(self.adapter.drop(batch_id))
             raise
 
     async def export_rules(self, form: RuleFormat) -> AsyncGenerator[str]:
@@ -169,7 +175,7 @@ class PolicyTransfer:
             form: `csv` ou `json`.
         """
         first = True
-        async with aclosing(self.store.adapter.lines()) as packets:
+        async with aclosing(self.adapter.lines()) as packets:
             async for packet in packets:
                 yield write_rules((shown_rule(row[1], row[2:]) for row in packet), form, first=first)
                 first = False
@@ -177,14 +183,14 @@ class PolicyTransfer:
 
     async def sweep(self) -> None:
         """Retire les lots des imports interrompus depuis longtemps."""
-        for batch_id in await self.store.adapter.abandoned(datetime.now(timezone.utc) - ABANDONED_AFTER):
-            await self.store.adapter.drop(batch_id)
+        for batch_id in await self.adapter.abandoned(datetime.now(timezone.utc) - ABANDONED_AFTER):
+            await self.adapter.drop(batch_id)
 
     async def _stage(self, batch_id: str, file: TextIO, form: RuleFormat, progress: Callable[[int], None]) -> int:
         """Lit, vérifie et range un fichier, par paquets ; rend le nombre de règles."""
         rules, count = read_rules(file, form), 0
         while packet := await aside(partial(self._packet, rules), is_short=False):
-            await self.store.adapter.stage(batch_id, list(enumerate(packet, start=count + 1)))
+            await self.adapter.stage(batch_id, list(enumerate(packet, start=count + 1)))
             count += len(packet)
             progress(count)
         return count
@@ -200,7 +206,7 @@ class PolicyTransfer:
             InvalidImportError: il ne l'admet pas.
         """
         try:
-            self.store.policy.schema.check(rule)
+            self.policy.schema.check(rule)
         except InvalidRuleError as error:
             message = f"Ligne {line} : {error.detail}"
             raise InvalidImportError(message, line=line, **error.evidence) from error
@@ -211,8 +217,8 @@ class PolicyTransfer:
         if not file.seekable():
             return fault
         file.seek(0)
-        present = () if replaces else self.store.policy.rules
-        shares = self.store.policy.schema.shares_domains is True
+        present = () if replaces else self.policy.rules
+        shares = self.policy.schema.shares_domains is True
         found = closing_line(fault, present, read_rules(file, form), shares_domains=shares)
         if found is None:
             return fault
@@ -221,9 +227,9 @@ class PolicyTransfer:
 
     async def _checked(self, batch: Batch) -> _Checked:
         """Construit à côté la politique que le lot ferait, numéros compris, sans tenir le verrou du journal."""
-        async with self.store.replica.reading() as reading:
-            head = await self.store.log.head(reading)
-            after = 0 if batch.rollback_to is not None else max(head.rule_id, await self.store.adapter.last_id())
+        async with self.database.snapshot() as reading:
+            head = await self.log.head(reading)
+            after = 0 if batch.rollback_to is not None else max(head.rule_id, await self.adapter.last_id())
         return await self._prepared(batch, head.policy_revision, after)
 
     async def _prepared(self, batch: Batch, policy_revision: int, after: int) -> _Checked:
@@ -238,8 +244,8 @@ class PolicyTransfer:
             message = "Le modèle n’admet plus une des règles de cette révision ; rien n’a été changé."
             raise InvalidRuleError(message)
         if prepared.loaded.twins:
-            await self.store.adapter.prune(batch.id)
-        repeated = frozenset[PolicyRule]() if batch.replaces else self.store.policy.repeated
+            await self.adapter.prune(batch.id)
+        repeated = frozenset[PolicyRule]() if batch.replaces else self.policy.repeated
         made = prepared._replace(loaded=prepared.loaded._replace(twins=repeated))
         return _Checked(made, sum(present), policy_revision, after)
 
@@ -249,10 +255,10 @@ class PolicyTransfer:
         Raises:
             InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
         """
-        staged = _shifted(self.store.adapter.lines(batch.id), after)
-        sources = (staged,) if batch.replaces else (_counted(self.store.adapter.lines(), present), staged)
+        staged = _shifted(self.adapter.lines(batch.id), after)
+        sources = (staged,) if batch.replaces else (_counted(self.adapter.lines(), present), staged)
         try:
-            return await self.store.policy.read(*sources)
+            return await self.policy.read(*sources)
         except PolicyUnreadableError as error:
             if isinstance(error.__cause__, InvalidRuleError):
                 raise error.__cause__ from error
@@ -264,23 +270,23 @@ class PolicyTransfer:
         Returns:
             La révision et le nombre de règles ajoutées.
         """
-        await self.store.replica.refresh()  # un long rattrapage ne se fait pas verrou tenu
+        await self.replica.refresh()  # un long rattrapage ne se fait pas verrou tenu
         checked = await self._checked(batch)
-        async with self.store.replica.writing() as transaction:
-            known = await self.store.known(transaction, actor, key)
+        async with self.replica.writing() as transaction:
+            known = await find_done(self.log, transaction, actor, key)
             if known is not None:
-                await self.store.adapter.drop(batch.id)
+                await self.adapter.drop(batch.id)
                 return known.revision, int(known.payload.get("added", 0))
-            self.store.actors.check(actor, *ADMINISTRATION)
+            self.guards.check_actor(actor)
             current = await self._current(transaction, batch, checked)
-            await self.store.check_whole(actor, partial(self.store.policy.trial_of, current.prepared))
+            await self.guards.check_whole(actor, partial(self.policy.trial_of, current.prepared))
             return await self._write(transaction, batch, current, actor, key)
 
     async def _current(self, transaction: Transaction, batch: Batch, checked: _Checked) -> _Checked:
         """Réserve les numéros du lot, et refait la politique si une autre écriture est passée entre-temps."""
         policy_revision, after = transaction.check_ordered().policy_revision, 0
         if batch.rollback_to is None:
-            after = (await self.store.adapter.reserve(transaction, batch.size + 1))[0] - 1
+            after = (await self.adapter.reserve(transaction, batch.size + 1))[0] - 1
         if (policy_revision, after) == (checked.policy_revision, checked.after):
             return checked
         return await self._prepared(batch, policy_revision, after)
@@ -296,23 +302,23 @@ class PolicyTransfer:
         """Écrit les règles du lot et son entrée du journal."""
         after = current.after
         with transaction.unfinished():
-            await self.store.adapter.seal(batch.id)
+            await self.adapter.seal(batch.id)
             if batch.replaces:
-                await self.store.adapter.clear_policy()
-            added = await self.store.adapter.publish(batch.id, after)
+                await self.adapter.clear_policy()
+            added = await self.adapter.publish(batch.id, after)
             if not added and not batch.replaces and key is None:
-                await self.store.adapter.release([batch.id])
-                await self.store.adapter.drop(batch.id)
+                await self.adapter.release([batch.id])
+                await self.adapter.drop(batch.id)
                 return transaction.check_ordered().revision, 0
             payload = {"batch": batch.id, "after": after, "replaces": batch.replaces, "added": added}
             payload |= {"rollback_to": batch.rollback_to} if batch.rollback_to is not None else {}
-            revision = await self.store.replica.record(
+            revision = await self.replica.record(
                 transaction,
                 POLICY_IMPORTED,
                 payload,
                 actor=actor,
                 key=key,
-                install=partial(self.store.policy.install, current.prepared) if current.is_made_by(added) else None,
+                install=partial(self.policy.install, current.prepared) if current.is_made_by(added) else None,
             )
         return revision, added
 

@@ -30,7 +30,6 @@ from fastapi_acl.shared.exceptions import (
     WrongLoopError,
 )
 from fastapi_acl.shared.logging import get_logger
-from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.stored import optional, read_number, read_row, read_text
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ _HEAD: Final[Shape] = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Transaction:
     """Transaction en cours, et la tâche qui l'a ouverte.
 
@@ -141,8 +140,6 @@ class Transaction:
         recorded: nombre d'entrées journalisées jusqu'ici dans cette transaction.
         is_over: vrai une fois sortie ; une tâche née dedans en garde le contexte, et doit l'ignorer.
         is_condemned: vrai si une écriture s'y est arrêtée en chemin ; elle ne sera pas validée.
-        pending: effet net, sur les règles, de ce qui y a été écrit jusqu'ici.
-        touched: règles qui y ont été écrites ou retirées, même si l'effet net n'en garde rien.
         proof: dit, sur une autre connexion, si cette transaction a été validée ; None si rien n'en témoigne.
     """
 
@@ -152,8 +149,6 @@ class Transaction:
     recorded: int = 0
     is_condemned: bool = False
     is_over: bool = False
-    pending: PolicyChange = field(default_factory=PolicyChange)
-    touched: set[PolicyRule] = field(default_factory=set)
     proof: Callable[[Transaction], Awaitable[bool]] | None = None
     _callbacks: list[Callable[[], None]] = field(default_factory=list)
 

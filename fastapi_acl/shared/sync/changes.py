@@ -7,6 +7,7 @@ piste d'audit : qui, quand, ce qu'il y avait (`removed`) et ce qu'il y a (`added
 
 from __future__ import annotations
 
+import hmac
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
+from fastapi_acl.shared.exceptions import IdempotencyKeyReusedError
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyChange
 from fastapi_acl.shared.stored import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from fastapi_acl.shared.database.base import Head, Transaction
     from fastapi_acl.shared.exceptions import StoredDataError
+    from fastapi_acl.shared.identity import Principal
 
 logger = get_logger("sync")
 
@@ -306,3 +309,22 @@ async def _proof(log: ChangeLog, change: Change, transaction: Transaction) -> bo
 def unexpected_entry(change: Change) -> StoredDataError:
     """Nomme l'entrée qui tient, au-delà de la tête du journal, la place de celle qu'on voulait écrire."""
     return unreadable("acl_changes", f"revision={change.revision} (au-delà de la tête)")
+
+
+async def find_done(
+    log: ChangeLog, transaction: Transaction, actor: Principal, key: IdempotencyKey | None
+) -> Change | None:
+    """Rend l'entrée d'une demande déjà faite sous cette clé, ou None.
+
+    Raises:
+        IdempotencyKeyReusedError: la clé a servi à une autre demande.
+        StoredDataError: l'entrée ne se lit pas, et nul ne sait à quoi elle a servi.
+    """
+    done = await log.find(transaction, actor.name, key.value) if key is not None else None
+    if done is None or key is None:
+        return None
+    if done.key is None:
+        raise done.unreadable()
+    if not hmac.compare_digest(done.key.digest.encode(), key.digest.encode()):
+        raise IdempotencyKeyReusedError
+    return done

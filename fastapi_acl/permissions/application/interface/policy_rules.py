@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.sync.changes import IdempotencyKey
 
 
-class IPolicyRules(Protocol):
-    """Les règles en service et le chemin de leurs changements."""
+class IPolicyRevision(Protocol):
+    """Ce que ce processus sait du journal."""
 
     @property
     def revision(self) -> int:
         """Dernière révision que ce processus a appliquée."""
+
+
+class IRulePages(Protocol):
+    """Les règles, telles que la base les tient."""
 
     async def page(
         self, filters: Mapping[str, str], *, after: int = 0, limit: int = 50
@@ -27,6 +31,10 @@ class IPolicyRules(Protocol):
         Raises:
             DatabaseUnavailableError: la base ne répond pas.
         """
+
+
+class IPolicyRules(Protocol):
+    """Le chemin des changements de règles."""
 
     async def change(self, change: PolicyChange, actor: Principal, *, key: IdempotencyKey | None = None) -> int:
         """Fait un changement, tout ou rien, et rend sa révision ; renvoyé sous la même clé, il n'est fait qu'une fois.

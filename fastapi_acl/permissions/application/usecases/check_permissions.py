@@ -19,7 +19,7 @@ from fastapi_acl.shared.logging import get_logger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
+    from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRevision
     from fastapi_acl.shared.identity import Authorizer, Principal
 
 logger = get_logger("permissions")
@@ -33,7 +33,7 @@ class CheckPermissionsUseCase:
     """Répond à une suite de questions, toutes à la même révision."""
 
     authorizer: Authorizer
-    rules: IPolicyRules
+    revisions: IPolicyRevision
 
     async def execute(self, principal: Principal, checks: Sequence[CheckDTO]) -> CheckResultDTO:
         """Répond pour l'appelant lui-même, question par question.
@@ -47,17 +47,17 @@ class CheckPermissionsUseCase:
         self._require_domains(checks)
         for _ in range(ATTEMPTS):
             answers = await self._answers(principal, checks)
-            if answers.revision == self.rules.revision:
+            if answers.revision == self.revisions.revision:
                 return _noted(answers)
         message = "La politique change sans cesse : reposez ces questions, ou moins à la fois."
         raise PolicyUnavailableError(message)
 
     async def _answers(self, principal: Principal, checks: Sequence[CheckDTO]) -> CheckResultDTO:
         """Répond une fois à tout ; s'arrête dès que la révision a changé."""
-        found = CheckResultDTO(self.rules.revision, [], [])
+        found = CheckResultDTO(self.revisions.revision, [], [])
         pace = Pace()
         for index, check in enumerate(checks):
-            if self.rules.revision != found.revision:
+            if self.revisions.revision != found.revision:
                 break
             try:
                 answer = self.authorizer.decide(principal, check.resource, check.action, check.domain)

@@ -13,7 +13,7 @@ from fastapi_acl.shared.identity import ACL_NAMESPACE, USER_PREFIX
 
 if TYPE_CHECKING:
     from fastapi_acl.permissions.application.interface.explanations import IActiveAccounts, IDenials, IExplanations
-    from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules
+    from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRevision
     from fastapi_acl.shared.decisions import Question
     from fastapi_acl.shared.identity import Authorizer, Principal
 
@@ -26,7 +26,7 @@ class ExplainUseCase:
     denials: IDenials
     accounts: IActiveAccounts | None
     authorizer: Authorizer
-    rules: IPolicyRules
+    revisions: IPolicyRevision
 
     def get_denied(self, decision_id: str) -> Question:
         """Rend la question d'un refus.
@@ -57,8 +57,8 @@ class ExplainUseCase:
         """
         self._require_domain(question)
         if await self._is_inactive(question.subject):
-            return ExplanationDTO(self.rules.revision, Verdict(allowed=False, denied_because="inactive"))
-        return ExplanationDTO(self.rules.revision, self.explanations.explain(question))
+            return ExplanationDTO(self.revisions.revision, Verdict(allowed=False, denied_because="inactive"))
+        return ExplanationDTO(self.revisions.revision, self.explanations.explain(question))
 
     def _require_domain(self, question: Question) -> None:
         """Exige un domaine là où le modèle en a ; les permissions `acl.*` et les rôles ont le leur."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from fastapi_acl.permissions.interface.dependencies import PolicyRulesDep
+from fastapi_acl.permissions.interface.dependencies import PolicyRulesDep, RulePagesDep
 from fastapi_acl.permissions.interface.schemas import (
     ReplaceRuleRequest,
     RulePage,
@@ -68,7 +68,7 @@ async def row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = None)
 
 @router.get("/rules", responses=problems(*GUARDED))
 async def list_rules(
-    rules: PolicyRulesDep,
+    rules: RulePagesDep,
     _: RulesReader,
     filters: Annotated[dict[str, str], Depends(rule_filters)],
     after: Annotated[int, Depends(row_cursor)],
