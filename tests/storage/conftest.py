@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +21,6 @@ from tests.support.waits import insisted
 
 SERVERS = tuple(kind for kind in DATABASES if kind != "sqlite")
 KINDS = ("memory", *DATABASES)
-FULL = os.environ.get("ACL_TEST_FULL") == "1"
 
 
 @dataclass

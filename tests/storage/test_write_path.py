@@ -31,7 +31,8 @@ from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.engine.reference import Meaning
-from tests.storage.conftest import FULL, SERVERS, Base, agreed, write_row
+from tests.storage.conftest import SERVERS, Base, agreed, write_row
+from tests.support.effort import effort
 
 Call = Callable[[PolicyEnforcer], Awaitable[Any]]
 
@@ -267,7 +268,7 @@ async def test_calls_of_one_transaction_come_into_force_together(process: Compos
     assert await process.history.rules_at(process.replica.revision) == await agreed(process)
 
 
-@pytest.mark.parametrize("seed", range(40 if FULL else 2))
+@pytest.mark.parametrize("seed", range(effort(2, 40)))
 async def test_a_transaction_answers_as_if_each_call_were_alone(
     process: Composition, twin: Composition, seed: int
 ) -> None:
@@ -444,7 +445,7 @@ async def test_of_many_that_write_the_same_rule_one_succeeds(process: Compositio
     assert process.replica.revision == 2
 
 
-@pytest.mark.parametrize("seed", range(40 if FULL else 2))
+@pytest.mark.parametrize("seed", range(effort(2, 40)))
 async def test_random_writes_of_two_processes_end_as_one_truth(
     process: Composition, twin: Composition, seed: int
 ) -> None:

@@ -35,7 +35,6 @@ def steps(call: Callable[..., Any], *arguments: Any) -> int:
 def without_collector() -> Iterator[None]:
     """Suspend le ramasse-miettes, qui passerait n'importe quand, pour des objets d'avant."""
     collects = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
