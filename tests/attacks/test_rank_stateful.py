@@ -6,7 +6,6 @@ pas, et lit le rang sur les mêmes règles, refus ôtés. `ACL_TEST_FULL=1` fait
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -24,9 +23,10 @@ from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.shared.exceptions import ACLException
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import config
+from tests.support.effort import effort
 from tests.support.engines import strict_enforcer
 
-STEPS = 3_600 if os.environ.get("ACL_TEST_FULL") == "1" else 240
+STEPS = effort(240, 3_600)
 """Pas par modèle ; il y a quatorze modèles."""
 
 AGAIN = 20

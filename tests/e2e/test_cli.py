@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ from fastapi_acl import ACLManager, PolicyChange, PolicyRule
 from fastapi_acl.cli import app
 from fastapi_acl.shared.sync.changes import Change
 from fastapi_acl.shared.sync.replica import Position
+from tests.conftest import DATABASES
 from tests.support.app import SECRET, config
+from tests.support.connections import connections
+from tests.support.waits import PATIENCE_SECONDS
 
 RULE = PolicyRule("p", ("role:reader", "document", "read", "allow"))
 RULES = """p, role:reader, document, read, allow
@@ -45,6 +50,28 @@ def test_rules_go_in_and_out_by_files(folder: Path) -> None:
     assert len(json.loads((folder / "out.json").read_text("utf-8"))) == 3
     assert "0 règle(s) ajoutée(s), 3 déjà là" in again.output
     assert sorted(path.name for path in folder.glob("out*")) == ["out.json"]
+
+
+@pytest.mark.parametrize(
+    "database_settings", [kind for kind in DATABASES if kind in {"postgresql", "mysql"}], indirect=True
+)
+def test_a_command_leaves_no_connection_behind(
+    folder: Path, database_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "kept_manager.py").write_text(
+        "from fastapi_acl import ACLConfig, ACLManager\nacl = ACLManager(ACLConfig())\n", "utf-8"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "kept_manager", raising=False)
+    others = asyncio.run(connections(database_settings))
+
+    done = run("policy", "import", "rules.csv", "--app", "kept_manager:acl")
+
+    assert done.exit_code == 0, done.output
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while asyncio.run(connections(database_settings)) > others:  # le serveur en prend note un peu après
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_bad_line_is_named_and_the_command_fails(folder: Path) -> None:

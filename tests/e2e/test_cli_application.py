@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,11 +18,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fastapi_acl import ACLManager
+from fastapi_acl.auth.application.usecases.sessions import LoginUseCase
+from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO
 from fastapi_acl.cli import app, losses
+from fastapi_acl.cli.files import replaced
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.config import ACLConfig, unknown_variables
+from fastapi_acl.shared.exceptions import AuthenticationError
 from tests.support import byhand
-from tests.support.app import SECRET, config
+from tests.support.app import SECRET, config, started
 
 ROOT = Path(__file__).parents[2]
 APPLICATION = """
@@ -618,6 +623,42 @@ def test_an_export_that_fails_leaves_nothing_and_the_old_file_as_it_was(folder: 
     assert (refused.exit_code, nowhere.exit_code) == (1, 1)
     assert (folder / "out.csv").read_text("utf-8") == "ancien"
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_file_half_written_takes_no_place(folder: Path) -> None:
+    file = folder / "out.csv"
+    file.write_text("ancien", "utf-8")
+    before = sorted(path.name for path in folder.iterdir())
+
+    with pytest.raises(ZeroDivisionError), replaced(file) as text:
+        text.write("à moitié")
+        _ = 1 / 0
+
+    assert file.read_text("utf-8") == "ancien"
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_password_read_from_a_pipe_is_the_line_without_its_end(folder: Path, name: str) -> None:
+    start(name)
+
+    async def entered(password: str) -> bool:
+        async with started(sqlite_uri=f"sqlite:///{folder / 'fastapi_acl.db'}", model="rbac_with_domains") as manager:
+            with suppress(AuthenticationError):
+                await manager.provide(LoginUseCase).execute(LoginDTO(username="ada", password=password))
+                return True
+            return False
+
+    assert [asyncio.run(entered(password)) for password in (PASSWORD, f"{PASSWORD}\n")] == [True, False]
+
+
+def test_what_looks_like_markup_is_written_as_it_is(name: str) -> None:
+    start(name)
+    Path("marked.csv").write_text("p, role:reader, acme, [red]invoic[/red], raed, allow\n", "utf-8")
+    assert run("policy", "import", "marked.csv", "--app", f"{name}:acl").exit_code == 0
+
+    found = run("policy", "lint", "--app", f"{name}:acl")
+
+    assert "p, role:reader, acme, [red]invoic[/red], raed, allow" in found.stdout, found.output
 
 
 # --- relire -----------------------------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import REQUIRED, missing_services
-from tests.storage.conftest import FULL
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD
 from tests.support.bases import Bases
 from tests.support.clocks import Clock, find_faketime
+from tests.support.effort import effort
 from tests.support.replicas import ServedReplica, serving
 from tests.support.servers import ServerUnavailableError
 from tests.support.waits import until
@@ -36,7 +36,7 @@ NAMES = ("true", "fast", "slow")
 LIFE = 60
 """Durée d'un jeton d'accès, en secondes : la plus courte que la configuration admette."""
 
-PEOPLE, ROUNDS = (8, 18) if FULL else (1, 1)
+PEOPLE, ROUNDS = effort((1, 1), (8, 18))
 """Comptes à qui l'on retire et rend, et combien de fois chacun : mille retraits, sur sept essais."""
 
 LEEWAY = 10

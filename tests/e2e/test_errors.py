@@ -182,8 +182,11 @@ async def test_no_route_is_added_when_the_api_is_off(sqlite_uri: str) -> None:
     assert paths == {"/documents", "/documents/{name}"}
 
 
-async def test_a_local_request_without_a_token_is_the_administrator_in_development_only(sqlite_uri: str) -> None:
-    settings = config(sqlite_uri=sqlite_uri, disable_auth_for_dev=True, create_default_admin=False)
+@pytest.mark.parametrize(("is_open", "local"), [(True, 200), (False, 401)])
+async def test_a_local_request_without_a_token_is_the_administrator_in_development_only(
+    sqlite_uri: str, is_open: bool, local: int
+) -> None:
+    settings = config(sqlite_uri=sqlite_uri, disable_auth_for_dev=is_open, create_default_admin=not is_open)
     app = FastAPI()
     acl = ACLManager(settings, app=documents(app))
     asked = [
@@ -202,7 +205,7 @@ async def test_a_local_request_without_a_token_is_the_administrator_in_developme
             answers.append((await http.get("/documents", headers=headers)).status_code)
     await acl.close()
 
-    assert answers == [200, 200, 401, 401, 401, 401, 401]
+    assert answers == [local, local, 401, 401, 401, 401, 401]
 
 
 def test_an_error_without_a_status_of_its_own_tells_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:

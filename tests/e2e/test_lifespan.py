@@ -9,18 +9,22 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
+from redis.asyncio import Redis
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fastapi_acl import ACLManager, ConfigurationError, require
 from fastapi_acl.runtime import lifecycle
+from fastapi_acl.shared.cache.base import CacheKey
 from fastapi_acl.shared.tasks import ended
 from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve, started
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
+from tests.support.waits import until
 
 
 async def walks(client: Client, prefix: str = "") -> None:
@@ -241,25 +245,35 @@ async def test_without_a_lifespan_a_silent_base_holds_one_request_and_not_the_cr
 ) -> None:
     async with before(own_postgresql.uri()) as (uri, proxy):
         app = FastAPI()
-        settings = {"database_type": "postgresql", "postgresql_uri": uri, "policy_poll_seconds": 0.5}
-        manager = ACLManager(config(**settings), app=app)
+        settings = {"policy_poll_seconds": 30, "max_staleness_seconds": 300}
+        manager = ACLManager(config(database_type="postgresql", postgresql_uri=uri, **settings), app=app)
         async with serve(documents(app), manager, lifespan=False) as client:
-            admin = await client.admin()
-            await asyncio.sleep(0.6)
-            proxy.stalls = True
+            admin, replica = await client.admin(), manager.get_replica()
+            refresh, others = replica.refresh, asyncio.Event()
 
-            held, refresh = list[int](), manager._parts.replica.refresh
-
-            async def silent() -> None:
-                held.append(1)
+            async def held() -> None:
+                await others.wait()
                 await refresh()
 
-            manager._parts.replica.refresh = silent  # type: ignore[method-assign]  # un témoin, qui laisse tout faire
-            answers = await asyncio.gather(*(admin.get("/documents") for _ in range(30)))
+            replica.refresh = held  # type: ignore[method-assign]  # un témoin, qui laisse tout faire
+            proxy.stalls = True
+            for _ in range(2):  # ce que l'on sait date de peu, puis la base ne répondait déjà plus
+                replica._seen_at -= 40
+                manager._lifecycle._next_look = float("-inf")
+                others.clear()
+                crowd = [asyncio.create_task(admin.get("/documents")) for _ in range(30)]
+                first = await answered(crowd, 29)
+                assert len(first) == 29, "l'une regarde, et les autres ne l'attendent pas"
+                others.set()
+
+                assert {answer.status_code for answer in await asyncio.gather(*crowd)} == {200}
             proxy.heal()
 
-        assert {answer.status_code for answer in answers} == {200}
-        assert len(held) < 5, "chacune, à son tour, aurait attendu la base muette"
+
+async def answered(crowd: list[asyncio.Task[Any]], count: int) -> set[asyncio.Task[Any]]:
+    """Attend que tant de réponses soient venues, et rend celles qui le sont."""
+    await until(lambda: sum(one.done() for one in crowd) >= count)
+    return {one for one in crowd if one.done()}
 
 
 async def test_without_a_lifespan_a_configuration_put_right_is_tried_again(empty_sqlite_uri: str) -> None:
@@ -273,19 +287,27 @@ async def test_without_a_lifespan_a_configuration_put_right_is_tried_again(empty
         assert (await client.get("/documents")).status_code == 401
 
 
-async def test_an_interrupted_stop_closes_everything_all_the_same(sqlite_uri: str, redis_server: RedisServer) -> None:
-    manager = ACLManager(config(sqlite_uri=sqlite_uri, redis_url=redis_server.uri()))
-    await manager.initialize()
-    closing = asyncio.create_task(manager.close())
-    await asyncio.sleep(0)
+async def test_an_interrupted_stop_closes_everything_all_the_same(sqlite_uri: str, own_redis: RedisServer) -> None:
+    manager = ACLManager(
+        config(sqlite_uri=sqlite_uri, enable_cache=True, cache_backend="redis", redis_url=own_redis.uri())
+    )
+    async with Redis.from_url(own_redis.uri()) as ours:
+        await manager.initialize()
+        await manager._parts.cache.set(CacheKey.of("essai"), "valeur")
+        opened = (await ours.info("clients"))["connected_clients"]
+        closing = asyncio.create_task(manager.close())
+        await asyncio.sleep(0)
 
-    closing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await closing
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
 
-    await asyncio.sleep(0.3)
-    left = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("fastapi_acl")]
-    assert (left, manager.is_ready) == ([], False)
+        async def is_alone() -> bool:
+            return bool((await ours.info("clients"))["connected_clients"] == 1)
+
+        left = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("fastapi_acl")]
+        assert (left, manager.is_ready, opened > 1) == ([], False, True)
+        await until(is_alone, 30)
 
 
 async def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
@@ -338,3 +360,25 @@ async def test_a_base_that_does_not_close_does_not_hold_the_stop(
 
         assert "database_close_timeout" in caplog.text
         await close()
+
+
+async def test_a_faulty_guard_is_seen_before_the_base_is_touched_and_the_application_starts(
+    empty_sqlite_uri: str,
+) -> None:
+    begun: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        begun.append("application")
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+    manager = ACLManager(config(sqlite_uri=empty_sqlite_uri), app=app)
+    app.get("/{name}", dependencies=[Depends(require("document:{nom}:read"))])(lambda name: name)
+
+    with pytest.raises(ConfigurationError, match="« nom »"):
+        async with serve(app, manager):
+            pass
+
+    assert begun == []
+    assert not Path(empty_sqlite_uri.removeprefix("sqlite:///")).exists()

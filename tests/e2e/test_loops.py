@@ -9,18 +9,18 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiomysql
 import anyio
-import asyncpg
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy.engine import make_url
 
 from fastapi_acl import ACLManager
+from fastapi_acl.shared.cache.base import CacheKey
 from fastapi_acl.shared.exceptions import WrongLoopError
 from tests.conftest import DATABASES
 from tests.support.app import PASSWORD, config, serve
+from tests.support.connections import connections
+from tests.support.servers import RedisServer
 
 RULE = ("role:r", "doc", "read", "allow")
 RUNS = 60
@@ -67,17 +67,17 @@ async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
 @pytest.mark.parametrize("sql_settings", [kind for kind in DATABASES if kind in {"postgresql", "mysql"}], indirect=True)
 def test_loops_that_follow_each_other_leave_no_connection_behind(sql_settings: dict[str, Any]) -> None:
     manager = ACLManager(config(**sql_settings))
-    others = asyncio.run(_connections(sql_settings))
+    others = asyncio.run(connections(sql_settings))
 
     for number in range(RUNS):
         asyncio.run(_written(manager, number))
 
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while asyncio.run(_connections(sql_settings)) > others + 2:  # la réserve de la dernière boucle, et son guet
+    while asyncio.run(connections(sql_settings)) > others + 2:  # la réserve de la dernière boucle, et son guet
         assert time.monotonic() < deadline
         time.sleep(0.1)
     asyncio.run(manager.close())
-    while asyncio.run(_connections(sql_settings)) > others:
+    while asyncio.run(connections(sql_settings)) > others:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     _ = gc.collect()  # ce que des boucles finies ont laissé se plaint ici, et non dans un autre essai
@@ -88,25 +88,24 @@ async def _written(manager: ACLManager, number: int) -> None:
     assert await manager.get_enforcer().add_policy(f"role:r{number}", "doc", "read", "allow")
 
 
-async def _connections(settings: dict[str, Any]) -> int:
-    """Compte, sur le serveur, les connexions à cette base, celle-ci non comprise."""
-    url = make_url(settings[f"{settings['database_type']}_uri"])
-    if settings["database_type"] == "postgresql":
-        opened = await asyncpg.connect(url.render_as_string(hide_password=False))
-        query = "SELECT count(*) - 1 FROM pg_stat_activity WHERE datname = current_database()"
-        try:
-            return int(await opened.fetchval(query))
-        finally:
-            await opened.close()
-    connection = await aiomysql.connect(
-        host=url.host, port=url.port or 3306, user=url.username, password=url.password or "", db=url.database
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # voulu ici
+def test_a_cache_follows_its_manager_from_one_loop_to_the_next(sqlite_uri: str, redis_server: RedisServer) -> None:
+    manager = ACLManager(
+        config(sqlite_uri=sqlite_uri, enable_cache=True, cache_backend="redis", redis_url=redis_server.uri())
     )
-    try:
-        cursor = await connection.cursor()
-        await cursor.execute("SELECT count(*) - 1 FROM information_schema.processlist WHERE db = database()")
-        return int((await cursor.fetchone())[0])
-    finally:
-        connection.close()
+    cache, key = manager._parts.cache, CacheKey.of("boucle", sqlite_uri)
+
+    async def used(value: str) -> tuple[Any, ...]:
+        await manager.ready()
+        before = await cache.get(key)
+        await cache.set(key, value)
+        return before, await cache.get(key), cache.status
+
+    found = [asyncio.run(used(value)) for value in ("un", "deux", "trois")]
+    asyncio.run(manager.close())
+    _ = gc.collect()  # ce que des boucles finies ont laissé se plaint ici, et non dans un autre essai
+
+    assert found == [(None, "un", "redis"), ("un", "deux", "redis"), ("deux", "trois", "redis")]
 
 
 def test_a_base_in_memory_lives_as_long_as_its_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

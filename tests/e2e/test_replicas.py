@@ -16,8 +16,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.storage.conftest import FULL
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD
+from tests.support.effort import effort
 from tests.support.proxy import FaultProxy, before
 from tests.support.replicas import ServedReplica, replicas
 from tests.support.servers import PostgreSQLServer, RedisServer
@@ -26,11 +26,11 @@ from tests.support.waits import PATIENCE_SECONDS, until
 pytestmark = pytest.mark.slow
 
 PROCESSES = 4
-REVOKES = 1_000 if FULL else 24
-BROKEN_REVOKES = 1_000 if FULL else 8
+REVOKES = effort(24, 1_000)
+BROKEN_REVOKES = effort(8, 1_000)
 """Retraits pendant une panne, où chacun attend un regard."""
 
-PEOPLE = 8 if FULL else 4
+PEOPLE = effort(4, 8)
 """Comptes à qui l'on donne et retire en même temps."""
 
 API = "/api/v1"
@@ -149,7 +149,7 @@ async def test_a_revoke_holds_everywhere_whatever_happens_to_redis(stage: Stage,
     await asyncio.to_thread(own_redis.stop, signal.SIGKILL)
     await stage.many(BROKEN_REVOKES)
 
-    for _ in range(20 if FULL else 2):
+    for _ in range(effort(2, 20)):
         await asyncio.to_thread(own_redis.start)
         await stage.many(1)
         await asyncio.to_thread(own_redis.stop, signal.SIGKILL)
@@ -196,8 +196,8 @@ async def test_a_base_restarted_under_load_rouses_no_wrong_answer(
     async with replicas(*[settings(own_postgresql.uri(), redis)] * PROCESSES) as started:
         stage = Stage(started)
         await stage.open()
-        for _ in range(10 if FULL else 1):
-            writing = asyncio.create_task(stage.many(BROKEN_REVOKES // 10 if FULL else 8))
+        for _ in range(effort(1, 10)):
+            writing = asyncio.create_task(stage.many(effort(8, BROKEN_REVOKES // 10)))
             await asyncio.sleep(0.2)
             await asyncio.to_thread(own_postgresql.stop, signal.SIGQUIT)
             await asyncio.sleep(0.5)

@@ -17,8 +17,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from tests.storage.conftest import FULL
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, Client, protected
+from tests.support.effort import effort
 from tests.support.proxy import before
 from tests.support.replicas import ServedReplica, serving
 from tests.support.servers import RedisServer
@@ -238,7 +238,7 @@ def flat(rule: dict[str, Any]) -> tuple[str, ...]:
     return (rule["ptype"], *rule["values"])
 
 
-@pytest.mark.parametrize("turn", range(20 if FULL else 2))
+@pytest.mark.parametrize("turn", range(effort(2, 20)))
 async def test_a_process_told_to_stop_under_load_cuts_no_write(
     postgresql_uri: str, own_redis: RedisServer, turn: int
 ) -> None:

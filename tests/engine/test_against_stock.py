@@ -8,7 +8,6 @@ demandé : vérifier à chaque pas remettrait les caches à neuf et cacherait le
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -39,13 +38,13 @@ from tests.engine.worlds import (
     fresh_stock,
     model_of,
 )
+from tests.support.effort import effort
 from tests.support.engines import strict_enforcer
 
-IS_FULL = os.environ.get("ACL_TEST_FULL") == "1"
-QUICK, MORE = 4, 48 if IS_FULL else 8
+QUICK, MORE = 4, effort(8, 48)
 """Scénarios par monde ; la recherche longue (`make test-full`) en compte six fois plus."""
 BURST, USUAL = 24, 8
-EXPECTED = 200_000 if IS_FULL else 30_000
+EXPECTED = effort(30_000, 200_000)
 SAME = settings(
     deadline=None,
     derandomize=True,
@@ -496,7 +495,7 @@ async def test_bare_or_strict_it_answers_as_sets_do(name: str, strict: bool, see
 @pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", MEANINGS)
-@settings(SAME, max_examples=100 if IS_FULL else 20)
+@settings(SAME, max_examples=effort(20, 100))
 @given(seed=st.integers(1 << 33, 1 << 34))
 async def test_bare_or_strict_it_answers_as_sets_do_in_many_more_histories(name: str, strict: bool, seed: int) -> None:
     await check_meaning(name, seed, strict=strict)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastapi_acl import ConfigurationError, PolicyEnforcer, PolicyRule
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from tests.engine import test_against_stock as against
+from tests.support.effort import effort
 from tests.support.engines import strict_enforcer
 
 TEXT = """
@@ -91,7 +92,7 @@ def test_many_rules_evaluated_together_answer_as_casbin_does(effect: str, seed: 
             assert expected == "échec" or ours.enforce(*request) == expected[0]
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(effort(60, 120)))
 async def test_parts_of_any_size_follow_every_change(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastapi_acl.engine.kernel.decider.MANY_RULES", 1)
     monkeypatch.setattr("fastapi_acl.engine.kernel.evaluation.PART", 1 + seed % 3)

@@ -24,6 +24,7 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.engine.test_transfer import administration, administrator, batches, same
 from tests.support.app import config
+from tests.support.effort import effort
 from tests.support.rules import stored
 
 NOW = timedelta(seconds=-1)
@@ -73,7 +74,7 @@ async def random_step(manager: ACLManager, rng: random.Random) -> None:
         await imported(manager, *rng.sample(range(12), 3), replaces=kind == "replace" and rng.random() < 0.5)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(effort(2, 4)))
 async def test_every_revision_is_rebuilt_from_the_log_and_can_be_returned_to(manager: ACLManager, seed: int) -> None:
     rng, history = random.Random(seed), manager.get_policy_history()
     seen = {0: {}, manager.get_replica().revision: await same(manager)}

@@ -19,6 +19,7 @@ from fastapi_acl.engine.casbin.models import packaged_model_text, read_model
 from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
 from tests.support.app import config, protected, started
 from tests.support.byhand import write_row
+from tests.support.effort import effort
 from tests.support.engines import strict_enforcer
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
@@ -189,7 +190,7 @@ def test_a_rule_in_every_domain_counts_in_each_as_if_it_named_it(name: str, effe
     fields = "sub, obj, act, eft" if name.startswith("sans") else "sub, dom, obj, act, eft"
     text = custom(MATCHERS[name], fields=fields, effect=effect)
     shared, plain = enforcer_of(text, "*"), enforcer_of(text, "")
-    for _ in range(150):
+    for _ in range(effort(50, 150)):
         rules = [rule for rule in drawn(shared, draw) if "un:*" not in rule.values]
         places = ["un", "deux", "trois"]
         shared.policy.install(rules)

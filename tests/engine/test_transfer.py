@@ -22,6 +22,7 @@ from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.support.app import config
+from tests.support.effort import effort
 from tests.support.rules import stored
 
 READ = PolicyRule("p", ("role:reader", "document", "read", "allow"))
@@ -248,7 +249,7 @@ async def test_another_process_sees_an_import(manager: ACLManager, database_sett
 
 async def test_a_cancelled_import_leaves_nothing(manager: ACLManager) -> None:
     before = await same(manager)
-    for wait in range(12):
+    for wait in range(0, 12, effort(3, 1)):
         task = asyncio.create_task(imported(manager, many(STAGED)))
         await asyncio.sleep(wait / 20)
         task.cancel()

@@ -30,12 +30,13 @@ from fastapi_acl.shared.database.sql import SQLDatabase, Use
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata, revision_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from tests.conftest import settings_of
+from tests.support.effort import effort
 from tests.support.waits import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 HEAD = "0004"
 NOW = datetime.now(timezone.utc)
-PROCESSES = 6
+PROCESSES = effort(3, 6)
 
 MIGRATE = """
 import asyncio, sys
@@ -189,7 +190,7 @@ async def test_processes_that_start_at_once_migrate_once(settings: dict[str, Any
 
 async def test_a_migration_that_dies_anywhere_is_finished_by_the_next_one(database: SQLDatabase) -> None:
     count = 0
-    while await crash_after(database, count := count + 1):
+    while await crash_after(database, count := count + effort(3, 1)):
         await database.migrate()
 
         assert await differences(database) == [], count
@@ -217,7 +218,7 @@ async def test_data_survives_an_upgrade_that_dies_anywhere(database: SQLDatabase
     while died:
         await to_first_version(database)
         await run(database, text("UPDATE acl_revision SET revision = 41"))
-        died = await crash_after(database, count := count + 1)
+        died = await crash_after(database, count := count + effort(3, 1))
         await database.migrate()
 
         assert await run(database, select(revision_table.c.revision, revision_table.c.rule_id)) == [(41, 0)]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from httpx import ASGITransport, AsyncClient
 
-from fastapi_acl.shared.http.router import PrefixedRouter
+from fastapi_acl.shared.http.router import include_under
 
 
 def application(prefix: str) -> FastAPI:
@@ -19,7 +19,7 @@ def application(prefix: str) -> FastAPI:
     async def read(name: str) -> str:
         return name
 
-    app.include_router(PrefixedRouter(prefix, [inner]))
+    include_under(app, prefix, [inner])
 
     @app.get("/libre")
     async def free() -> str:
@@ -54,7 +54,7 @@ async def test_a_path_without_the_prefix_tries_none_of_our_routes() -> None:
 
     inner, app = APIRouter(route_class=Witness), FastAPI()
     inner.get("/coffre")(lambda: "coffre")
-    app.include_router(PrefixedRouter("/api/v1", [inner]))
+    include_under(app, "/api/v1", [inner])
     app.get("/libre")(lambda: "libre")
     async with AsyncClient(transport=ASGITransport(app), base_url="http://essai") as http:
         answers = [await http.get(path) for path in ("/libre", "/api/v1/coffre")]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +28,7 @@ from fastapi_acl.shared.sync.watcher import Watcher, WatcherError, channel_of
 from tests.support.app import SECRET, config
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
-from tests.support.waits import PATIENCE_SECONDS, until
+from tests.support.waits import PATIENCE_SECONDS, insisted, until
 
 NEVER = 60
 """Temps entre deux regards sur la base, tel que seul le guetteur puisse porter un changement pendant un essai."""
@@ -230,17 +232,25 @@ async def test_a_frozen_server_does_not_hold_what_is_announced(own_postgresql: P
 async def test_a_server_restarted_is_listened_to_again(own_postgresql: PostgreSQLServer, start: Start) -> None:
     settings: dict[str, Any] = {"database_type": "postgresql", "postgresql_uri": own_postgresql.uri()}
     settings |= {"create_default_admin": False, "policy_poll_seconds": NEVER}
-    first, second = await start(settings), await start(settings)
-    for turn in range(2):
+    first, second, numbers = await start(settings), await start(settings), itertools.count()
+
+    async def is_told(number: int) -> bool:
+        """Dit si un changement est arrivé, et en annonce un autre : la première annonce qui passe dit ce qui manque."""
+        later = next(numbers)
+        await insisted(partial(add, first, later))
+        return holds(second, number)()
+
+    for _ in range(2):
         await asyncio.to_thread(own_postgresql.stop, signal.SIGQUIT)
         await until(lambda: not is_connected(second)())
         await asyncio.to_thread(own_postgresql.start)
         await until(is_connected(second))
         await until(is_connected(first))
 
-        await add(first, turn)
+        written = next(numbers)
+        await insisted(partial(add, first, written))
 
-        await until(holds(second, turn))
+        await until(partial(is_told, written), pause=0.2)
 
 
 @pytest.mark.slow

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -16,13 +15,15 @@ from fastapi_acl.shared.policy import PolicyRule
 from tests.conftest import DATABASES, settings_of
 from tests.support import byhand
 from tests.support.app import config
+from tests.support.effort import shared_out
 from tests.support.memory import MemoryDatabase, Server, memory_storage, write_line
 from tests.support.rules import stored
 from tests.support.waits import insisted
 
 SERVERS = tuple(kind for kind in DATABASES if kind != "sqlite")
 KINDS = ("memory", *DATABASES)
-FULL = os.environ.get("ACL_TEST_FULL") == "1"
+
+Case = TypeVar("Case")
 
 
 @dataclass
@@ -109,6 +110,15 @@ async def write_row(storage: Storage, ptype: Any, values: Sequence[Any], digest:
     if isinstance(storage.database, MemoryDatabase):
         return write_line(storage.database.server, ptype, values, digest)
     return await byhand.write_row(storage, ptype, values, digest)
+
+
+def share_of(kind: str, cases: Iterable[Case]) -> list[Case]:
+    """Rend les cas qu'une base éprouve d'ordinaire : tous en mémoire et sur SQLite, une part sur chaque serveur.
+
+    Ce qui tient à chaque base a ses essais à lui (`test_adapter`) ; ici, tout se décide au-dessus d'elle.
+    """
+    servers = ("postgresql", "mysql", "mongodb")
+    return shared_out(cases, servers.index(kind), len(servers)) if kind in servers else list(cases)
 
 
 def rule(*values: str, ptype: str = "p") -> PolicyRule:

@@ -29,7 +29,8 @@ from fastapi_acl.shared.exceptions import (
 )
 from fastapi_acl.shared.policy import PolicyRule
 from tests.conftest import DATABASES
-from tests.storage.conftest import FULL, Base, rule, write_row
+from tests.storage.conftest import Base, rule, write_row
+from tests.support.effort import effort
 from tests.support.rules import stored
 
 LOOK_ALIKES = [
@@ -105,7 +106,7 @@ async def test_hostile_values_come_back_verbatim_from_every_column(adapter: Poli
     assert list(await stored(adapter)) == rules[1::2]
 
 
-@settings(max_examples=300 if FULL else 12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=effort(12, 300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rules=st.lists(RULES, min_size=1, max_size=12, unique=True))
 async def test_any_text_comes_back_verbatim_and_leaves_alone(storage: Storage, rules: list[PolicyRule]) -> None:
     adapter = storage.adapter

@@ -220,6 +220,19 @@ async def test_an_entry_is_held_only_if_it_is_that_very_one(storage: Storage) ->
     assert (held, confused) == (True, False)
 
 
+async def test_a_witness_is_that_of_its_entry_and_goes_with_it(storage: Storage) -> None:
+    written = await append(storage)
+    found = [await witness(storage, revision) for revision in (0, 1, 2)]
+    assert await discarded(storage, 1) == 1
+
+    assert [*found, await witness(storage, 1)] == [None, written.change_id, None, None]
+
+
+async def witness(storage: Storage, revision: int) -> str | None:
+    async with storage.database.snapshot() as reading:
+        return await storage.log.witness(reading, revision)
+
+
 async def test_only_entries_that_concern_living_tokens_are_live(storage: Storage) -> None:
     await append(storage, "sans")
     recent = await append(storage, "morte depuis peu", live_until=now() - timedelta(microseconds=1))

@@ -6,7 +6,6 @@ Quelques écritures et quelques coupures d'ordinaire ; toutes, partout, avec `AC
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -22,6 +21,7 @@ from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.conftest import DATABASES
 from tests.support.app import config
+from tests.support.effort import IS_FULL, effort
 from tests.support.proxy import FaultProxy, before
 from tests.support.rules import stored
 from tests.support.waits import PATIENCE_SECONDS
@@ -57,8 +57,7 @@ MUTATORS: dict[str, Mutator] = {
 }
 
 
-IS_FULL = os.environ.get("ACL_TEST_FULL") == "1"
-SAMPLED = [*MUTATORS] if IS_FULL else ["add_policies", "remove_filtered_policy", "update_policy", "delete_role"]
+SAMPLED = effort(["add_policies", "remove_filtered_policy", "update_policy", "delete_role"], [*MUTATORS])
 
 
 @pytest.fixture(params=SERVERS)

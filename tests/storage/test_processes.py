@@ -24,13 +24,14 @@ from fastapi_acl.shared.exceptions import DatabaseRefusedError, DatabaseUnavaila
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.conftest import DATABASES
-from tests.storage.conftest import FULL, Base, agreed, base_of
+from tests.storage.conftest import Base, agreed, base_of
 from tests.storage.writer import BATCH, batch
+from tests.support.effort import effort
 from tests.support.rules import stored
 from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[2]
-IMPORTED = 50_000 if FULL else 3_000
+IMPORTED = effort(3_000, 50_000)
 
 
 def rule(number: int) -> PolicyRule:
@@ -66,7 +67,7 @@ def go_on(*writers: Process) -> None:
 
 @pytest.mark.slow
 async def test_two_processes_that_write_the_same_rules_share_one_truth(process: Composition, base: Base) -> None:
-    writers = [await launched(base, "at_random", seed, 5_000 if FULL else 100) for seed in (1, 2)]
+    writers = [await launched(base, "at_random", seed, effort(100, 5_000)) for seed in (1, 2)]
     for writer in writers:
         assert await told(writer) == "ready"
 
@@ -89,7 +90,7 @@ async def test_a_writer_killed_at_any_instant_leaves_whole_batches_and_no_lock(
     process: Composition, base: Base
 ) -> None:
     rng, last = random.Random(7), -1
-    for _ in range(20 if FULL else 4):
+    for _ in range(effort(4, 20)):
         writer = await launched(base, "batches")
         done = [await told(writer)]
         await asyncio.sleep(rng.uniform(0, 0.08))
@@ -112,7 +113,7 @@ async def test_an_import_killed_at_any_instant_is_whole_or_absent(process: Compo
     whole = await an_import(base, size, None)
     await process.store.write(lambda: PolicyChange(removed=process.policy.rules))
 
-    for _ in range(20 if FULL else 4):
+    for _ in range(effort(4, 20)):
         await an_import(base, size, rng.uniform(0, whole))
         await forget_the_dead(process, base)
 
@@ -193,7 +194,7 @@ async def test_a_write_cancelled_at_any_instant_is_whole_or_absent(
     process, twin = any_process
     rng = random.Random(7)
     await process.store.change(PolicyChange(added=tuple(map(rule, range(6)))))
-    for turn in range(1_000 if FULL else 60):
+    for turn in range(effort(60, 1_000)):
         await cancelled_at_random(process, rng, turn)
 
         kept = await agreed(process, twin)
@@ -277,7 +278,7 @@ async def restart_under_writes(base: Base, server: Server) -> None:
                 uncertain.add(one)
 
     writing = [asyncio.create_task(write(process, n)) for n, process in enumerate(processes)]
-    for _ in range(5 if FULL else 2):
+    for _ in range(effort(2, 5)):
         await asyncio.sleep(0.3)
         await asyncio.to_thread(server.stop, server.brutal)
         await asyncio.sleep(0.2)

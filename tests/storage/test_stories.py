@@ -29,9 +29,10 @@ from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, RuleAlreadyExistsError, RuleNotFoundError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
-from tests.storage.conftest import FULL, KINDS, SERVERS, Base, agreed
+from tests.storage.conftest import KINDS, SERVERS, Base, agreed
 from tests.storage.test_faults import eventually
 from tests.support.bases import Bases
+from tests.support.effort import IS_FULL, effort
 from tests.support.proxy import FaultProxy, before
 from tests.support.rules import stored
 
@@ -361,13 +362,13 @@ EXAMPLES = {"memory": 50, "sqlite": 8, "postgresql": 8, "mysql": 8, "mongodb": 3
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_story_leaves_processes_and_their_base_apart(kind: str, request: pytest.FixtureRequest) -> None:
-    examples = EXAMPLES[kind] * (30 if FULL else 1)
+    examples = EXAMPLES[kind] * effort(1, 30)
     bases = None if kind == "memory" else request.getfixturevalue(f"{kind}_bases")
     chosen = settings(
         max_examples=examples,
         stateful_step_count=25,
         deadline=None,
-        derandomize=not FULL,
+        derandomize=not IS_FULL,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -31,7 +31,8 @@ from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.engine.reference import Meaning
-from tests.storage.conftest import FULL, SERVERS, Base, agreed, write_row
+from tests.storage.conftest import SERVERS, Base, agreed, share_of, write_row
+from tests.support.effort import effort
 
 Call = Callable[[PolicyEnforcer], Awaitable[Any]]
 
@@ -215,9 +216,11 @@ def shown(enforcer: PolicyEnforcer) -> set[PolicyRule]:
     return {p(*values) for values in enforcer.get_policy()} | {g(*values) for values in enforcer.get_grouping_policy()}
 
 
-async def test_each_call_changes_exactly_what_it_says_on_every_process(process: Composition, twin: Composition) -> None:
+async def test_each_call_changes_exactly_what_it_says_on_every_process(
+    base: Base, process: Composition, twin: Composition
+) -> None:
     await start(process)
-    for name, case in CASES.items():
+    for name, case in share_of(base.kind, CASES.items()):
         before, wanted = process.replica.revision, (set(START) - {*case.removed}) | {*case.added}
 
         answer = await case.call(process.enforcer)
@@ -232,10 +235,10 @@ async def test_each_call_changes_exactly_what_it_says_on_every_process(process: 
 
 
 async def test_each_call_in_a_transaction_is_seen_there_and_nowhere_else(
-    process: Composition, twin: Composition
+    base: Base, process: Composition, twin: Composition
 ) -> None:
     begun = await start(process)
-    for name, case in CASES.items():
+    for name, case in share_of(base.kind, CASES.items()):
         wanted = (set(START) - {*case.removed}) | {*case.added}
         with pytest.raises(ZeroDivisionError):
             async with process.replica.writing():
@@ -267,7 +270,7 @@ async def test_calls_of_one_transaction_come_into_force_together(process: Compos
     assert await process.history.rules_at(process.replica.revision) == await agreed(process)
 
 
-@pytest.mark.parametrize("seed", range(40 if FULL else 2))
+@pytest.mark.parametrize("seed", range(effort(1, 40)))
 async def test_a_transaction_answers_as_if_each_call_were_alone(
     process: Composition, twin: Composition, seed: int
 ) -> None:
@@ -287,9 +290,11 @@ async def test_a_transaction_answers_as_if_each_call_were_alone(
         assert set(await agreed(process, twin)) == expected
 
 
-async def test_what_is_refused_changes_nothing_alone_or_joined(process: Composition, twin: Composition) -> None:
+async def test_what_is_refused_changes_nothing_alone_or_joined(
+    base: Base, process: Composition, twin: Composition
+) -> None:
     begun = await start(process)
-    for name, (call, error) in REFUSED.items():
+    for name, (call, error) in share_of(base.kind, REFUSED.items()):
         with pytest.raises(error):
             await call(process.enforcer)
         with pytest.raises((error, TransactionCondemnedError) if isinstance(error, type) else error):
@@ -444,7 +449,7 @@ async def test_of_many_that_write_the_same_rule_one_succeeds(process: Compositio
     assert process.replica.revision == 2
 
 
-@pytest.mark.parametrize("seed", range(40 if FULL else 2))
+@pytest.mark.parametrize("seed", range(effort(1, 40)))
 async def test_random_writes_of_two_processes_end_as_one_truth(
     process: Composition, twin: Composition, seed: int
 ) -> None:
@@ -596,7 +601,7 @@ async def test_a_bad_row_that_could_deny_stops_the_load_and_the_old_rules_stay(
     process: Composition, base: Base
 ) -> None:
     await start(process)
-    for ptype, values in COULD_DENY:
+    for ptype, values in share_of(base.kind, COULD_DENY):
         number = await write_row(process.storage, ptype, values)
 
         with pytest.raises(PolicyUnreadableError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,6 +11,8 @@ from types import FrameType
 from typing import Any
 
 import pytest
+
+from tests.support.steps import counted_calls, without_collector
 
 OURS = str(Path(__file__).parents[2] / "fastapi_acl")
 ADMITTED = (
@@ -64,19 +65,20 @@ def _is_under(frames: list[FrameType], allowed: Any) -> bool:
 
 
 @asynccontextmanager
-async def measured_steps() -> AsyncIterator[list[float]]:
-    """Rend ce que chaque pas de la boucle prend, en secondes de processeur : une machine chargée n'y ajoute rien."""
-    run, found = asyncio.Handle._run, list[float]()
+async def measured_steps() -> AsyncIterator[list[int]]:
+    """Rend ce que chaque pas de la boucle fait d'appels : ni la machine, ni le ramasse-miettes n'y ajoutent rien."""
+    run, found = asyncio.Handle._run, list[int]()
 
     def measured(handle: asyncio.Handle) -> None:
-        started = time.thread_time()
-        run(handle)
-        found.append(time.thread_time() - started)
+        with counted_calls() as calls:
+            run(handle)
+        found.append(calls[0])
 
     asyncio.Handle._run = measured  # type: ignore[method-assign]
-    await asyncio.sleep(0)  # seul compte un pas commencé depuis
     try:
-        yield found
-        await asyncio.sleep(0)  # et le dernier, une fois fini
+        with without_collector():
+            await asyncio.sleep(0)  # seul compte un pas commencé depuis
+            yield found
+            await asyncio.sleep(0)  # et le dernier, une fois fini
     finally:
         asyncio.Handle._run = run  # type: ignore[method-assign]

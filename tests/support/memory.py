@@ -180,6 +180,10 @@ class MemoryChangeLog(ChangeLog):
         found = transaction.connection.state.changes.get(change.revision)
         return found is not None and found.change_id == change.change_id
 
+    async def witness(self, transaction: Transaction, revision: int) -> str | None:
+        found = transaction.connection.state.changes.get(revision)
+        return found.change_id if found is not None else None
+
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
         later = (change.revision for change in _entries(transaction) if change.at >= instant)
         return next(later, transaction.connection.state.head.revision + 1) - 1

@@ -32,10 +32,24 @@ def steps(call: Callable[..., Any], *arguments: Any) -> int:
 
 
 @contextmanager
+def counted_calls() -> Iterator[list[int]]:
+    """Compte les appels de fonctions que ce fil fait le temps d'un bloc."""
+    calls = [0]
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        calls[0] += event == "call"
+
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+@contextmanager
 def without_collector() -> Iterator[None]:
     """Suspend le ramasse-miettes, qui passerait n'importe quand, pour des objets d'avant."""
     collects = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

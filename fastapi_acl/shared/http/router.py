@@ -52,7 +52,7 @@ class PrefixedRouter(APIRouter):
         super().__init__()
         self._prefix = prefix
         for router in routers:
-            self.include_router(router, prefix=prefix)
+            self.include_router(router)
 
     def matches(self, scope: Any) -> tuple[Match, Any]:  # noqa: ANN401 - une portée ASGI
         """Dit si une requête est pour l'une de ces routes ; le préfixe peut suivre celui d'une application montée."""
@@ -78,12 +78,20 @@ def include_ours(app: FastAPI, prefix: str, routers: Iterable[APIRouter]) -> lis
     """
     ours, closing = list(routers), [found for found in app.router.dependencies if _is_closing(found)]
     if not closing:
-        app.include_router(PrefixedRouter(prefix, ours))
+        include_under(app, prefix, ours)
         return []
-    app.include_router(PrefixedRouter(prefix, [_part(router, is_guarded=True) for router in ours]))
+    include_under(app, prefix, [_part(router, is_guarded=True) for router in ours])
     with _without(app.router, closing):
-        app.include_router(PrefixedRouter(prefix, [_part(router, is_guarded=False) for router in ours]))
+        include_under(app, prefix, [_part(router, is_guarded=False) for router in ours])
     return list(dict.fromkeys(map(_name, closing)))
+
+
+def include_under(app: FastAPI, prefix: str, routers: Iterable[APIRouter]) -> None:
+    """Réunit des routeurs dans une application.
+
+    Le préfixe se donne là : d'un routeur inclus sans préfixe, FastAPI bâtit toutes les routes, pour n'en rien garder.
+    """
+    app.include_router(PrefixedRouter(prefix, routers), prefix=prefix)
 
 
 def _is_closing(dependency: Depends) -> bool:

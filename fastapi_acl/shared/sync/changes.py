@@ -141,8 +141,13 @@ def read_entry(columns: Mapping[str, Any]) -> Change:
         return _read_entry(revision, columns)
     except MISREADINGS:
         logger.error("log_entry_unreadable: revision=%d", revision)  # noqa: TRY400 - une valeur de la base n'y paraît pas
-        actor, witness = (str(columns.get(name) or "") for name in ("actor", "change_id"))
+        actor, witness = (as_found(columns.get(name)) for name in ("actor", "change_id"))
         return Change(revision=revision, at=NEVER, actor=actor, kind=UNREADABLE, payload={}, change_id=witness)
+
+
+def as_found(value: object) -> str:
+    """Rend un texte tel que la base le garde, fût-il illisible : il ne sert qu'à être comparé."""
+    return str(value or "")
 
 
 def _read_entry(revision: int, columns: Mapping[str, Any]) -> Change:
@@ -242,6 +247,10 @@ class ChangeLog(ABC):
     @abstractmethod
     async def holds(self, transaction: Transaction, change: Change) -> bool:
         """Dit si cette entrée même, et non une autre de même révision, est dans le journal."""
+
+    @abstractmethod
+    async def witness(self, transaction: Transaction, revision: int) -> str | None:
+        """Rend le témoin de l'entrée d'une révision, sans en lire le contenu ; None si elle n'est plus au journal."""
 
     @abstractmethod
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:

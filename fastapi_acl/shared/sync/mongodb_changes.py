@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, final
 from pymongo.errors import DuplicateKeyError
 
 from fastapi_acl.shared.database.mongodb import as_text
-from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, read_entry, unexpected_entry
+from fastapi_acl.shared.sync.changes import (
+    KEPT,
+    LASTING_KINDS,
+    Change,
+    ChangeLog,
+    as_found,
+    read_entry,
+    unexpected_entry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +53,12 @@ class MongoChangeLog(ChangeLog):
     async def holds(self, transaction: Transaction, change: Change) -> bool:
         """Cherche une entrée par sa révision et son témoin."""
         return bool(await self._select(transaction, {"_id": change.revision, "change_id": change.change_id}))
+
+    async def witness(self, transaction: Transaction, revision: int) -> str | None:
+        """Cherche le témoin d'une entrée."""
+        changes = self._database.collection("acl_changes")
+        found = await changes.find_one({"_id": revision}, {"change_id": 1}, session=transaction.connection)
+        return as_found(found.get("change_id")) if found is not None else None
 
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
         """Rend la dernière révision d'avant la première entrée écrite depuis un instant."""

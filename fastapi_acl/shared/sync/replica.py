@@ -450,13 +450,14 @@ class Replica:
         if head.log_id != known.log_id or missing < 0:
             self._lose(head, known)
             return None
-        limit = missing + 1 if missing <= MAX_CATCH_UP else 1
-        entries = list(await self._log.since(transaction, known.revision - 1, limit=limit))
-        mine = entries.pop(0) if entries and entries[0].revision == known.revision else None
-        if mine is not None and mine.change_id != known.change_id:
+        witness = await self._log.witness(transaction, known.revision)
+        if witness is not None and witness != known.change_id:
             self._lose(head, known)
             return None
-        is_whole = len(entries) == missing and (mine is not None or not known.revision or not missing)
+        if missing > MAX_CATCH_UP:
+            return None
+        entries = await self._log.since(transaction, known.revision, limit=missing) if missing else ()
+        is_whole = len(entries) == missing and (witness is not None or not known.revision or not missing)
         return entries if is_whole and not any(change.is_bulk for change in entries) else None
 
     def _lose(self, head: Head, known: Position) -> None:

@@ -11,7 +11,15 @@ from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.shared.database.tables import changes_table
 from fastapi_acl.shared.stored import read_number, read_value
-from fastapi_acl.shared.sync.changes import KEPT, LASTING_KINDS, Change, ChangeLog, read_entry, unexpected_entry
+from fastapi_acl.shared.sync.changes import (
+    KEPT,
+    LASTING_KINDS,
+    Change,
+    ChangeLog,
+    as_found,
+    read_entry,
+    unexpected_entry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +55,12 @@ class SQLChangeLog(ChangeLog):
         """Cherche une entrée par sa révision et son témoin."""
         known = _where(changes_table.c.revision == change.revision, changes_table.c.change_id == change.change_id)
         return bool(await self._select(transaction, known))
+
+    async def witness(self, transaction: Transaction, revision: int) -> str | None:
+        """Cherche le témoin d'une entrée."""
+        query = select(changes_table.c.change_id).where(changes_table.c.revision == revision)
+        row = (await transaction.connection.execute(query)).one_or_none()
+        return as_found(row[0]) if row is not None else None
 
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
         """Rend la dernière révision d'avant la première entrée écrite depuis un instant."""
