@@ -527,9 +527,17 @@ FAULTS = [
         "une trace retirée parle encore",
         "tracing.py",
         "ACLTracer.remove",
-        "self._replica.unlisten(self.changed)",
+        "self._replica.forget(self)",
         "",
         "tests/e2e/test_tracing.py::test_what_is_removed_tells_nothing_more",
+    ),
+    Fault(
+        "une lecture qui échoue ne se sait pas",
+        "shared/sync/replica.py",
+        "Replica._noting",
+        "observer.failed(attempt, began, error)",
+        "",
+        "tests/e2e/test_tracing.py::test_a_reload_that_fails_leaves_its_nature_and_nothing_it_says",
     ),
     Fault(
         "une trace porte la valeur de l'erreur",

@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 from uuid import uuid4
 
 from fastapi_acl.shared.exceptions import PolicyUnavailableError, PolicyUnreadableError, StoredDataError
@@ -18,7 +17,7 @@ from fastapi_acl.shared.stored import MISREADINGS
 from fastapi_acl.shared.sync.changes import POLICY_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from fastapi_acl.shared.database.base import AmbientDatabase, Head, Transaction
@@ -33,6 +32,7 @@ UNLOADED: Final = -1
 MAX_CATCH_UP: Final = 1_000
 """Retard, en entrées, au-delà duquel tout relire coûte moins que rattraper."""
 
+Attempt = Literal["look", "reload"]
 
 UNKNOWN_ENTRY: Final = "-"
 """Témoin qu'aucune entrée n'a : qui reçoit une annonce placée après elle regarde la base."""
@@ -77,8 +77,42 @@ class Position(NamedTuple):
     change_id: str
 
 
-Listener = Callable[[Position, "Change"], None]
-"""Apprend qu'une entrée de ce processus est validée, et après quelle position elle vient."""
+class Lesson(NamedTuple):
+    """Ce que la base vient d'apprendre à ce processus.
+
+    Attributes:
+        began: instant monotone où la lecture a commencé.
+        before: révision appliquée jusque-là, ou -1.
+        after: révision appliquée depuis.
+        is_whole: vrai si tout a été relu.
+    """
+
+    began: float
+    before: int
+    after: int
+    is_whole: bool
+
+
+class Observer:
+    """Apprend ce qui arrive aux mémoires d'un processus ; qui en hérite ne redéfinit que ce qui l'intéresse.
+
+    Une méthode est appelée aussitôt, sans qu'on l'attende : elle ne lève rien et ne dure pas.
+    """
+
+    def changed(self, before: Position, change: Change) -> None:
+        """Apprend qu'une entrée de ce processus est validée, et après quelle position elle vient."""
+
+    def learned(self, lesson: Lesson) -> None:
+        """Apprend ce qui a été lu de la base, une fois en service."""
+
+    def failed(self, attempt: Attempt, began: float, error: Exception) -> None:
+        """Apprend qu'une lecture de la base a échoué.
+
+        Args:
+            attempt: `look` pour un regard, `reload` pour une relecture de tout.
+            began: instant monotone où elle a commencé.
+            error: ce qu'elle a levé.
+        """
 
 
 class _News(NamedTuple):
@@ -121,7 +155,6 @@ class Replica:
         reloads: nombre de lectures de toutes les mémoires.
         applied: nombre d'entrées appliquées une à une.
         unreadable: table, ou collection, où quelque chose ne s'est pas lu ; vide dès que tout a été relu.
-        learned: apprend ce qui a été lu : depuis quand (horloge monotone), après quelle révision, et si c'est tout.
     """
 
     def __init__(self, database: AmbientDatabase, log: ChangeLog, memories: Sequence[Memory]) -> None:
@@ -147,8 +180,7 @@ class Replica:
         self.reloads = self.applied = 0
         self.unreadable = ""
         self._refreshing = asyncio.Lock()
-        self._listeners: list[Listener] = []
-        self.learned: Callable[[float, int, bool], None] | None = None
+        self._observers: list[Observer] = []
         self._awaiting: set[asyncio.Future[None]] = set()
         self.woken = asyncio.Event()
 
@@ -227,7 +259,7 @@ class Replica:
         """
         self._database.require_alone()
         # Deux lectures de tout à la fois n'apprendraient rien de plus qu'une.
-        async with self._refreshing, self._noting():
+        async with self._refreshing, self._noting("look"):
             started, known = time.monotonic(), self._at
             news = await self._look(known)
             if self._is_rewound and known is not None:
@@ -248,7 +280,7 @@ class Replica:
         if self._is_lost:
             await self.refresh()
         async with self._refreshing:
-            async with self._noting(), self._database.snapshot() as transaction, readable():
+            async with self._noting("reload"), self._database.snapshot() as transaction, readable():
                 news = await self._read_all(transaction, await self._log.head(transaction))
             self._install(news)
         if self._policy is not None:  # ce qui vient d'être relu n'est peut-être pas ce que le journal en dit
@@ -341,13 +373,13 @@ class Replica:
 
     # --- ce qui passe d'un processus à l'autre ---------------------------------------------------------------------
 
-    def listen(self, listener: Listener) -> None:
-        """Fait connaître chaque entrée que ce processus valide, une fois appliquée ici."""
-        self._listeners.append(listener)
+    def observe(self, observer: Observer) -> None:
+        """Fait savoir à un observateur ce qui arrive ici."""
+        self._observers.append(observer)
 
-    def unlisten(self, listener: Listener) -> None:
-        """Cesse de le faire savoir à celui-là."""
-        self._listeners.remove(listener)
+    def forget(self, observer: Observer) -> None:
+        """Cesse de le lui faire savoir."""
+        self._observers.remove(observer)
 
     def offer(self, before: Position, change: Change) -> bool:
         """Applique une entrée qu'un autre processus annonce, si elle suit exactement la nôtre.
@@ -393,8 +425,8 @@ class Replica:
         self._advance([change], install)
         if before is not None:
             is_next = change.revision == before.revision + 1
-            for listener in self._listeners:
-                listener(before if is_next else before._replace(change_id=UNKNOWN_ENTRY), change)
+            for observer in self._observers:
+                observer.changed(before if is_next else before._replace(change_id=UNKNOWN_ENTRY), change)
 
     def _tell(self) -> None:
         """Réveille qui attend une révision."""
@@ -415,12 +447,16 @@ class Replica:
             return await self._read_all(transaction, head)
 
     @asynccontextmanager
-    async def _noting(self) -> AsyncIterator[None]:
-        """Retient, pour la santé, où se trouve ce qui ne s'est pas lu."""
+    async def _noting(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Fait savoir une lecture qui échoue ; pour la santé, retient où se trouve ce qui ne s'est pas lu."""
+        began = time.monotonic()
         try:
             yield
-        except StoredDataError as error:
-            self.unreadable = error.table
+        except Exception as error:
+            if isinstance(error, StoredDataError):
+                self.unreadable = error.table
+            for observer in self._observers:
+                observer.failed(attempt, began, error)
             raise
 
     async def _locate(self, transaction: Transaction) -> None:
@@ -494,8 +530,10 @@ class Replica:
             self.reloads += 1
             self._tell()
             logger.info("replica_loaded: revision=%d", news.position.revision)
-        if self.learned is not None and (news.changes or self.reloads > reloads):
-            self.learned(news.began, before, self.reloads > reloads)
+        is_whole = self.reloads > reloads
+        if is_whole or (news.changes and self.revision > before):
+            for observer in self._observers:
+                observer.learned(Lesson(news.began, before, self.revision, is_whole))
 
     def _is_behind(self, position: Position) -> bool:
         """Dit si les mémoires sont en deçà d'une position lue, ou n'en ont plus."""
