@@ -668,7 +668,7 @@ FAULTS = [
     ),
     Fault(
         "un corps inconnu est ignoré",
-        "auth/interface/schemas.py",
+        "shared/http/json_body.py",
         "",
         "ConfigDict(extra='forbid')",
         "ConfigDict(extra='ignore')",

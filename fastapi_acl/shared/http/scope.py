@@ -140,6 +140,12 @@ def access_control(connection: HTTPConnection) -> AccessControl:
     return cast("AccessControl", found)
 
 
+def mount_path(connection: HTTPConnection) -> str:
+    """Rend le chemin des montages traversés depuis l'application du manager."""
+    root: str = connection.scope.get("root_path", "")
+    return root.removeprefix(connection.scope.get(ROOT_KEY, ""))
+
+
 def tracer_of(connection: HTTPConnection) -> Tracer | None:
     """Rend ce qui trace les décisions de cette requête, s'il y en a un."""
     return getattr(connection.scope.get(SCOPE_KEY), "tracer", None)

@@ -21,13 +21,13 @@ from fastapi_acl.shared.exceptions import (
     AuthenticationRequiredError,
     ConfigurationError,
     DecisionFailedError,
-    InvalidMinRevisionError,
 )
 from fastapi_acl.shared.http.attributes import with_attributes
 from fastapi_acl.shared.http.denials import record_denial, report_failure
 from fastapi_acl.shared.http.dependants import Guard
+from fastapi_acl.shared.http.headers import bearer_token, is_local, min_revision
 from fastapi_acl.shared.http.origins import is_same_page
-from fastapi_acl.shared.http.overrides import is_overridden, solved
+from fastapi_acl.shared.http.overrides import is_overridden, resolve
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.resources import expanded, route_template
 from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_of
@@ -41,7 +41,6 @@ from fastapi_acl.shared.identity import (
     UnreadableAttribute,
     make_name,
 )
-from fastapi_acl.shared.origins import is_loopback
 from fastapi_acl.shared.values import canonical_text
 
 Component = TypeVar("Component")
@@ -51,10 +50,6 @@ Asks = Callable[[AccessControl, Principal], Principal]
 """Ce qu'une garde demande d'un appelant : rend son identité, ou lève le refus."""
 
 SCHEME_NAME: Final = "fastapi-acl"
-
-AUTHORIZATION_HEADER: Final = b"authorization"
-MIN_REVISION_HEADER: Final = b"x-acl-min-revision"
-MAX_DIGITS: Final = 15
 
 _BELOW: Final = ":*"
 """Fin d'un motif : un domaine, et tous ceux qui en commencent les segments."""
@@ -148,7 +143,7 @@ class BearerGuard(SecurityBase, Guard):
     async def _find_caller(self, manager: AccessControl, connection: HTTPConnection) -> Principal:
         """Rend ce que `current_user` rendrait, remplacement compris."""
         if is_overridden(connection, current_user):
-            return cast("Principal", await solved(connection, current_user))
+            return cast("Principal", await resolve(connection, current_user))
         return await _identify(manager, connection)
 
 
@@ -196,9 +191,9 @@ async def _identify(manager: AccessControl, connection: HTTPConnection) -> Princ
     identifier, principal = connection.scope.get(PRINCIPAL_KEY, (None, None))
     if identifier is not manager:
         principal = await _authenticated(manager, connection)
-        wanted = _header(connection, MIN_REVISION_HEADER)
+        wanted = min_revision(connection)
         if wanted is not None:
-            await manager.reach(_revision(wanted), principal.id)
+            await manager.reach(wanted, principal.id)
             principal = await _authenticated(manager, connection)  # cette révision a pu révoquer l'appelant
         connection.scope[PRINCIPAL_KEY] = manager, principal
     return cast("Principal", principal)
@@ -208,17 +203,6 @@ def _authenticated(manager: AccessControl, connection: HTTPConnection) -> Awaita
     """Fait du jeton une identité."""
     token = bearer_token(connection)
     return _developer(manager, connection) if token is None else manager.authenticator.authenticate(token)
-
-
-def _revision(text: str) -> int:
-    """Lit la révision qu'une requête exige.
-
-    Raises:
-        InvalidMinRevisionError: ce n'est pas un nombre de 1 à 15 chiffres.
-    """
-    if len(text) > MAX_DIGITS or not (text.isascii() and text.isdigit()):
-        raise InvalidMinRevisionError
-    return int(text)
 
 
 async def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:
@@ -233,33 +217,6 @@ async def _developer(manager: AccessControl, connection: HTTPConnection) -> Prin
     if not is_same_page(connection, manager.dev_origins):
         raise AuthenticationRequiredError(FOREIGN_PAGE)
     return principal
-
-
-def bearer_token(connection: HTTPConnection) -> str | None:
-    """Lit le jeton porteur de l'en-tête `Authorization` (RFC 6750, 2.1), jamais de l'adresse ni du corps."""
-    scheme, _, token = (_header(connection, AUTHORIZATION_HEADER) or "").partition(" ")
-    return token.strip() or None if scheme.lower() == "bearer" else None
-
-
-def _header(connection: HTTPConnection, name: bytes) -> str | None:
-    """Lit un en-tête sans passer par ceux de Starlette, qui en lèvent une exception quand il manque."""
-    for found, value in connection.scope["headers"]:
-        if found == name:
-            return cast("bytes", value).decode("latin-1")
-    return None
-
-
-def is_local(connection: HTTPConnection) -> bool:
-    """Dit si la requête vient de cette machine, à son nom, sans mandataire : tout le reste peut venir d'ailleurs."""
-    forwarded = any(name == "forwarded" or name.startswith(("x-forwarded-", "x-real-")) for name in connection.headers)
-    peer = connection.client.host if connection.client is not None else ""
-    return not forwarded and is_loopback(peer) and is_loopback(_host(connection))
-
-
-def _host(connection: HTTPConnection) -> str:
-    """Rend le nom que porte l'en-tête `Host`, sans son port."""
-    host = connection.headers.get("host", "")
-    return host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
 
 
 CurrentPrincipal = Annotated[Principal, Depends(current_user)]
