@@ -115,22 +115,36 @@ class Observer:
         """
 
 
-class _News(NamedTuple):
-    """Ce qui a été lu de la base, entrée par entrée ou d'un bloc.
+class _Entries(NamedTuple):
+    """Les entrées lues, qui suivent ce que l'on savait.
 
     Attributes:
-        began: instant monotone où la lecture d'un bloc a commencé.
-        read_at: le même, à l'horloge murale.
-        faults: nombre de fautes qu'on connaissait alors.
+        began: instant monotone où leur lecture a commencé.
+        changes: les entrées, dans l'ordre.
     """
 
-    began: float = float("-inf")
-    read_at: datetime = NEVER
-    faults: int = 0
-    changes: Sequence[Change] = ()
-    states: Sequence[Any] = ()
-    position: Position | None = None
-    policy: Position | None = None
+    began: float
+    changes: Sequence[Change]
+
+
+class _Whole(NamedTuple):
+    """L'état entier de chaque mémoire, lu d'un bloc.
+
+    Attributes:
+        began: instant monotone où la lecture a commencé.
+        read_at: le même, à l'horloge murale.
+        faults: nombre de fautes qu'on connaissait alors.
+        position: où en est le journal.
+        policy: où en sont les règles.
+        states: l'état de chaque mémoire.
+    """
+
+    began: float
+    read_at: datetime
+    faults: int
+    position: Position
+    policy: Position
+    states: Sequence[Any]
 
 
 @asynccontextmanager
@@ -330,10 +344,10 @@ class Replica:
         """
         head = transaction.check_ordered()
         async with readable():
-            changes = await self._missing(transaction, head, self._at)
+            changes = await self._find_missing(transaction, head, self._at)
         if changes is None and (may_leave or self._is_rewound):
             return False
-        self._install(_News(time.monotonic(), changes=changes or ()))
+        self._install(_Entries(time.monotonic(), changes or ()))
         if changes is None or self.revision != head.revision:
             async with readable():
                 news = await self._read_all(transaction, head)
@@ -434,16 +448,16 @@ class Replica:
             if not future.done():
                 future.set_result(None)
 
-    async def _look(self, known: Position | None) -> _News:
+    async def _look(self, known: Position | None) -> _Entries | _Whole:
         """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène ; rien d'une base revenue en arrière."""
         self._is_rewound = False
         async with self._database.looking() as transaction, readable():
             await self._locate(transaction)
             began, head = time.monotonic(), transaction.head or await self._log.head(transaction)
             self._seen_revision = head.revision
-            changes = await self._missing(transaction, head, known)
+            changes = await self._find_missing(transaction, head, known)
             if (changes is not None and not self.unreadable) or self._is_rewound:
-                return _News(began, changes=changes or ())
+                return _Entries(began, changes or ())
             return await self._read_all(transaction, head)
 
     @asynccontextmanager
@@ -474,7 +488,9 @@ class Replica:
             if transaction.check_ordered().log_id == known.log_id:
                 await self._log.renew(transaction)
 
-    async def _missing(self, transaction: Transaction, head: Head, known: Position | None) -> Sequence[Change] | None:
+    async def _find_missing(
+        self, transaction: Transaction, head: Head, known: Position | None
+    ) -> Sequence[Change] | None:
         """Lit les entrées qui mènent de ce que l'on savait à la tête ; None s'il faut tout relire.
 
         Une base qui a un autre journal, qui est en deçà, ou dont l'entrée de ce rang n'est plus la nôtre est revenue en
@@ -486,14 +502,21 @@ class Replica:
         if head.log_id != known.log_id or missing < 0:
             self._lose(head, known)
             return None
-        limit = missing + 1 if missing <= MAX_CATCH_UP else 1
-        entries = list(await self._log.since(transaction, known.revision - 1, limit=limit))
-        mine = entries.pop(0) if entries and entries[0].revision == known.revision else None
+        mine, following = await self._read_from(transaction, known, missing)
         if mine is not None and mine.change_id != known.change_id:
             self._lose(head, known)
             return None
-        is_whole = len(entries) == missing and (mine is not None or not known.revision or not missing)
-        return entries if is_whole and not any(change.is_bulk for change in entries) else None
+        is_whole = len(following) == missing and (mine is not None or not known.revision or not missing)
+        return following if is_whole and not any(change.is_bulk for change in following) else None
+
+    async def _read_from(
+        self, transaction: Transaction, known: Position, missing: int
+    ) -> tuple[Change | None, Sequence[Change]]:
+        """Lit l'entrée que l'on sait, si le journal l'a encore, et celles qui la suivent, si elles ne sont pas trop."""
+        limit = missing + 1 if missing <= MAX_CATCH_UP else 1
+        entries = await self._log.since(transaction, known.revision - 1, limit=limit)
+        is_kept = bool(entries) and entries[0].revision == known.revision
+        return (entries[0], entries[1:]) if is_kept else (None, entries)
 
     def _lose(self, head: Head, known: Position) -> None:
         """Note que la base n'est plus celle que l'on suivait."""
@@ -501,13 +524,16 @@ class Replica:
         self._is_lost, self._is_rewound = True, head.log_id == known.log_id
         self._faults += 1
 
-    async def _read_all(self, transaction: Transaction, head: Head) -> _News:
+    async def _read_all(self, transaction: Transaction, head: Head) -> _Whole:
         """Lit l'état entier de chaque mémoire."""
-        began, read_at, faults = time.monotonic(), datetime.now(timezone.utc), self._faults
-        position = await self._position(transaction, head, head.revision)
-        policy = await self._position(transaction, head, head.policy_revision)
-        states = [await memory.read(transaction) for memory in self._memories]
-        return _News(began, read_at, faults, states=states, position=position, policy=policy)
+        return _Whole(
+            began=time.monotonic(),
+            read_at=datetime.now(timezone.utc),
+            faults=self._faults,
+            position=await self._position(transaction, head, head.revision),
+            policy=await self._position(transaction, head, head.policy_revision),
+            states=[await memory.read(transaction) for memory in self._memories],
+        )
 
     async def _position(self, transaction: Transaction, head: Head, revision: int) -> Position:
         """Rend une position du journal ; sans témoin si l'entrée n'y est plus."""
@@ -515,25 +541,31 @@ class Replica:
         is_kept = bool(entries) and entries[0].revision == revision
         return Position(head.log_id, revision, entries[0].change_id if is_kept else "")
 
-    def _install(self, news: _News) -> None:
-        """Met en service ce qui a été lu, sauf si la mémoire a avancé, ou failli, pendant la lecture."""
-        before, reloads = self.revision, self.reloads
-        if news.position is None:
+    def _install(self, news: _Entries | _Whole) -> None:
+        """Met en service ce qui a été lu, et fait savoir ce qu'on en a appris."""
+        before, is_whole = self.revision, isinstance(news, _Whole)
+        if isinstance(news, _Whole):
+            is_new = self._install_whole(news)
+        else:
             self._advance(news.changes)
-        elif news.faults == self._faults and self._is_behind(news.position):
-            for memory, state in zip(self._memories, news.states, strict=True):
-                memory.install(state)
-            self._at, self._policy, self._is_lost = news.position, news.policy, False
-            self.unreadable = ""
-            self._read_at = max(self._read_at, news.read_at)
-            self._seen_at = max(self._seen_at, news.began)
-            self.reloads += 1
-            self._tell()
-            logger.info("replica_loaded: revision=%d", news.position.revision)
-        is_whole = self.reloads > reloads
-        if is_whole or (news.changes and self.revision > before):
+            is_new = self.revision > before
+        if is_new:
             for observer in self._observers:
                 observer.learned(Lesson(news.began, before, self.revision, is_whole))
+
+    def _install_whole(self, whole: _Whole) -> bool:
+        """Met en service l'état de chaque mémoire, sauf si elle a avancé, ou failli, pendant la lecture."""
+        if whole.faults != self._faults or not self._is_behind(whole.position):
+            return False
+        for memory, state in zip(self._memories, whole.states, strict=True):
+            memory.install(state)
+        self._at, self._policy, self._is_lost, self.unreadable = whole.position, whole.policy, False, ""
+        self._read_at = max(self._read_at, whole.read_at)
+        self._seen_at = max(self._seen_at, whole.began)
+        self.reloads += 1
+        self._tell()
+        logger.info("replica_loaded: revision=%d", whole.position.revision)
+        return True
 
     def _is_behind(self, position: Position) -> bool:
         """Dit si les mémoires sont en deçà d'une position lue, ou n'en ont plus."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.announcements import Announcement, Sealer
 from fastapi_acl.shared.sync.replica import Observer
-from fastapi_acl.shared.tasks import ended
+from fastapi_acl.shared.tasks import stop_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -126,7 +126,7 @@ class Watcher(Observer):
     async def stop(self) -> None:
         """Arrête tout et ferme les connexions ; sans effet si c'est fait."""
         tasks, self._tasks = self._tasks, []
-        await ended(*tasks)
+        await stop_tasks(*tasks)
         if tasks:
             await self._transport.close()
 
@@ -196,7 +196,7 @@ class Watcher(Observer):
             if listening.done():
                 listening.result()
         finally:
-            await ended(moving, listening)
+            await stop_tasks(moving, listening)
 
     async def _listen_at(self, scope: str) -> None:
         """Écoute dans un cadre ; ce qui s'est dit avant l'abonnement est dans le journal.
