@@ -88,10 +88,8 @@ FAULTS = [
         "les comptes d'un Authenticator étranger s'expliquent comme les nôtres",
         "runtime/composition.py",
         "compose",
-        "ExplainUseCase(explanations=PolicyExplainer(authorizer, enforcer), denials=decisions, "
-        "accounts=users if authenticator is None else None, authorizer=authorizer, rules=store)",
-        "ExplainUseCase(explanations=PolicyExplainer(authorizer, enforcer), denials=decisions, "
-        "accounts=users, authorizer=authorizer, rules=store)",
+        "stored.users if authenticator is None else None",
+        "stored.users",
         "tests/permissions/test_explain.py::test_the_accounts_of_another_authenticator_are_not_sought_among_ours",
     ),
     Fault(

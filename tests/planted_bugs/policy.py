@@ -225,9 +225,9 @@ FAULTS = [
     Fault(
         "le dernier administrateur d'un Authenticator étranger se cherche parmi nos comptes",
         "runtime/composition.py",
-        "compose",
-        "AdministratorGuard(ranks, users if authenticator is None else None)",
-        "AdministratorGuard(ranks, users)",
+        "_make_engine",
+        "AdministratorGuard(ranks, accounts)",
+        "AdministratorGuard(ranks, stored.users)",
         "tests/permissions/test_rank.py::test_the_last_administrator_of_foreign_accounts_is_sought_among_them",
     ),
     Fault(
