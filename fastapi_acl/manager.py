@@ -5,39 +5,26 @@ Rien ne vit au niveau d'un module : deux managers d'un même processus ne se voi
 
 from __future__ import annotations
 
-import math
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
-
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from fastapi_acl.auth.application.usecases.costs import LearnCostsUseCase
 from fastapi_acl.auth.application.usecases.sessions import SweepSessionsUseCase
-from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
-from fastapi_acl.auth.interface.api import router as auth_router
-from fastapi_acl.auth.interface.api import token_router
 from fastapi_acl.engine.casbin.trial import check_matchers
-from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
-from fastapi_acl.permissions.interface.admin.explain import router as explain_router
-from fastapi_acl.permissions.interface.api import router as permissions_router
 from fastapi_acl.runtime.composition import compose
 from fastapi_acl.runtime.environment import check_distributions, warn_about, with_secret
 from fastapi_acl.runtime.lifecycle import Lifecycle
+from fastapi_acl.runtime.report import Report
 from fastapi_acl.shared.config import ACLConfig
-from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, PolicyUnreadableError
+from fastapi_acl.shared.exceptions import ConfigurationError, PolicyUnreadableError
 from fastapi_acl.shared.http.guarded_routes import GuardedRoutes
-from fastapi_acl.shared.http.health import Health
-from fastapi_acl.shared.http.problems import ProblemException, handle_problem
-from fastapi_acl.shared.http.router import health_router, include_ours
-from fastapi_acl.shared.http.scope import ACLMiddleware, Tracer
-from fastapi_acl.shared.http.security import SCHEME_NAME
+from fastapi_acl.shared.http.installation import Installation
+from fastapi_acl.shared.http.router import health_router
 from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.logging import configure_logging, get_logger
 from fastapi_acl.shared.tasks import Chore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from fastapi import APIRouter, FastAPI
 
@@ -54,16 +41,14 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.writing.store import PolicyStore
     from fastapi_acl.engine.writing.transfer import PolicyTransfer
     from fastapi_acl.shared.decisions import DecisionMemory
+    from fastapi_acl.shared.http.health import Health
+    from fastapi_acl.shared.http.scope import Tracer
     from fastapi_acl.shared.identity import Authenticator, Authorizer
     from fastapi_acl.shared.sync.replica import Replica
 
 logger = get_logger("manager")
 
 Component = TypeVar("Component")
-
-LATE_LOOKS: Final = 2
-LATE_SECONDS: Final = 1.0
-"""Retard d'un regard sur la base, en tours puis en secondes, au-delà duquel la santé s'en plaint."""
 
 SWEEP_SECONDS: Final = 300.0
 """Temps entre deux balayages des sessions finies, en moyenne."""
@@ -122,6 +107,17 @@ class ACLManager:
             start=self._serve,
             chores=[Chore("fastapi_acl-sweeper", SWEEP_SECONDS, self._sweep)],
         )
+        self._report = Report(
+            config=self.config,
+            database=parts.database,
+            replica=parts.replica,
+            watcher=parts.watcher,
+            cache=parts.cache,
+            policy=parts.policy,
+            authorizer=parts.authorizer,
+            model_record=parts.model_record,
+            is_ready=lambda: self.is_ready,
+        )
         self._developer: Principal | None = None
         self.tracer: Tracer | None = None
         self.application: FastAPI | None = None
@@ -137,84 +133,35 @@ class ACLManager:
         Raises:
             ConfigurationError: l'application a déjà un manager, ou elle est déjà démarrée.
         """
-        if ACLMiddleware in {cast("object", middleware.cls) for middleware in app.user_middleware}:
-            message = "cette application a déjà un ACLManager."
-            raise ConfigurationError(message)
-        if app.middleware_stack is not None:
-            message = "l’application est déjà démarrée : construisez ACLManager avant de la servir."
-            raise ConfigurationError(message)
+        Installation(
+            access_control=self,
+            guards=self.guards,
+            prefix=self.config.api_prefix,
+            routers=self._list_routers(),
+            token_url=self._token_url,
+            start=self._start_serving,
+            stop=self.close,
+        ).install(app)
         self.application = app
-        app.add_middleware(ACLMiddleware, access_control=self)
-        _handle_problems(app)
-        closing = include_ours(app, self.config.api_prefix, self._routers())
-        if closing:
-            names = ", ".join(closing)
-            logger.info(
-                "public_routes_open: nos routes publiques n'exigent pas %s, que l'application exige partout", names
-            )
-        self._wrap_lifespan(app)
-        self._wrap_openapi(app)
 
-    def _routers(self) -> Iterator[APIRouter]:
+    def _list_routers(self) -> list[APIRouter]:
         """Énumère les routes que la configuration demande."""
+        if not self.config.enable_api_routes:
+            return []
+        served = (one for one in self._parts.slices if one.is_served)
+        return [health_router, *(router for one in served for router in one.routers())]
+
+    @property
+    def _token_url(self) -> str | None:
+        """Adresse du formulaire de connexion, s'il est monté."""
         config = self.config
-        if not config.enable_api_routes:
-            return
-        yield health_router
-        if config.enable_auth_feature:
-            yield from (auth_router, auth_admin_router)
-            if config.token_form_enabled:
-                yield token_router
-        if config.enable_permissions_feature:
-            yield from (permissions_router, permissions_admin_router, explain_router)
+        is_mounted = config.enable_api_routes and config.enable_auth_feature and config.token_form_enabled
+        return f"{config.api_prefix}/auth/token".lstrip("/") if is_mounted else None
 
-    def _wrap_lifespan(self, app: FastAPI) -> None:
-        """Enveloppe le lifespan de l'application, sans rien changer au sien ni à ses `on_event`."""
-        inner = app.router.lifespan_context
-
-        @asynccontextmanager
-        async def lifespan(started: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - l'application, et son état
-            _handle_mounted_problems(app)
-            try:
-                check_matchers(self._parts.definitions)
-                self._check_guards(app)
-                await self.initialize()
-                async with inner(started) as state:
-                    self._check_guards(app)  # le démarrage de l'application a pu ajouter des routes
-                    yield state
-            finally:
-                await self.close()
-
-        app.router.lifespan_context = lifespan
-
-    def _check_guards(self, app: FastAPI) -> None:
-        """Refuse de servir une application dont une garde ne s'accorde ni avec sa route, ni avec le modèle."""
-        try:
-            self.guards.check(app)
-        except ConfigurationError as error:
-            logger.error("start_refused: %s", error.detail)  # noqa: TRY400 - la phrase suffit à corriger
-            raise
-
-    def _wrap_openapi(self, app: FastAPI) -> None:
-        """Met, dans le schéma de sécurité d'OpenAPI, l'adresse du formulaire de connexion de ce manager."""
-        generate = app.openapi
-
-        def openapi() -> dict[str, Any]:
-            document = generate()
-            schemes = document.get("components", {}).get("securitySchemes", {})
-            if SCHEME_NAME in schemes:
-                schemes[SCHEME_NAME] = self._security_scheme()
-            return document
-
-        app.openapi = openapi  # type: ignore[method-assign]  # la façon documentée d'étendre OpenAPI
-
-    def _security_scheme(self) -> dict[str, Any]:
-        """Décrit la sécurité : le formulaire de connexion s'il est monté, sinon un jeton à coller."""
-        has_form = any(router is token_router for router in self._routers())
-        if not has_form:
-            return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-        url = f"{self.config.api_prefix}/auth/token".lstrip("/")
-        return {"type": "oauth2", "flows": {"password": {"tokenUrl": url, "scopes": {}}}}
+    async def _start_serving(self) -> None:
+        """Démarre pour un lifespan ; le matcher est essayé même si le manager l'a été avant."""
+        check_matchers(self._parts.definitions)
+        await self.initialize()
 
     # --- vie ---------------------------------------------------------------------------------------------------
 
@@ -415,43 +362,11 @@ class ACLManager:
 
     def health(self) -> Health:
         """Dit l'état de ce processus, sans rien lire."""
-        parts, age = self._parts, self._parts.replica.age_seconds
-        watcher, rows = parts.watcher.status if parts.watcher is not None else "none", parts.policy.skipped_rows
-        is_whole = watcher in {"connected", "none"} and parts.cache.status != "redis_fallback" and not rows
-        differs, refuses = parts.model_record.differs, parts.database.is_refusing
-        has_unreadable = bool(parts.replica.unreadable)
-        return Health(
-            status=self._status(is_whole=is_whole and not differs and not refuses and not has_unreadable),
-            revision=parts.replica.revision,
-            database_revision=parts.replica.database_revision,
-            lag_seconds=round(age, 3) if math.isfinite(age) else None,
-            watcher=watcher,
-            cache=parts.cache.status,
-            quarantined_rows=rows,
-            model_differs=differs,
-            database_refuses=refuses,
-            has_unreadable_data=has_unreadable,
-        )
+        return self._report.health()
 
     def counters(self) -> dict[str, int]:
         """Rend ce que ce processus a compté depuis son démarrage ; voir `fastapi_acl.metrics`."""
-        authorizer, replica, cache = self._parts.authorizer, self._parts.replica, self._parts.cache.counts
-        return {
-            "allowed": authorizer.allowed,
-            "denied": authorizer.denied,
-            "reloads": replica.reloads,
-            "catch_up_entries": replica.applied,
-            "cache_hits": cache.hits,
-            "cache_misses": cache.misses,
-        }
-
-    def _status(self, *, is_whole: bool) -> Literal["ok", "degraded", "unavailable"]:
-        """Résume l'état : ce processus décide-t-il, et en pleine possession de ses moyens ?"""
-        replica, config = self._parts.replica, self.config
-        if not self.is_ready or replica.age_seconds > config.max_staleness_seconds:
-            return "unavailable"
-        is_late = replica.age_seconds > LATE_LOOKS * config.policy_poll_seconds + LATE_SECONDS
-        return "ok" if is_whole and not is_late and replica.database_revision == replica.revision else "degraded"
+        return self._report.counters()
 
     @property
     def dev_origins(self) -> Collection[str]:
@@ -533,17 +448,3 @@ def _check_readable(standing: Standing) -> None:
             "ACL_MODEL ou ACL_MODEL_PATH."
         )
         raise ConfigurationError(message)
-
-
-def _handle_problems(app: Starlette) -> None:
-    """Rend en problèmes les erreurs que lèvent `require` et `current_user` sur les routes de l'application."""
-    app.add_exception_handler(ProblemException, handle_problem)
-    app.add_exception_handler(ACLException, handle_problem)
-
-
-def _handle_mounted_problems(app: FastAPI) -> None:
-    """Fait de même dans les applications montées, qui ont leurs propres gestionnaires."""
-    for route in app.routes:
-        mounted = route.app if isinstance(route, Mount) else None
-        if isinstance(mounted, Starlette) and mounted.middleware_stack is None:
-            _handle_problems(mounted)

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, Status, StatusCode
@@ -28,21 +27,21 @@ from fastapi_acl.shared.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BadRequestError,
-    PermissionDeniedError,
     UnavailableError,
 )
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.sync.replica import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Iterator, Mapping, Sequence
 
     from opentelemetry.trace import Span, TracerProvider
 
     from fastapi_acl.manager import ACLManager
     from fastapi_acl.shared.identity import Principal
     from fastapi_acl.shared.sync.changes import Change
-    from fastapi_acl.shared.sync.replica import Position
+    from fastapi_acl.shared.sync.replica import Attempt, Lesson, Position
 
     Attributes = Mapping[str, str | int | Sequence[str]]
 
@@ -67,7 +66,7 @@ FAULTS: Final = frozenset({"unavailable", FAILED})
 """Issues dont l'étendue est en erreur : un refus n'en est pas une."""
 
 
-class ACLTracer:
+class ACLTracer(Observer):
     """Fait une étendue de ce qui arrive à un manager : décisions, changements, rattrapages et relectures.
 
     | étendue | quand | attributs |
@@ -89,39 +88,25 @@ class ACLTracer:
             manager.tracer.remove()
         self._tracer = trace.get_tracer(TRACER, installed("fastapi-acl"), tracer_provider)
         self._manager, self._replica = manager, manager.get_replica()
-        self._authorizer: Any = manager.authorizer
-        self._holds_role: Callable[..., bool] = self._authorizer.holds_role
-        self._refresh, self._reload = self._replica.refresh, self._replica.reload
-        self._install()
-
-    def _install(self) -> None:
-        """Prend la place de ce qui n'a pas de crochet."""
-        manager, replica = self._manager, self._replica
-        manager.tracer, replica.learned = self, self.learned
-        replica.listen(self.changed)
-        self._authorizer.holds_role = self.holds_role
-        replica.refresh = partial(self._attempted, "acl.catch_up", self._refresh)  # type: ignore[method-assign]
-        replica.reload = partial(self._attempted, "acl.reload", self._reload)  # type: ignore[method-assign]
+        manager.tracer = self
+        self._replica.observe(self)
 
     def remove(self) -> None:
-        """Rend au manager ce qu'il exécutait ; sans effet si c'est fait."""
-        if self._manager.tracer is not self:
-            return
-        self._manager.tracer = self._replica.learned = None
-        self._replica.unlisten(self.changed)
-        del self._authorizer.holds_role, self._replica.refresh, self._replica.reload
+        """Cesse de tracer ; sans effet si c'est fait."""
+        if self._manager.tracer is self:
+            self._manager.tracer = None
+            self._replica.forget(self)
 
     # --- ce qui arrive -----------------------------------------------------------------------------------------
 
-    async def decided(self, permissions: Sequence[str], mode: str, deciding: Awaitable[Principal]) -> Principal:
+    async def decided(self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]) -> Principal:
         """Attend ce qu'une garde décide, dans une étendue.
 
         Args:
-            permissions: ce qu'elle demande, tel que le code de l'application l'écrit, paramètres de chemin compris.
-            mode: `all` ou `any`.
+            asked: ce qu'elle demande, tel que le code de l'application l'écrit, paramètres de chemin compris.
             deciding: la garde.
         """
-        span = self._opened("acl.decide", {"acl.permissions": permissions, "acl.mode": mode})
+        span = self._opened("acl.decide", {f"acl.{name}": value for name, value in asked.items()})
         try:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 principal = await deciding
@@ -131,37 +116,21 @@ class ACLTracer:
         self._judge(span)
         return principal
 
-    def holds_role(self, principal: Principal, role: str, domain: str | None = None) -> bool:
-        """Dit si l'appelant tient le rôle, dans une étendue ; voir `Authorizer.holds_role`."""
-        span = self._opened("acl.decide", {"acl.role": role})
-        try:
-            held = self._holds_role(principal, role, domain)
-        except BaseException as error:
-            self._judge(span, error)
-            raise
-        self._judge(span, None if held else PermissionDeniedError())
-        return held
-
-    def changed(self, _before: Position, change: Change) -> None:
+    def changed(self, before: Position, change: Change) -> None:  # noqa: ARG002 - un observateur
         """Dit une entrée que ce processus vient de valider ; l'étendue part de l'instant où elle a été écrite."""
         self._tell("acl.change", change.at.timestamp(), {"acl.kind": change.kind, "acl.revision": change.revision})
 
-    def learned(self, began: float, before: int, is_whole: bool) -> None:  # noqa: FBT001 - voir `Replica.learned`
+    def learned(self, lesson: Lesson) -> None:
         """Dit ce que la base vient d'apprendre à ce processus, soit des entrées, soit tout."""
-        after, since = self._replica.revision, time.time() - (time.monotonic() - began)
-        if is_whole:
-            self._tell("acl.reload", since, {"acl.revision": after})
-        elif after > before:
-            self._tell("acl.catch_up", since, {"acl.entries": after - before, "acl.from": before, "acl.to": after})
+        began, before, after, is_whole = lesson
+        told = {"acl.revision": after}
+        if not is_whole:
+            told = {"acl.entries": after - before, "acl.from": before, "acl.to": after}
+        self._tell("acl.reload" if is_whole else "acl.catch_up", on_the_wall(began), told)
 
-    async def _attempted(self, name: str, look: Callable[[], Awaitable[None]]) -> None:
-        """Regarde la base ; un échec fait une étendue, dont il ne reste que la nature de l'erreur."""
-        began = time.time()
-        try:
-            await look()
-        except Exception as error:
-            self._tell(name, began, {}, error)
-            raise
+    def failed(self, attempt: Attempt, began: float, error: Exception) -> None:
+        """Dit une lecture de la base qui a échoué ; il n'en reste que la nature de l'erreur."""
+        self._tell("acl.reload" if attempt == "reload" else "acl.catch_up", on_the_wall(began), {}, error)
 
     # --- les étendues ------------------------------------------------------------------------------------------
 
@@ -207,6 +176,11 @@ def harmless() -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - rien de ce qui trace ne doit atteindre une décision
         logger.warning("span_lost: %s", type(error).__name__)
+
+
+def on_the_wall(instant: float) -> float:
+    """Porte un instant monotone à l'horloge murale, en secondes depuis 1970."""
+    return time.time() - (time.monotonic() - instant)
 
 
 def outcome_of(error: BaseException | None) -> str:

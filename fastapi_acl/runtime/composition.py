@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
-from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
-from fastapi_acl.auth.application.usecases.costs import LearnCostsUseCase
+from fastapi_acl.auth import slice as auth
+from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
-from fastapi_acl.auth.application.usecases.sessions import (
-    LoginUseCase,
-    LogoutUseCase,
-    RefreshTokenUseCase,
-    SessionPolicy,
-    SweepSessionsUseCase,
-    TokenIssuer,
-)
-from fastapi_acl.auth.infrastructure.services.access import JournalAccessRevoker, JWTAuthenticator
-from fastapi_acl.auth.infrastructure.services.email_validator import SyntaxEmailValidator
-from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher
-from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
-from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.engine.administration import Administration
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.casbin.definitions import ModelDefinitions
@@ -35,39 +20,48 @@ from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.kernel.policy import Policy
 from fastapi_acl.engine.writing.assembly import Surroundings, Writing
 from fastapi_acl.engine.writing.model_record import ModelRecord, NotedModel
-from fastapi_acl.engine.writing.store import PolicyMemory, PolicyStore
-from fastapi_acl.permissions.application.interface.policy_rules import IPolicyRules, IRulePages
-from fastapi_acl.permissions.application.usecases.check_permissions import CheckPermissionsUseCase
-from fastapi_acl.permissions.application.usecases.explain import ExplainUseCase
-from fastapi_acl.permissions.application.usecases.list_permissions import ListPermissionsUseCase
-from fastapi_acl.permissions.infrastructure.cached_grants import CachedGrants
-from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
-from fastapi_acl.permissions.interface.admin.explain import router as explain_router
+from fastapi_acl.engine.writing.store import PolicyMemory
+from fastapi_acl.permissions import slice as permissions
 from fastapi_acl.runtime.first_start import Bootstrap
 from fastapi_acl.runtime.storage import create_storage
 from fastapi_acl.shared.cache.factory import create_cache
 from fastapi_acl.shared.decisions import DecisionMemory
 from fastapi_acl.shared.http.administration import administration_routes
+from fastapi_acl.shared.identity import Authenticator
 from fastapi_acl.shared.sync.factory import create_watcher
 from fastapi_acl.shared.sync.replica import Replica
 from fastapi_acl.shared.sync.revision_gate import RevisionGate
 from fastapi_acl.shared.sync.revocations import Revocations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
+    from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
     from fastapi_acl.engine.authorizer import RequestBuilder
     from fastapi_acl.engine.writing.accounts import AccountRules
     from fastapi_acl.engine.writing.history import PolicyHistory
     from fastapi_acl.engine.writing.quarantine import Quarantine
+    from fastapi_acl.engine.writing.store import PolicyStore
     from fastapi_acl.engine.writing.transfer import PolicyTransfer
     from fastapi_acl.runtime.storage import Storage
     from fastapi_acl.shared.cache.base import CacheBackend
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import AmbientDatabase
-    from fastapi_acl.shared.identity import Authenticator
+    from fastapi_acl.shared.http.slices import Slice
     from fastapi_acl.shared.sync.watcher import Watcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Le moteur d'un manager : ce qui décide, et le seul chemin par lequel une règle change."""
+
+    definitions: ModelDefinitions
+    policy: Policy
+    replica: Replica
+    revocations: Revocations
+    authorizer: PolicyAuthorizer
+    writing: Writing
+    model_record: ModelRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +69,7 @@ class Composition:
     """Les objets d'un manager, reliés entre eux.
 
     Attributes:
+        slices: ce que chaque tranche apporte.
         components: ce que les routes demandent par `provided(…)`, par type.
     """
 
@@ -100,6 +95,7 @@ class Composition:
     tokens: ITokenService
     authenticator: Authenticator
     bootstrap: Bootstrap
+    slices: Sequence[Slice]
     components: Mapping[type[Any], Any]
 
 
@@ -123,8 +119,149 @@ def compose(
         ConfigurationError: le modèle, la base ou un pilote empêche de démarrer.
     """
     stored, cache = storage or create_storage(config), create_cache(config)
-    database, log, users = stored.database, stored.log, stored.users
-    revocations = Revocations(log, token_life(config))
+    accounts, decisions = stored.users if authenticator is None else None, DecisionMemory()
+    engine = _make_engine(config, stored, accounts, builder, functions or {})
+    slices = _make_slices(config, stored, engine, accounts=accounts, cache=cache, decisions=decisions)
+    components = {kind: component for one in slices for kind, component in one.components.items()}
+    writing = engine.writing
+    if engine.policy.schema.decides_on_routes:
+        engine.authorizer.administration = _administration(config, slices)
+    return Composition(
+        database=stored.database,
+        storage=stored,
+        replica=engine.replica,
+        watcher=create_watcher(config, engine.replica),
+        gate=RevisionGate(engine.replica, config.revision_wait_ms / 1_000),
+        decisions=decisions,
+        cache=cache,
+        definitions=engine.definitions,
+        policy=engine.policy,
+        enforcer=StrictEnforcer(engine.definitions, engine.policy, writer=writing.store, journal=engine.replica),
+        authorizer=engine.authorizer,
+        store=writing.store,
+        transfer=writing.transfer,
+        history=writing.history,
+        quarantine=writing.quarantine,
+        accounts=writing.accounts,
+        model_record=engine.model_record,
+        users=stored.users,
+        hasher=components[IPasswordHasher],
+        tokens=components[ITokenService],
+        authenticator=components[Authenticator] if authenticator is None else authenticator,
+        bootstrap=Bootstrap(
+            config=config,
+            database=stored.database,
+            log=stored.log,
+            replica=engine.replica,
+            users=stored.users,
+            register=components[RegisterUseCase],
+            policy=engine.policy,
+            adapter=stored.adapter,
+            authorizer=engine.authorizer,
+            guards=writing.guards,
+            store=writing.store,
+        ),
+        slices=slices,
+        components=components,
+    )
+
+
+def _make_slices(  # noqa: PLR0913 - ce dont les tranches sont faites
+    config: ACLConfig,
+    stored: Storage,
+    engine: Engine,
+    *,
+    accounts: IAuthRepository | None,
+    cache: CacheBackend,
+    decisions: DecisionMemory,
+) -> tuple[Slice, ...]:
+    """Construit chaque tranche, de ses seuls ports."""
+    return (
+        auth.make_slice(
+            config,
+            users=stored.users,
+            sessions=stored.sessions,
+            transactions=stored.database,
+            replica=engine.replica,
+            revocations=engine.revocations,
+            rules=engine.writing.accounts,
+            administrators=engine.writing.accounts,
+        ),
+        permissions.make_slice(
+            config,
+            authorizer=engine.authorizer,
+            rules=engine.writing.store,
+            pages=stored.adapter,
+            revisions=engine.replica,
+            grants=PolicyGrants(engine.policy, engine.replica),
+            cache=cache,
+            explanations=PolicyExplainer(engine.authorizer, engine.policy),
+            denials=decisions,
+            accounts=accounts,
+        ),
+    )
+
+
+def _administration(config: ACLConfig, slices: Sequence[Slice]) -> Administration:
+    """Rend ce qu'il faut demander, sous un modèle de routes, à qui administre : nos routes, montées ou non."""
+    routers = [router for one in slices for router in one.routers()]
+    return Administration(administration_routes(config.api_prefix, routers))
+
+
+def _make_engine(
+    config: ACLConfig,
+    stored: Storage,
+    accounts: IAuthRepository | None,
+    builder: RequestBuilder | None,
+    functions: Mapping[str, Callable[..., object]],
+) -> Engine:
+    """Construit le moteur.
+
+    Args:
+        config: réglages.
+        stored: stockage.
+        accounts: les comptes, s'ils sont à nous.
+        builder: valeurs des jetons de requête que le modèle nomme hors de sub, dom, obj et act.
+        functions: fonctions que le matcher appelle, par nom.
+    """
+    definitions = _make_definitions(config, functions)
+    policy, revocations = Policy(definitions), Revocations(stored.log, auth.token_life(config))
+    record = ModelRecord(stored.log, NotedModel.of(definitions, config.model_source))
+    replica = Replica(stored.database, stored.log, [PolicyMemory(policy, stored.adapter), revocations, record])
+    authorizer = PolicyAuthorizer(
+        policy,
+        replica,
+        max_staleness=config.max_staleness_seconds,
+        request_builder=builder,
+        owner_attribute=config.owner_attribute,
+    )
+    surroundings = Surroundings(
+        policy=policy,
+        authorizer=authorizer,
+        adapter=stored.adapter,
+        database=stored.database,
+        log=stored.log,
+        replica=replica,
+        revocations=revocations,
+        accounts=accounts,
+    )
+    return Engine(
+        definitions=definitions,
+        policy=policy,
+        replica=replica,
+        revocations=revocations,
+        authorizer=authorizer,
+        writing=Writing.over(surroundings),
+        model_record=record,
+    )
+
+
+def _make_definitions(config: ACLConfig, functions: Mapping[str, Callable[..., object]]) -> ModelDefinitions:
+    """Lit le modèle, et lui donne les fonctions de l'application.
+
+    Raises:
+        ConfigurationError: le modèle ne se lit pas, ou une fonction n'est pas admise.
+    """
     model = load_model(config)
     definitions = ModelDefinitions(
         model,
@@ -134,148 +271,5 @@ def compose(
         owner_attribute=config.owner_attribute,
         source=ModelSource.of(config),
     )
-    for name, function in (functions or {}).items():
-        definitions.functions[name] = function
-    policy = Policy(definitions)
-    record = ModelRecord(log, NotedModel.of(definitions, config.model_source))
-    replica = Replica(database, log, [PolicyMemory(policy, stored.adapter), revocations, record])
-    authorizer = PolicyAuthorizer(
-        policy,
-        replica,
-        max_staleness=config.max_staleness_seconds,
-        request_builder=builder,
-        owner_attribute=config.owner_attribute,
-        administration=_administration(config, policy),
-    )
-    accounts = users if authenticator is None else None
-    writing = Writing.over(
-        Surroundings(
-            policy=policy,
-            authorizer=authorizer,
-            adapter=stored.adapter,
-            database=database,
-            log=log,
-            replica=replica,
-            revocations=revocations,
-            accounts=accounts,
-        )
-    )
-    store = writing.store
-    grants = PolicyGrants(policy, replica)
-    decisions = DecisionMemory()
-    hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
-    tokens = JWTTokenService(token_settings(config))
-    register = RegisterUseCase(users, hasher, SyntaxEmailValidator(), config.password_min_length)
-    return Composition(
-        database=database,
-        storage=stored,
-        replica=replica,
-        watcher=create_watcher(config, replica),
-        gate=RevisionGate(replica, config.revision_wait_ms / 1_000),
-        decisions=decisions,
-        cache=cache,
-        definitions=definitions,
-        policy=policy,
-        enforcer=StrictEnforcer(definitions, policy, writer=store, journal=replica),
-        authorizer=authorizer,
-        store=store,
-        transfer=writing.transfer,
-        history=writing.history,
-        quarantine=writing.quarantine,
-        accounts=writing.accounts,
-        model_record=record,
-        users=users,
-        hasher=hasher,
-        tokens=tokens,
-        authenticator=authenticator if authenticator is not None else JWTAuthenticator(tokens, revocations),
-        bootstrap=Bootstrap(
-            config=config,
-            database=database,
-            log=log,
-            replica=replica,
-            users=users,
-            register=register,
-            policy=policy,
-            adapter=stored.adapter,
-            authorizer=authorizer,
-            guards=writing.guards,
-            store=store,
-        ),
-        components={
-            IAuthRepository: users,
-            RegisterUseCase: register,
-            LearnCostsUseCase: LearnCostsUseCase(users, hasher),
-            **_session_use_cases(config, stored, replica, writing.accounts, hasher, tokens),
-            IPolicyRules: store,
-            IRulePages: stored.adapter,
-            CheckPermissionsUseCase: CheckPermissionsUseCase(authorizer, replica),
-            ExplainUseCase: ExplainUseCase(
-                explanations=PolicyExplainer(authorizer, policy),
-                denials=decisions,
-                accounts=accounts,
-                authorizer=authorizer,
-                revisions=replica,
-            ),
-            ListPermissionsUseCase: ListPermissionsUseCase(
-                authorizer, CachedGrants(grants, cache) if config.enable_cache else grants
-            ),
-        },
-    )
-
-
-def _administration(config: ACLConfig, policy: Policy) -> Administration:
-    """Rend ce qu'il faut demander à qui administre : sous un modèle de routes, nos routes, montées ou non."""
-    if not policy.schema.decides_on_routes:
-        return Administration()
-    routes = administration_routes(config.api_prefix, (auth_admin_router, permissions_admin_router, explain_router))
-    return Administration(routes)
-
-
-def _session_use_cases(  # noqa: PLR0913, PLR0917 - TEMP
-    config: ACLConfig,
-    stored: Storage,
-    replica: Replica,
-    rules: AccountRules,
-    hasher: IPasswordHasher,
-    tokens: ITokenService,
-) -> dict[type[Any], Any]:
-    """Construit ce qui ouvre, renouvelle et ferme des sessions."""
-    users, sessions, database = stored.users, stored.sessions, stored.database
-    issuer = TokenIssuer(tokens)
-    policy = SessionPolicy(
-        idle=timedelta(days=config.session_idle_days),
-        absolute=timedelta(days=config.session_absolute_days),
-        grace=timedelta(seconds=config.jwt_refresh_grace_seconds),
-        access=token_life(config),
-        refresh=timedelta(days=config.jwt_refresh_token_expire_days, seconds=2 * config.jwt_leeway_seconds),
-    )
-    revoker = JournalAccessRevoker(replica, token_life(config))
-    logout = LogoutUseCase(users, sessions, revoker, database)
-    return {
-        LoginUseCase: LoginUseCase(users, sessions, hasher, issuer, policy),
-        RefreshTokenUseCase: RefreshTokenUseCase(sessions, tokens, issuer, policy, logout),
-        LogoutUseCase: logout,
-        SweepSessionsUseCase: SweepSessionsUseCase(sessions, policy),
-        SetUserActiveUseCase: SetUserActiveUseCase(users, sessions, revoker, rules, database),
-        DeleteUserUseCase: DeleteUserUseCase(users, revoker, rules, rules, database),
-    }
-
-
-def token_life(config: ACLConfig) -> timedelta:
-    """Rend le temps pendant lequel un jeton d'accès peut avoir cours, tolérance comprise à chaque bout."""
-    return timedelta(minutes=config.jwt_access_token_expire_minutes, seconds=2 * config.jwt_leeway_seconds)
-
-
-def token_settings(config: ACLConfig) -> TokenSettings:
-    """Rend les réglages des jetons, durées en secondes."""
-    secret = config.jwt_secret_key
-    return TokenSettings(
-        algorithm=config.jwt_algorithm,
-        secret=secret.get_secret_value() if secret is not None else "",
-        previous_secrets=[key.get_secret_value() for key in config.jwt_previous_keys],
-        issuer=config.jwt_issuer,
-        audience=config.jwt_audience,
-        access_lifetime=config.jwt_access_token_expire_minutes * 60,
-        refresh_lifetime=config.jwt_refresh_token_expire_days * 86_400,
-        leeway=config.jwt_leeway_seconds,
-    )
+    definitions.functions.update(functions)
+    return definitions

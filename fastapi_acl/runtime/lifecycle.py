@@ -16,7 +16,7 @@ from fastapi_acl.shared.exceptions import (
     PolicyUnavailableError,
 )
 from fastapi_acl.shared.logging import get_logger, quote
-from fastapi_acl.shared.tasks import ended
+from fastapi_acl.shared.tasks import stop_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -137,7 +137,7 @@ class Lifecycle:
             for chore in self._chores:
                 closing.push_async_callback(chore.stop)
             if keeper is not None:
-                await ended(keeper)
+                await stop_tasks(keeper)
 
     async def _close_database(self) -> None:
         """Ferme la base ; muette, elle ne retient pas l'arrêt."""

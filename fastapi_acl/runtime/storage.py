@@ -12,7 +12,7 @@ from fastapi_acl.auth.infrastructure.repositories.auth_repository import (
 )
 from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
-from fastapi_acl.shared.database.factory import create_database, create_mongo_database
+from fastapi_acl.shared.database.factory import create_database, require_mongodb
 from fastapi_acl.shared.sync.sql_changes import SQLChangeLog
 
 if TYPE_CHECKING:
@@ -71,20 +71,23 @@ def _sql(config: ACLConfig) -> Storage:
 
 def _mongodb(config: ACLConfig) -> Storage:
     """Fait le stockage de MongoDB, dont le pilote est facultatif."""
-    database = create_mongo_database(config)
-    from fastapi_acl.auth.infrastructure.repositories.mongodb_auth_repository import (  # noqa: PLC0415 - le pilote y est
-        MongoDBAuthRepository,
+    require_mongodb()
+    from fastapi_acl.auth.infrastructure.repositories import (  # noqa: PLC0415 - le pilote y est
+        mongodb_auth_repository as accounts,
     )
-    from fastapi_acl.auth.infrastructure.repositories.mongodb_session_repository import (  # noqa: PLC0415 - idem
-        MongoDBSessionRepository,
+    from fastapi_acl.auth.infrastructure.repositories import (  # noqa: PLC0415 - idem
+        mongodb_session_repository as sessions,
     )
-    from fastapi_acl.engine.adapters.mongodb import MongoPolicyAdapter  # noqa: PLC0415 - idem
+    from fastapi_acl.engine.adapters import mongodb as rules  # noqa: PLC0415 - idem
+    from fastapi_acl.shared.database.mongodb import MongoDatabase  # noqa: PLC0415 - idem
     from fastapi_acl.shared.sync.mongodb_changes import MongoChangeLog  # noqa: PLC0415 - idem
 
+    indexes = {**rules.INDEXES, **accounts.INDEXES, **sessions.INDEXES}
+    database = MongoDatabase(config.database_uri, indexes, auto_migrate=config.auto_migrate)
     return Storage(
         database=database,
         log=MongoChangeLog(database),
-        adapter=MongoPolicyAdapter(database),
-        users=MongoDBAuthRepository(database),
-        sessions=MongoDBSessionRepository(database),
+        adapter=rules.MongoPolicyAdapter(database),
+        users=accounts.MongoDBAuthRepository(database),
+        sessions=sessions.MongoDBSessionRepository(database),
     )

@@ -17,7 +17,7 @@ logger = get_logger("tasks")
 INSIST_SECONDS: Final = 0.1
 
 
-async def ended(*tasks: asyncio.Task[Any]) -> None:
+async def stop_tasks(*tasks: asyncio.Task[Any]) -> None:
     """Annule des tâches et attend qu'elles finissent ; un pilote peut avaler une annulation, on la redemande alors."""
     waiting = set(tasks)
     while waiting:
@@ -52,7 +52,7 @@ class Chore:
         """Arrête la tâche ; sans effet si c'est fait."""
         task, self._task = self._task, None
         if task is not None:
-            await ended(task)
+            await stop_tasks(task)
 
     def abandon(self) -> None:
         """Oublie la tâche d'une boucle qui n'existe plus."""

@@ -28,6 +28,8 @@ BREACHES = {
         ("fastapi_acl/auth/application/usecases/register.py", "import fastapi_acl.auth.infrastructure.services.access"),
         ("fastapi_acl/auth/interface/api.py", "import fastapi_acl.auth.infrastructure.services.access"),
         ("fastapi_acl/auth/infrastructure/services/access.py", "import fastapi_acl.auth.interface.schemas"),
+        ("fastapi_acl/auth/interface/api.py", "import fastapi_acl.auth.slice"),
+        ("fastapi_acl/permissions/infrastructure/cached_grants.py", "import fastapi_acl.permissions.slice"),
     ],
     "Les étages du partagé": [
         ("fastapi_acl/shared/database/base.py", "import fastapi_acl.shared.sync.changes"),
@@ -57,6 +59,7 @@ BREACHES = {
     "Un pilote ou Casbin ne s'importe que": [
         ("fastapi_acl/shared/http/security.py", "import casbin"),
         ("fastapi_acl/auth/interface/api.py", "import jose"),
+        ("fastapi_acl/auth/slice.py", "import jose"),
         ("fastapi_acl/manager.py", "import sqlalchemy"),
     ],
 }

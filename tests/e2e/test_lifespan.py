@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from fastapi_acl import ACLManager, ConfigurationError, require
 from fastapi_acl.runtime import lifecycle
 from fastapi_acl.shared.cache.base import CacheKey
-from fastapi_acl.shared.tasks import ended
+from fastapi_acl.shared.tasks import stop_tasks
 from tests.support.app import ADMIN, ADMIN_PASSWORD, Client, config, documents, serve, started
 from tests.support.proxy import before
 from tests.support.servers import PostgreSQLServer, RedisServer
@@ -322,7 +322,7 @@ async def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> Non
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    await asyncio.wait_for(ended(task), 30)
+    await asyncio.wait_for(stop_tasks(task), 30)
 
     assert (swallowed, task.done()) == (3, True)
 

@@ -6,12 +6,12 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from typing import Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
@@ -20,6 +20,7 @@ from opentelemetry.trace import StatusCode
 
 from fastapi_acl import ACLManager, require, require_any, require_role
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnreadableError
+from fastapi_acl.shared.http.problems import ProblemRoute
 from fastapi_acl.tracing import trace_acl
 from tests.support import byhand
 from tests.support.app import ADMIN_PASSWORD, PASSWORD, SECRET, Client, config, documents, protected, serve, starting
@@ -125,6 +126,53 @@ async def test_a_role_and_a_choice_of_permissions_are_told_as_written(
         {"acl.role": "reader", "acl.outcome": "allowed", **revision},
         {"acl.role": "reader", "acl.outcome": "denied", **revision},
     ]
+
+
+async def test_a_role_asked_of_nobody_is_told_as_a_permission_would_be(
+    client: Client, exporter: InMemorySpanExporter, provider: TracerProvider
+) -> None:
+    trace_acl(client.manager, provider)
+
+    statuses = [(await client.get(path)).status_code for path in ("/documents", "/role")]
+
+    assert statuses == [401, 401]
+    assert [(attributes["acl.outcome"], attributes.get("acl.role")) for _, attributes in told(exporter)] == [
+        ("unauthenticated", None),
+        ("unauthenticated", "reader"),
+    ]
+
+
+@pytest.mark.parametrize("guard", [require("document:write"), require_role("reader")], ids=["permission", "rôle"])
+async def test_a_guard_asked_before_and_after_the_body_is_told_once(
+    guard: Callable[..., Any], exporter: InMemorySpanExporter, provider: TracerProvider, sqlite_uri: str
+) -> None:
+    app, router = FastAPI(), APIRouter(route_class=ProblemRoute)
+
+    @router.post("/written", dependencies=[Depends(guard)])
+    async def write(body: dict[str, str]) -> dict[str, str]:
+        return body
+
+    app.include_router(router)
+    async with serve(app, ACLManager(config(sqlite_uri=sqlite_uri, **SETTINGS), app=app)) as client:
+        admin, ada, bob = await client.admin(), await client.newcomer("ada"), await client.newcomer("bob")
+        await admin.add_rules(
+            ("g", f"user:{ada.id}", "role:reader"), ("p", "role:reader", "document", "write", "allow")
+        )
+        trace_acl(client.manager, provider)
+        statuses = [(await one.post("/written", json={"a": "b"})).status_code for one in (ada, bob, client)]
+
+    assert statuses == [200, 403, 401]
+    assert [attributes["acl.outcome"] for _, attributes in told(exporter)] == ["allowed", "denied", "unauthenticated"]
+
+
+async def test_no_method_is_replaced_by_what_traces_it(client: Client, provider: TracerProvider) -> None:
+    traced = (client.manager, client.manager.authorizer, client.manager.get_replica())
+    before = [{name for name in vars(one) if callable(getattr(type(one), name, None))} for one in traced]
+
+    trace_acl(client.manager, provider)
+
+    after = [{name for name in vars(one) if callable(getattr(type(one), name, None))} for one in traced]
+    assert after == before == [set(), set(), set()]
 
 
 async def test_every_span_of_a_request_is_under_the_span_of_the_request(

@@ -445,7 +445,7 @@ FAULTS = [
     Fault(
         "une réplique en retard se croit à jour",
         "shared/sync/replica.py",
-        "Replica._missing",
+        "Replica._find_missing",
         "head.revision - known.revision",
         "0",
     ),

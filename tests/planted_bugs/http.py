@@ -3,6 +3,7 @@
 from tests.planted_bugs.fault import Fault
 
 SECURITY = "shared/http/security.py"
+HEADERS = "shared/http/headers.py"
 RESOURCES = "shared/http/resources.py"
 CHECKS = "shared/http/guarded_routes.py"
 PROBLEMS = "shared/http/problems.py"
@@ -22,13 +23,13 @@ FAULTS = [
         "un appelant révoqué par la révision demandée entre",
         SECURITY,
         "_identify",
-        "await manager.reach(_revision(wanted), principal.id)\nprincipal = await _authenticated(manager, connection)",
-        "await manager.reach(_revision(wanted), principal.id)",
+        "await manager.reach(wanted, principal.id)\nprincipal = await _authenticated(manager, connection)",
+        "await manager.reach(wanted, principal.id)",
         "tests/e2e/test_health.py::test_a_caller_revoked_by_that_revision_is_refused",
     ),
     Fault(
         "un mandataire passe pour local",
-        SECURITY,
+        HEADERS,
         "is_local",
         "not forwarded and is_loopback(peer) and is_loopback(_host(connection))",
         "is_loopback(peer) and is_loopback(_host(connection))",
@@ -36,7 +37,7 @@ FAULTS = [
     ),
     Fault(
         "un nom venu d'ailleurs passe pour local",
-        SECURITY,
+        HEADERS,
         "is_local",
         "not forwarded and is_loopback(peer) and is_loopback(_host(connection))",
         "not forwarded and is_loopback(peer)",
@@ -44,7 +45,7 @@ FAULTS = [
     ),
     Fault(
         "un pair lointain passe pour local",
-        SECURITY,
+        HEADERS,
         "is_local",
         "not forwarded and is_loopback(peer) and is_loopback(_host(connection))",
         "not forwarded and is_loopback(_host(connection))",
@@ -60,7 +61,7 @@ FAULTS = [
     ),
     Fault(
         "un en-tête d'un autre schéma porte un jeton",
-        SECURITY,
+        HEADERS,
         "bearer_token",
         "scheme.lower() == 'bearer'",
         "True",
@@ -68,8 +69,8 @@ FAULTS = [
     ),
     Fault(
         "une révision demandée de cent chiffres est lue",
-        SECURITY,
-        "_revision",
+        HEADERS,
+        "min_revision",
         "len(text) > MAX_DIGITS or not (text.isascii() and text.isdigit())",
         "not text.isdigit()",
         "tests/e2e/test_health.py::test_a_revision_that_is_no_number_is_named",
@@ -142,23 +143,15 @@ FAULTS = [
     Fault(
         "require_role ignore son domaine",
         SECURITY,
-        "RequireRole.__call__",
+        "RequireRole._judge",
         "expanded(self.domain, connection) if self.domain is not None else None",
         "None",
         "tests/e2e/test_guarded_route.py::test_a_role_is_asked_in_the_tenant_of_the_path",
     ),
     Fault(
-        "require_role n'attend pas que la politique soit fraîche",
+        "une garde n'attend pas que la politique soit chargée, et fraîche",
         SECURITY,
-        "RequireRole.__call__",
-        "await manager.ready()",
-        "",
-        "tests/e2e/test_guarded_route.py::test_the_first_request_of_a_process_without_a_lifespan_may_be_any_guarded_one",
-    ),
-    Fault(
-        "require n'attend pas que la politique soit chargée",
-        SECURITY,
-        "Require._decided",
+        "BearerGuard._decide",
         "await manager.ready()",
         "",
         "tests/e2e/test_guarded_route.py::test_the_first_request_of_a_process_without_a_lifespan_may_be_any_guarded_one",
@@ -166,19 +159,43 @@ FAULTS = [
     Fault(
         "une garde ajoutée après le démarrage n'est pas vérifiée",
         SECURITY,
-        "Require._decided",
-        "manager.guards.admit(self, connection)",
-        "",
-        "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault",
-    ),
-    Fault(
-        "une garde de rôle ajoutée après le démarrage n'est pas vérifiée",
-        SECURITY,
-        "RequireRole.__call__",
+        "BearerGuard._decide",
         "manager.guards.admit(self, connection)",
         "",
         "tests/e2e/test_route_checks.py::test_a_route_that_start_did_not_see_never_decides_on_a_fault "
         "tests/e2e/test_route_checks.py::test_a_guard_called_by_hand_is_checked_too",
+    ),
+    Fault(
+        "un accord donné avant que le corps soit lu est tracé deux fois",
+        SECURITY,
+        "BearerGuard._guarded",
+        "is_early",
+        "False",
+        "tests/e2e/test_tracing.py::test_a_guard_asked_before_and_after_the_body_is_told_once",
+    ),
+    Fault(
+        "une garde de rôle n'est pas tracée",
+        SECURITY,
+        "RequireRole.told",
+        "{'role': self.role}",
+        "{}",
+        "tests/e2e/test_tracing.py::test_a_role_asked_of_nobody_is_told_as_a_permission_would_be",
+    ),
+    Fault(
+        "OpenAPI tait la révision exigée qui ne se lit pas",
+        PROBLEMS,
+        "",
+        "(AuthenticationRequiredError, InvalidTokenError, InvalidMinRevisionError, RevisionNotReachedError, *READY)",
+        "(AuthenticationRequiredError, InvalidTokenError, RevisionNotReachedError, *READY)",
+        "tests/e2e/test_openapi.py::test_the_common_errors_of_a_route_are_those_that_openapi_tells",
+    ),
+    Fault(
+        "OpenAPI annonce à qui s'identifie un refus qu'il ne peut recevoir",
+        PROBLEMS,
+        "",
+        "(*IDENTIFIED, PermissionDeniedError, DecisionFailedError)",
+        "(*IDENTIFIED, PermissionDeniedError, DecisionFailedError, NotFoundError)",
+        "tests/e2e/test_openapi.py::test_the_common_errors_of_a_route_are_those_that_openapi_tells",
     ),
     Fault(
         "le corps d'un refusé est lu",
@@ -256,17 +273,17 @@ FAULTS = [
     Fault(
         "un montage à paramètres se décide sur un gabarit partiel",
         RESOURCES,
-        "route_template",
-        "set(connection.path_params) - set(getattr(route, 'param_convertors', {}))",
-        "()",
+        "has_mounted_parameters",
+        "not set(connection.path_params) <= set(getattr(route, 'param_convertors', None) or ())",
+        "False",
         "tests/shared/test_resources.py::test_a_template_is_that_of_the_whole_path_or_none",
     ),
     Fault(
         "un gabarit qui ne couvre pas le chemin décide",
         RESOURCES,
         "route_template",
-        "path_format is None or not _covers(path_format, route, _path(connection))",
-        "path_format is None",
+        "template is None or not _covers(template, route, _path(connection))",
+        "template is None",
         "tests/shared/test_resources.py::test_a_template_is_that_of_the_whole_path_or_none",
     ),
     Fault(

@@ -225,9 +225,11 @@ FAULTS = [
     Fault(
         "le dernier administrateur d'un Authenticator étranger se cherche parmi nos comptes",
         "runtime/composition.py",
-        "compose",
-        "accounts = users if authenticator is None else None",
-        "accounts = users",
+        "_make_engine",
+        "Surroundings(policy=policy, authorizer=authorizer, adapter=stored.adapter, database=stored.database, "
+        "log=stored.log, replica=replica, revocations=revocations, accounts=accounts)",
+        "Surroundings(policy=policy, authorizer=authorizer, adapter=stored.adapter, database=stored.database, "
+        "log=stored.log, replica=replica, revocations=revocations, accounts=stored.users)",
         "tests/permissions/test_rank.py::test_the_last_administrator_of_foreign_accounts_is_sought_among_them",
     ),
     Fault(

@@ -5,7 +5,8 @@ from tests.planted_bugs.fault import Fault
 CONFIG = "shared/config.py"
 KEY = "shared/development_key.py"
 CACHE = "shared/cache/redis_cache.py"
-REDIS = "shared/redis.py"
+BREAKER = "shared/redis/breaker.py"
+REDIS = "shared/redis/client.py"
 
 FAULTS = [
     # --- réglages
@@ -274,15 +275,15 @@ FAULTS = [
     # --- Redis
     Fault(
         "le certificat TLS d'un autre nom est admis sur Redis",
-        REDIS,
-        "_verified",
+        "shared/redis/address.py",
+        "tls_options",
         "{'ssl_check_hostname': not is_waived}",
         "{'ssl_check_hostname': False}",
         "tests/shared/test_redis.py::test_the_name_of_a_tls_server_is_verified_unless_nothing_is",
     ),
     Fault(
         "chaque commande attend un Redis en panne",
-        REDIS,
+        BREAKER,
         "Breaker.call",
         "self._is_trying or time.monotonic() < self._until",
         "False",
@@ -290,7 +291,7 @@ FAULTS = [
     ),
     Fault(
         "un essai annulé de Redis n'est plus repris",
-        REDIS,
+        BREAKER,
         "Breaker.call",
         "self._is_trying = False",
         "pass",
@@ -298,7 +299,7 @@ FAULTS = [
     ),
     Fault(
         "une commande de Redis dure sans limite",
-        REDIS,
+        BREAKER,
         "Breaker._run",
         "await asyncio.wait_for(command(), self._limit_seconds)",
         "await command()",
@@ -307,9 +308,9 @@ FAULTS = [
     Fault(
         "les sentinelles se demandent sans TLS",
         REDIS,
-        "_many",
-        "_options(COMMAND_TIMEOUT_SECONDS) | encryption",
-        "_options(COMMAND_TIMEOUT_SECONDS)",
+        "_build_for_many",
+        "_timeouts(COMMAND_TIMEOUT_SECONDS) | encryption",
+        "_timeouts(COMMAND_TIMEOUT_SECONDS)",
         "tests/shared/test_redis.py::test_a_sentinel_is_asked_through_tls_too",
     ),
     # --- valeurs
@@ -381,7 +382,7 @@ FAULTS = [
     Fault(
         "une tâche qui avale son annulation n'est pas attendue",
         "shared/tasks.py",
-        "ended",
+        "stop_tasks",
         "_, waiting = await asyncio.wait(waiting, timeout=INSIST_SECONDS)",
         "waiting = set()",
         "tests/e2e/test_lifespan.py::test_a_task_that_swallows_its_cancellation_is_cancelled_again",

@@ -28,7 +28,8 @@ from fastapi_acl.shared.cache.factory import create_cache
 from fastapi_acl.shared.cache.memory_cache import MemoryCache
 from fastapi_acl.shared.cache.redis_cache import MAX_COMMANDS, FallbackCache, RedisCache
 from fastapi_acl.shared.config import ACLConfig
-from fastapi_acl.shared.redis import COMMAND_TIMEOUT_SECONDS, Breaker, create_redis
+from fastapi_acl.shared.redis.breaker import COMMAND_TIMEOUT_SECONDS, Breaker
+from fastapi_acl.shared.redis.client import create_redis
 from fastapi_acl.shared.sync.redis_watcher import RedisTransport
 from fastapi_acl.shared.sync.watcher import WatcherError
 from tests.conftest import launched
@@ -818,7 +819,8 @@ import asyncio, sys
 from fastapi_acl.shared.cache.base import CacheKey, ValueSealer
 from fastapi_acl.shared.cache.memory_cache import MemoryCache
 from fastapi_acl.shared.cache.redis_cache import FallbackCache, RedisCache
-from fastapi_acl.shared.redis import Breaker, create_redis
+from fastapi_acl.shared.redis.breaker import Breaker
+from fastapi_acl.shared.redis.client import create_redis
 
 made, breaker = lambda: create_redis(sys.argv[1], command_timeout=60), Breaker(limit_seconds=60)
 redis = RedisCache(made, breaker, "acl:essai:", sealer=ValueSealer(["secret"]))

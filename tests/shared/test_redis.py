@@ -14,16 +14,15 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import SSLConnection
 
-from fastapi_acl.shared import redis as module
 from fastapi_acl.shared.exceptions import ConfigurationError
-from fastapi_acl.shared.redis import (
+from fastapi_acl.shared.redis import breaker as module
+from fastapi_acl.shared.redis.breaker import (
     COMMAND_TIMEOUT_SECONDS,
     Breaker,
     RedisRefusedError,
     RedisUnavailableError,
-    create_publisher,
-    create_redis,
 )
+from fastapi_acl.shared.redis.client import create_publisher, create_redis
 from fastapi_acl.shared.sync.redis_watcher import RedisTransport
 from tests.support.proxy import before
 from tests.support.servers import RedisServer, SentinelServer

@@ -22,27 +22,30 @@ from fastapi_acl.auth.interface.schemas import (
     UserResponse,
 )
 from fastapi_acl.shared.exceptions import (
-    AuthenticationRequiredError,
-    DatabaseRefusedError,
-    DatabaseUnavailableError,
     HashingSaturatedError,
     InvalidCredentialsError,
     InvalidEmailError,
     InvalidRequestError,
     InvalidTokenError,
     InvalidUsernameError,
-    PolicyUnavailableError,
+    PolicyUnreadableError,
+    StoredDataError,
     TokenReusedError,
     UserAlreadyExistsError,
     UserNotActiveError,
     WeakPasswordError,
 )
-from fastapi_acl.shared.http.problems import ProblemRoute, problems
+from fastapi_acl.shared.http.problems import IDENTIFIED, READY, ProblemRoute, problems
 from fastapi_acl.shared.http.security import CurrentPrincipal
 
-COMMON = (InvalidRequestError, DatabaseUnavailableError, DatabaseRefusedError)
-LOGIN = (InvalidCredentialsError, UserNotActiveError, HashingSaturatedError, *COMMON)
-GUARDED = (AuthenticationRequiredError, InvalidTokenError, PolicyUnavailableError)
+LOGIN = (
+    InvalidRequestError,
+    InvalidCredentialsError,
+    UserNotActiveError,
+    HashingSaturatedError,
+    StoredDataError,
+    *READY,
+)
 REPEATED_FIELD = "Dans le formulaire, un champ est répété : ne gardez qu’une de ses valeurs."
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=ProblemRoute)
@@ -58,7 +61,8 @@ token_router = APIRouter(prefix="/auth", tags=["auth"], route_class=ProblemRoute
         InvalidEmailError,
         WeakPasswordError,
         HashingSaturatedError,
-        *COMMON,
+        InvalidRequestError,
+        *READY,
     ),
 )
 async def register(body: RegisterRequest, register_user: RegisterUseCaseDep) -> UserResponse:
@@ -95,19 +99,28 @@ async def token(
     return _tokens(response, TokenResponse.of(await open_session.execute(login)))
 
 
-@router.post("/refresh", responses=problems(InvalidTokenError, TokenReusedError, *COMMON))
+@router.post(
+    "/refresh",
+    responses=problems(
+        InvalidRequestError, InvalidTokenError, TokenReusedError, StoredDataError, PolicyUnreadableError, *READY
+    ),
+)
 async def refresh(body: RefreshRequest, response: Response, renew: RefreshTokenUseCaseDep) -> TokenResponse:
     """Échange un jeton de renouvellement contre une paire neuve ; l'ancien est dépensé."""
     return _tokens(response, TokenResponse.of(await renew.execute(body.refresh_token)))
 
 
-@router.get("/me", responses=problems(*GUARDED, DatabaseUnavailableError, DatabaseRefusedError))
+@router.get("/me", responses=problems(*IDENTIFIED, StoredDataError))
 async def me(user: CurrentUser) -> UserResponse:
     """Rend le compte de l'appelant."""
     return UserResponse.of(user)
 
 
-@router.post("/logout", status_code=204, responses=problems(*GUARDED, *COMMON))
+@router.post(
+    "/logout",
+    status_code=204,
+    responses=problems(*IDENTIFIED, InvalidRequestError, StoredDataError, PolicyUnreadableError),
+)
 async def logout(
     principal: CurrentPrincipal, close_session: LogoutUseCaseDep, body: LogoutRequest | None = None
 ) -> None:

@@ -4,13 +4,12 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from typing_extensions import Self
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenDTO, UserPage
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
-
-STRICT = ConfigDict(extra="forbid")
+from fastapi_acl.shared.http.json_body import STRICT
 
 Username = Annotated[str, Field(min_length=1, max_length=256, description="Nom d'utilisateur.", examples=["ada"])]
 Password = Annotated[

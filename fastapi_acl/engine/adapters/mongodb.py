@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 
 from bson import ObjectId
+from pymongo import ASCENDING, IndexModel
 from pymongo.errors import PyMongoError
 
 from fastapi_acl.engine.adapters.base import (
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
 
     from fastapi_acl.shared.database.mongodb import MongoDatabase
     from fastapi_acl.shared.policy import PolicyRule
+
+INDEXES: Final[Mapping[str, list[IndexModel]]] = {
+    "casbin_rule": [IndexModel("digest", unique=True)],
+    "acl_batches": [IndexModel("created_at")],
+    "acl_batch_rules": [IndexModel([("batch_id", ASCENDING), ("number", ASCENDING)], unique=True)],
+}
+"""Les collections des règles, et leurs index au-delà de `_id`."""
 
 _CONTENT: Final = ("ptype", *COLUMNS)
 CONDEMNED: Final = "condemned"

@@ -25,7 +25,7 @@ from uuid import uuid4
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.announcements import Envelope
 from fastapi_acl.shared.sync.watcher import CHANNEL, FIRST_BACKOFF_SECONDS, WatcherError
-from fastapi_acl.shared.tasks import ended
+from fastapi_acl.shared.tasks import stop_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ class CasbinWatcher:
         """Cesse d'écouter, et ferme les connexions."""
         task, self._task = self._task, None
         if task is not None:
-            await ended(task)
+            await stop_tasks(task)
         await self._transport.close()
 
     async def update(self) -> None:

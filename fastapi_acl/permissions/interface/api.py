@@ -9,20 +9,15 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.permissions.interface.dependencies import CheckPermissionsDep, ListPermissionsDep
 from fastapi_acl.permissions.interface.schemas import CheckRequest, CheckResponse, PermissionList, Value
-from fastapi_acl.shared.exceptions import (
-    AuthenticationRequiredError,
-    InvalidRequestError,
-    InvalidTokenError,
-    PolicyUnavailableError,
-)
-from fastapi_acl.shared.http.problems import ProblemRoute, problems
+from fastapi_acl.shared.exceptions import InvalidRequestError
+from fastapi_acl.shared.http.problems import IDENTIFIED, ProblemRoute, problems
 from fastapi_acl.shared.http.security import CurrentPrincipal
 from fastapi_acl.shared.policy import Grant, PolicyStamp
 
 LOT: Final = 100
 """Permissions écrites d'un coup."""
 
-MINE = problems(AuthenticationRequiredError, InvalidTokenError, InvalidRequestError, PolicyUnavailableError)
+MINE = problems(*IDENTIFIED, InvalidRequestError)
 
 router = APIRouter(prefix="/permissions", tags=["permissions"], route_class=ProblemRoute)
 

@@ -4,16 +4,15 @@ import math
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 from typing_extensions import Self
 
 from fastapi_acl.permissions.domain.dtos.explanation import ExplanationDTO
 from fastapi_acl.permissions.interface.schemas import RuleSchema
 from fastapi_acl.shared.decisions import Question
+from fastapi_acl.shared.http.json_body import STRICT
 from fastapi_acl.shared.identity import MAX_REQUEST_VALUE, USER_PREFIX
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
-
-STRICT = ConfigDict(extra="forbid")
 
 MAX_ATTRIBUTES: Final = 64
 

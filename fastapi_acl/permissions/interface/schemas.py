@@ -7,14 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Self
 
 from fastapi_acl.permissions.domain.dtos.check import CheckDTO, CheckResultDTO
+from fastapi_acl.shared.http.json_body import STRICT
 from fastapi_acl.shared.policy import Grant, PolicyRule, PolicyStamp
 
 Value = Annotated[str, Field(min_length=1, max_length=250)]
 
 Asked = Annotated[str, Field(min_length=1)]
 """Valeur d'une question : trop longue pour le moteur, elle a sa réponse (`value_too_long`) et n'ôte pas les autres."""
-
-STRICT = ConfigDict(extra="forbid")
 
 
 class CheckItem(BaseModel):
@@ -114,7 +113,7 @@ class RulesRequest(BaseModel):
     """De 1 à 1 000 règles, ajoutées ou retirées toutes ou aucune."""
 
     model_config = ConfigDict(
-        extra="forbid",
+        **STRICT,
         json_schema_extra={
             "examples": [
                 {

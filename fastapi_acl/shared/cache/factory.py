@@ -29,7 +29,8 @@ def create_cache(config: ACLConfig) -> CacheBackend:
     if not config.enable_cache or config.cache_backend != "redis" or config.redis_url is None:
         return memory
     from fastapi_acl.shared.cache.redis_cache import FallbackCache, RedisCache  # noqa: PLC0415 - Redis ne sert pas toujours
-    from fastapi_acl.shared.redis import Breaker, create_redis  # noqa: PLC0415 - idem
+    from fastapi_acl.shared.redis.breaker import Breaker  # noqa: PLC0415 - idem
+    from fastapi_acl.shared.redis.client import create_redis  # noqa: PLC0415 - idem
 
     url = config.redis_url.get_secret_value()
     keys = (config.jwt_secret_key, *config.jwt_previous_keys)

@@ -19,14 +19,15 @@ from fastapi_acl.shared.cache.base import (
     CacheKey,
     ValueSealer,
 )
-from fastapi_acl.shared.redis import RedisRefusedError, RedisUnavailableError, close_redis
+from fastapi_acl.shared.redis.breaker import RedisRefusedError, RedisUnavailableError
+from fastapi_acl.shared.redis.client import close_redis
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from fastapi_acl.shared.cache.base import CacheStatus, JsonValue
     from fastapi_acl.shared.cache.memory_cache import MemoryCache
-    from fastapi_acl.shared.redis import Breaker
+    from fastapi_acl.shared.redis.breaker import Breaker
 
 T = TypeVar("T")
 

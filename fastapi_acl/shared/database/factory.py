@@ -12,7 +12,6 @@ from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from fastapi_acl.shared.config import ACLConfig
-    from fastapi_acl.shared.database.mongodb import MongoDatabase
     from fastapi_acl.shared.database.sql import SQLDatabase
 
 NO_PORT: Final = 0
@@ -46,16 +45,13 @@ def create_database(config: ACLConfig) -> SQLDatabase:
     raise ConfigurationError(message)
 
 
-def create_mongo_database(config: ACLConfig) -> MongoDatabase:
-    """Fait la base MongoDB ; son pilote n'est importé que si elle est choisie.
+def require_mongodb() -> None:
+    """Vérifie que le pilote de MongoDB est installé, avant que quoi que ce soit l'importe.
 
     Raises:
-        ConfigurationError: le pilote manque, ou l'adresse ne se lit pas.
+        ConfigurationError: il manque ; le message donne la commande.
     """
     _need("pymongo", extra="mongodb")
-    from fastapi_acl.shared.database.mongodb import MongoDatabase  # noqa: PLC0415 - idem
-
-    return MongoDatabase(config.database_uri, auto_migrate=config.auto_migrate)
 
 
 def pool_of(config: ACLConfig) -> PoolSettings:

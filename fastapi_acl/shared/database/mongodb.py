@@ -38,7 +38,7 @@ from fastapi_acl.shared.exceptions import (
 from fastapi_acl.shared.logging import get_logger, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
 logger = get_logger("database")
 
@@ -94,29 +94,22 @@ STANDALONE: Final = (
     "« ?replicaSet=rs0 » à ACL_MONGODB_URI."
 )
 
-_TEXT: Final = {"$type": "string"}
+IS_TEXT: Final = {"$type": "string"}
+"""Ce que porte un champ qu'un index unique doit voir : l'absence, elle, peut se répéter."""
 
-INDEXES: Final[Mapping[str, list[IndexModel]]] = {
-    "casbin_rule": [IndexModel("digest", unique=True)],
+LOG_INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "acl_changes": [
         IndexModel(
             [("actor", ASCENDING), ("idempotency_key", ASCENDING)],
             unique=True,
-            partialFilterExpression={"idempotency_key": _TEXT},
+            partialFilterExpression={"idempotency_key": IS_TEXT},
         ),
         IndexModel("kind"),
         IndexModel("live_until"),
     ],
-    "acl_users": [
-        IndexModel("username_key", unique=True),
-        IndexModel("email_key", unique=True, partialFilterExpression={"email_key": _TEXT}),
-    ],
-    "acl_sessions": [IndexModel("user_id"), IndexModel("expires_at"), IndexModel("last_used_at")],
-    "acl_batches": [IndexModel("created_at")],
-    "acl_batch_rules": [IndexModel([("batch_id", ASCENDING), ("number", ASCENDING)], unique=True)],
     "acl_revision": [],
 }
-"""Les collections, et leurs index au-delà de `_id`."""
+"""Les collections du journal, et leurs index au-delà de `_id`."""
 
 
 @final
@@ -129,16 +122,25 @@ class MongoDatabase(AmbientDatabase):
     Source: https://www.mongodb.com/docs/manual/core/transactions/
     """
 
-    def __init__(self, uri: str, *, auto_migrate: bool = True, client: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        indexes: Mapping[str, Sequence[IndexModel]] | None = None,
+        *,
+        auto_migrate: bool = True,
+        client: Callable[..., Any] | None = None,
+    ) -> None:
         """Retient l'adresse ; aucune connexion n'est ouverte avant le premier usage.
 
         Args:
             uri: adresse, telle que la configuration la donne ; sans nom de base, `fastapi_acl`.
+            indexes: les collections de ceux qui s'en servent, et leurs index au-delà de `_id`.
             auto_migrate: fait les collections au démarrage ; sinon leur absence refuse de démarrer.
             client: classe du client ; motor s'il est installé, sinon l'AsyncMongoClient de PyMongo.
         """
         super().__init__()
         self._uri = uri
+        self._indexes = {**(indexes or {}), **LOG_INDEXES}
         self._auto_migrate = auto_migrate
         self._make_client = client or _installed_client()
         self._client: Any = None
@@ -240,7 +242,7 @@ class MongoDatabase(AmbientDatabase):
         Raises:
             ConfigurationError: il en manque un ; le message nomme la collection.
         """
-        for name in INDEXES:
+        for name in self._indexes:
             for attempt in self._attempts(name, transaction.connection):
                 with explained(_refusal_of, name):
                     await attempt()
@@ -248,7 +250,7 @@ class MongoDatabase(AmbientDatabase):
     def _attempts(self, name: str, session: Any) -> Iterator[Callable[[], Awaitable[Any]]]:  # noqa: ANN401 - du pilote
         """Rend de quoi essayer chaque droit qu'il faut sur une collection, sur un document qui n'y est pas."""
         found, stranger = self.collection(name), {"_id": str(uuid4())}
-        known = dict.fromkeys(("digest", "username_key", "batch_id"), stranger["_id"])
+        known = dict.fromkeys(_unique_fields(self._indexes[name]), stranger["_id"])
         attempts: dict[str, Callable[[], Awaitable[Any]]] = {
             "SELECT": lambda: found.find_one(stranger, session=session),
             "UPDATE": lambda: found.update_one(stranger, {"$set": {"kind": ""}}, session=session),
@@ -354,7 +356,7 @@ class MongoDatabase(AmbientDatabase):
     async def _create(self) -> None:
         """Fait ce qui manque ; une transaction ne sait pas, sur d'anciens serveurs, créer une collection."""
         database = self.client.get_default_database("fastapi_acl")
-        for name, indexes in INDEXES.items():
+        for name, indexes in self._indexes.items():
             try:
                 await database.create_collection(name)
             except CollectionInvalid:
@@ -406,14 +408,21 @@ class MongoDatabase(AmbientDatabase):
             raise DatabaseUnavailableError from error
 
 
-async def _create_indexes(collection: Any, indexes: list[IndexModel]) -> None:  # noqa: ANN401 - du pilote
+def _unique_fields(indexes: Sequence[IndexModel]) -> Iterator[str]:
+    """Énumère les champs dont un index garde l'unicité."""
+    for index in indexes:
+        if index.document.get("unique"):
+            yield from index.document["key"]
+
+
+async def _create_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None:  # noqa: ANN401 - du pilote
     """Fait les index d'une collection, s'ils n'y sont pas.
 
     Raises:
         ConfigurationError: des documents s'y répètent : sans index, un nom a pu faire deux comptes.
     """
     try:
-        await collection.create_indexes(indexes)
+        await collection.create_indexes([*indexes])
     except PyMongoError as error:
         if not is_duplicate(error):
             raise

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastapi_acl.shared.logging import get_logger
-from fastapi_acl.shared.tasks import ended
+from fastapi_acl.shared.tasks import stop_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -101,7 +101,7 @@ class Vigil:
         knocking = self._knocking
         self.abandon()
         if knocking is not None:
-            await ended(knocking)
+            await stop_tasks(knocking)
 
     def abandon(self) -> None:
         """Oublie ce qui a commencé dans une boucle d'événements qui n'existe plus."""

@@ -7,6 +7,7 @@ from email.message import Message
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import params
+from pydantic import ConfigDict
 from starlette.requests import Request
 
 from fastapi_acl.shared.exceptions import InvalidRequestError
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 UNREADABLE: Final = "Le corps de la demande n’est pas un JSON lisible."
 UNDECLARED: Final = "Le corps de la demande doit s’annoncer comme du JSON : « Content-Type: application/json »."
 REPEATED: Final = "Dans le corps de la demande, une clé est répétée : ne gardez qu’une de ses valeurs."
+
+
+STRICT: Final = ConfigDict(extra="forbid")
+"""Réglage des corps de demande : un champ que rien ne déclare est refusé, et non ignoré."""
 
 
 class DuplicateKeyError(ValueError):

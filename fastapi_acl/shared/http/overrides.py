@@ -34,25 +34,30 @@ def overrides_of(connection: HTTPConnection) -> Mapping[Any, Any]:
     return getattr(connection.scope.get("app"), "dependency_overrides", None) or {}
 
 
-async def solved(connection: HTTPConnection, dependency: Callable[..., Any]) -> Any:  # noqa: ANN401 - ce qu'elle rend
+async def resolve(connection: HTTPConnection, dependency: Callable[..., Any]) -> Any:  # noqa: ANN401 - ce qu'elle rend
     """Fait résoudre une dépendance par FastAPI, comme si la route la demandait.
 
     Raises:
         RequestValidationError: la requête n'a pas ce que la dépendance de remplacement lit.
     """
     async with AsyncExitStack() as stack:
-        offered = {
-            "request": connection,
-            "dependant": get_dependant(path="", call=_asking(dependency)),
-            "dependency_overrides_provider": connection.scope["app"],
-            "async_exit_stack": stack,
-            "embed_body_fields": False,
-        }
-        found: Any = await solve_dependencies(**{name: offered[name] for name in _ACCEPTED & offered.keys()})
+        found: Any = await solve_dependencies(**_arguments(connection, dependency, stack))
         values, errors = found[:2] if isinstance(found, tuple) else (found.values, found.errors)
         if errors:
             raise RequestValidationError(errors)
         return values["value"]
+
+
+def _arguments(connection: HTTPConnection, dependency: Callable[..., Any], stack: AsyncExitStack) -> dict[str, Any]:
+    """Rend ce que cette version de FastAPI demande pour résoudre une dépendance."""
+    offered = {
+        "request": connection,
+        "dependant": get_dependant(path="", call=_asking(dependency)),
+        "dependency_overrides_provider": connection.scope["app"],
+        "async_exit_stack": stack,
+        "embed_body_fields": False,
+    }
+    return {name: value for name, value in offered.items() if name in _ACCEPTED}
 
 
 def _asking(dependency: Callable[..., Any]) -> Callable[..., None]:

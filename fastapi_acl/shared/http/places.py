@@ -9,7 +9,8 @@ import fastapi.routing
 from starlette.routing import Host, Mount
 
 from fastapi_acl.shared.http.dependants import route_of
-from fastapi_acl.shared.http.scope import ROOT_KEY, ACLMiddleware
+from fastapi_acl.shared.http.resources import has_mounted_parameters
+from fastapi_acl.shared.http.scope import ACLMiddleware, mount_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,7 +97,6 @@ def place_of(connection: HTTPConnection) -> Place:
     dependant = getattr(route, "dependant", None)
     if dependant is None or not getattr(route, "path_format", None):
         return Place("(sans gabarit)", (connection.scope.get("method", "WEBSOCKET"),), dependant, None)
-    parameters = frozenset(connection.path_params)
-    is_whole = parameters <= set(getattr(route, "param_convertors", None) or ())
-    root = connection.scope.get("root_path", "").removeprefix(connection.scope.get(ROOT_KEY, ""))
-    return Place.of(route, root if is_whole else "…", parameters, is_whole=is_whole)
+    is_whole = not has_mounted_parameters(connection, route)
+    prefix = mount_path(connection) if is_whole else "…"
+    return Place.of(route, prefix, frozenset(connection.path_params), is_whole=is_whole)

@@ -21,6 +21,8 @@ from fastapi_acl.shared.exceptions import (
     ConfigurationError,
     ConflictError,
     DatabaseRefusedError,
+    DatabaseUnavailableError,
+    DecisionFailedError,
     GoneError,
     InvalidCredentialsError,
     InvalidInputError,
@@ -69,16 +71,20 @@ STATUSES: Final[Mapping[type[ACLException], int]] = {
 }
 """Statut de chaque famille ; une erreur d'aucune famille est un défaut, donc un 500."""
 
-GUARDED: Final = (
+READY: Final = (PolicyUnavailableError, DatabaseUnavailableError, DatabaseRefusedError)
+"""Erreurs que toute route peut rendre : le service n'est pas prêt, ou ce qu'il lui faut lui manque."""
+
+IDENTIFIED: Final = (
     AuthenticationRequiredError,
     InvalidTokenError,
-    PermissionDeniedError,
     InvalidMinRevisionError,
-    InvalidRequestError,
-    PolicyUnavailableError,
     RevisionNotReachedError,
+    *READY,
 )
-"""Erreurs que toute route gardée par `require` peut rendre."""
+"""Erreurs que peut rendre toute route qui demande `current_user`."""
+
+GUARDED: Final = (*IDENTIFIED, PermissionDeniedError, DecisionFailedError)
+"""Erreurs que peut rendre toute route gardée par `require`."""
 
 REASONS: Final[Mapping[str, str]] = {
     "missing": "champ requis",

@@ -10,7 +10,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from fastapi_acl.shared.exceptions import DecisionFailedError, NotFoundError
 from fastapi_acl.shared.http.dependants import path_fields, route_of
-from fastapi_acl.shared.http.scope import ROOT_KEY
+from fastapi_acl.shared.http.scope import mount_path
 from fastapi_acl.shared.values import canonical_text
 
 if TYPE_CHECKING:
@@ -126,16 +126,19 @@ def route_template(connection: HTTPConnection) -> str:
     Raises:
         DecisionFailedError: aucun gabarit ne correspond au chemin.
     """
-    scope = connection.scope
     route = route_of(connection)
-    path_format = getattr(route, "path_format", None)
-    if set(connection.path_params) - set(getattr(route, "param_convertors", {})):
+    if has_mounted_parameters(connection, route):
         reason = "un montage à paramètres n’a pas de gabarit : gardez ses routes sous un autre modèle"
         raise DecisionFailedError(reason=reason)
-    root = scope.get("root_path", "").removeprefix(scope.get(ROOT_KEY, ""))
-    if path_format is None or not _covers(path_format, route, _path(connection)):
+    template = getattr(route, "path_format", None)
+    if template is None or not _covers(template, route, _path(connection)):
         raise DecisionFailedError(reason="aucun gabarit de route ne correspond au chemin demandé")
-    return f"{root}{path_format}"
+    return f"{mount_path(connection)}{template}"
+
+
+def has_mounted_parameters(connection: HTTPConnection, route: Any) -> bool:  # noqa: ANN401 - route d'une version quelconque
+    """Dit si des paramètres de chemin viennent d'un montage, et non de la route."""
+    return not set(connection.path_params) <= set(getattr(route, "param_convertors", None) or ())
 
 
 def route_label(connection: HTTPConnection) -> str:

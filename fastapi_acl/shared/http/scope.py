@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 from fastapi_acl.shared.exceptions import ManagerMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Sequence
+    from collections.abc import Awaitable, Collection, Mapping, Sequence
 
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,11 +30,16 @@ Component = TypeVar("Component")
 class Tracer(Protocol):
     """Ce qui entoure une décision d'une étendue ; voir `fastapi_acl.tracing`."""
 
-    async def decided(self, permissions: Sequence[str], mode: str, deciding: Awaitable[Principal]) -> Principal:
-        """Attend ce qu'une garde décide."""
+    async def decided(self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]) -> Principal:
+        """Attend ce qu'une garde décide.
+
+        Args:
+            asked: ce qu'elle demande, par nature, tel que le code de l'application l'écrit.
+            deciding: la garde.
+        """
 
     def remove(self) -> None:
-        """Rend au manager ce qu'il exécutait."""
+        """Cesse de tracer."""
 
 
 class GuardChecks(Protocol):
@@ -133,6 +138,12 @@ def access_control(connection: HTTPConnection) -> AccessControl:
     if found is None:
         raise ManagerMissingError
     return cast("AccessControl", found)
+
+
+def mount_path(connection: HTTPConnection) -> str:
+    """Rend le chemin des montages traversés depuis l'application du manager."""
+    root: str = connection.scope.get("root_path", "")
+    return root.removeprefix(connection.scope.get(ROOT_KEY, ""))
 
 
 def tracer_of(connection: HTTPConnection) -> Tracer | None:

@@ -7,6 +7,7 @@ un problème 401 ou 403. Rien sur ce chemin ne lit de base ni de réseau.
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from fastapi import Depends
@@ -20,13 +21,13 @@ from fastapi_acl.shared.exceptions import (
     AuthenticationRequiredError,
     ConfigurationError,
     DecisionFailedError,
-    InvalidMinRevisionError,
 )
 from fastapi_acl.shared.http.attributes import with_attributes
 from fastapi_acl.shared.http.denials import record_denial, report_failure
 from fastapi_acl.shared.http.dependants import Guard
+from fastapi_acl.shared.http.headers import bearer_token, is_local, min_revision
 from fastapi_acl.shared.http.origins import is_same_page
-from fastapi_acl.shared.http.overrides import is_overridden, solved
+from fastapi_acl.shared.http.overrides import is_overridden, resolve
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.resources import expanded, route_template
 from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_of
@@ -40,17 +41,15 @@ from fastapi_acl.shared.identity import (
     UnreadableAttribute,
     make_name,
 )
-from fastapi_acl.shared.origins import is_loopback
 from fastapi_acl.shared.values import canonical_text
 
 Component = TypeVar("Component")
 Dependency = Callable[..., Any]
 
-SCHEME_NAME: Final = "fastapi-acl"
+Asks = Callable[[AccessControl, Principal], Principal]
+"""Ce qu'une garde demande d'un appelant : rend son identité, ou lève le refus."""
 
-AUTHORIZATION_HEADER: Final = b"authorization"
-MIN_REVISION_HEADER: Final = b"x-acl-min-revision"
-MAX_DIGITS: Final = 15
+SCHEME_NAME: Final = "fastapi-acl"
 
 _BELOW: Final = ":*"
 """Fin d'un motif : un domaine, et tous ceux qui en commencent les segments."""
@@ -77,6 +76,16 @@ class BearerGuard(SecurityBase, Guard):
     model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="token", scopes={})))
     scheme_name = SCHEME_NAME
 
+    @property
+    def asked(self) -> Sequence[str]:
+        """Ce qu'elle demande, tel que le code de l'application l'écrit, pour le journal."""
+        return ()
+
+    @property
+    def told(self) -> Mapping[str, str | Sequence[str]]:
+        """La même chose, par nature, pour les traces ; rien si elle ne décide de rien."""
+        return {}
+
     async def forestall(self, connection: HTTPConnection) -> None:
         """Refuse avant que le corps soit lu ; rien n'en est retenu, la garde se prononcera de nouveau.
 
@@ -86,12 +95,66 @@ class BearerGuard(SecurityBase, Guard):
             ProblemException: voir la garde elle-même.
         """
         if not is_overridden(connection, current_user):
-            await self._ask(connection)
+            await self._guarded(connection, self._early(connection), is_early=True)
             connection.scope.pop(PRINCIPAL_KEY, None)
 
-    async def _ask(self, connection: HTTPConnection) -> None:
-        """Demande ce qui peut l'être sans le corps : l'identité, à tout le moins."""
-        await current_user(connection)
+    def _early(self, connection: HTTPConnection) -> Asks:  # noqa: ARG002 - pour celles qui décident
+        """Rend ce qui peut se demander sans le corps : rien de plus que l'identité, à moins qu'une garde n'y change."""
+        return _accept
+
+    async def _guarded(
+        self, connection: HTTPConnection, asks: Asks, *, caller: Principal | None = None, is_early: bool = False
+    ) -> Principal:
+        """Attend, identifie, décide, trace et rend les erreurs en problèmes : le seul chemin de toutes les gardes.
+
+        Args:
+            connection: requête en cours.
+            asks: ce qui décide, une fois le manager prêt et l'appelant connu.
+            caller: l'appelant, si FastAPI l'a déjà fait identifier.
+            is_early: vrai si le corps n'est pas lu ; un accord sera redit, et tracé, ensuite, un refus n'a que cette
+                fois.
+
+        Raises:
+            ProblemException: 401 sans jeton ou sur un jeton refusé, 403 si la politique refuse, 503 si elle ne peut
+                pas répondre.
+        """
+        deciding = self._decide(connection, asks, caller)
+        tracer = tracer_of(connection)
+        if tracer is None or not self.told:
+            return await deciding
+        if is_early:
+            try:
+                return await deciding
+            except ProblemException as error:
+                deciding = _raise(error)
+        return await tracer.decided(self.told, deciding)
+
+    async def _decide(self, connection: HTTPConnection, asks: Asks, caller: Principal | None) -> Principal:
+        """Fait décider `asks` ; une décision qui a échoué est dite au journal."""
+        try:
+            manager = access_control(connection)
+            await manager.ready()
+            manager.guards.admit(self, connection)
+            return asks(manager, await self._find_caller(manager, connection) if caller is None else caller)
+        except ACLException as error:
+            report_failure(connection, error, self.asked)
+            raise ProblemException(error) from error
+
+    async def _find_caller(self, manager: AccessControl, connection: HTTPConnection) -> Principal:
+        """Rend ce que `current_user` rendrait, remplacement compris."""
+        if is_overridden(connection, current_user):
+            return cast("Principal", await resolve(connection, current_user))
+        return await _identify(manager, connection)
+
+
+def _accept(_manager: AccessControl, caller: Principal) -> Principal:
+    """N'exige de l'appelant que d'être connu."""
+    return caller
+
+
+async def _raise(error: ProblemException) -> Principal:
+    """Lève un refus déjà prononcé."""
+    raise error
 
 
 class CurrentUser(BearerGuard):
@@ -103,10 +166,11 @@ class CurrentUser(BearerGuard):
         Raises:
             ProblemException: 401 sans jeton ou sur un jeton refusé, 503 si le service n'est pas prêt.
         """
-        try:
-            return await _identify(await ready_access_control(connection), connection)
-        except ACLException as error:
-            raise problem_of(connection, error) from error
+        return await self._guarded(connection, _accept)
+
+    async def _find_caller(self, manager: AccessControl, connection: HTTPConnection) -> Principal:
+        """Identifie l'appelant ; ce qui remplace cette dépendance peut l'appeler, elle."""
+        return await _identify(manager, connection)
 
 
 current_user: Final = CurrentUser()
@@ -122,33 +186,14 @@ async def ready_access_control(connection: HTTPConnection) -> AccessControl:
     return manager
 
 
-def problem_of(connection: HTTPConnection, error: ACLException, asked: Sequence[str] = ()) -> ProblemException:
-    """Habille l'erreur d'une garde ; une décision qui a échoué est dite au journal.
-
-    Args:
-        connection: requête en cours.
-        error: l'erreur.
-        asked: permissions demandées, telles que le code de l'application les écrit.
-    """
-    report_failure(connection, error, asked)
-    return ProblemException(error)
-
-
-async def _caller(manager: AccessControl, connection: HTTPConnection) -> Principal:
-    """Rend ce que `current_user` rendrait, remplacement compris."""
-    if is_overridden(connection, current_user):
-        return cast("Principal", await solved(connection, current_user))
-    return await _identify(manager, connection)
-
-
 async def _identify(manager: AccessControl, connection: HTTPConnection) -> Principal:
     """Identifie l'appelant, une fois par requête et par manager."""
     identifier, principal = connection.scope.get(PRINCIPAL_KEY, (None, None))
     if identifier is not manager:
         principal = await _authenticated(manager, connection)
-        wanted = _header(connection, MIN_REVISION_HEADER)
+        wanted = min_revision(connection)
         if wanted is not None:
-            await manager.reach(_revision(wanted), principal.id)
+            await manager.reach(wanted, principal.id)
             principal = await _authenticated(manager, connection)  # cette révision a pu révoquer l'appelant
         connection.scope[PRINCIPAL_KEY] = manager, principal
     return cast("Principal", principal)
@@ -158,17 +203,6 @@ def _authenticated(manager: AccessControl, connection: HTTPConnection) -> Awaita
     """Fait du jeton une identité."""
     token = bearer_token(connection)
     return _developer(manager, connection) if token is None else manager.authenticator.authenticate(token)
-
-
-def _revision(text: str) -> int:
-    """Lit la révision qu'une requête exige.
-
-    Raises:
-        InvalidMinRevisionError: ce n'est pas un nombre de 1 à 15 chiffres.
-    """
-    if len(text) > MAX_DIGITS or not (text.isascii() and text.isdigit()):
-        raise InvalidMinRevisionError
-    return int(text)
 
 
 async def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:
@@ -183,33 +217,6 @@ async def _developer(manager: AccessControl, connection: HTTPConnection) -> Prin
     if not is_same_page(connection, manager.dev_origins):
         raise AuthenticationRequiredError(FOREIGN_PAGE)
     return principal
-
-
-def bearer_token(connection: HTTPConnection) -> str | None:
-    """Lit le jeton porteur de l'en-tête `Authorization` (RFC 6750, 2.1), jamais de l'adresse ni du corps."""
-    scheme, _, token = (_header(connection, AUTHORIZATION_HEADER) or "").partition(" ")
-    return token.strip() or None if scheme.lower() == "bearer" else None
-
-
-def _header(connection: HTTPConnection, name: bytes) -> str | None:
-    """Lit un en-tête sans passer par ceux de Starlette, qui en lèvent une exception quand il manque."""
-    for found, value in connection.scope["headers"]:
-        if found == name:
-            return cast("bytes", value).decode("latin-1")
-    return None
-
-
-def is_local(connection: HTTPConnection) -> bool:
-    """Dit si la requête vient de cette machine, à son nom, sans mandataire : tout le reste peut venir d'ailleurs."""
-    forwarded = any(name == "forwarded" or name.startswith(("x-forwarded-", "x-real-")) for name in connection.headers)
-    peer = connection.client.host if connection.client is not None else ""
-    return not forwarded and is_loopback(peer) and is_loopback(_host(connection))
-
-
-def _host(connection: HTTPConnection) -> str:
-    """Rend le nom que porte l'en-tête `Host`, sans son port."""
-    host = connection.headers.get("host", "")
-    return host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
 
 
 CurrentPrincipal = Annotated[Principal, Depends(current_user)]
@@ -277,25 +284,24 @@ class Require(BearerGuard):
         """Couples de ressource et d'action demandés."""
         return self._demands
 
+    @property
+    def asked(self) -> Sequence[str]:
+        """Permissions demandées."""
+        return self.permissions
+
+    @property
+    def told(self) -> Mapping[str, str | Sequence[str]]:
+        """Permissions demandées, et s'il les faut toutes."""
+        return {"permissions": self.permissions, "mode": self.mode}
+
     def __hash__(self) -> int:
         """Rend le hachage, que FastAPI demande plusieurs fois par requête."""
         return self._hash
 
-    async def _ask(self, connection: HTTPConnection) -> None:
-        """Décide, à moins qu'un objet ou un domaine ne reste à charger, ce que FastAPI fera une fois le corps lu.
-
-        Un accord sera redit, et tracé, une fois le corps venu ; un refus n'a que cette fois.
-        """
-        if self.resource is not None or callable(self.domain):
-            await super()._ask(connection)
-            return
-        try:
-            await self._decided(connection, None, None, None)
-        except ProblemException as error:
-            tracer = tracer_of(connection)
-            if tracer is None:
-                raise
-            await tracer.decided(self.permissions, self.mode, _raising(error))
+    def _early(self, connection: HTTPConnection) -> Asks:
+        """Décide, à moins qu'un objet ou un domaine ne reste à charger, ce que FastAPI fera une fois le corps lu."""
+        is_loaded = self.resource is None and not callable(self.domain)
+        return partial(self._judge, connection, None, None) if is_loaded else super()._early(connection)
 
     def _signature(self) -> inspect.Signature:
         """Fait la signature que FastAPI lit : la requête, et ce que `resource` et `domain` demandent.
@@ -326,26 +332,21 @@ class Require(BearerGuard):
             ProblemException: 401 sans jeton ou sur un jeton refusé, 403 si la politique refuse, 503 si elle ne peut
                 pas répondre.
         """
-        tracer = tracer_of(connection)
-        deciding = self._decided(connection, principal, loaded, domain)
-        return await (deciding if tracer is None else tracer.decided(self.permissions, self.mode, deciding))
+        return await self._guarded(connection, partial(self._judge, connection, loaded, domain), caller=principal)
 
-    async def _decided(
-        self, connection: HTTPConnection, principal: Principal | None, loaded: object, domain: object
+    def _judge(
+        self, connection: HTTPConnection, loaded: object, domain: object, manager: AccessControl, caller: Principal
     ) -> Principal:
-        """Décide, une fois le manager prêt et l'appelant connu."""
-        try:
-            manager = access_control(connection)
-            await manager.ready()
-            manager.guards.admit(self, connection)
-            caller = await _caller(manager, connection) if principal is None else principal
-            place = None if self.domain is None else self._place(connection, domain)
-            refused = self._list_refused(connection, manager.authorizer, caller, loaded, place)
-            if refused:
-                raise record_denial(connection, refused)
-            return _asking(caller, connection) if manager.authorizer.decides_on_routes else caller
-        except ACLException as error:
-            raise problem_of(connection, error, self.permissions) from error
+        """Rend l'identité si l'accès est permis.
+
+        Raises:
+            PermissionDeniedError: il ne l'est pas.
+        """
+        place = None if self.domain is None else self._place(connection, domain)
+        refused = self._list_refused(connection, manager.authorizer, caller, loaded, place)
+        if refused:
+            raise record_denial(connection, refused)
+        return _with_route(caller, connection) if manager.authorizer.decides_on_routes else caller
 
     def _place(self, connection: HTTPConnection, given: object) -> str:
         """Rend le texte du domaine : le gabarit rempli, ou ce que la dépendance `domain=` a donné.
@@ -406,12 +407,7 @@ def _question(
     return Question(subject=subject, resource=resource, action=action, domain=domain, attributes=names)
 
 
-async def _raising(error: ProblemException) -> Principal:
-    """Lève un refus déjà prononcé."""
-    raise error
-
-
-def _asking(principal: Principal, connection: HTTPConnection) -> Principal:
+def _with_route(principal: Principal, connection: HTTPConnection) -> Principal:
     """Joint à l'identité la route demandée : ce qu'une écriture redemandera, sous le verrou du journal."""
     return replace(principal, asked=(route_template(connection), connection.scope.get("method", "WEBSOCKET")))
 
@@ -435,9 +431,15 @@ class RequireRole(BearerGuard):
             raise ConfigurationError(message)
         check_domain(self.domain)
 
-    async def _ask(self, connection: HTTPConnection) -> None:
-        """Décide : rien n'est à charger."""
-        await self(connection)
+    @property
+    def asked(self) -> Sequence[str]:
+        """Le rôle demandé, sous le nom qu'il porte dans les règles."""
+        return (f"{ROLE_PREFIX}{self.role}",)
+
+    @property
+    def told(self) -> Mapping[str, str | Sequence[str]]:
+        """Le rôle demandé, tel qu'il est écrit."""
+        return {"role": self.role}
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """Rend l'identité si l'appelant tient le rôle.
@@ -446,18 +448,23 @@ class RequireRole(BearerGuard):
             ProblemException: 401 sans jeton ou sur un jeton refusé, 403 s'il ne le tient pas, 503 si la politique ne
                 peut pas répondre.
         """
-        try:
-            manager = access_control(connection)
-            await manager.ready()
-            manager.guards.admit(self, connection)
-            principal = await _caller(manager, connection)
-            place = expanded(self.domain, connection) if self.domain is not None else None
-            if not manager.authorizer.holds_role(principal, self.role, place):
-                question = Question(subject=str.__str__(principal.subject), role=self.role, domain=place)
-                raise record_denial(connection, [question])
-        except ACLException as error:
-            raise problem_of(connection, error, [f"{ROLE_PREFIX}{self.role}"]) from error
-        return principal
+        return await self._guarded(connection, partial(self._judge, connection))
+
+    def _early(self, connection: HTTPConnection) -> Asks:
+        """Décide : rien n'est à charger."""
+        return partial(self._judge, connection)
+
+    def _judge(self, connection: HTTPConnection, manager: AccessControl, caller: Principal) -> Principal:
+        """Rend l'identité si l'appelant tient le rôle.
+
+        Raises:
+            PermissionDeniedError: il ne le tient pas.
+        """
+        place = expanded(self.domain, connection) if self.domain is not None else None
+        if not manager.authorizer.holds_role(caller, self.role, place):
+            question = Question(subject=str.__str__(caller.subject), role=self.role, domain=place)
+            raise record_denial(connection, [question])
+        return caller
 
 
 def require(

@@ -9,7 +9,8 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
-from fastapi_acl.shared.redis import REDIS_ERRORS, Breaker, RedisUnavailableError, close_redis, create_publisher
+from fastapi_acl.shared.redis.breaker import REDIS_ERRORS, Breaker, RedisUnavailableError
+from fastapi_acl.shared.redis.client import close_redis, create_publisher
 from fastapi_acl.shared.sync.watcher import HEARTBEAT_SECONDS, WatcherError
 
 if TYPE_CHECKING:

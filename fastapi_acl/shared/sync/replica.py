@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 from uuid import uuid4
 
 from fastapi_acl.shared.exceptions import PolicyUnavailableError, PolicyUnreadableError, StoredDataError
@@ -18,7 +17,7 @@ from fastapi_acl.shared.stored import MISREADINGS
 from fastapi_acl.shared.sync.changes import POLICY_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from fastapi_acl.shared.database.base import AmbientDatabase, Head, Transaction
@@ -33,6 +32,7 @@ UNLOADED: Final = -1
 MAX_CATCH_UP: Final = 1_000
 """Retard, en entrées, au-delà duquel tout relire coûte moins que rattraper."""
 
+Attempt = Literal["look", "reload"]
 
 UNKNOWN_ENTRY: Final = "-"
 """Témoin qu'aucune entrée n'a : qui reçoit une annonce placée après elle regarde la base."""
@@ -77,26 +77,74 @@ class Position(NamedTuple):
     change_id: str
 
 
-Listener = Callable[[Position, "Change"], None]
-"""Apprend qu'une entrée de ce processus est validée, et après quelle position elle vient."""
-
-
-class _News(NamedTuple):
-    """Ce qui a été lu de la base, entrée par entrée ou d'un bloc.
+class Lesson(NamedTuple):
+    """Ce que la base vient d'apprendre à ce processus.
 
     Attributes:
-        began: instant monotone où la lecture d'un bloc a commencé.
-        read_at: le même, à l'horloge murale.
-        faults: nombre de fautes qu'on connaissait alors.
+        began: instant monotone où la lecture a commencé.
+        before: révision appliquée jusque-là, ou -1.
+        after: révision appliquée depuis.
+        is_whole: vrai si tout a été relu.
     """
 
-    began: float = float("-inf")
-    read_at: datetime = NEVER
-    faults: int = 0
-    changes: Sequence[Change] = ()
-    states: Sequence[Any] = ()
-    position: Position | None = None
-    policy: Position | None = None
+    began: float
+    before: int
+    after: int
+    is_whole: bool
+
+
+class Observer:
+    """Apprend ce qui arrive aux mémoires d'un processus ; qui en hérite ne redéfinit que ce qui l'intéresse.
+
+    Une méthode est appelée aussitôt, sans qu'on l'attende : elle ne lève rien et ne dure pas.
+    """
+
+    def changed(self, before: Position, change: Change) -> None:
+        """Apprend qu'une entrée de ce processus est validée, et après quelle position elle vient."""
+
+    def learned(self, lesson: Lesson) -> None:
+        """Apprend ce qui a été lu de la base, une fois en service."""
+
+    def failed(self, attempt: Attempt, began: float, error: Exception) -> None:
+        """Apprend qu'une lecture de la base a échoué.
+
+        Args:
+            attempt: `look` pour un regard, `reload` pour une relecture de tout.
+            began: instant monotone où elle a commencé.
+            error: ce qu'elle a levé.
+        """
+
+
+class _Entries(NamedTuple):
+    """Les entrées lues, qui suivent ce que l'on savait.
+
+    Attributes:
+        began: instant monotone où leur lecture a commencé.
+        changes: les entrées, dans l'ordre.
+    """
+
+    began: float
+    changes: Sequence[Change]
+
+
+class _Whole(NamedTuple):
+    """L'état entier de chaque mémoire, lu d'un bloc.
+
+    Attributes:
+        began: instant monotone où la lecture a commencé.
+        read_at: le même, à l'horloge murale.
+        faults: nombre de fautes qu'on connaissait alors.
+        position: où en est le journal.
+        policy: où en sont les règles.
+        states: l'état de chaque mémoire.
+    """
+
+    began: float
+    read_at: datetime
+    faults: int
+    position: Position
+    policy: Position
+    states: Sequence[Any]
 
 
 @asynccontextmanager
@@ -121,7 +169,6 @@ class Replica:
         reloads: nombre de lectures de toutes les mémoires.
         applied: nombre d'entrées appliquées une à une.
         unreadable: table, ou collection, où quelque chose ne s'est pas lu ; vide dès que tout a été relu.
-        learned: apprend ce qui a été lu : depuis quand (horloge monotone), après quelle révision, et si c'est tout.
     """
 
     def __init__(self, database: AmbientDatabase, log: ChangeLog, memories: Sequence[Memory]) -> None:
@@ -147,8 +194,7 @@ class Replica:
         self.reloads = self.applied = 0
         self.unreadable = ""
         self._refreshing = asyncio.Lock()
-        self._listeners: list[Listener] = []
-        self.learned: Callable[[float, int, bool], None] | None = None
+        self._observers: list[Observer] = []
         self._awaiting: set[asyncio.Future[None]] = set()
         self.woken = asyncio.Event()
 
@@ -227,7 +273,7 @@ class Replica:
         """
         self._database.require_alone()
         # Deux lectures de tout à la fois n'apprendraient rien de plus qu'une.
-        async with self._refreshing, self._noting():
+        async with self._refreshing, self._noting("look"):
             started, known = time.monotonic(), self._at
             news = await self._look(known)
             if self._is_rewound and known is not None:
@@ -248,7 +294,7 @@ class Replica:
         if self._is_lost:
             await self.refresh()
         async with self._refreshing:
-            async with self._noting(), self._database.snapshot() as transaction, readable():
+            async with self._noting("reload"), self._database.snapshot() as transaction, readable():
                 news = await self._read_all(transaction, await self._log.head(transaction))
             self._install(news)
         if self._policy is not None:  # ce qui vient d'être relu n'est peut-être pas ce que le journal en dit
@@ -298,10 +344,10 @@ class Replica:
         """
         head = transaction.check_ordered()
         async with readable():
-            changes = await self._missing(transaction, head, self._at)
+            changes = await self._find_missing(transaction, head, self._at)
         if changes is None and (may_leave or self._is_rewound):
             return False
-        self._install(_News(time.monotonic(), changes=changes or ()))
+        self._install(_Entries(time.monotonic(), changes or ()))
         if changes is None or self.revision != head.revision:
             async with readable():
                 news = await self._read_all(transaction, head)
@@ -341,13 +387,13 @@ class Replica:
 
     # --- ce qui passe d'un processus à l'autre ---------------------------------------------------------------------
 
-    def listen(self, listener: Listener) -> None:
-        """Fait connaître chaque entrée que ce processus valide, une fois appliquée ici."""
-        self._listeners.append(listener)
+    def observe(self, observer: Observer) -> None:
+        """Fait savoir à un observateur ce qui arrive ici."""
+        self._observers.append(observer)
 
-    def unlisten(self, listener: Listener) -> None:
-        """Cesse de le faire savoir à celui-là."""
-        self._listeners.remove(listener)
+    def forget(self, observer: Observer) -> None:
+        """Cesse de le lui faire savoir."""
+        self._observers.remove(observer)
 
     def offer(self, before: Position, change: Change) -> bool:
         """Applique une entrée qu'un autre processus annonce, si elle suit exactement la nôtre.
@@ -393,8 +439,8 @@ class Replica:
         self._advance([change], install)
         if before is not None:
             is_next = change.revision == before.revision + 1
-            for listener in self._listeners:
-                listener(before if is_next else before._replace(change_id=UNKNOWN_ENTRY), change)
+            for observer in self._observers:
+                observer.changed(before if is_next else before._replace(change_id=UNKNOWN_ENTRY), change)
 
     def _tell(self) -> None:
         """Réveille qui attend une révision."""
@@ -402,25 +448,29 @@ class Replica:
             if not future.done():
                 future.set_result(None)
 
-    async def _look(self, known: Position | None) -> _News:
+    async def _look(self, known: Position | None) -> _Entries | _Whole:
         """Lit la tête et, si elle n'est pas la nôtre, ce qui y mène ; rien d'une base revenue en arrière."""
         self._is_rewound = False
         async with self._database.looking() as transaction, readable():
             await self._locate(transaction)
             began, head = time.monotonic(), transaction.head or await self._log.head(transaction)
             self._seen_revision = head.revision
-            changes = await self._missing(transaction, head, known)
+            changes = await self._find_missing(transaction, head, known)
             if (changes is not None and not self.unreadable) or self._is_rewound:
-                return _News(began, changes=changes or ())
+                return _Entries(began, changes or ())
             return await self._read_all(transaction, head)
 
     @asynccontextmanager
-    async def _noting(self) -> AsyncIterator[None]:
-        """Retient, pour la santé, où se trouve ce qui ne s'est pas lu."""
+    async def _noting(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Fait savoir une lecture qui échoue ; pour la santé, retient où se trouve ce qui ne s'est pas lu."""
+        began = time.monotonic()
         try:
             yield
-        except StoredDataError as error:
-            self.unreadable = error.table
+        except Exception as error:
+            if isinstance(error, StoredDataError):
+                self.unreadable = error.table
+            for observer in self._observers:
+                observer.failed(attempt, began, error)
             raise
 
     async def _locate(self, transaction: Transaction) -> None:
@@ -438,7 +488,9 @@ class Replica:
             if transaction.check_ordered().log_id == known.log_id:
                 await self._log.renew(transaction)
 
-    async def _missing(self, transaction: Transaction, head: Head, known: Position | None) -> Sequence[Change] | None:
+    async def _find_missing(
+        self, transaction: Transaction, head: Head, known: Position | None
+    ) -> Sequence[Change] | None:
         """Lit les entrées qui mènent de ce que l'on savait à la tête ; None s'il faut tout relire.
 
         Une base qui a un autre journal, qui est en deçà, ou dont l'entrée de ce rang n'est plus la nôtre est revenue en
@@ -466,13 +518,16 @@ class Replica:
         self._is_lost, self._is_rewound = True, head.log_id == known.log_id
         self._faults += 1
 
-    async def _read_all(self, transaction: Transaction, head: Head) -> _News:
+    async def _read_all(self, transaction: Transaction, head: Head) -> _Whole:
         """Lit l'état entier de chaque mémoire."""
-        began, read_at, faults = time.monotonic(), datetime.now(timezone.utc), self._faults
-        position = await self._position(transaction, head, head.revision)
-        policy = await self._position(transaction, head, head.policy_revision)
-        states = [await memory.read(transaction) for memory in self._memories]
-        return _News(began, read_at, faults, states=states, position=position, policy=policy)
+        return _Whole(
+            began=time.monotonic(),
+            read_at=datetime.now(timezone.utc),
+            faults=self._faults,
+            position=await self._position(transaction, head, head.revision),
+            policy=await self._position(transaction, head, head.policy_revision),
+            states=[await memory.read(transaction) for memory in self._memories],
+        )
 
     async def _position(self, transaction: Transaction, head: Head, revision: int) -> Position:
         """Rend une position du journal ; sans témoin si l'entrée n'y est plus."""
@@ -480,23 +535,31 @@ class Replica:
         is_kept = bool(entries) and entries[0].revision == revision
         return Position(head.log_id, revision, entries[0].change_id if is_kept else "")
 
-    def _install(self, news: _News) -> None:
-        """Met en service ce qui a été lu, sauf si la mémoire a avancé, ou failli, pendant la lecture."""
-        before, reloads = self.revision, self.reloads
-        if news.position is None:
+    def _install(self, news: _Entries | _Whole) -> None:
+        """Met en service ce qui a été lu, et fait savoir ce qu'on en a appris."""
+        before, is_whole = self.revision, isinstance(news, _Whole)
+        if isinstance(news, _Whole):
+            is_new = self._install_whole(news)
+        else:
             self._advance(news.changes)
-        elif news.faults == self._faults and self._is_behind(news.position):
-            for memory, state in zip(self._memories, news.states, strict=True):
-                memory.install(state)
-            self._at, self._policy, self._is_lost = news.position, news.policy, False
-            self.unreadable = ""
-            self._read_at = max(self._read_at, news.read_at)
-            self._seen_at = max(self._seen_at, news.began)
-            self.reloads += 1
-            self._tell()
-            logger.info("replica_loaded: revision=%d", news.position.revision)
-        if self.learned is not None and (news.changes or self.reloads > reloads):
-            self.learned(news.began, before, self.reloads > reloads)
+            is_new = self.revision > before
+        if is_new:
+            for observer in self._observers:
+                observer.learned(Lesson(news.began, before, self.revision, is_whole))
+
+    def _install_whole(self, whole: _Whole) -> bool:
+        """Met en service l'état de chaque mémoire, sauf si elle a avancé, ou failli, pendant la lecture."""
+        if whole.faults != self._faults or not self._is_behind(whole.position):
+            return False
+        for memory, state in zip(self._memories, whole.states, strict=True):
+            memory.install(state)
+        self._at, self._policy, self._is_lost, self.unreadable = whole.position, whole.policy, False, ""
+        self._read_at = max(self._read_at, whole.read_at)
+        self._seen_at = max(self._seen_at, whole.began)
+        self.reloads += 1
+        self._tell()
+        logger.info("replica_loaded: revision=%d", whole.position.revision)
+        return True
 
     def _is_behind(self, position: Position) -> bool:
         """Dit si les mémoires sont en deçà d'une position lue, ou n'en ont plus."""

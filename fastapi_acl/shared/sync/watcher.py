@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.sync.announcements import Announcement, Sealer
-from fastapi_acl.shared.tasks import ended
+from fastapi_acl.shared.sync.replica import Observer
+from fastapi_acl.shared.tasks import stop_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -76,7 +77,7 @@ class Transport(Protocol):
         """Oublie ce qui a commencé dans une boucle d'événements qui n'existe plus."""
 
 
-class Watcher:
+class Watcher(Observer):
     """Annonce ce que ce processus valide, et applique ce que les autres annoncent."""
 
     def __init__(self, transport: Transport, replica: Replica, sealer: Sealer) -> None:
@@ -94,7 +95,7 @@ class Watcher:
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_connected = False
-        replica.listen(self.announce)
+        replica.observe(self)
 
     @property
     def name(self) -> str:
@@ -109,7 +110,7 @@ class Watcher:
         is_whole = self._is_connected and not any(task.done() for task in self._tasks)
         return "connected" if is_whole else "connecting"
 
-    def announce(self, before: Position, change: Change) -> None:
+    def changed(self, before: Position, change: Change) -> None:
         """Retient une annonce, qui part sans que personne l'attende."""
         self._pending.append(Announcement(before, change))
         self._news.set()
@@ -125,7 +126,7 @@ class Watcher:
     async def stop(self) -> None:
         """Arrête tout et ferme les connexions ; sans effet si c'est fait."""
         tasks, self._tasks = self._tasks, []
-        await ended(*tasks)
+        await stop_tasks(*tasks)
         if tasks:
             await self._transport.close()
 
@@ -195,7 +196,7 @@ class Watcher:
             if listening.done():
                 listening.result()
         finally:
-            await ended(moving, listening)
+            await stop_tasks(moving, listening)
 
     async def _listen_at(self, scope: str) -> None:
         """Écoute dans un cadre ; ce qui s'est dit avant l'abonnement est dans le journal.

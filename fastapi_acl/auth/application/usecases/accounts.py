@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.identity import Principal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetUserActiveUseCase:
     """Active ou désactive un compte ; désactivé, ses jetons cessent aussitôt, partout."""
 
@@ -52,7 +52,7 @@ class SetUserActiveUseCase:
         return user
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteUserUseCase:
     """Supprime un compte, ses sessions et ses règles, tout ou rien."""
 

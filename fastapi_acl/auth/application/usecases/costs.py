@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.services import IPasswordHasher
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LearnCostsUseCase:
     """Cherche, au démarrage, les hachés plus chers que le coût configuré.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterUseCase:
     """Inscrit un compte, sans aucun droit."""
 

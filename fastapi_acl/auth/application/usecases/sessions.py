@@ -115,7 +115,7 @@ class TokenIssuer:
         return TokenDTO(access_token=access, refresh_token=refresh, expires_in=self.tokens.access_lifetime_seconds)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoginUseCase:
     """Ouvre une session contre un nom et un mot de passe."""
 
@@ -189,7 +189,7 @@ class LoginUseCase:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSessionsUseCase:
     """Retire toutes les sessions finies, peu à la fois."""
 
@@ -204,7 +204,7 @@ class SweepSessionsUseCase:
             await asyncio.sleep(SWEEP_PAUSE_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshTokenUseCase:
     """Échange un jeton de renouvellement contre une paire neuve ; l'ancien est dépensé."""
 
@@ -243,7 +243,7 @@ class RefreshTokenUseCase:
         raise TokenReusedError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogoutUseCase:
     """Ferme une session, ou toutes celles d'un compte ; ses jetons d'accès cessent aussitôt."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from pymongo import ReturnDocument
+from pymongo import IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
@@ -14,7 +14,7 @@ from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
 from fastapi_acl.auth.infrastructure.mappers.mongodb_mappers import MongoAuthUserMapper
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
-from fastapi_acl.shared.database.mongodb import as_text
+from fastapi_acl.shared.database.mongodb import IS_TEXT, as_text
 from fastapi_acl.shared.exceptions import UserAlreadyExistsError, UserNotFoundError
 from fastapi_acl.shared.stored import is_storable, read_text, read_value
 
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from fastapi_acl.shared.database.mongodb import MongoDatabase
+
+INDEXES: Final[Mapping[str, list[IndexModel]]] = {
+    "acl_users": [
+        IndexModel("username_key", unique=True),
+        IndexModel("email_key", unique=True, partialFilterExpression={"email_key": IS_TEXT}),
+    ]
+}
+"""La collection des comptes, et ses index au-delà de `_id`."""
 
 
 @final

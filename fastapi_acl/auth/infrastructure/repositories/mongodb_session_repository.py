@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
+
+from pymongo import IndexModel
 
 from fastapi_acl.auth.application.interface.auth_repository import ISessionRepository
 from fastapi_acl.auth.infrastructure.mappers.mongodb_mappers import MongoSessionMapper
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime
     from fastapi_acl.auth.domain.entities.session import Session
     from fastapi_acl.shared.database.mongodb import MongoDatabase
+
+INDEXES: Final[Mapping[str, list[IndexModel]]] = {
+    "acl_sessions": [IndexModel("user_id"), IndexModel("expires_at"), IndexModel("last_used_at")]
+}
+"""La collection des sessions, et ses index au-delà de `_id`."""
 
 
 @final

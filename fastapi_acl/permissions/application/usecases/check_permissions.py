@@ -28,7 +28,7 @@ ATTEMPTS: Final = 8
 """Fois où tout est redemandé parce que la politique a changé entre deux réponses."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckPermissionsUseCase:
     """Répond à une suite de questions, toutes à la même révision."""
 

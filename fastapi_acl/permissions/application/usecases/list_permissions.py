@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.policy import Grant, PolicyStamp
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListPermissionsUseCase:
     """Rend les règles qui valent pour l'appelant, par lui-même ou par ses rôles."""
 

@@ -15,23 +15,41 @@ from fastapi_acl.permissions.interface.schemas import (
     RulesRequest,
 )
 from fastapi_acl.shared.exceptions import (
+    ChangeTooLargeError,
     ConflictError,
     EscalationRefusedError,
     IdempotencyKeyReusedError,
     InvalidRequestError,
     InvalidRuleError,
     LastAdministratorError,
+    PolicyUnreadableError,
     RoleNotFoundError,
     RuleAlreadyExistsError,
     RuleNotFoundError,
+    StoredDataError,
 )
 from fastapi_acl.shared.http.idempotency import IdempotencyKeyDep
+from fastapi_acl.shared.http.pages import PageLimit, RowCursor
 from fastapi_acl.shared.http.problems import GUARDED, ProblemRoute, problems
 from fastapi_acl.shared.http.security import require
 from fastapi_acl.shared.identity import Principal
 from fastapi_acl.shared.policy import PolicyChange
 
 router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=ProblemRoute)
+
+WRITTEN = (
+    *GUARDED,
+    InvalidRequestError,
+    InvalidRuleError,
+    IdempotencyKeyReusedError,
+    EscalationRefusedError,
+    LastAdministratorError,
+    ConflictError,
+    ChangeTooLargeError,
+    StoredDataError,
+    PolicyUnreadableError,
+)
+"""Erreurs que peut rendre toute route qui change des règles."""
 
 RulesReader = Annotated[Principal, Depends(require("acl.rules:read"))]
 RulesWriter = Annotated[Principal, Depends(require("acl.rules:write"))]
@@ -52,27 +70,13 @@ async def rule_filters(  # noqa: PLR0913, PLR0917 - une par colonne
     return {name: value for name, value in given.items() if value is not None}
 
 
-async def row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = None) -> int:
-    """Lit le curseur d'une page.
-
-    Raises:
-        InvalidRequestError: il ne vient pas de `next_cursor`.
-    """
-    if cursor is None:
-        return 0
-    if not (cursor.isascii() and cursor.isdigit()):
-        message = "Le curseur n’est pas un de ceux que rend « next_cursor »."
-        raise InvalidRequestError(message)
-    return min(int(cursor), 2**31 - 1)
-
-
-@router.get("/rules", responses=problems(*GUARDED))
+@router.get("/rules", responses=problems(*GUARDED, InvalidRequestError, StoredDataError))
 async def list_rules(
     rules: RulePagesDep,
     _: RulesReader,
     filters: Annotated[dict[str, str], Depends(rule_filters)],
-    after: Annotated[int, Depends(row_cursor)],
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    after: RowCursor,
+    limit: PageLimit = 50,
 ) -> RulePage:
     """Liste les règles, dans l'ordre où elles ont été écrites, filtrées par valeur exacte."""
     rows = await rules.page(filters, after=after, limit=limit + 1)
@@ -84,16 +88,7 @@ async def list_rules(
 @router.post(
     "/rules",
     status_code=201,
-    responses=problems(
-        *GUARDED,
-        InvalidRuleError,
-        IdempotencyKeyReusedError,
-        RuleAlreadyExistsError,
-        RoleNotFoundError,
-        EscalationRefusedError,
-        LastAdministratorError,
-        ConflictError,
-    ),
+    responses=problems(*WRITTEN, RuleAlreadyExistsError, RoleNotFoundError),
 )
 async def add_rules(
     body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDep, key: IdempotencyKeyDep
@@ -105,17 +100,7 @@ async def add_rules(
 
 @router.put(
     "/rules",
-    responses=problems(
-        *GUARDED,
-        InvalidRuleError,
-        IdempotencyKeyReusedError,
-        RuleAlreadyExistsError,
-        RoleNotFoundError,
-        RuleNotFoundError,
-        EscalationRefusedError,
-        LastAdministratorError,
-        ConflictError,
-    ),
+    responses=problems(*WRITTEN, RuleAlreadyExistsError, RoleNotFoundError, RuleNotFoundError),
 )
 async def replace_rule(
     body: ReplaceRuleRequest, actor: RulesWriter, rules: PolicyRulesDep, key: IdempotencyKeyDep
@@ -127,15 +112,7 @@ async def replace_rule(
 
 @router.delete(
     "/rules",
-    responses=problems(
-        *GUARDED,
-        InvalidRuleError,
-        IdempotencyKeyReusedError,
-        RuleNotFoundError,
-        EscalationRefusedError,
-        LastAdministratorError,
-        ConflictError,
-    ),
+    responses=problems(*WRITTEN, RuleNotFoundError),
 )
 async def remove_rules(
     body: RulesRequest, actor: RulesWriter, rules: PolicyRulesDep, key: IdempotencyKeyDep

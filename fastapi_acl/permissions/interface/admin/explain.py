@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 from fastapi_acl.permissions.interface.admin.api import RulesReader
 from fastapi_acl.permissions.interface.dependencies import ExplainDep
 from fastapi_acl.permissions.interface.explain_schemas import ExplainDenial, ExplainQuestion, Explanation
-from fastapi_acl.shared.exceptions import DatabaseRefusedError, DatabaseUnavailableError, DecisionUnknownError
+from fastapi_acl.shared.exceptions import DecisionUnknownError, InvalidRequestError
 from fastapi_acl.shared.http.problems import GUARDED, ProblemRoute, problems
 from fastapi_acl.shared.http.security import require
 
@@ -14,9 +14,7 @@ router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=Prob
 require_users_reader = require("acl.users:read")
 
 
-@router.post(
-    "/explain", responses=problems(*GUARDED, DecisionUnknownError, DatabaseUnavailableError, DatabaseRefusedError)
-)
+@router.post("/explain", responses=problems(*GUARDED, InvalidRequestError, DecisionUnknownError))
 async def explain_decision(
     body: ExplainQuestion | ExplainDenial, actor: RulesReader, explain: ExplainDep, request: Request
 ) -> Explanation:
