@@ -6,7 +6,7 @@ Rien ne vit au niveau d'un module : deux managers d'un même processus ne se voi
 from __future__ import annotations
 
 import math
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from starlette.applications import Starlette
@@ -25,7 +25,7 @@ from fastapi_acl.runtime.composition import compose
 from fastapi_acl.runtime.environment import check_distributions, warn_about, with_secret
 from fastapi_acl.runtime.lifecycle import Lifecycle
 from fastapi_acl.shared.config import ACLConfig
-from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, PolicyUnreadableError
+from fastapi_acl.shared.exceptions import ACLException, ConfigurationError, PolicyUnreadableError, UserNotFoundError
 from fastapi_acl.shared.http.guarded_routes import GuardedRoutes
 from fastapi_acl.shared.http.health import Health
 from fastapi_acl.shared.http.problems import ProblemException, handle_problem
@@ -381,8 +381,10 @@ class ACLManager:
         if not self.config.disable_auth_for_dev:
             return None
         logger.warning("auth_disabled_for_dev: une requête locale sans jeton agit en administrateur par défaut")
-        account = await self._parts.users.find_by_username(self.config.default_admin_username)
-        return Principal(id=str(account.id)) if account is not None else None
+        with suppress(UserNotFoundError):
+            account = await self._parts.users.get_by_username(self.config.default_admin_username)
+            return Principal(id=str(account.id))
+        return None
 
     # --- ce que les dépendances demandent ----------------------------------------------------------------------
 

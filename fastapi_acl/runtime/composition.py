@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+from fastapi_acl.auth.application.interface.services import ITokenService
 from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
 from fastapi_acl.auth.application.usecases.costs import LearnCostsUseCase
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
@@ -48,7 +49,7 @@ from fastapi_acl.permissions.interface.admin.api import router as permissions_ad
 from fastapi_acl.permissions.interface.admin.explain import router as explain_router
 from fastapi_acl.runtime.first_start import Bootstrap
 from fastapi_acl.runtime.storage import create_storage
-from fastapi_acl.shared.cache.factory import create_cache
+from fastapi_acl.shared.cache.factory import CacheFactory
 from fastapi_acl.shared.decisions import DecisionMemory
 from fastapi_acl.shared.http.administration import administration_routes
 from fastapi_acl.shared.sync.factory import create_watcher
@@ -59,7 +60,7 @@ from fastapi_acl.shared.sync.revocations import Revocations
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fastapi_acl.auth.application.interface.services import IPasswordHasher, ITokenService
+    from fastapi_acl.auth.application.interface.services import IPasswordHasher
     from fastapi_acl.engine.authorizer import RequestBuilder
     from fastapi_acl.runtime.storage import Storage
     from fastapi_acl.shared.cache.base import CacheBackend
@@ -117,7 +118,7 @@ def compose(
     Raises:
         ConfigurationError: le modèle, la base ou un pilote empêche de démarrer.
     """
-    stored, cache = storage or create_storage(config), create_cache(config)
+    stored, cache = storage or create_storage(config), CacheFactory(config).create()
     database, log, users = stored.database, stored.log, stored.users
     revocations = Revocations(log, token_life(config))
     model = load_model(config)
@@ -181,6 +182,7 @@ def compose(
         bootstrap=Bootstrap(config, database, log, users, register, store),
         components={
             IAuthRepository: users,
+            ITokenService: tokens,
             RegisterUseCase: register,
             LearnCostsUseCase: LearnCostsUseCase(users, hasher),
             **_session_use_cases(config, stored, store, hasher, tokens),
@@ -228,7 +230,7 @@ def _session_use_cases(
     revoker = JournalAccessRevoker(store.replica, token_life(config))
     logout = LogoutUseCase(users, sessions, revoker, database)
     return {
-        LoginUseCase: LoginUseCase(users, sessions, hasher, issuer, policy),
+        LoginUseCase: LoginUseCase(users, sessions, hasher, issuer, policy, config.login_by),
         RefreshTokenUseCase: RefreshTokenUseCase(sessions, tokens, issuer, policy, logout),
         LogoutUseCase: logout,
         SweepSessionsUseCase: SweepSessionsUseCase(sessions, policy),

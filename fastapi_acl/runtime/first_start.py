@@ -26,6 +26,7 @@ from fastapi_acl.shared.exceptions import (
     InvalidInputError,
     InvalidRuleError,
     UserAlreadyExistsError,
+    UserNotFoundError,
 )
 from fastapi_acl.shared.identity import ROLE_PREFIX, SYSTEM, USER_PREFIX
 from fastapi_acl.shared.logging import get_logger
@@ -292,10 +293,11 @@ class Bootstrap:
         if not value.startswith(prefix):
             return value
         name = value[len(prefix) :]
-        account = created.get(canonical(name)) or await self.users.find_by_username(name)
-        if account is None:
+        try:
+            account = created.get(canonical(name)) or await self.users.get_by_username(name)
+        except UserNotFoundError as error:
             message = f"aucun compte ne s’appelle « {name} »."
-            raise ConfigurationError(message)
+            raise ConfigurationError(message) from error
         return _subject(account)
 
     def _digest(self) -> str:

@@ -12,7 +12,7 @@ from fastapi_acl.auth.infrastructure.repositories.auth_repository import (
 )
 from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
-from fastapi_acl.shared.database.factory import create_database, create_mongo_database
+from fastapi_acl.shared.database.factory import DatabaseFactory
 from fastapi_acl.shared.sync.sql_changes import SQLChangeLog
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def create_storage(config: ACLConfig) -> Storage:
 
 def _sql(config: ACLConfig) -> Storage:
     """Fait le stockage d'une base SQL."""
-    database = create_database(config)
+    database = DatabaseFactory(config).create_sql()
     return Storage(
         database=database,
         log=SQLChangeLog(database),
@@ -71,7 +71,7 @@ def _sql(config: ACLConfig) -> Storage:
 
 def _mongodb(config: ACLConfig) -> Storage:
     """Fait le stockage de MongoDB, dont le pilote est facultatif."""
-    database = create_mongo_database(config)
+    database = DatabaseFactory(config).create_mongodb()
     from fastapi_acl.auth.infrastructure.repositories.mongodb_auth_repository import (  # noqa: PLC0415 - le pilote y est
         MongoDBAuthRepository,
     )

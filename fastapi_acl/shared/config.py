@@ -173,6 +173,8 @@ class ACLConfig(BaseSettings):
     session_absolute_days: Annotated[int, Field(ge=1, le=365)] = 30
     """Une session finit au bout de ce nombre de jours, renouvelée ou non."""
 
+    login_by: Literal["username", "email", "either"] = "either"
+    """Ce qui désigne un compte à la connexion : `username`, `email`, ou `either` (un `@` fait chercher l'adresse)."""
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 15
     """Longueur minimale d'un mot de passe, en caractères (8 au moins)."""
     bcrypt_rounds: Annotated[int, Field(ge=4, le=16)] = 12

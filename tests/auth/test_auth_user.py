@@ -17,7 +17,7 @@ from fastapi_acl.shared.exceptions import InvalidEmailError, InvalidUsernameErro
     [
         ("ada", "ada", "ada"),
         ("Ada.Lovelace_1815", "Ada.Lovelace_1815", "ada.lovelace_1815"),
-        ("ada+test@example.com", "ada+test@example.com", "ada+test@example.com"),
+        ("ada+test", "ada+test", "ada+test"),
         ("\uff41\uff44\uff41", "ada", "ada"),
         ("e\u0301lise", "élise", "élise"),
         ("STRASSE", "STRASSE", "strasse"),
@@ -49,6 +49,7 @@ def test_a_username_is_shown_in_nfkc_and_keyed_by_its_folded_form(given_name: st
         "a" * 65,
         "ﷺ" * 4,
         "user:ada",
+        "ada@example.com",
         "a,b",
         'a"b',
         "a\x00b",

@@ -93,7 +93,7 @@ def process(settings: TokenSettings = SETTINGS, capacity: int = CAPACITY) -> JWT
 
 
 def issue(authenticator: JWTAuthenticator, user: UUID = USER, session: UUID = SESSION, version: int = 3) -> str:
-    return authenticator.tokens.issue_access(user_id=user, session_id=session, session_version=version)
+    return authenticator.tokens.create_access_token(user_id=user, session_id=session, session_version=version)
 
 
 def revoke(authenticator: JWTAuthenticator, kind: str, **payload: Any) -> None:

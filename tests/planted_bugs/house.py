@@ -30,7 +30,7 @@ FAULTS = [
         BOOTSTRAP,
         "Bootstrap._create",
         "raise ConfigurationError(message) from error",
-        "account = await self.users.find_by_username(account.username)",
+        "account = await self.users.get_by_username(account.username)",
         "tests/e2e/test_first_start.py::test_an_existing_account_is_never_promoted",
     ),
     Fault(

@@ -210,17 +210,17 @@ FAULTS = [
     Fault(
         "deux applications se rencontrent dans Redis",
         "shared/cache/factory.py",
-        "_prefix",
-        "CacheKey.of(config.jwt_issuer, config.jwt_audience).encoded()",
+        "CacheFactory._make_prefix",
+        "CacheKey.of(self.config.jwt_issuer, self.config.jwt_audience).encoded()",
         "b''",
         "tests/shared/test_cache.py::test_two_applications_in_one_redis_do_not_meet",
     ),
     Fault(
         "cache_ttl est sans effet",
         "shared/cache/factory.py",
-        "create_cache",
-        "RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), config.cache_ttl, sealer=sealer)",
-        "RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), sealer=sealer)",
+        "CacheFactory._create_redis",
+        "RedisCache(lambda: create_redis(url), Breaker(), prefix, config.cache_ttl, sealer=sealer)",
+        "RedisCache(lambda: create_redis(url), Breaker(), prefix, sealer=sealer)",
         "tests/shared/test_cache.py::test_the_configured_cache_keeps_values_for_the_configured_time",
     ),
     Fault(

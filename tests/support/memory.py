@@ -368,10 +368,18 @@ class MemoryAuthRepository(IAuthRepository):
         async with self._database.snapshot() as reading:
             return replace(_account(reading.connection.state, user_id))
 
-    async def find_by_username(self, username: str) -> AuthUser | None:
+    async def get_by_username(self, username: str) -> AuthUser:
+        return await self._get(lambda one: canonical(one.username) == canonical(username))
+
+    async def get_by_email(self, email: str) -> AuthUser:
+        return await self._get(lambda one: one.email is not None and canonical(one.email) == canonical(email))
+
+    async def _get(self, is_wanted: Callable[[AuthUser], bool]) -> AuthUser:
         async with self._database.snapshot() as reading:
-            known = reading.connection.state.users.values()
-        return next((replace(one) for one in known if canonical(one.username) == canonical(username)), None)
+            found = next(filter(is_wanted, reading.connection.state.users.values()), None)
+        if found is None:
+            raise UserNotFoundError
+        return replace(found)
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
@@ -395,15 +403,12 @@ class MemoryAuthRepository(IAuthRepository):
         async with self._database.snapshot() as reading:
             return any(one.hashed_password.startswith(tuple(starts)) for one in reading.connection.state.users.values())
 
-    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
+    async def update_user(self, user_id: UUID, *, is_active: bool | None = None, ends_tokens: bool = False) -> AuthUser:
         async with self._database.session() as state:
-            version = _account(state, user_id).session_version + (not active)
+            known = _account(state, user_id)
+            version = known.session_version + (ends_tokens or is_active is False)
+            active = known.is_active if is_active is None else is_active
             return self._change(state, user_id, is_active=active, session_version=version)
-
-    async def advance_session_version(self, user_id: UUID) -> int:
-        async with self._database.session() as state:
-            version = _account(state, user_id).session_version + 1
-            return self._change(state, user_id, session_version=version).session_version
 
     async def delete_user(self, user_id: UUID) -> None:
         async with self._database.session() as state:

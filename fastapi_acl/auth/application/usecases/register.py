@@ -40,4 +40,5 @@ class RegisterUseCase:
         username = checked_username(request.username)
         email = self.emails.check(request.email) if request.email is not None else None
         check_password(request.password, username=username, min_length=self.password_min_length)
-        return AuthUser(username=username, email=email, hashed_password=await self.hasher.hash(request.password))
+        hashed = await self.hasher.hash_password(request.password)
+        return AuthUser(username=username, email=email, hashed_password=hashed)

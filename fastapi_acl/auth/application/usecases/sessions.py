@@ -29,7 +29,7 @@ from fastapi_acl.shared.logging import get_logger
 if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
     from fastapi_acl.auth.application.interface.services import IAccessRevoker, IPasswordHasher, ITokenService
-    from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO
+    from fastapi_acl.auth.domain.dtos.auth_dtos import LoginBy, LoginDTO, RefreshTokenDTO
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
     from fastapi_acl.shared.database.base import Transactions
 
@@ -108,22 +108,27 @@ class TokenIssuer:
             session_version=session.session_version,
             token_id=token_id,
         )
-        access = self.tokens.issue_access(
+        access = self.tokens.create_access_token(
             user_id=session.user_id, session_id=session.id, session_version=session.session_version
         )
-        refresh = self.tokens.issue_refresh(claims, not_after=session.expires_at)
+        refresh = self.tokens.create_refresh_token(claims, not_after=session.expires_at)
         return TokenDTO(access_token=access, refresh_token=refresh, expires_in=self.tokens.access_lifetime_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class LoginUseCase:
-    """Ouvre une session contre un nom et un mot de passe."""
+    """Ouvre une session contre un nom, ou une adresse, et un mot de passe.
+
+    Attributes:
+        login_by: ce qui désigne un compte ; un texte qui contient « @ » peut être une adresse.
+    """
 
     users: IAuthRepository
     sessions: ISessionRepository
     hasher: IPasswordHasher
     issuer: TokenIssuer
     policy: SessionPolicy
+    login_by: LoginBy = "either"
 
     async def execute(self, request: LoginDTO) -> TokenDTO:
         """Vérifie le mot de passe et ouvre une session ; en passant, retire quelques sessions finies.
@@ -150,27 +155,41 @@ class LoginUseCase:
 
     async def _authenticated(self, request: LoginDTO) -> AuthUser:
         """Rend le compte dont le mot de passe est juste."""
-        user = await self.users.find_by_username(request.username)
-        right = await self.hasher.verify(request.password, user.hashed_password if user is not None else None)
+        user = await self._find(request.username)
+        right = await self.hasher.verify_password(request.password, user.hashed_password if user is not None else None)
         if user is None or not right:
             raise InvalidCredentialsError
-        if not user.is_active:
+        if not user.is_authenticated:
             raise UserNotActiveError
         if self.hasher.needs_rehash(user.hashed_password):
             await self._rehash(user, request.password)
         return user
 
+    async def _find(self, login: str) -> AuthUser | None:
+        """Cherche un compte par son adresse, puis par son nom, selon `login_by`.
+
+        Un texte qui a la forme d'une adresse coûte les mêmes lectures, que l'adresse soit connue ou non.
+        """
+        found: AuthUser | None = None
+        if self.login_by != "email":
+            with suppress(UserNotFoundError):
+                found = await self.users.get_by_username(login)
+        if self.login_by != "username" and "@" in login:
+            with suppress(UserNotFoundError):
+                found = await self.users.get_by_email(login)
+        return found
+
     async def _rehash(self, user: AuthUser, password: str) -> None:
         """Porte le haché au coût voulu ; une file pleine n'empêche pas d'entrer, ce sera pour la prochaine fois."""
         with suppress(HashingSaturatedError):
-            hashed = await self.hasher.hash(password)
+            hashed = await self.hasher.hash_password(password)
             await self.users.update_password(user.id, hashed, replaced=user.hashed_password)
 
     async def _refuse(self, user: AuthUser) -> NoReturn:
         """Dit pourquoi la session n'a pu s'ouvrir : le compte a changé depuis la vérification du mot de passe."""
-        current = await self.users.find_by_username(user.username)
-        if current is not None and current.id == user.id and not current.is_active:
-            raise UserNotActiveError
+        with suppress(UserNotFoundError):
+            if not (await self.users.get_by_id(user.id)).is_authenticated:
+                raise UserNotActiveError
         raise InvalidCredentialsError
 
     def _open(self, user: AuthUser, request: LoginDTO) -> tuple[str, Session]:
@@ -214,14 +233,14 @@ class RefreshTokenUseCase:
     policy: SessionPolicy
     logout: LogoutUseCase
 
-    async def execute(self, refresh_token: str) -> TokenDTO:
+    async def execute(self, request: RefreshTokenDTO) -> TokenDTO:
         """Renouvelle une session.
 
         Raises:
             InvalidTokenError: le jeton, la session ou le compte n'a plus cours.
             TokenReusedError: le jeton était dépensé ; la session est fermée, avant que l'erreur ne soit levée.
         """
-        claims = self.tokens.read_refresh(refresh_token)
+        claims = self.tokens.decode_refresh_token(request.refresh_token)
         token_id, lifetime = new_token_id(), self.policy.lifetime()
         rotated = await self.sessions.rotate(claims.session_id, digest(claims.token_id), digest(token_id), lifetime)
         session = await self.sessions.find_session(claims.session_id)
@@ -277,11 +296,11 @@ class LogoutUseCase:
         """Ferme toutes les sessions du compte ; supprimé entre-temps, il n'en a plus."""
         user_id = _ours(principal.id)
         try:
-            session_version = await self.users.advance_session_version(user_id)
+            user = await self.users.update_user(user_id, ends_tokens=True)
         except UserNotFoundError:
             return
         await self.sessions.revoke_all(user_id, datetime.now(timezone.utc))
-        await self.revoker.revoke_account(user_id, session_version=session_version, actor=principal)
+        await self.revoker.revoke_account(user_id, session_version=user.session_version, actor=principal)
 
 
 def _ours(identifier: str) -> UUID:

@@ -17,7 +17,7 @@ MAX_USERNAME_LENGTH: Final = 64
 MAX_EMAIL_LENGTH: Final = 190
 MAX_PASSWORD_LENGTH: Final = 1024
 MIN_BEYOND_USERNAME: Final = 6
-USERNAME_PUNCTUATION: Final = frozenset("._-@+")
+USERNAME_PUNCTUATION: Final = frozenset("._-+")
 NEUTRAL_CATEGORIES: Final = frozenset({"Nd", "Mn", "Mc"})
 """Chiffres et signes combinants : ils vont avec toute écriture."""
 
@@ -68,6 +68,11 @@ class AuthUser:
     created_at: datetime = field(default_factory=_now)
     updated_at: datetime = field(default_factory=_now)
 
+    @property
+    def is_authenticated(self) -> bool:
+        """Vrai si ce compte, dont l'identité est prouvée, peut agir : une désactivation le lui ôte."""
+        return self.is_active
+
 
 def canonical(name: str) -> str:
     """Rend la clé sous laquelle deux noms n'en font qu'un : NFKC, casse repliée.
@@ -88,7 +93,7 @@ def checked_username(name: str) -> str:
         message = f"Le nom d’utilisateur compte de 1 à {MAX_USERNAME_LENGTH} caractères."
         raise InvalidUsernameError(message)
     if not all(map(_is_allowed, shown)) or unicodedata.category(shown[0])[0] == "M":
-        message = "Le nom d’utilisateur n’admet que des lettres, des chiffres et « . _ - @ + »."
+        message = "Le nom d’utilisateur n’admet que des lettres, des chiffres et « . _ - + »."
         raise InvalidUsernameError(message)
     if len(_scripts(shown)) > 1:
         message = "Le nom d’utilisateur mélange plusieurs écritures, ce qui permettrait d’imiter un autre nom."

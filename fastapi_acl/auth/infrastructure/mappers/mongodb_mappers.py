@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from fastapi_acl.auth.domain.entities.auth_user import canonical
-from fastapi_acl.auth.infrastructure.mappers.auth_mappers import read_account, read_session
+from fastapi_acl.auth.infrastructure.mappers.stored_rows import read_account, read_session
 from fastapi_acl.shared.database.mongodb import as_text
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class MongoAuthUserMapper:
     """Compte <-> `acl_users`."""
 
     @staticmethod
-    def to_document(user: AuthUser) -> MongoAuthUserModel:
+    def to_model(user: AuthUser) -> MongoAuthUserModel:
         """Rend le document d'un compte, clés repliées comprises."""
         keys = {
             "username_key": canonical(user.username),
@@ -39,7 +39,7 @@ class MongoSessionMapper:
     """Session <-> `acl_sessions`."""
 
     @staticmethod
-    def to_document(session: Session) -> MongoSessionModel:
+    def to_model(session: Session) -> MongoSessionModel:
         """Rend le document d'une session."""
         return cast("MongoSessionModel", _written(asdict(session)))
 

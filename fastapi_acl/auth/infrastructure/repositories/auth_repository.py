@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 
-from sqlalchemy import delete, false, insert, or_, select, update
+from sqlalchemy import delete, false, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement, Update
+    from sqlalchemy import ColumnElement, SQLColumnExpression, Update
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from fastapi_acl.shared.database.sql import SQLDatabase
@@ -45,19 +45,22 @@ class SQLAuthRepository(IAuthRepository):
         """Enregistre un compte ; l'unicité est jugée par la base."""
         try:
             async with self._database.session() as session:
-                await session.execute(insert(SQLAuthUserModel).values(**AuthUserMapper.to_columns(user)))
+                session.add(AuthUserMapper.to_model(user))
+                await session.flush()
         except IntegrityError as error:
             raise UserAlreadyExistsError from error
 
     async def get_by_id(self, user_id: UUID) -> AuthUser:
-        """Rend un compte."""
-        return self._required(await self._find(SQLAuthUserModel.id == str(user_id)))
+        """Renvoie un compte."""
+        return await self._get(SQLAuthUserModel.id == str(user_id))
 
-    async def find_by_username(self, username: str) -> AuthUser | None:
-        """Cherche un compte par son nom replié ; aucun ne finit par une espace, que MySQL oublierait de comparer."""
-        key = canonical(username)
-        named = SQLAuthUserModel.username_key == key
-        return await self._find(named) if is_storable(key) and not key.endswith(" ") else None
+    async def get_by_username(self, username: str) -> AuthUser:
+        """Renvoie un compte par son nom replié."""
+        return await self._get(_equals(SQLAuthUserModel.username_key, username))
+
+    async def get_by_email(self, email: str) -> AuthUser:
+        """Renvoie un compte par son adresse repliée."""
+        return await self._get(_equals(SQLAuthUserModel.email_key, email))
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
@@ -88,14 +91,17 @@ class SQLAuthRepository(IAuthRepository):
         async with self._database.snapshot() as reading:
             return bool(starts) and (await reading.connection.scalars(found.limit(1))).first() is not None
 
-    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
-        """Active ou désactive un compte."""
-        retired = {} if active else {"session_version": SQLAuthUserModel.session_version + 1}
-        return await self._update(user_id, is_active=active, **retired)
-
-    async def advance_session_version(self, user_id: UUID) -> int:
-        """Avance la version de session."""
-        return (await self._update(user_id, session_version=SQLAuthUserModel.session_version + 1)).session_version
+    async def update_user(self, user_id: UUID, *, is_active: bool | None = None, ends_tokens: bool = False) -> AuthUser:
+        """Change un compte, en une instruction : la version de session avance de celle que la base tient."""
+        changes: dict[str, Any] = {"updated_at": datetime.now(timezone.utc)}
+        if is_active is not None:
+            changes["is_active"] = is_active
+        if ends_tokens or is_active is False:
+            changes["session_version"] = SQLAuthUserModel.session_version + 1
+        changed = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id)).values(**changes)
+        async with self._database.session() as session:
+            row = await self._apply(session, changed, user_id)
+        return _read_required(row)
 
     async def delete_user(self, user_id: UUID) -> None:
         """Supprime un compte ; ses sessions partent avec lui, par la clé étrangère."""
@@ -117,30 +123,15 @@ class SQLAuthRepository(IAuthRepository):
         async with self._database.snapshot() as reading:
             return set(await reading.connection.scalars(select(SQLAuthUserModel.id).where(*conditions)))
 
-    async def _find(self, condition: ColumnElement[bool]) -> AuthUser | None:
-        """Cherche un compte."""
+    async def _get(self, condition: ColumnElement[bool]) -> AuthUser:
         async with self._database.snapshot() as reading:
             row = (await reading.connection.scalars(select(SQLAuthUserModel).where(condition))).one_or_none()
-        return AuthUserMapper.to_entity(row) if row is not None else None
-
-    async def _update(self, user_id: UUID, **columns: Any) -> AuthUser:  # noqa: ANN401 - valeurs ou expressions SQL
-        """Change des colonnes d'un compte et le rend tel qu'il est devenu."""
-        changed = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
-        async with self._database.session() as session:
-            row = await self._apply(session, changed.values(**columns, updated_at=datetime.now(timezone.utc)), user_id)
-        return self._required(AuthUserMapper.to_entity(row) if row is not None else None)
+        return _read_required(row)
 
     async def _apply(self, session: AsyncSession, changed: Update, user_id: UUID) -> SQLAuthUserModel | None:  # noqa: ARG002 - pour MySQL
         """Exécute une mise à jour d'un compte et rend sa ligne, ou None s'il n'existe pas."""
         returning = changed.returning(SQLAuthUserModel)
         return (await session.scalars(returning, execution_options=UNSYNCHRONIZED)).one_or_none()
-
-    @staticmethod
-    def _required(user: AuthUser | None) -> AuthUser:
-        """Rend le compte, ou dit qu'il n'existe pas."""
-        if user is None:
-            raise UserNotFoundError
-        return user
 
 
 @final
@@ -162,6 +153,23 @@ class MySQLAuthRepository(SQLAuthRepository):
         await session.execute(changed, execution_options=UNSYNCHRONIZED)
         changed_row = select(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
         return (await session.scalars(changed_row, execution_options=UNSYNCHRONIZED)).one_or_none()
+
+
+def _read_required(row: SQLAuthUserModel | None) -> AuthUser:
+    """Renvoie le compte d'une ligne.
+
+    Raises:
+        UserNotFoundError: il n'y a pas de ligne.
+    """
+    if row is None:
+        raise UserNotFoundError
+    return AuthUserMapper.to_entity(row)
+
+
+def _equals(column: SQLColumnExpression[Any], text: str) -> ColumnElement[bool]:
+    """Compare une clé repliée ; aucune ne finit par une espace, que MySQL oublierait de comparer."""
+    key = canonical(text)
+    return column == key if is_storable(key) and not key.endswith(" ") else false()
 
 
 def _key_of(row: SQLAuthUserModel) -> str:

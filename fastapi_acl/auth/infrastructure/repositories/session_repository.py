@@ -8,7 +8,7 @@ from sqlalchemy import delete, exists, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import ISessionRepository
-from fastapi_acl.auth.infrastructure.mappers.auth_mappers import SessionMapper
+from fastapi_acl.auth.infrastructure.mappers.auth_mappers import SessionMapper, read_columns
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel, SQLSessionModel
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SQLSessionRepository(ISessionRepository):
 
     async def create_session(self, session: Session) -> bool:
         """Ouvre une session, si le compte est encore actif à la version que le mot de passe a prouvée."""
-        columns = SessionMapper.to_columns(session)
+        columns = read_columns(SessionMapper.to_model(session))
         types = SQLSessionModel.__table__.c
         values = [literal(value, types[name].type) for name, value in columns.items()]
         source = select(*values).where(

@@ -44,7 +44,7 @@ class JWTAuthenticator(Authenticator):
             raise InvalidTokenError
         fingerprint = fingerprint_of(token)
         known = self.known.find(fingerprint)
-        verified = _verified(self.tokens.read_access(token)) if known is None else known
+        verified = _verified(self.tokens.decode_token(token)) if known is None else known
         if not verified.is_current() or self._is_revoked(verified.principal):
             raise InvalidTokenError
         if known is None:

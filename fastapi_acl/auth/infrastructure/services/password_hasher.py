@@ -114,11 +114,11 @@ class BcryptPasswordHasher(IPasswordHasher):
         self._rounds = rounds
         self._executor: ThreadPoolExecutor | None = None
 
-    async def hash(self, password: str) -> str:
+    async def hash_password(self, password: str) -> str:
         """Hache un mot de passe."""
         return await self._run(lambda: str(self._context.hash(password)))
 
-    async def verify(self, password: str, hashed: str | None) -> bool:
+    async def verify_password(self, password: str, hashed: str | None) -> bool:
         """Compare un mot de passe à un haché ; sans haché, à un haché que rien n'égale, au même coût."""
         self.expect(_rounds_of(hashed) or self._rounds)
         return await self._run(lambda: self._verify(password, hashed))

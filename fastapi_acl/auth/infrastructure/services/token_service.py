@@ -102,7 +102,7 @@ class JWTTokenService(ITokenService):
         """Durée de vie d'un jeton d'accès, en secondes."""
         return self._settings.access_lifetime
 
-    def issue_access(self, *, user_id: UUID, session_id: UUID, session_version: int) -> str:
+    def create_access_token(self, *, user_id: UUID, session_id: UUID, session_version: int) -> str:
         """Signe un jeton d'accès ; son identifiant ne sert qu'à le nommer dans un journal."""
         now = int(time.time())
         claims = TokenClaims(
@@ -113,17 +113,17 @@ class JWTTokenService(ITokenService):
         )
         return self._sign(ACCESS_TYPE, claims, now, now + self._settings.access_lifetime)
 
-    def issue_refresh(self, claims: TokenClaims, *, not_after: datetime) -> str:
+    def create_refresh_token(self, claims: TokenClaims, *, not_after: datetime) -> str:
         """Signe un jeton de renouvellement."""
         now = int(time.time())
         expires = min(now + self._settings.refresh_lifetime, int(not_after.timestamp()))
         return self._sign(REFRESH_TYPE, claims, now, expires)
 
-    def read_access(self, token: str) -> AccessClaims:
+    def decode_token(self, token: str) -> AccessClaims:
         """Vérifie un jeton d'accès."""
         return self._read(token, ACCESS_TYPE, self._access_claims)
 
-    def read_refresh(self, token: str) -> TokenClaims:
+    def decode_refresh_token(self, token: str) -> TokenClaims:
         """Vérifie un jeton de renouvellement."""
         return self._read(token, REFRESH_TYPE, lambda payload: TokenClaims(**_identifiers(payload)))
 
