@@ -14,13 +14,7 @@ from starlette.routing import Mount
 
 from fastapi_acl.auth.application.usecases.costs import LearnCostsUseCase
 from fastapi_acl.auth.application.usecases.sessions import SweepSessionsUseCase
-from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
-from fastapi_acl.auth.interface.api import router as auth_router
-from fastapi_acl.auth.interface.api import token_router
 from fastapi_acl.engine.casbin.trial import check_matchers
-from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
-from fastapi_acl.permissions.interface.admin.explain import router as explain_router
-from fastapi_acl.permissions.interface.api import router as permissions_router
 from fastapi_acl.runtime.composition import compose
 from fastapi_acl.runtime.environment import check_distributions, warn_about, with_secret
 from fastapi_acl.runtime.lifecycle import Lifecycle
@@ -153,17 +147,24 @@ class ACLManager:
         self._wrap_openapi(app)
 
     def _routers(self) -> Iterator[APIRouter]:
-        """Énumère les routes que la configuration demande."""
+        """Énumère les routes que la configuration demande ; celles qui sont coupées ne se chargent pas."""
         config = self.config
         if not config.enable_api_routes:
             return
         yield health_router
-        if config.enable_auth_feature:
-            yield from (auth_router, auth_admin_router)
+        if config.serves_accounts:
+            from fastapi_acl.auth.interface import api as accounts  # noqa: PLC0415 - ces routes seules
+            from fastapi_acl.auth.interface.admin import api as accounts_admin  # noqa: PLC0415 - idem
+
+            yield from (accounts.router, accounts_admin.router)
             if config.token_form_enabled:
-                yield token_router
+                yield accounts.token_router
         if config.enable_permissions_feature:
-            yield from (permissions_router, permissions_admin_router, explain_router)
+            from fastapi_acl.permissions.interface import api as permissions  # noqa: PLC0415 - idem
+            from fastapi_acl.permissions.interface.admin import api as rules  # noqa: PLC0415 - idem
+            from fastapi_acl.permissions.interface.admin import explain  # noqa: PLC0415 - idem
+
+            yield from (permissions.router, rules.router, explain.router)
 
     def _wrap_lifespan(self, app: FastAPI) -> None:
         """Enveloppe le lifespan de l'application, sans rien changer au sien ni à ses `on_event`."""
@@ -207,8 +208,7 @@ class ACLManager:
 
     def _security_scheme(self) -> dict[str, Any]:
         """Décrit la sécurité : le formulaire de connexion s'il est monté, sinon un jeton à coller."""
-        has_form = any(router is token_router for router in self._routers())
-        if not has_form:
+        if not (self.config.serves_accounts and self.config.token_form_enabled):
             return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
         url = f"{self.config.api_prefix}/auth/token".lstrip("/")
         return {"type": "oauth2", "flows": {"password": {"tokenUrl": url, "scopes": {}}}}

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
+from functools import cache
+from textwrap import dedent
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -41,8 +46,21 @@ def variable(name: str) -> str:
 
 def _described(name: str) -> str:
     """Rend ce que fait un réglage, et s'il attend une version à venir."""
-    description = ACLConfig.model_fields[name].description or ""
+    description = read_descriptions()[name]
     return f"{description} {NO_EFFECT}" if name in NOT_YET_EFFECTIVE else description
+
+
+@cache
+def read_descriptions() -> dict[str, str]:
+    """Lit dans la source la docstring de chaque réglage ; Pydantic le ferait à chaque import, pour cette page."""
+    (settings,) = ast.parse(dedent(inspect.getsource(ACLConfig))).body
+    body = settings.body if isinstance(settings, ast.ClassDef) else []
+    return {
+        setting.target.id: str(told.value.value)
+        for setting, told in itertools.pairwise(body)
+        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name)
+        if isinstance(told, ast.Expr) and isinstance(told.value, ast.Constant)
+    }
 
 
 def _plain(name: str) -> str:

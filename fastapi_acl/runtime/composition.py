@@ -23,7 +23,6 @@ from fastapi_acl.auth.infrastructure.services.access import JournalAccessRevoker
 from fastapi_acl.auth.infrastructure.services.email_validator import SyntaxEmailValidator
 from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptPasswordHasher
 from fastapi_acl.auth.infrastructure.services.token_service import JWTTokenService, TokenSettings
-from fastapi_acl.auth.interface.admin.api import router as auth_admin_router
 from fastapi_acl.engine.administration import Administration
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.casbin.domains import shares_domains
@@ -45,8 +44,6 @@ from fastapi_acl.permissions.application.usecases.check_permissions import Check
 from fastapi_acl.permissions.application.usecases.explain import ExplainUseCase
 from fastapi_acl.permissions.application.usecases.list_permissions import ListPermissionsUseCase
 from fastapi_acl.permissions.infrastructure.cached_grants import CachedGrants
-from fastapi_acl.permissions.interface.admin.api import router as permissions_admin_router
-from fastapi_acl.permissions.interface.admin.explain import router as explain_router
 from fastapi_acl.runtime.first_start import Bootstrap
 from fastapi_acl.runtime.storage import create_storage
 from fastapi_acl.shared.cache.factory import CacheFactory
@@ -160,6 +157,8 @@ def compose(
     decisions = DecisionMemory()
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
     tokens = JWTTokenService(token_settings(config))
+    if authenticator is None or config.serves_accounts:
+        tokens.load()
     register = RegisterUseCase(users, hasher, SyntaxEmailValidator(), config.password_min_length)
     return Composition(
         database=database,
@@ -206,6 +205,12 @@ def _administration(config: ACLConfig, enforcer: StrictEnforcer) -> Administrati
     """Rend ce qu'il faut demander à qui administre : sous un modèle de routes, nos routes, montées ou non."""
     if not enforcer.schema.decides_on_routes:
         return Administration()
+    from fastapi_acl.auth.interface.admin.api import router as auth_admin_router  # noqa: PLC0415 - ce modèle seul
+    from fastapi_acl.permissions.interface.admin.api import (  # noqa: PLC0415 - idem
+        router as permissions_admin_router,
+    )
+    from fastapi_acl.permissions.interface.admin.explain import router as explain_router  # noqa: PLC0415 - idem
+
     routes = administration_routes(config.api_prefix, (auth_admin_router, permissions_admin_router, explain_router))
     return Administration(routes)
 

@@ -112,7 +112,6 @@ class ACLConfig(BaseSettings):
         hide_input_in_errors=True,
         validate_default=False,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
     )
 
     environment: Literal["development", "production"] = "development"
@@ -368,6 +367,11 @@ class ACLConfig(BaseSettings):
     def is_production(self) -> bool:
         """Vrai en production."""
         return self.environment == "production"
+
+    @property
+    def serves_accounts(self) -> bool:
+        """Vrai si nos routes de comptes sont montées."""
+        return self.enable_api_routes and self.enable_auth_feature
 
     @property
     def token_form_enabled(self) -> bool:

@@ -17,7 +17,7 @@ from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, LogoutUseCase, RefreshTokenUseCase
 from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RefreshTokenDTO, RegisterDTO, TokenDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
-from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptSHA256
+from fastapi_acl.auth.infrastructure.services.password_scheme import BcryptSHA256
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import PASSWORD, started
 

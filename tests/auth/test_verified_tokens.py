@@ -47,7 +47,7 @@ class Signatures:
 
     def __init__(self) -> None:
         self.verified = 0
-        self._verify = token_service.jws.verify
+        self._verify = jws.verify
 
     def verify(self, *arguments: Any) -> Any:
         self.verified += 1
@@ -72,7 +72,7 @@ class Clock:
 @pytest.fixture
 def signatures(monkeypatch: pytest.MonkeyPatch) -> Signatures:
     spy = Signatures()
-    monkeypatch.setattr(token_service.jws, "verify", spy.verify)
+    monkeypatch.setattr(jws, "verify", spy.verify)
     return spy
 
 

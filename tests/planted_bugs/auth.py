@@ -6,6 +6,7 @@ ACCOUNTS = "auth/application/usecases/accounts.py"
 SESSIONS = "auth/application/usecases/sessions.py"
 TOKENS = "auth/infrastructure/services/token_service.py"
 HASHER = "auth/infrastructure/services/password_hasher.py"
+SCHEME = "auth/infrastructure/services/password_scheme.py"
 SQL_SESSIONS = "auth/infrastructure/repositories/session_repository.py"
 SQL_USERS = "auth/infrastructure/repositories/auth_repository.py"
 USER = "auth/domain/entities/auth_user.py"
@@ -457,16 +458,16 @@ FAULTS = [
     # --- mots de passe
     Fault(
         "un mot de passe coupé passe pour l'entier",
-        HASHER,
-        "BcryptPasswordHasher._verify",
+        SCHEME,
+        "PasswordScheme.verify",
         "matches and candidate == password",
         "matches",
         "tests/auth/test_password_hasher.py::test_different_passwords_never_pass_for_one_another",
     ),
     Fault(
         "un haché moins cher se reconnaît au travail",
-        HASHER,
-        "BcryptPasswordHasher._verify",
+        SCHEME,
+        "PasswordScheme.verify",
         "range(rounds, total)",
         "range(0)",
         "tests/auth/test_password_hasher.py::test_every_comparison_is_as_much_work_as_the_costliest_hash_known",
@@ -481,8 +482,8 @@ FAULTS = [
     ),
     Fault(
         "un haché de coût démesuré se calcule",
-        HASHER,
-        "_rounds_of",
+        SCHEME,
+        "PasswordScheme.read_rounds",
         "rounds if rounds <= MAX_ROUNDS else None",
         "rounds",
         "tests/auth/test_password_hasher.py::test_a_hash_too_costly_to_compute_matches_nothing_and_raises_no_cost",

@@ -469,9 +469,9 @@ FAULTS = [
     Fault(
         "MySQL emploie le dépôt de SQLite",
         "runtime/storage.py",
-        "",
-        "{'sqlite': SQLiteAuthRepository, 'postgresql': PostgreSQLAuthRepository, 'mysql': MySQLAuthRepository}",
-        "{'sqlite': SQLiteAuthRepository, 'postgresql': PostgreSQLAuthRepository, 'mysql': SQLiteAuthRepository}",
+        "_sql",
+        "auth_repository.MySQLAuthRepository",
+        "auth_repository.SQLiteAuthRepository",
         "tests/auth/test_repositories.py::test_deactivation_advances_the_session_version_and_activation_does_not",
         "mysql",
     ),

@@ -71,10 +71,10 @@ FAULTS = [
         "ACLConfig",
         "SettingsConfigDict(env_prefix='ACL_', env_file='.env', env_file_encoding='utf-8', extra='ignore', "
         "env_ignore_empty=True, frozen=True, hide_input_in_errors=True, validate_default=False, "
-        "protected_namespaces=(), use_attribute_docstrings=True)",
+        "protected_namespaces=())",
         "SettingsConfigDict(env_prefix='ACL_', env_file='.env', env_file_encoding='utf-8', extra='ignore', "
         "env_ignore_empty=True, frozen=True, hide_input_in_errors=False, validate_default=False, "
-        "protected_namespaces=(), use_attribute_docstrings=True)",
+        "protected_namespaces=())",
         "tests/shared/test_config.py::test_no_secret_is_in_the_repr_nor_in_an_error",
     ),
     Fault(

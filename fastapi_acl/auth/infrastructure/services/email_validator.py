@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from email_validator import EmailNotValidError, validate_email
-
 from fastapi_acl.auth.application.interface.services import IEmailValidator
 from fastapi_acl.auth.domain.entities.auth_user import MAX_EMAIL_LENGTH, canonical
 from fastapi_acl.shared.exceptions import InvalidEmailError
@@ -21,6 +19,9 @@ class SyntaxEmailValidator(IEmailValidator):
 
     def check(self, email: str) -> str:
         """Rend l'adresse normalisée."""
+        # Seul qui inscrit des comptes le charge.
+        from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415
+
         is_internal = email.lower().endswith(f".{INTERNAL}")
         asked = f"{email[: -len(INTERNAL)]}{STAND_IN}" if is_internal else email
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -11,10 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 from uuid import UUID
 
-from jose import jws
-from jose.backends import HMACKey
-from jose.utils import base64url_decode, base64url_encode
-
 from fastapi_acl.auth.application.interface.services import ITokenService
 from fastapi_acl.auth.domain.dtos.auth_dtos import TokenClaims
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidTokenError
@@ -22,6 +19,7 @@ from fastapi_acl.shared.exceptions import ConfigurationError, InvalidTokenError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+    from types import ModuleType
 
 Claims = TypeVar("Claims", bound=TokenClaims)
 
@@ -80,18 +78,24 @@ class JWTTokenService(ITokenService):
             settings: réglages des jetons.
 
         Raises:
-            ConfigurationError: la clé est vide, ou python-jose est installé sans `cryptography`.
+            ConfigurationError: la clé est vide.
         """
         if not settings.secret:
             message = "aucune clé de signature : réglez ACL_JWT_SECRET_KEY."
-            raise ConfigurationError(message)
-        if "cryptography" not in HMACKey.__module__:
-            message = "python-jose est incomplet : « pip install 'python-jose[cryptography]>=3.5' »."
             raise ConfigurationError(message)
         self._settings = settings
         self._kid = _key_id(settings.secret)
         secrets = (*settings.previous_secrets, settings.secret)
         self._keys: Mapping[str, str] = {_key_id(secret): secret for secret in secrets}
+        self._signer: ModuleType | None = None
+
+    def load(self) -> None:
+        """Charge python-jose avant de servir : au premier jeton, la boucle d'événements attendrait.
+
+        Raises:
+            ConfigurationError: python-jose est installé sans `cryptography`.
+        """
+        self._signer = _load_signer()
 
     def __repr__(self) -> str:
         """Ne montre aucune clé."""
@@ -127,6 +131,13 @@ class JWTTokenService(ITokenService):
         """Vérifie un jeton de renouvellement."""
         return self._read(token, REFRESH_TYPE, lambda payload: TokenClaims(**_identifiers(payload)))
 
+    @property
+    def _signatures(self) -> Any:  # noqa: ANN401 - le module de python-jose
+        """Ce qui signe et vérifie, chargé au plus tard au premier jeton."""
+        if self._signer is None:
+            self.load()
+        return self._signer
+
     def _sign(self, kind: str, claims: TokenClaims, issued_at: int, expires_at: int) -> str:
         """Signe un jeton."""
         payload = {
@@ -140,7 +151,9 @@ class JWTTokenService(ITokenService):
             "exp": expires_at,
         }
         headers = {"typ": kind, "kid": self._kid}
-        return str(jws.sign(payload, self._settings.secret, headers=headers, algorithm=self._settings.algorithm))
+        return str(
+            self._signatures.sign(payload, self._settings.secret, headers=headers, algorithm=self._settings.algorithm)
+        )
 
     def _read(self, token: str, kind: str, make: Callable[[Mapping[str, Any]], Claims]) -> Claims:
         """Vérifie un jeton ; quoi qu'il arrive, un jeton qui n'est pas bon est un jeton refusé."""
@@ -154,7 +167,7 @@ class JWTTokenService(ITokenService):
         _require(len(token) <= MAX_TOKEN_LENGTH and token.isascii() and token.count(".") == 2)  # noqa: PLR2004 - RFC 7515, 7.1
         _require(_is_canonical(token.rpartition(".")[2]))
         key = self._keys[self._checked_header(token, kind)]
-        payload = json.loads(jws.verify(token, key, [self._settings.algorithm]))
+        payload = json.loads(self._signatures.verify(token, key, [self._settings.algorithm]))
         _require(isinstance(payload, dict))
         self._check_claims(payload)
         return cast("Mapping[str, Any]", payload)
@@ -172,7 +185,7 @@ class JWTTokenService(ITokenService):
         """Rend l'identifiant de la clé ; rien de l'en-tête ne choisit l'algorithme."""
         encoded = token.partition(".")[0]
         _require(len(encoded) <= MAX_HEADER_LENGTH)
-        header = json.loads(base64url_decode(encoded.encode()))
+        header = json.loads(_decode_segment(encoded))
         _require(isinstance(header, dict) and set(header) == ALLOWED_HEADERS)
         _require(header["alg"] == self._settings.algorithm and header["typ"] == kind)
         return _text(header["kid"])
@@ -188,6 +201,21 @@ class JWTTokenService(ITokenService):
         _require(_integer(payload["exp"]) > now - leeway)
 
 
+def _load_signer() -> ModuleType:
+    """Charge python-jose.
+
+    Raises:
+        ConfigurationError: il est installé sans `cryptography`.
+    """
+    from jose import jws  # noqa: PLC0415 - un autre Authenticator ne signe ni ne vérifie rien ici
+    from jose.backends import HMACKey  # noqa: PLC0415 - idem
+
+    if "cryptography" not in HMACKey.__module__:
+        message = "python-jose est incomplet : « pip install 'python-jose[cryptography]>=3.5' »."
+        raise ConfigurationError(message)
+    return jws
+
+
 def _key_id(secret: str) -> str:
     """Rend l'identifiant public d'une clé, qui n'en révèle rien."""
     return hashlib.sha256(b"fastapi-acl key id\x00" + secret.encode()).hexdigest()[:16]
@@ -198,7 +226,12 @@ def _is_canonical(segment: str) -> bool:
 
     Le décodeur de Python saute les caractères étrangers et les derniers bits : un jeton aurait plusieurs écritures.
     """
-    return base64url_encode(base64url_decode(segment.encode())).decode() == segment
+    return base64.urlsafe_b64encode(_decode_segment(segment)).rstrip(b"=").decode() == segment
+
+
+def _decode_segment(segment: str) -> bytes:
+    """Décode un segment de jeton, écrit sans remplissage (RFC 7515, 2)."""
+    return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
 
 def _identifiers(payload: Mapping[str, Any]) -> dict[str, Any]:
