@@ -24,27 +24,29 @@ SHOWN: Final = {"shared_domain": "*"}
 NO_EFFECT: Final = "Sans effet dans cette version."
 
 
-def env_example() -> str:
+def write_env_example() -> str:
     """Rend un `.env` commenté : une ligne par réglage, à son défaut."""
     blocks = [
-        f"# {_plain(name)}\n# {variable(name)}={_shown(name) or SHOWN.get(name, '')}\n"
+        f"# {_strip_markup(name)}\n# {name_variable(name)}={_read_default(name) or SHOWN.get(name, '')}\n"
         for name in ACLConfig.model_fields
     ]
     return "\n".join([HEADER, *blocks])
 
 
-def markdown() -> str:
+def write_markdown() -> str:
     """Rend le tableau des réglages, pour la documentation."""
-    rows = (f"| `{variable(name)}` | {_default(name)} | {_described(name)} |" for name in ACLConfig.model_fields)
+    rows = (
+        f"| `{name_variable(name)}` | {_write_default(name)} | {_describe(name)} |" for name in ACLConfig.model_fields
+    )
     return "\n".join(["| variable | défaut | effet |", "| --- | --- | --- |", *rows, ""])
 
 
-def variable(name: str) -> str:
+def name_variable(name: str) -> str:
     """Rend la variable d'environnement d'un réglage."""
     return f"ACL_{name.upper()}"
 
 
-def _described(name: str) -> str:
+def _describe(name: str) -> str:
     """Rend ce que fait un réglage, et s'il attend une version à venir."""
     description = read_descriptions()[name]
     return f"{description} {NO_EFFECT}" if name in NOT_YET_EFFECTIVE else description
@@ -63,18 +65,18 @@ def read_descriptions() -> dict[str, str]:
     }
 
 
-def _plain(name: str) -> str:
+def _strip_markup(name: str) -> str:
     """Rend la description sans balisage."""
-    return _described(name).replace("`", "")
+    return _describe(name).replace("`", "")
 
 
-def _default(name: str) -> str:
+def _write_default(name: str) -> str:
     """Rend le défaut, pour le tableau."""
-    shown = _shown(name)
+    shown = _read_default(name)
     return f"`{shown}`" if shown else "aucun"
 
 
-def _shown(name: str) -> str:
+def _read_default(name: str) -> str:
     """Rend le défaut tel qu'il s'écrit dans un `.env` ; rien s'il n'y en a pas."""
     value: Any = ACLConfig.model_fields[name].default
     if isinstance(value, SecretStr):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
-from fastapi_acl.auth.domain.entities.auth_user import canonical
+from fastapi_acl.auth.domain.entities.auth_user import fold
 from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.casbin.wildcards import explain_closed, explain_failed
 from fastapi_acl.engine.kernel.acl_match import ANY
@@ -149,7 +149,7 @@ class Bootstrap:
         """
         async with self.store.replica.writing() as transaction:
             given = [(one.account, await self._create(one, transaction)) for one in administrators]
-            created = {canonical(account.username): account for account, rules in given if rules}
+            created = {fold(account.username): account for account, rules in given if rules}
             resolved = {number: await self._resolved(number, rule, created) for number, rule in lines.items()}
             rules = [rule for _, held in given for rule in held]
             self._check_links(rules, resolved)
@@ -294,7 +294,7 @@ class Bootstrap:
             return value
         name = value[len(prefix) :]
         try:
-            account = created.get(canonical(name)) or await self.users.get_by_username(name)
+            account = created.get(fold(name)) or await self.users.get_by_username(name)
         except UserNotFoundError as error:
             message = f"aucun compte ne s’appelle « {name} »."
             raise ConfigurationError(message) from error

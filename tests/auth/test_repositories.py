@@ -485,7 +485,7 @@ async def test_a_session_renewed_under_a_sweeper_is_kept(
 ) -> None:
     opened = create_storage(ACLConfig(_env_file=None, **sql_settings))
     await opened.database.migrate()
-    ada, some_ids = account(), SQLSessionRepository._some_ids
+    ada, some_ids = account(), SQLSessionRepository._find_ids
     idle = opened_by(ada, last_used_at=NOW - timedelta(days=8))
     await opened.users.create_user(ada)
     assert await opened.sessions.create_session(idle)
@@ -495,7 +495,7 @@ async def test_a_session_renewed_under_a_sweeper_is_kept(
         assert await self.rotate(idle.id, "a" * 64, "b" * 64, lifetime(idle_since=NOW - timedelta(days=9)))
         return found
 
-    monkeypatch.setattr(SQLSessionRepository, "_some_ids", then_renewed)
+    monkeypatch.setattr(SQLSessionRepository, "_find_ids", then_renewed)
 
     assert await opened.sessions.remove_finished(FINISHED, 10) == 0
     assert await opened.sessions.find_session(idle.id) is not None

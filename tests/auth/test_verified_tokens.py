@@ -22,7 +22,7 @@ from fastapi_acl.auth.infrastructure.services.verified_tokens import (
     CAPACITY,
     VerifiedToken,
     VerifiedTokens,
-    fingerprint_of,
+    compute_fingerprint,
 )
 from fastapi_acl.shared.exceptions import InvalidTokenError
 from fastapi_acl.shared.identity import Principal
@@ -249,8 +249,8 @@ async def test_the_memory_never_holds_more_than_its_capacity() -> None:
     token = VerifiedToken.of(Principal(id="ada"), 0, 1)
 
     for number in range(5_000):
-        memory.add(fingerprint_of(str(number)), token)
-        assert memory.find(fingerprint_of(str(number // 2))) in {token, None}
+        memory.add(compute_fingerprint(str(number)), token)
+        assert memory.find(compute_fingerprint(str(number // 2))) in {token, None}
         assert len(memory) <= 1_000
 
 
@@ -281,9 +281,11 @@ async def test_neither_the_token_nor_whose_it_is_shows_in_the_memory() -> None:
     await authenticator.authenticate(token)
 
     for shown in (repr(authenticator), repr(authenticator.known)):
-        assert not any(part in shown for part in (token, token.split(".")[2], str(USER), fingerprint_of(token).hex()))
+        assert not any(
+            part in shown for part in (token, token.split(".")[2], str(USER), compute_fingerprint(token).hex())
+        )
     kept = [*authenticator.known._young, *authenticator.known._old]
-    assert kept == [fingerprint_of(token)]
+    assert kept == [compute_fingerprint(token)]
 
 
 async def test_a_life_made_shorter_holds_for_tokens_already_signed(clock: Clock) -> None:

@@ -404,7 +404,7 @@ FAULTS = [
     Fault(
         "une commande écrit sous un autre modèle",
         "cli/opening.py",
-        "writing",
+        "prepare_writing",
         "raise ConfigurationError(message)",
         "pass",
         "tests/e2e/test_cli_application.py::test_writing_under_another_model_is_refused_and_changes_nothing",
@@ -428,7 +428,7 @@ FAULTS = [
     Fault(
         "un export suit un lien",
         "cli/files.py",
-        "replaced",
+        "replace_file",
         "Path(name).replace(file)",
         "file.write_text(Path(name).read_text('utf-8'), 'utf-8')",
         "tests/e2e/test_cli_application.py::test_an_export_follows_no_planted_link",
@@ -445,8 +445,8 @@ FAULTS = [
         "une commande ne voit pas l'application nommée",
         TARGET,
         "find_manager",
-        "named or _Chosen().app or _from_project()",
-        "_Chosen().app or _from_project()",
+        "named or _Chosen().app or _read_project_name()",
+        "_Chosen().app or _read_project_name()",
         "tests/e2e/test_cli_application.py::test_the_application_is_named_by_the_option_then_the_environment_then_the_project",
     ),
     Fault(
@@ -460,8 +460,8 @@ FAULTS = [
     Fault(
         "lint ne compare pas aux routes",
         "cli/declared.py",
-        "declared_by",
-        "[pair for place in places_in(app.routes) for pair in _asked(place, on_routes=on_routes)]",
+        "list_declared",
+        "[pair for place in places_in(app.routes) for pair in _list_asked(place, on_routes=on_routes)]",
         "[]",
         "tests/e2e/test_cli_application.py::test_names_that_nothing_knows_are_cited_with_the_nearest",
     ),
@@ -478,7 +478,7 @@ FAULTS = [
     Fault(
         "la référence oublie les réglages sans effet",
         "cli/reference.py",
-        "_described",
+        "_describe",
         "f'{description} {NO_EFFECT}' if name in NOT_YET_EFFECTIVE else description",
         "description",
         "tests/shared/test_config.py::test_every_setting_is_described_in_the_example_and_in_the_documentation",

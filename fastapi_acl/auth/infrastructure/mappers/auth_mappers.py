@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastapi_acl.auth.domain.entities.auth_user import canonical
+from fastapi_acl.auth.domain.entities.auth_user import fold
 from fastapi_acl.auth.infrastructure.mappers.stored_rows import read_account, read_session
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel, SQLSessionModel
 
@@ -22,8 +22,8 @@ class AuthUserMapper:
         """Fait la ligne d'un compte, clés repliées comprises."""
         keys = {
             "id": str(user.id),
-            "username_key": canonical(user.username),
-            "email_key": canonical(user.email) if user.email is not None else None,
+            "username_key": fold(user.username),
+            "email_key": fold(user.email) if user.email is not None else None,
         }
         return SQLAuthUserModel(**asdict(user) | keys)
 

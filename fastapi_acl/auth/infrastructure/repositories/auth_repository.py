@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
 from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, fold
 from fastapi_acl.auth.infrastructure.mappers.auth_mappers import AuthUserMapper
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
@@ -67,11 +67,11 @@ class SQLAuthRepository(IAuthRepository):
     ) -> UserPage:
         """Lit une page de comptes, dans l'ordre de leurs noms repliés."""
         limit = min(max(limit, 1), MAX_PAGE)
-        wanted = _conditions(cursor, query, is_active=is_active)
+        wanted = _make_conditions(cursor, query, is_active=is_active)
         statement = select(SQLAuthUserModel).where(*wanted).order_by(SQLAuthUserModel.username_key).limit(limit + 1)
         async with self._database.snapshot() as reading:
             rows = (await reading.connection.scalars(statement)).all()
-        following = make_cursor(_key_of(rows[limit - 1])) if len(rows) > limit else None
+        following = make_cursor(_read_key(rows[limit - 1])) if len(rows) > limit else None
         return UserPage(items=[AuthUserMapper.to_entity(row) for row in rows[:limit]], next_cursor=following)
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -112,13 +112,13 @@ class SQLAuthRepository(IAuthRepository):
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
-        return await self._ids(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active.is_(True))
+        return await self._list_ids(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active.is_(True))
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes qui existent."""
-        return await self._ids(SQLAuthUserModel.id.in_(ids))
+        return await self._list_ids(SQLAuthUserModel.id.in_(ids))
 
-    async def _ids(self, *conditions: ColumnElement[bool]) -> set[str]:
+    async def _list_ids(self, *conditions: ColumnElement[bool]) -> set[str]:
         """Rend les identifiants des comptes qui remplissent des conditions."""
         async with self._database.snapshot() as reading:
             return set(await reading.connection.scalars(select(SQLAuthUserModel.id).where(*conditions)))
@@ -168,22 +168,22 @@ def _read_required(row: SQLAuthUserModel | None) -> AuthUser:
 
 def _equals(column: SQLColumnExpression[Any], text: str) -> ColumnElement[bool]:
     """Compare une clé repliée ; aucune ne finit par une espace, que MySQL oublierait de comparer."""
-    key = canonical(text)
+    key = fold(text)
     return column == key if is_storable(key) and not key.endswith(" ") else false()
 
 
-def _key_of(row: SQLAuthUserModel) -> str:
+def _read_key(row: SQLAuthUserModel) -> str:
     """Rend le nom replié d'un compte."""
     return read_value(("acl_users", "id", row.id, "username_key"), row.username_key, read_text)
 
 
-def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> Sequence[ColumnElement[bool]]:
+def _make_conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> Sequence[ColumnElement[bool]]:
     """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
     found: list[ColumnElement[bool]] = []
     if cursor is not None:
         found.append(SQLAuthUserModel.username_key > read_cursor(cursor))
     if query is not None:
-        found.append(_contains(canonical(query)))
+        found.append(_contains(fold(query)))
     if is_active is not None:
         found.append(SQLAuthUserModel.is_active.is_(is_active))
     return found

@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
 from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, fold
 from fastapi_acl.auth.infrastructure.mappers.mongodb_mappers import MongoAuthUserMapper
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
 from fastapi_acl.shared.database.mongodb import as_text
@@ -56,24 +56,24 @@ class MongoDBAuthRepository(IAuthRepository):
 
     async def get_by_username(self, username: str) -> AuthUser:
         """Renvoie un compte par son nom replié."""
-        return await self._get("username_key", canonical(username))
+        return await self._get("username_key", fold(username))
 
     async def get_by_email(self, email: str) -> AuthUser:
         """Renvoie un compte par son adresse repliée."""
-        return await self._get("email_key", canonical(email))
+        return await self._get("email_key", fold(email))
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
     ) -> UserPage:
         """Lit une page de comptes, dans l'ordre de leurs noms repliés."""
         limit = min(max(limit, 1), MAX_PAGE)
-        wanted = _conditions(cursor, query, is_active=is_active)
-        if query is not None and not is_storable(canonical(query)):
+        wanted = _make_conditions(cursor, query, is_active=is_active)
+        if query is not None and not is_storable(fold(query)):
             return UserPage(items=[], next_cursor=None)
         async with self._database.session() as session:
             found = self._users.find(wanted, session=session).sort("username_key", 1).limit(limit + 1)
             documents = await found.to_list(limit + 1)
-        following = make_cursor(_key_of(documents[limit - 1])) if len(documents) > limit else None
+        following = make_cursor(_read_key(documents[limit - 1])) if len(documents) > limit else None
         return UserPage(items=[MongoAuthUserMapper.to_entity(one) for one in documents[:limit]], next_cursor=following)
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -112,13 +112,13 @@ class MongoDBAuthRepository(IAuthRepository):
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
-        return await self._ids({"_id": {"$in": list(ids)}, "is_active": True})
+        return await self._list_ids({"_id": {"$in": list(ids)}, "is_active": True})
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes qui existent."""
-        return await self._ids({"_id": {"$in": list(ids)}})
+        return await self._list_ids({"_id": {"$in": list(ids)}})
 
-    async def _ids(self, wanted: Mapping[str, Any]) -> set[str]:
+    async def _list_ids(self, wanted: Mapping[str, Any]) -> set[str]:
         """Rend les identifiants des comptes qui remplissent une condition."""
         async with self._database.session() as session:
             return {one["_id"] async for one in self._users.find(wanted, {"_id": 1}, session=session)}
@@ -132,18 +132,18 @@ class MongoDBAuthRepository(IAuthRepository):
         return _read_required(found)
 
 
-def _key_of(found: Mapping[str, Any]) -> str:
+def _read_key(found: Mapping[str, Any]) -> str:
     """Rend le nom replié d'un compte."""
     return read_value(("acl_users", "_id", found["_id"], "username_key"), found.get("username_key"), read_text)
 
 
-def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> dict[str, Any]:
+def _make_conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> dict[str, Any]:
     """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
     found: dict[str, Any] = {}
     if cursor is not None:
         found["username_key"] = {"$gt": read_cursor(cursor)}
     if query is not None:
-        literal = {"$regex": re.escape(canonical(query))}
+        literal = {"$regex": re.escape(fold(query))}
         found["$or"] = [{"username_key": literal}, {"email_key": literal}]
     if is_active is not None:
         found["is_active"] = is_active

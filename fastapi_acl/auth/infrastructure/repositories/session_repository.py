@@ -101,7 +101,7 @@ class SQLSessionRepository(ISessionRepository):
             SQLSessionModel.expires_at < finished.expired_before,
             SQLSessionModel.last_used_at < finished.unused_before,
         )
-        ids = await self._some_ids(conditions, limit)
+        ids = await self._find_ids(conditions, limit)
         if not ids:
             return 0
         gone = delete(SQLSessionModel).where(SQLSessionModel.id.in_(sorted(ids)), or_(*conditions))
@@ -109,7 +109,7 @@ class SQLSessionRepository(ISessionRepository):
             result: Any = await connection.execute(gone, execution_options={"synchronize_session": False})
         return int(result.rowcount)
 
-    async def _some_ids(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> set[str]:
+    async def _find_ids(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> set[str]:
         """Cherche des sessions qui remplissent une des conditions, par l'index de chacune."""
         found: set[str] = set()
         async with self._database.snapshot() as reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from fastapi_acl.auth.application.interface.services import IEmailValidator
-from fastapi_acl.auth.domain.entities.auth_user import MAX_EMAIL_LENGTH, canonical
+from fastapi_acl.auth.domain.entities.auth_user import MAX_EMAIL_LENGTH, fold
 from fastapi_acl.shared.exceptions import InvalidEmailError
 
 INTERNAL: Final = "local"
@@ -30,7 +30,7 @@ class SyntaxEmailValidator(IEmailValidator):
             raise InvalidEmailError from error
         if is_internal:
             address = f"{address.removesuffix(STAND_IN)}{INTERNAL}"
-        if len(canonical(address)) > MAX_EMAIL_LENGTH:
+        if len(fold(address)) > MAX_EMAIL_LENGTH:
             message = f"L’adresse compte au plus {MAX_EMAIL_LENGTH} caractères."
             raise InvalidEmailError(message)
         return address

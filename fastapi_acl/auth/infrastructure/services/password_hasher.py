@@ -110,12 +110,12 @@ class BcryptPasswordHasher(IPasswordHasher):
         """
         if not self._places.acquire(blocking=False):
             raise HashingSaturatedError
-        future = self._pool().submit(work)
+        future = self._open_pool().submit(work)
         # La place se rend quand le calcul finit, et non quand l'appelant s'en va : un fil occupé le reste.
         future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
 
-    def _pool(self) -> ThreadPoolExecutor:
+    def _open_pool(self) -> ThreadPoolExecutor:
         """Rend les fils, faits au premier usage."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="fastapi_acl-bcrypt")

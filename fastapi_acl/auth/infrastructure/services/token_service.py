@@ -84,9 +84,9 @@ class JWTTokenService(ITokenService):
             message = "aucune clé de signature : réglez ACL_JWT_SECRET_KEY."
             raise ConfigurationError(message)
         self._settings = settings
-        self._kid = _key_id(settings.secret)
+        self._kid = _make_key_id(settings.secret)
         secrets = (*settings.previous_secrets, settings.secret)
-        self._keys: Mapping[str, str] = {_key_id(secret): secret for secret in secrets}
+        self._keys: Mapping[str, str] = {_make_key_id(secret): secret for secret in secrets}
         self._signer: ModuleType | None = None
 
     def load(self) -> None:
@@ -125,11 +125,11 @@ class JWTTokenService(ITokenService):
 
     def decode_token(self, token: str) -> AccessClaims:
         """Vérifie un jeton d'accès."""
-        return self._read(token, ACCESS_TYPE, self._access_claims)
+        return self._read(token, ACCESS_TYPE, self._read_access_claims)
 
     def decode_refresh_token(self, token: str) -> TokenClaims:
         """Vérifie un jeton de renouvellement."""
-        return self._read(token, REFRESH_TYPE, lambda payload: TokenClaims(**_identifiers(payload)))
+        return self._read(token, REFRESH_TYPE, lambda payload: TokenClaims(**_read_identifiers(payload)))
 
     @property
     def _signatures(self) -> Any:  # noqa: ANN401 - le module de python-jose
@@ -158,37 +158,37 @@ class JWTTokenService(ITokenService):
     def _read(self, token: str, kind: str, make: Callable[[Mapping[str, Any]], Claims]) -> Claims:
         """Vérifie un jeton ; quoi qu'il arrive, un jeton qui n'est pas bon est un jeton refusé."""
         try:
-            return make(self._verified(token, kind))
+            return make(self._verify(token, kind))
         except Exception as error:
             raise InvalidTokenError from error
 
-    def _verified(self, token: str, kind: str) -> Mapping[str, Any]:
+    def _verify(self, token: str, kind: str) -> Mapping[str, Any]:
         """Vérifie la forme, l'en-tête, la signature, puis chaque revendication commune."""
         _require(len(token) <= MAX_TOKEN_LENGTH and token.isascii() and token.count(".") == 2)  # noqa: PLR2004 - RFC 7515, 7.1
         _require(_is_canonical(token.rpartition(".")[2]))
-        key = self._keys[self._checked_header(token, kind)]
+        key = self._keys[self._check_header(token, kind)]
         payload = json.loads(self._signatures.verify(token, key, [self._settings.algorithm]))
         _require(isinstance(payload, dict))
         self._check_claims(payload)
         return cast("Mapping[str, Any]", payload)
 
-    def _access_claims(self, payload: Mapping[str, Any]) -> AccessClaims:
+    def _read_access_claims(self, payload: Mapping[str, Any]) -> AccessClaims:
         """Lit les revendications d'un jeton d'accès, et le temps où il a cours.
 
         Une durée de vie raccourcie vaut aussitôt : les révocations se gardent selon elle.
         """
         leeway, end = self._settings.leeway, min(payload["exp"], payload["iat"] + self._settings.access_lifetime)
-        window = {"not_before": _start(payload) - leeway, "not_after": end + leeway}
-        return AccessClaims(**_identifiers(payload), **window)
+        window = {"not_before": _read_start(payload) - leeway, "not_after": end + leeway}
+        return AccessClaims(**_read_identifiers(payload), **window)
 
-    def _checked_header(self, token: str, kind: str) -> str:
+    def _check_header(self, token: str, kind: str) -> str:
         """Rend l'identifiant de la clé ; rien de l'en-tête ne choisit l'algorithme."""
         encoded = token.partition(".")[0]
         _require(len(encoded) <= MAX_HEADER_LENGTH)
         header = json.loads(_decode_segment(encoded))
         _require(isinstance(header, dict) and set(header) == ALLOWED_HEADERS)
         _require(header["alg"] == self._settings.algorithm and header["typ"] == kind)
-        return _text(header["kid"])
+        return _read_text(header["kid"])
 
     def _check_claims(self, payload: Mapping[str, Any]) -> None:
         """Exige l'émetteur, le destinataire et des instants plausibles (RFC 8725, 3.8 et 3.9).
@@ -197,8 +197,8 @@ class JWTTokenService(ITokenService):
         """
         now, leeway = time.time(), self._settings.leeway
         _require(payload["iss"] == self._settings.issuer and payload["aud"] == self._settings.audience)
-        _require(_start(payload) <= now + leeway)
-        _require(_integer(payload["exp"]) > now - leeway)
+        _require(_read_start(payload) <= now + leeway)
+        _require(_read_integer(payload["exp"]) > now - leeway)
 
 
 def _load_signer() -> ModuleType:
@@ -216,7 +216,7 @@ def _load_signer() -> ModuleType:
     return jws
 
 
-def _key_id(secret: str) -> str:
+def _make_key_id(secret: str) -> str:
     """Rend l'identifiant public d'une clé, qui n'en révèle rien."""
     return hashlib.sha256(b"fastapi-acl key id\x00" + secret.encode()).hexdigest()[:16]
 
@@ -234,13 +234,13 @@ def _decode_segment(segment: str) -> bytes:
     return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
 
-def _identifiers(payload: Mapping[str, Any]) -> dict[str, Any]:
+def _read_identifiers(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Lit qui, quelle session et quel jeton."""
     return {
-        "user_id": _uuid(payload["sub"]),
-        "session_id": _uuid(payload["sid"]),
-        "session_version": _integer(payload["sv"]),
-        "token_id": _text(payload["jti"]),
+        "user_id": _read_uuid(payload["sub"]),
+        "session_id": _read_uuid(payload["sid"]),
+        "session_version": _read_integer(payload["sv"]),
+        "token_id": _read_text(payload["jti"]),
     }
 
 
@@ -250,35 +250,35 @@ def _require(condition: object) -> None:
         raise ValueError
 
 
-def _start(payload: Mapping[str, Any]) -> float:
+def _read_start(payload: Mapping[str, Any]) -> float:
     """Rend l'instant où le jeton commence d'avoir cours : celui où il est signé, ou `nbf` (RFC 7519, 4.1.5)."""
-    issued_at = _integer(payload["iat"])
-    return max(issued_at, _instant(payload["nbf"])) if "nbf" in payload else issued_at
+    issued_at = _read_integer(payload["iat"])
+    return max(issued_at, _read_instant(payload["nbf"])) if "nbf" in payload else issued_at
 
 
-def _instant(value: object) -> float:
+def _read_instant(value: object) -> float:
     """Rend un instant, que la RFC 7519 (2) admet à virgule ; ni booléen, ni infini, ni « pas un nombre »."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         raise TypeError
     return value
 
 
-def _integer(value: object) -> int:
+def _read_integer(value: object) -> int:
     """Rend un entier ; ni booléen, ni flottant, ni infini."""
     if type(value) is not int:
         raise TypeError
     return value
 
 
-def _text(value: object) -> str:
+def _read_text(value: object) -> str:
     """Rend un texte non vide."""
     if not isinstance(value, str) or not value:
         raise TypeError
     return value
 
 
-def _uuid(value: object) -> UUID:
+def _read_uuid(value: object) -> UUID:
     """Rend un UUID sous sa forme canonique, la seule que nous signions."""
-    found = UUID(_text(value))
+    found = UUID(_read_text(value))
     _require(str(found) == value)
     return found

@@ -38,7 +38,7 @@ RulesWriter = Annotated[Principal, Depends(require("acl.rules:write"))]
 Filter = Annotated[str | None, Query(min_length=1, max_length=250)]
 
 
-async def rule_filters(  # noqa: PLR0913, PLR0917 - une par colonne
+async def read_filters(  # noqa: PLR0913, PLR0917 - une par colonne
     ptype: Filter = None,
     v0: Filter = None,
     v1: Filter = None,
@@ -52,7 +52,7 @@ async def rule_filters(  # noqa: PLR0913, PLR0917 - une par colonne
     return {name: value for name, value in given.items() if value is not None}
 
 
-async def row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = None) -> int:
+async def read_row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = None) -> int:
     """Lit le curseur d'une page.
 
     Raises:
@@ -70,8 +70,8 @@ async def row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = None)
 async def list_rules(
     rules: PolicyRulesDep,
     _: RulesReader,
-    filters: Annotated[dict[str, str], Depends(rule_filters)],
-    after: Annotated[int, Depends(row_cursor)],
+    filters: Annotated[dict[str, str], Depends(read_filters)],
+    after: Annotated[int, Depends(read_row_cursor)],
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> RulePage:
     """Liste les règles, dans l'ordre où elles ont été écrites, filtrées par valeur exacte."""
