@@ -5,6 +5,7 @@ Rien ne vit au niveau d'un module : deux managers d'un même processus ne se voi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from fastapi_acl.auth.application.usecases.costs import LearnCostsUseCase
@@ -15,7 +16,7 @@ from fastapi_acl.runtime.environment import check_distributions, warn_about, wit
 from fastapi_acl.runtime.lifecycle import Lifecycle
 from fastapi_acl.runtime.report import Report
 from fastapi_acl.shared.config import ACLConfig
-from fastapi_acl.shared.exceptions import ConfigurationError, PolicyUnreadableError
+from fastapi_acl.shared.exceptions import ConfigurationError, PolicyUnreadableError, UserNotFoundError
 from fastapi_acl.shared.http.guarded_routes import GuardedRoutes
 from fastapi_acl.shared.http.installation import Installation
 from fastapi_acl.shared.http.router import health_router
@@ -331,8 +332,10 @@ class ACLManager:
         if not self.config.disable_auth_for_dev:
             return None
         logger.warning("auth_disabled_for_dev: une requête locale sans jeton agit en administrateur par défaut")
-        account = await self._parts.users.find_by_username(self.config.default_admin_username)
-        return Principal(id=str(account.id)) if account is not None else None
+        with suppress(UserNotFoundError):
+            account = await self._parts.users.get_by_username(self.config.default_admin_username)
+            return Principal(id=str(account.id))
+        return None
 
     # --- ce que les dépendances demandent ----------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ def make_slice(  # noqa: PLR0913 - un argument par port
     revocations: Revocations,
     rules: ISubjectRules,
     administrators: IAdministrators,
+    is_identity: bool,
 ) -> Slice:
     """Construit les services et les cas d'usage ; rien n'est encore lu.
 
@@ -61,9 +62,12 @@ def make_slice(  # noqa: PLR0913 - un argument par port
         revocations: celles que ce processus connaît.
         rules: ce qui retire les règles d'un compte supprimé.
         administrators: ce qui protège les administrateurs.
+        is_identity: vrai si nos jetons disent qui appelle ; ils se lisent alors même sans nos routes.
     """
     hasher = BcryptPasswordHasher(rounds=config.bcrypt_rounds)
     tokens = JWTTokenService(_token_settings(config))
+    if is_identity or config.serves_accounts:
+        tokens.load()
     issuer, policy = TokenIssuer(tokens), _session_policy(config)
     revoker = JournalAccessRevoker(replica, token_life(config))
     logout = LogoutUseCase(users=users, sessions=sessions, revoker=revoker, transactions=transactions)
@@ -71,7 +75,9 @@ def make_slice(  # noqa: PLR0913 - un argument par port
     use_cases = (
         RegisterUseCase(users=users, hasher=hasher, emails=emails, password_min_length=config.password_min_length),
         LearnCostsUseCase(users=users, hasher=hasher),
-        LoginUseCase(users=users, sessions=sessions, hasher=hasher, issuer=issuer, policy=policy),
+        LoginUseCase(
+            users=users, sessions=sessions, hasher=hasher, issuer=issuer, policy=policy, login_by=config.login_by
+        ),
         RefreshTokenUseCase(sessions=sessions, tokens=tokens, issuer=issuer, policy=policy, logout=logout),
         logout,
         SweepSessionsUseCase(sessions=sessions, policy=policy),

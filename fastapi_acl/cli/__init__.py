@@ -6,9 +6,9 @@ import sys
 
 import typer
 
-from fastapi_acl.cli.maintenance import create_admin, migrate, restored
+from fastapi_acl.cli.maintenance import create_admin, declare_restored, migrate
 from fastapi_acl.cli.policy import policy
-from fastapi_acl.cli.reference import env_example, markdown
+from fastapi_acl.cli.reference import write_env_example, write_markdown
 from fastapi_acl.cli.target import Application
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
 settings = typer.Typer(help="Réglages.")
 app.command("create-admin")(create_admin)
 app.command("migrate")(migrate)
-app.command("restored")(restored)
+app.command("restored")(declare_restored)
 app.add_typer(policy, name="policy")
 app.add_typer(settings, name="config")
 
@@ -31,13 +31,13 @@ def choose(application: Application = None) -> None:
 @settings.command("env")
 def config_env() -> None:
     """Écrit un .env commenté, un réglage par ligne."""
-    sys.stdout.write(env_example())
+    sys.stdout.write(write_env_example())
 
 
 @settings.command("table")
 def config_table() -> None:
     """Écrit le tableau Markdown des réglages."""
-    sys.stdout.write(markdown())
+    sys.stdout.write(write_markdown())
 
 
 def main() -> None:

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.http.places import Place
 
 
-def declared_by(app: FastAPI, *, on_routes: bool) -> Declared:
+def list_declared(app: FastAPI, *, on_routes: bool) -> Declared:
     """Rend ce que demandent les routes gardées d'une application et de ce qu'elle monte.
 
     Args:
         app: l'application.
         on_routes: vrai si le modèle décide du gabarit de la route et de sa méthode, et non de la permission.
     """
-    asked = [pair for place in places_in(app.routes) for pair in _asked(place, on_routes=on_routes)]
+    asked = [pair for place in places_in(app.routes) for pair in _list_asked(place, on_routes=on_routes)]
     return Declared(frozenset(resource for resource, _ in asked), frozenset(action for _, action in asked))
 
 
-def _asked(place: Place, *, on_routes: bool) -> Iterator[tuple[str, str]]:
+def _list_asked(place: Place, *, on_routes: bool) -> Iterator[tuple[str, str]]:
     """Énumère les ressources et actions qu'une route demande."""
     for guard in guards_in(place.dependant):
         if not isinstance(guard, Require):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastapi_acl.engine.writing.rule_files import RuleFormat
 
 
-def format_of(file: Path) -> RuleFormat:
+def read_format(file: Path) -> RuleFormat:
     """Rend le format que l'extension d'un fichier annonce.
 
     Raises:
@@ -30,13 +30,13 @@ def format_of(file: Path) -> RuleFormat:
     return "csv" if file.suffix == ".csv" else "json"
 
 
-def rules_of(file: Path) -> TextIO:
+def open_rules(file: Path) -> TextIO:
     """Ouvre un fichier de règles à lire, tel que le CSV se lit."""
     return file.open(encoding="utf-8-sig", newline="")
 
 
 @contextmanager
-def kept_copy(file: Path) -> Iterator[Path]:
+def keep_copy(file: Path) -> Iterator[Path]:
     """Copie un fichier dans un dossier à nous, le temps d'un bloc : ce qui a été montré est ce qui sera fait."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / file.name
@@ -46,7 +46,7 @@ def kept_copy(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced(file: Path) -> Iterator[TextIO]:
+def replace_file(file: Path) -> Iterator[TextIO]:
     """Écrit un fichier en entier, ou pas du tout : il ne prend sa place qu'une fois fini.
 
     Ce qui s'écrit est un fichier neuf du même dossier, de nom imprévisible et lisible du seul propriétaire : un lien

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.cli.declared import declared_by
+from fastapi_acl.cli.declared import list_declared
 from fastapi_acl.cli.opening import look
 from fastapi_acl.cli.output import note
 from fastapi_acl.engine.casbin.lint import lint
@@ -69,14 +69,14 @@ async def _lint_rules(manager: ACLManager) -> list[str]:
     """Relit les règles de la base."""
     policy = manager.get_policy()
     accounts = _Accounts(manager.get_auth_repository()) if manager.has_own_accounts else None
-    found = await RuleLint(policy, accounts, _declared(manager)).findings()
+    found = await RuleLint(policy, accounts, _list_declared(manager)).findings()
     skipped = policy.skipped_rows
     return found + ([f"{skipped} ligne(s) ne se lisent pas, et n’accordent rien."] if skipped else [])
 
 
-def _declared(manager: ACLManager) -> Declared | None:
+def _list_declared(manager: ACLManager) -> Declared | None:
     """Rend ce que les routes demandent, si l'application est connue."""
     if manager.application is None:
         note("Sans --app, ressources et actions ne sont pas comparées à ce que les routes demandent.")
         return None
-    return declared_by(manager.application, on_routes=manager.authorizer.decides_on_routes)
+    return list_declared(manager.application, on_routes=manager.authorizer.decides_on_routes)

@@ -87,7 +87,7 @@ def is_denial(policy: Policy, rule: PolicyRule) -> bool:
     return "eft" in names and rule.values[names.index("eft")] == "deny"
 
 
-def written(rule: PolicyRule) -> str:
+def write_rule(rule: PolicyRule) -> str:
     """Écrit une règle pour qu'on la lise."""
     return ", ".join((rule.ptype, *rule.values))
 
@@ -98,23 +98,23 @@ async def _show(manager: ACLManager, verb: str, rules: Sequence[PolicyRule]) -> 
         return
     note(f"{len(rules)} règle(s) : ce qui {verb}, et qui y perd :")
     for rule in islice(rules, MAX_SHOWN):
-        note(f"  - {written(rule)}   [{await _loser(manager, rule)}]")
+        note(f"  - {write_rule(rule)}   [{await _name_loser(manager, rule)}]")
     if len(rules) > MAX_SHOWN:
         note(f"  … et {len(rules) - MAX_SHOWN} autre(s).")
 
 
-async def _loser(manager: ACLManager, rule: PolicyRule) -> str:
+async def _name_loser(manager: ACLManager, rule: PolicyRule) -> str:
     """Nomme qui une règle concerne : un compte par son nom, un rôle par le nombre de ceux à qui il est donné."""
     policy = manager.get_policy()
     subject = policy.schema.subject_of(rule) if rule.ptype in {*policy.schema.fields, *policy.schema.links} else ""
     if subject.startswith(USER_PREFIX):
-        return await _account(manager, subject)
+        return await _name_account(manager, subject)
     if subject.startswith(ROLE_PREFIX) and "g" in policy.schema.links:
         return f"{subject}, donné {len(policy.rows('g').matching(1, [subject]))} fois"
     return subject or "sujet inconnu"
 
 
-async def _account(manager: ACLManager, subject: str) -> str:
+async def _name_account(manager: ACLManager, subject: str) -> str:
     """Rend le nom d'un compte, ou son sujet si l'on ne le trouve pas."""
     try:
         account = await manager.get_auth_repository().get_by_id(UUID(subject[len(USER_PREFIX) :]))

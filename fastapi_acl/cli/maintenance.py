@@ -42,7 +42,7 @@ def migrate(application: Application = None) -> None:
     run(application, action)
 
 
-def restored(application: Application = None) -> None:
+def declare_restored(application: Application = None) -> None:
     """À exécuter après la restauration d'une sauvegarde, avant de rouvrir : chaque processus relira tout."""
 
     async def action(manager: ACLManager) -> str:

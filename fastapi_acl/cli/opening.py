@@ -29,17 +29,17 @@ def run(named: str | None, action: Callable[[ACLManager], Awaitable[str]]) -> No
         named: ce que `--app` donne.
         action: l'action.
     """
-    say(or_exit(lambda: asyncio.run(_with_manager(opened(named), action))))
+    say(run_or_exit(lambda: asyncio.run(_run_and_close(open_manager(named), action))))
 
 
-def opened(named: str | None) -> ACLManager:
+def open_manager(named: str | None) -> ACLManager:
     """Trouve le manager, et dit sur quelle base et sous quel modèle la commande travaille."""
     manager = find_manager(named)
     note(f"Base : {manager.config.shown_database} ; modèle : {manager.config.model_source}.")
     return manager
 
 
-def or_exit(action: Callable[[], T]) -> T:
+def run_or_exit(action: Callable[[], T]) -> T:
     """Exécute une action ; une erreur attendue termine la commande en une phrase."""
     try:
         return action()
@@ -48,7 +48,7 @@ def or_exit(action: Callable[[], T]) -> T:
         raise typer.Exit(1) from error
 
 
-async def _with_manager(manager: ACLManager, action: Callable[[ACLManager], Awaitable[str]]) -> str:
+async def _run_and_close(manager: ACLManager, action: Callable[[ACLManager], Awaitable[str]]) -> str:
     """Exécute une action, et ferme ce qu'elle a ouvert."""
     try:
         return await action(manager)
@@ -63,13 +63,13 @@ async def look(manager: ACLManager) -> None:
         ConfigurationError: la base n'existe pas, ou son schéma est absent ou en retard.
     """
     await manager.check_schema()
-    standing = await _standing(manager)
+    standing = await _compare_models(manager)
     if standing.differs:
-        warn(f"{_difference(standing)} ; ce qui suit peut s’en trouver mal lu.")
+        warn(f"{_name_models(standing)} ; ce qui suit peut s’en trouver mal lu.")
 
 
 @asynccontextmanager
-async def writing(manager: ACLManager, *, creates: bool = False, loads: bool = True) -> AsyncIterator[None]:
+async def prepare_writing(manager: ACLManager, *, creates: bool = False, loads: bool = True) -> AsyncIterator[None]:
     """Prépare une écriture de règles ; sous un autre modèle que le leur, elle est refusée.
 
     Args:
@@ -81,11 +81,11 @@ async def writing(manager: ACLManager, *, creates: bool = False, loads: bool = T
         ConfigurationError: les règles ont été écrites sous un autre modèle, ou la base n'est pas prête.
     """
     await (manager.migrate(force=False) if creates else manager.check_schema())
-    standing = await _standing(manager)
+    standing = await _compare_models(manager)
     if standing.differs:
         message = (
-            f"{_difference(standing)} : rien n’a été changé. Donnez le modèle de l’application par --app, ACL_MODEL ou "
-            "ACL_MODEL_PATH ; ou, si le modèle a bien changé, adoptez-le par « fastapi-acl policy apply »."
+            f"{_name_models(standing)} : rien n’a été changé. Donnez le modèle de l’application par --app, ACL_MODEL "
+            "ou ACL_MODEL_PATH ; ou, si le modèle a bien changé, adoptez-le par « fastapi-acl policy apply »."
         )
         raise ConfigurationError(message)
     if loads:
@@ -95,12 +95,12 @@ async def writing(manager: ACLManager, *, creates: bool = False, loads: bool = T
         _ = await manager.get_model_record().adopt(manager.get_replica())
 
 
-async def _standing(manager: ACLManager) -> Standing:
+async def _compare_models(manager: ACLManager) -> Standing:
     """Compare le modèle de l'application à celui que le journal tient."""
     return await manager.get_model_record().standing(manager.get_replica())
 
 
-def _difference(standing: Standing) -> str:
+def _name_models(standing: Standing) -> str:
     """Nomme les deux modèles."""
     noted = standing.noted.source if standing.noted is not None else "aucun"
     return f"les règles de cette base ont été écrites sous le modèle « {noted} », et non « {standing.mine.source} »"

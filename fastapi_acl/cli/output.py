@@ -37,11 +37,11 @@ def warn(message: str) -> None:
 def complain(error: ACLException | ValidationError | OSError | UnicodeDecodeError) -> None:
     """Écrit une erreur attendue, en une phrase et sans trace."""
     errors.print("Erreur :", style="red", end=" ")
-    errors.print(_sentence(error), highlight=False, markup=False, soft_wrap=True)
+    errors.print(_tell_error(error), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[int], None]]:
+def show_progress(title: str) -> Iterator[Callable[[int], None]]:
     """Montre l'avancement d'une commande longue, en nombre de règles."""
     columns = (
         SpinnerColumn(),
@@ -54,7 +54,7 @@ def progress(title: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: shown.update(task, completed=count)
 
 
-def _sentence(error: ACLException | ValidationError | OSError | UnicodeDecodeError) -> str:
+def _tell_error(error: ACLException | ValidationError | OSError | UnicodeDecodeError) -> str:
     """Rend une erreur en phrases, sans les valeurs fautives."""
     if isinstance(error, ACLException):
         return error.detail
@@ -62,9 +62,9 @@ def _sentence(error: ACLException | ValidationError | OSError | UnicodeDecodeErr
         return f"« {error.filename} » : {error.strerror or type(error).__name__}."
     if isinstance(error, UnicodeDecodeError):
         return "un fichier (.env, ou celui que la commande lit) n’est pas en UTF-8 : réenregistrez-le dans ce codage."
-    return "\n".join(f"ACL_{_name(item)} : {item['msg']}" for item in error.errors(include_input=False))
+    return "\n".join(f"ACL_{_name_setting(item)} : {item['msg']}" for item in error.errors(include_input=False))
 
 
-def _name(item: Any) -> str:  # noqa: ANN401 - détail d'erreur de Pydantic
+def _name_setting(item: Any) -> str:  # noqa: ANN401 - détail d'erreur de Pydantic
     """Rend le nom du réglage en cause."""
     return ".".join(map(str, item["loc"])).upper() or "CONFIG"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastapi_acl.cli.files import format_of, kept_copy, replaced, rules_of
+from fastapi_acl.cli.files import keep_copy, open_rules, read_format, replace_file
 from fastapi_acl.cli.linting import lint_all
-from fastapi_acl.cli.losses import Yes, ask_about, confirm, written
-from fastapi_acl.cli.opening import look, opened, or_exit, run, writing
-from fastapi_acl.cli.output import note, progress, say, warn
+from fastapi_acl.cli.losses import Yes, ask_about, confirm, write_rule
+from fastapi_acl.cli.opening import look, open_manager, prepare_writing, run, run_or_exit
+from fastapi_acl.cli.output import note, say, show_progress, warn
 from fastapi_acl.cli.target import Application
 from fastapi_acl.engine.casbin.domains import describe
 from fastapi_acl.engine.casbin.trial import check_matchers
@@ -59,12 +59,12 @@ def import_policy(
     """Importe un fichier de règles, tout ou rien ; une ligne refusée est nommée, et rien n'est changé."""
 
     async def action(manager: ACLManager) -> str:
-        form = format_of(file)
-        with kept_copy(file) as copy:
-            async with writing(manager, creates=True):
+        form = read_format(file)
+        with keep_copy(file) as copy:
+            async with prepare_writing(manager, creates=True):
                 if replace:
-                    await ask_about(manager, _replacing(manager, copy), yes=yes)
-                with progress(f"Import de {file.name}") as shown, rules_of(copy) as text:
+                    await ask_about(manager, _compute_replacing(manager, copy), yes=yes)
+                with show_progress(f"Import de {file.name}") as shown, open_rules(copy) as text:
                     transfer = manager.get_policy_transfer()
                     done = await transfer.import_rules(text, form, replaces=replace, progress=shown)
         known = done.read - done.added
@@ -81,11 +81,11 @@ def export_policy(
     """Exporte toutes les règles, telles qu'elles sont à un seul instant ; le fichier n'est lisible que de vous."""
 
     async def action(manager: ACLManager) -> str:
-        form, size = format_of(file), 0
+        form, size = read_format(file), 0
         await look(manager)
         if file.is_symlink():
             warn(f"« {file} » est un lien : il est remplacé par le fichier, et ce qu’il désigne n’est pas touché.")
-        with replaced(file) as text:
+        with replace_file(file) as text:
             async for part in manager.get_policy_transfer().export_rules(form):
                 size += text.write(part)
         return f"{file} écrit ({size} caractères)."
@@ -104,7 +104,7 @@ def show_history(
     async def action(manager: ACLManager) -> str:
         await look(manager)
         entries = await manager.get_policy_history().changes(since=since, limit=limit)
-        return "\n".join(_entry(change) for change in entries) or "Le journal est vide."
+        return "\n".join(_write_entry(change) for change in entries) or "Le journal est vide."
 
     run(application, action)
 
@@ -120,7 +120,7 @@ def rollback_policy(
 
     async def action(manager: ACLManager) -> str:
         history = manager.get_policy_history()
-        async with writing(manager):
+        async with prepare_writing(manager):
             await ask_about(manager, await history.way_back(revision), yes=yes)
             done = await history.rollback(revision)
         return f"Les règles sont celles de {revision} ; révision {done}."
@@ -139,7 +139,7 @@ def compact_log(
 
     async def action(manager: ACLManager) -> str:
         history, age = manager.get_policy_history(), timedelta(days=days)
-        async with writing(manager):
+        async with prepare_writing(manager):
             oldest, count = await history.compactable(older_than=age)
             if count:
                 note(f"{count} entrée(s) au plus partent : aucune révision d’avant {oldest} ne pourra être retrouvée.")
@@ -160,7 +160,7 @@ def quarantine_row(
     """Écarte une ligne de la base, par exemple celle qui empêche de charger la politique ; le journal la garde."""
 
     async def action(manager: ACLManager) -> str:
-        async with writing(manager, loads=False):
+        async with prepare_writing(manager, loads=False):
             is_loaded = await _is_loaded(manager)
             found = await manager.get_quarantine().find_row(row)
             await _ask_about_row(manager, found, is_loaded=is_loaded, yes=yes)
@@ -175,13 +175,13 @@ def show_plan(application: Application = None) -> None:
     """Montre comment le matcher du modèle se décide : par un index, ou règle par règle, et pourquoi."""
 
     def plan() -> str:
-        manager = opened(application)
+        manager = open_manager(application)
         check_matchers(manager.get_definitions())
         schema = manager.get_policy().schema
         found = manager.get_policy().plan.describe(schema.request, schema.fields["p"])
         return "\n".join(filter(None, (found, describe(schema, manager.config.shared_domain))))
 
-    say(or_exit(plan))
+    say(run_or_exit(plan))
 
 
 @policy.command("lint")
@@ -212,15 +212,15 @@ async def _tell_unread(manager: ACLManager) -> None:
         warn(f"{skipped} ligne(s) ne se lisent pas sous ce modèle et n’accordent rien.")
 
 
-def _replacing(manager: ACLManager, file: Path) -> PolicyChange:
+def _compute_replacing(manager: ACLManager, file: Path) -> PolicyChange:
     """Rend ce que mettre un fichier à la place de toutes les règles changerait.
 
     Raises:
         InvalidImportError: une ligne ne se lit pas, ou le modèle ne l'admet pas.
     """
     policy, transfer = manager.get_policy(), manager.get_policy_transfer()
-    with rules_of(file) as text:
-        wanted = dict.fromkeys(transfer.admitted(line, rule) for line, rule in read_rules(text, format_of(file)))
+    with open_rules(file) as text:
+        wanted = dict.fromkeys(transfer.admitted(line, rule) for line, rule in read_rules(text, read_format(file)))
     removed = tuple(rule for rule in policy.rules if rule not in wanted)
     return PolicyChange(added=tuple(rule for rule in wanted if not policy.holds(rule)), removed=removed)
 
@@ -247,7 +247,8 @@ async def _ask_about_row(manager: ACLManager, found: Mapping[str, Any], *, is_lo
         await ask_about(manager, PolicyChange(removed=(rule,)), yes=yes)
         return
     warn(
-        f"cette ligne se lit ({written(rule)}), et la politique ne se charge pas : une autre en est peut-être la cause."
+        f"cette ligne se lit ({write_rule(rule)}), et la politique ne se charge pas : "
+        "une autre en est peut-être la cause."
     )
     confirm(yes=yes)
 
@@ -266,7 +267,7 @@ def _columns(found: Mapping[str, Any]) -> str:
     return json.dumps(dict(found), ensure_ascii=False, default=repr)
 
 
-def _entry(change: Change) -> str:
+def _write_entry(change: Change) -> str:
     """Écrit une entrée du journal sur une ligne."""
     content = json.dumps(change.payload, ensure_ascii=False)
     return f"{change.revision}  {change.at:%Y-%m-%d %H:%M:%S}Z  {change.actor}  {change.kind}  {content}"

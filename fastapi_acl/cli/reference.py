@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
+from functools import cache
+from textwrap import dedent
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -19,44 +24,59 @@ SHOWN: Final = {"shared_domain": "*"}
 NO_EFFECT: Final = "Sans effet dans cette version."
 
 
-def env_example() -> str:
+def write_env_example() -> str:
     """Rend un `.env` commenté : une ligne par réglage, à son défaut."""
     blocks = [
-        f"# {_plain(name)}\n# {variable(name)}={_shown(name) or SHOWN.get(name, '')}\n"
+        f"# {_strip_markup(name)}\n# {name_variable(name)}={_read_default(name) or SHOWN.get(name, '')}\n"
         for name in ACLConfig.model_fields
     ]
     return "\n".join([HEADER, *blocks])
 
 
-def markdown() -> str:
+def write_markdown() -> str:
     """Rend le tableau des réglages, pour la documentation."""
-    rows = (f"| `{variable(name)}` | {_default(name)} | {_described(name)} |" for name in ACLConfig.model_fields)
+    rows = (
+        f"| `{name_variable(name)}` | {_write_default(name)} | {_describe(name)} |" for name in ACLConfig.model_fields
+    )
     return "\n".join(["| variable | défaut | effet |", "| --- | --- | --- |", *rows, ""])
 
 
-def variable(name: str) -> str:
+def name_variable(name: str) -> str:
     """Rend la variable d'environnement d'un réglage."""
     return f"ACL_{name.upper()}"
 
 
-def _described(name: str) -> str:
+def _describe(name: str) -> str:
     """Rend ce que fait un réglage, et s'il attend une version à venir."""
-    description = ACLConfig.model_fields[name].description or ""
+    description = read_descriptions()[name]
     return f"{description} {NO_EFFECT}" if name in NOT_YET_EFFECTIVE else description
 
 
-def _plain(name: str) -> str:
+@cache
+def read_descriptions() -> dict[str, str]:
+    """Lit dans la source la docstring de chaque réglage ; Pydantic le ferait à chaque import, pour cette page."""
+    (settings,) = ast.parse(dedent(inspect.getsource(ACLConfig))).body
+    body = settings.body if isinstance(settings, ast.ClassDef) else []
+    return {
+        setting.target.id: str(told.value.value)
+        for setting, told in itertools.pairwise(body)
+        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name)
+        if isinstance(told, ast.Expr) and isinstance(told.value, ast.Constant)
+    }
+
+
+def _strip_markup(name: str) -> str:
     """Rend la description sans balisage."""
-    return _described(name).replace("`", "")
+    return _describe(name).replace("`", "")
 
 
-def _default(name: str) -> str:
+def _write_default(name: str) -> str:
     """Rend le défaut, pour le tableau."""
-    shown = _shown(name)
+    shown = _read_default(name)
     return f"`{shown}`" if shown else "aucun"
 
 
-def _shown(name: str) -> str:
+def _read_default(name: str) -> str:
     """Rend le défaut tel qu'il s'écrit dans un `.env` ; rien s'il n'y en a pas."""
     value: Any = ACLConfig.model_fields[name].default
     if isinstance(value, SecretStr):

@@ -42,7 +42,7 @@ class _Chosen(BaseSettings):
     app: str = ""
 
 
-def _own_or_global(context: typer.Context, value: str | None) -> str | None:
+def _pick_option(context: typer.Context, value: str | None) -> str | None:
     """Rend l'option donnée après la commande, ou sinon celle donnée avant."""
     found: str | None = value or context.find_root().params.get("application")
     return found
@@ -53,7 +53,7 @@ Application = Annotated[
     typer.Option(
         "--app",
         metavar="MODULE:ATTRIBUT",
-        callback=_own_or_global,
+        callback=_pick_option,
         help="ACLManager, ou application FastAPI qui l’a reçu ; sinon ACL_APP, ou app sous \\[tool.fastapi-acl] dans "
         "pyproject.toml ; sinon les variables ACL_… seules.",
     ),
@@ -69,11 +69,11 @@ def find_manager(named: str | None) -> ACLManager:
     Raises:
         ConfigurationError: l'application ne se trouve pas, ou n'a pas de manager ; le message dit quoi écrire.
     """
-    path = named or _Chosen().app or _from_project()
-    return load_manager(path) if path else ACLManager(_without_key(ACLConfig()))
+    path = named or _Chosen().app or _read_project_name()
+    return load_manager(path) if path else ACLManager(_give_passing_key(ACLConfig()))
 
 
-def _without_key(config: ACLConfig) -> ACLConfig:
+def _give_passing_key(config: ACLConfig) -> ACLConfig:
     """Donne une clé de passage, que rien ne signera : une commande ne fait pas de fichier de clé."""
     if config.jwt_secret_key is not None or config.is_production:
         return config
@@ -94,18 +94,18 @@ def load_manager(path: str) -> ACLManager:
         raise ConfigurationError(message)
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    found = _attribute(_imported(module_name), attribute)
-    manager = found if isinstance(found, ACLManager) else _installed_in(found)
+    found = _follow_path(_import(module_name), attribute)
+    manager = found if isinstance(found, ACLManager) else _find_installed(found)
     return manager if manager is not None else _refuse(path, found)
 
 
-def _from_project() -> str:
+def _read_project_name() -> str:
     """Rend ce que le pyproject.toml du dossier courant nomme, ou rien.
 
     Raises:
         ConfigurationError: le fichier ne se lit pas, ou ce qu'il nomme n'est pas un texte.
     """
-    found: Any = _project()
+    found: Any = _read_project()
     for name in ("tool", "fastapi-acl"):
         found = found.get(name, {}) if isinstance(found, dict) else None
     found = found.get("app", "") if isinstance(found, dict) else None
@@ -115,7 +115,7 @@ def _from_project() -> str:
     return found
 
 
-def _project() -> dict[str, Any]:
+def _read_project() -> dict[str, Any]:
     """Lit le pyproject.toml du dossier courant ; avant Python 3.11, il y faut le paquet tomli.
 
     Raises:
@@ -134,7 +134,7 @@ def _project() -> dict[str, Any]:
     return found
 
 
-def _imported(name: str) -> ModuleType:
+def _import(name: str) -> ModuleType:
     """Importe le module de l'application.
 
     Raises:
@@ -149,11 +149,11 @@ def _imported(name: str) -> ModuleType:
                 "de l’application, ou corrigez le nom."
             )
             raise ConfigurationError(message) from error
-        message = f"le module « {name} » lève une erreur, {_place(error)} : {_reason(error)}"
+        message = f"le module « {name} » lève une erreur, {_tell_place(error)} : {_tell_reason(error)}"
         raise ConfigurationError(message) from error
 
 
-def _place(error: BaseException) -> str:
+def _tell_place(error: BaseException) -> str:
     """Dit où une erreur a été levée : dans l'application si l'on peut, sinon là où elle l'a été pour de bon."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, ligne {error.lineno}"
@@ -169,7 +169,7 @@ def _is_of_application(filename: str) -> bool:
     return path.is_relative_to(Path.cwd()) and "site-packages" not in path.parts
 
 
-def _reason(error: BaseException) -> str:
+def _tell_reason(error: BaseException) -> str:
     """Dit une erreur en une phrase ; celle d'un réglage ne cite pas sa valeur."""
     if isinstance(error, ACLException):
         return error.detail
@@ -180,7 +180,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__} : {error}".splitlines()[0]
 
 
-def _attribute(module: ModuleType, path: str) -> object:
+def _follow_path(module: ModuleType, path: str) -> object:
     """Suit un chemin d'attributs.
 
     Raises:
@@ -197,7 +197,7 @@ def _attribute(module: ModuleType, path: str) -> object:
     return found
 
 
-def _installed_in(found: object) -> ACLManager | None:
+def _find_installed(found: object) -> ACLManager | None:
     """Rend le manager qu'une application a reçu, s'il y en a un."""
     for middleware in found.user_middleware if isinstance(found, FastAPI) else ():
         kind, *_, options = middleware

@@ -24,7 +24,7 @@ from fastapi_acl.engine.writing.store import PolicyMemory
 from fastapi_acl.permissions import slice as permissions
 from fastapi_acl.runtime.first_start import Bootstrap
 from fastapi_acl.runtime.storage import create_storage
-from fastapi_acl.shared.cache.factory import create_cache
+from fastapi_acl.shared.cache.factory import CacheFactory
 from fastapi_acl.shared.decisions import DecisionMemory
 from fastapi_acl.shared.http.administration import administration_routes
 from fastapi_acl.shared.identity import Authenticator
@@ -118,7 +118,7 @@ def compose(
     Raises:
         ConfigurationError: le modèle, la base ou un pilote empêche de démarrer.
     """
-    stored, cache = storage or create_storage(config), create_cache(config)
+    stored, cache = storage or create_storage(config), CacheFactory(config).create()
     accounts, decisions = stored.users if authenticator is None else None, DecisionMemory()
     engine = _make_engine(config, stored, accounts, builder, functions or {})
     slices = _make_slices(config, stored, engine, accounts=accounts, cache=cache, decisions=decisions)
@@ -186,6 +186,7 @@ def _make_slices(  # noqa: PLR0913 - ce dont les tranches sont faites
             revocations=engine.revocations,
             rules=engine.writing.accounts,
             administrators=engine.writing.accounts,
+            is_identity=accounts is not None,
         ),
         permissions.make_slice(
             config,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
-from fastapi_acl.auth.domain.entities.auth_user import canonical
+from fastapi_acl.auth.domain.entities.auth_user import fold
 from fastapi_acl.engine.administration import ADMINISTRATION
 from fastapi_acl.engine.casbin.wildcards import explain_closed, explain_failed
 from fastapi_acl.engine.kernel.acl_match import ANY
@@ -26,6 +26,7 @@ from fastapi_acl.shared.exceptions import (
     InvalidInputError,
     InvalidRuleError,
     UserAlreadyExistsError,
+    UserNotFoundError,
 )
 from fastapi_acl.shared.identity import ROLE_PREFIX, SYSTEM, USER_PREFIX
 from fastapi_acl.shared.logging import get_logger
@@ -158,7 +159,7 @@ class Bootstrap:
         """
         async with self.replica.writing() as transaction:
             given = [(one.account, await self._create(one, transaction)) for one in administrators]
-            created = {canonical(account.username): account for account, rules in given if rules}
+            created = {fold(account.username): account for account, rules in given if rules}
             resolved = {number: await self._resolved(number, rule, created) for number, rule in lines.items()}
             rules = [rule for _, held in given for rule in held]
             self._check_links(rules, resolved)
@@ -302,10 +303,11 @@ class Bootstrap:
         if not value.startswith(prefix):
             return value
         name = value[len(prefix) :]
-        account = created.get(canonical(name)) or await self.users.find_by_username(name)
-        if account is None:
+        try:
+            account = created.get(fold(name)) or await self.users.get_by_username(name)
+        except UserNotFoundError as error:
             message = f"aucun compte ne s’appelle « {name} »."
-            raise ConfigurationError(message)
+            raise ConfigurationError(message) from error
         return _subject(account)
 
     def _digest(self) -> str:

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from fastapi_acl.auth.infrastructure.repositories.auth_repository import (
-    MySQLAuthRepository,
-    PostgreSQLAuthRepository,
-    SQLiteAuthRepository,
-)
-from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
-from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter
-from fastapi_acl.shared.database.factory import create_database, require_mongodb
-from fastapi_acl.shared.sync.sql_changes import SQLChangeLog
+from fastapi_acl.shared.database.factory import DatabaseFactory
 
 if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
@@ -21,12 +13,6 @@ if TYPE_CHECKING:
     from fastapi_acl.shared.config import ACLConfig
     from fastapi_acl.shared.database.base import AmbientDatabase
     from fastapi_acl.shared.sync.changes import ChangeLog
-
-_REPOSITORIES: Final = {
-    "sqlite": SQLiteAuthRepository,
-    "postgresql": PostgreSQLAuthRepository,
-    "mysql": MySQLAuthRepository,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,32 +44,43 @@ def create_storage(config: ACLConfig) -> Storage:
 
 
 def _sql(config: ACLConfig) -> Storage:
-    """Fait le stockage d'une base SQL."""
-    database = create_database(config)
+    """Fait le stockage d'une base SQL, seule à charger SQLAlchemy."""
+    database = DatabaseFactory(config).create_sql()
+    from fastapi_acl.auth.infrastructure.repositories import auth_repository  # noqa: PLC0415 - pour cette base seule
+    from fastapi_acl.auth.infrastructure.repositories.session_repository import (  # noqa: PLC0415 - idem
+        SQLSessionRepository,
+    )
+    from fastapi_acl.engine.adapters.sql import SQLPolicyAdapter  # noqa: PLC0415 - idem
+    from fastapi_acl.shared.sync.sql_changes import SQLChangeLog  # noqa: PLC0415 - idem
+
+    accounts = {
+        "sqlite": auth_repository.SQLiteAuthRepository,
+        "postgresql": auth_repository.PostgreSQLAuthRepository,
+        "mysql": auth_repository.MySQLAuthRepository,
+    }
     return Storage(
         database=database,
         log=SQLChangeLog(database),
         adapter=SQLPolicyAdapter(database),
-        users=_REPOSITORIES[config.database_type](database),
+        users=accounts[config.database_type](database),
         sessions=SQLSessionRepository(database),
     )
 
 
 def _mongodb(config: ACLConfig) -> Storage:
-    """Fait le stockage de MongoDB, dont le pilote est facultatif."""
-    require_mongodb()
-    from fastapi_acl.auth.infrastructure.repositories import (  # noqa: PLC0415 - le pilote y est
+    """Fait le stockage de MongoDB, seul à charger son pilote."""
+    factory = DatabaseFactory(config)
+    factory.require_mongodb()
+    from fastapi_acl.auth.infrastructure.repositories import (  # noqa: PLC0415 - pour cette base seule
         mongodb_auth_repository as accounts,
     )
     from fastapi_acl.auth.infrastructure.repositories import (  # noqa: PLC0415 - idem
         mongodb_session_repository as sessions,
     )
     from fastapi_acl.engine.adapters import mongodb as rules  # noqa: PLC0415 - idem
-    from fastapi_acl.shared.database.mongodb import MongoDatabase  # noqa: PLC0415 - idem
     from fastapi_acl.shared.sync.mongodb_changes import MongoChangeLog  # noqa: PLC0415 - idem
 
-    indexes = {**rules.INDEXES, **accounts.INDEXES, **sessions.INDEXES}
-    database = MongoDatabase(config.database_uri, indexes, auto_migrate=config.auto_migrate)
+    database = factory.create_mongodb({**rules.INDEXES, **accounts.INDEXES, **sessions.INDEXES})
     return Storage(
         database=database,
         log=MongoChangeLog(database),

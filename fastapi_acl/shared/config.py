@@ -112,7 +112,6 @@ class ACLConfig(BaseSettings):
         hide_input_in_errors=True,
         validate_default=False,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
     )
 
     environment: Literal["development", "production"] = "development"
@@ -173,6 +172,8 @@ class ACLConfig(BaseSettings):
     session_absolute_days: Annotated[int, Field(ge=1, le=365)] = 30
     """Une session finit au bout de ce nombre de jours, renouvelée ou non."""
 
+    login_by: Literal["username", "email", "either"] = "either"
+    """Ce qui désigne un compte à la connexion : `username`, `email`, ou `either` (un `@` fait chercher l'adresse)."""
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 15
     """Longueur minimale d'un mot de passe, en caractères (8 au moins)."""
     bcrypt_rounds: Annotated[int, Field(ge=4, le=16)] = 12
@@ -366,6 +367,11 @@ class ACLConfig(BaseSettings):
     def is_production(self) -> bool:
         """Vrai en production."""
         return self.environment == "production"
+
+    @property
+    def serves_accounts(self) -> bool:
+        """Vrai si nos routes de comptes sont montées."""
+        return self.enable_api_routes and self.enable_auth_feature
 
     @property
     def token_form_enabled(self) -> bool:

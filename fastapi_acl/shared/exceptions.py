@@ -21,8 +21,6 @@ ACLException
 │   ├── UserAlreadyExistsError
 │   ├── RuleAlreadyExistsError
 │   └── LastAdministratorError
-├── BadRequestError               un en-tête ne se lit pas
-│   └── InvalidMinRevisionError
 ├── InvalidInputError             la demande elle-même est fautive
 │   ├── InvalidRequestError
 │   ├── InvalidUsernameError
@@ -31,6 +29,8 @@ ACLException
 │   ├── InvalidRuleError
 │   ├── InvalidImportError
 │   └── IdempotencyKeyReusedError
+├── BadRequestError               un en-tête ne se lit pas
+│   └── InvalidMinRevisionError
 ├── GoneError
 │   └── RevisionCompactedError
 ├── PayloadTooLargeError
@@ -40,18 +40,18 @@ ACLException
 │   │   └── TransactionConflictError
 │   ├── DatabaseRefusedError      réessayer n'y changera rien
 │   ├── PolicyUnavailableError
+│   ├── RevisionNotReachedError
 │   ├── StoredDataError
 │   │   └── PolicyUnreadableError
-│   ├── RevisionNotReachedError
 │   ├── DecisionFailedError
 │   ├── HashingSaturatedError
 │   └── ManagerMissingError
 ├── WrongLoopError                faute de programmation dans l'usage des boucles d'événements
 └── TransactionError              faute de programmation dans l'usage des transactions
-├── TransactionNotOwnedError
-├── TransactionNotOrderedError
-├── TransactionNestedError
-└── TransactionCondemnedError
+    ├── TransactionNotOwnedError
+    ├── TransactionNotOrderedError
+    ├── TransactionNestedError
+    └── TransactionCondemnedError
 """
 
 from __future__ import annotations
@@ -236,20 +236,6 @@ class InvalidInputError(ACLException):
     default_detail = "La demande est incorrecte."
 
 
-class BadRequestError(ACLException):
-    """Un en-tête de la demande n'a pas la forme attendue."""
-
-    code = "bad_request"
-    default_detail = "Un en-tête de la demande n’a pas la forme attendue."
-
-
-class InvalidMinRevisionError(BadRequestError):
-    """`X-ACL-Min-Revision` n'est pas un nombre de 1 à 15 chiffres."""
-
-    code = "invalid_min_revision"
-    default_detail = "X-ACL-Min-Revision est une révision : de 1 à 15 chiffres."
-
-
 class InvalidRequestError(InvalidInputError):
     """Le corps, le chemin ou les paramètres n'ont pas la forme attendue."""
 
@@ -297,6 +283,20 @@ class IdempotencyKeyReusedError(InvalidInputError):
 
     code = "idempotency_key_reused"
     default_detail = "Cette clé « Idempotency-Key » a déjà servi à une autre demande : prenez-en une neuve."
+
+
+class BadRequestError(ACLException):
+    """Un en-tête de la demande n'a pas la forme attendue."""
+
+    code = "bad_request"
+    default_detail = "Un en-tête de la demande n’a pas la forme attendue."
+
+
+class InvalidMinRevisionError(BadRequestError):
+    """`X-ACL-Min-Revision` n'est pas un nombre de 1 à 15 chiffres."""
+
+    code = "invalid_min_revision"
+    default_detail = "X-ACL-Min-Revision est une révision : de 1 à 15 chiffres."
 
 
 class GoneError(ACLException):

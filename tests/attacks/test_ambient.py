@@ -127,7 +127,7 @@ async def test_an_account_made_while_an_export_is_read_is_kept(manager: ACLManag
         await anext(parts)
         await users.create_user(account("ada"))
 
-    assert await users.find_by_username("ada") is not None
+    assert (await users.get_by_username("ada")).username == "ada"
 
 
 async def test_a_rule_may_change_while_an_export_is_read(manager: ACLManager) -> None:
@@ -162,7 +162,7 @@ async def test_an_account_made_after_an_export_left_unfinished_is_kept(manager: 
 
     await users.create_user(account("ada"))
 
-    assert await Context().run(asyncio.ensure_future, users.find_by_username("ada")) is not None
+    assert (await Context().run(asyncio.ensure_future, users.get_by_username("ada"))).username == "ada"
 
 
 async def test_a_task_born_in_a_transaction_works_once_it_is_over(manager: ACLManager) -> None:
@@ -191,7 +191,7 @@ async def test_a_swallowed_reading_error_does_not_make_the_commit_lie(
                 await change(manager, add=(rule(1),))
                 await beside.execute("LOCK TABLE acl_users IN ACCESS EXCLUSIVE MODE")
                 with suppress(Exception):
-                    await manager.get_auth_repository().find_by_username("ada")
+                    await manager.get_auth_repository().get_by_username("ada")
 
         await same(manager)
     await beside.close()

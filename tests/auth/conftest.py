@@ -15,9 +15,9 @@ from fastapi_acl.auth.application.interface.auth_repository import ISessionRepos
 from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, LogoutUseCase, RefreshTokenUseCase
-from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenDTO
+from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RefreshTokenDTO, RegisterDTO, TokenDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
-from fastapi_acl.auth.infrastructure.services.password_hasher import BcryptSHA256
+from fastapi_acl.auth.infrastructure.services.password_scheme import BcryptSHA256
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import PASSWORD, started
 
@@ -49,7 +49,7 @@ class AuthApi:
         return await self.part(LoginUseCase).execute(LoginDTO(username=username, password=password, **client))
 
     async def refresh(self, refresh_token: str) -> TokenDTO:
-        return await self.part(RefreshTokenUseCase).execute(refresh_token)
+        return await self.part(RefreshTokenUseCase).execute(RefreshTokenDTO(refresh_token=refresh_token))
 
     async def logout(self, principal: Principal, *, everywhere: bool = False) -> None:
         await self.part(LogoutUseCase).execute(principal, everywhere=everywhere)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical, check_password, checked_username
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, check_password, check_username, fold
 from fastapi_acl.auth.infrastructure.services.email_validator import SyntaxEmailValidator
 from fastapi_acl.shared.exceptions import InvalidEmailError, InvalidUsernameError, WeakPasswordError
 
@@ -17,7 +17,7 @@ from fastapi_acl.shared.exceptions import InvalidEmailError, InvalidUsernameErro
     [
         ("ada", "ada", "ada"),
         ("Ada.Lovelace_1815", "Ada.Lovelace_1815", "ada.lovelace_1815"),
-        ("ada+test@example.com", "ada+test@example.com", "ada+test@example.com"),
+        ("ada+test", "ada+test", "ada+test"),
         ("\uff41\uff44\uff41", "ada", "ada"),
         ("e\u0301lise", "élise", "élise"),
         ("STRASSE", "STRASSE", "strasse"),
@@ -32,9 +32,9 @@ from fastapi_acl.shared.exceptions import InvalidEmailError, InvalidUsernameErro
     ],
 )
 def test_a_username_is_shown_in_nfkc_and_keyed_by_its_folded_form(given_name: str, shown: str, key: str) -> None:
-    name = checked_username(given_name)
+    name = check_username(given_name)
 
-    assert (name, canonical(name)) == (shown, key)
+    assert (name, fold(name)) == (shown, key)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ def test_a_username_is_shown_in_nfkc_and_keyed_by_its_folded_form(given_name: st
         "a" * 65,
         "ﷺ" * 4,
         "user:ada",
+        "ada@example.com",
         "a,b",
         'a"b',
         "a\x00b",
@@ -81,26 +82,26 @@ def test_a_username_is_shown_in_nfkc_and_keyed_by_its_folded_form(given_name: st
 )
 def test_a_username_that_could_mislead_or_break_is_refused(name: str) -> None:
     with pytest.raises(InvalidUsernameError):
-        checked_username(name)
+        check_username(name)
 
 
 @given(st.text(max_size=80))
 def test_an_accepted_username_stays_accepted_and_keeps_its_key(name: str) -> None:
     try:
-        shown = checked_username(name)
+        shown = check_username(name)
     except InvalidUsernameError:
         return
 
-    assert checked_username(shown) == shown
-    assert canonical(shown) == canonical(name)
-    assert len(canonical(shown)) <= 190
+    assert check_username(shown) == shown
+    assert fold(shown) == fold(name)
+    assert len(fold(shown)) <= 190
     assert not any(unicodedata.category(character)[0] in "CZ" for character in shown)
 
 
 def test_no_single_character_breaks_the_username_rule() -> None:
     for point in range(0, sys.maxunicode + 1, 7):
         try:
-            shown = checked_username(chr(point))
+            shown = check_username(chr(point))
         except InvalidUsernameError:
             continue
         assert shown.isprintable()

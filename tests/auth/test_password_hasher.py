@@ -29,16 +29,16 @@ def hasher() -> Iterator[BcryptPasswordHasher]:
 
 @pytest.mark.parametrize(("password", "hashed"), VECTORS)
 async def test_a_hash_made_by_passlib_verifies(hasher: BcryptPasswordHasher, password: str, hashed: str) -> None:
-    assert await hasher.verify(password, hashed)
-    assert not await hasher.verify(password + "x", hashed)
+    assert await hasher.verify_password(password, hashed)
+    assert not await hasher.verify_password(password + "x", hashed)
 
 
 async def test_a_hash_is_salted_and_bears_its_cost(hasher: BcryptPasswordHasher) -> None:
-    first, second = await hasher.hash("trois petits chats"), await hasher.hash("trois petits chats")
+    first, second = await hasher.hash_password("trois petits chats"), await hasher.hash_password("trois petits chats")
 
     assert first != second
     assert first.startswith("$bcrypt-sha256$v=2,t=2b,r=4$")
-    assert await hasher.verify("trois petits chats", first)
+    assert await hasher.verify_password("trois petits chats", first)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ async def test_a_hash_is_salted_and_bears_its_cost(hasher: BcryptPasswordHasher)
 async def test_different_passwords_never_pass_for_one_another(
     hasher: BcryptPasswordHasher, one: str, other: str
 ) -> None:
-    hashed = await hasher.hash(one)
+    hashed = await hasher.hash_password(one)
 
-    assert await hasher.verify(one, hashed)
-    assert not await hasher.verify(other, hashed)
+    assert await hasher.verify_password(one, hashed)
+    assert not await hasher.verify_password(other, hashed)
 
 
 def work(costs: list[int]) -> int:
@@ -80,7 +80,7 @@ async def test_every_comparison_is_as_much_work_as_the_costliest_hash_known(
 ) -> None:
     hasher = BcryptPasswordHasher(rounds=configured, workers=2)
     hasher.expect(highest)
-    right = await hasher.hash("password")
+    right = await hasher.hash_password("password")
     asked = [("password", right), ("faux", right), ("password", None), ("password", "!")]
     asked += [("faux", bcrypt_of(rounds)) for rounds in range(4, max(configured, highest) + 1)]
     asked += [VECTORS[1], ("x" * 5_000, right), ("password", bcrypt_of(17)), ("password", bcrypt_of(31))]
@@ -88,7 +88,7 @@ async def test_every_comparison_is_as_much_work_as_the_costliest_hash_known(
 
     for password, hashed in asked:
         hash_costs.clear()
-        outcomes.append(await hasher.verify(password, hashed))
+        outcomes.append(await hasher.verify_password(password, hashed))
         spent.add(work(hash_costs))
     hasher.close()
 
@@ -99,11 +99,11 @@ async def test_every_comparison_is_as_much_work_as_the_costliest_hash_known(
 async def test_a_costlier_hash_seen_once_makes_every_later_comparison_cost_as_much(
     hasher: BcryptPasswordHasher, hash_costs: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    await hasher.verify("faux", bcrypt_of(7))
+    await hasher.verify_password("faux", bcrypt_of(7))
     first = work(hash_costs)
     hash_costs.clear()
 
-    await hasher.verify("faux", None)
+    await hasher.verify_password("faux", None)
 
     assert (first, work(hash_costs)) == (2**7, 2**7)
     assert caplog.text.count("costly_hash: un compte a un haché de coût 7") == 1
@@ -113,8 +113,8 @@ async def test_a_costlier_hash_seen_once_makes_every_later_comparison_cost_as_mu
 async def test_a_hash_too_costly_to_compute_matches_nothing_and_raises_no_cost(
     hasher: BcryptPasswordHasher, hash_costs: list[int], rounds: int
 ) -> None:
-    assert not await hasher.verify("password", bcrypt_of(rounds))
-    assert not await hasher.verify("password", None)
+    assert not await hasher.verify_password("password", bcrypt_of(rounds))
+    assert not await hasher.verify_password("password", None)
     assert hash_costs == [4, 4]
 
 
@@ -134,13 +134,13 @@ async def test_a_hash_too_costly_to_compute_matches_nothing_and_raises_no_cost(
 async def test_no_hash_or_a_broken_one_matches_nothing_but_is_computed(
     hasher: BcryptPasswordHasher, hash_costs: list[int], hashed: str | None
 ) -> None:
-    assert not await hasher.verify("password", hashed)
+    assert not await hasher.verify_password("password", hashed)
     assert hash_costs == [4], "même coût qu'un vrai mot de passe"
 
 
 async def test_a_hash_of_another_cost_needs_rehashing(hasher: BcryptPasswordHasher) -> None:
     assert hasher.needs_rehash(VECTORS[0][1])
-    assert not hasher.needs_rehash(await hasher.hash("trois petits chats"))
+    assert not hasher.needs_rehash(await hasher.hash_password("trois petits chats"))
 
 
 async def test_the_loop_keeps_beating_during_twenty_hashes() -> None:
@@ -153,7 +153,7 @@ async def test_the_loop_keeps_beating_during_twenty_hashes() -> None:
             beats += 1
 
     beating = asyncio.create_task(heartbeat())
-    await asyncio.gather(*(hasher.hash("trois petits chats gris") for _ in range(20)))
+    await asyncio.gather(*(hasher.hash_password("trois petits chats gris") for _ in range(20)))
     beating.cancel()
     hasher.close()
 
@@ -166,12 +166,12 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
     await asyncio.sleep(0)
 
     with pytest.raises(HashingSaturatedError):
-        await hasher.verify("trois petits chats", None)
+        await hasher.verify_password("trois petits chats", None)
     assert not any(one.done() for one in waiting), "le refus n'attend personne"
     release.set()
     await asyncio.gather(*waiting)
 
-    assert await hasher.hash("trois petits chats")
+    assert await hasher.hash_password("trois petits chats")
     hasher.close()
 
 
@@ -191,31 +191,31 @@ async def test_a_caller_who_leaves_keeps_the_place_until_the_thread_is_free() ->
     await asyncio.sleep(0)
 
     with pytest.raises(HashingSaturatedError):
-        await hasher.hash("trois petits chats")
+        await hasher.hash_password("trois petits chats")
     release.set()
     while hasher._places._value == 0:
         await asyncio.sleep(0.001)
-    assert await hasher.hash("trois petits chats")
+    assert await hasher.hash_password("trois petits chats")
     hasher.close()
 
 
 async def test_closing_leaves_no_thread_and_the_hasher_can_serve_again() -> None:
     hasher = BcryptPasswordHasher(rounds=4)
     before = set(threading.enumerate())
-    await asyncio.gather(*(hasher.hash("trois petits chats") for _ in range(8)))
+    await asyncio.gather(*(hasher.hash_password("trois petits chats") for _ in range(8)))
 
     hasher.close()
     hasher.close()
 
     assert set(threading.enumerate()) <= before
-    assert await hasher.hash("trois petits chats")
+    assert await hasher.hash_password("trois petits chats")
     hasher.close()
 
 
 def test_one_hasher_serves_one_loop_after_another() -> None:
     hasher = BcryptPasswordHasher(rounds=4, workers=1)
 
-    first, second = asyncio.run(hasher.hash("un")), asyncio.run(hasher.hash("deux"))
+    first, second = asyncio.run(hasher.hash_password("un")), asyncio.run(hasher.hash_password("deux"))
     hasher.close()
 
     assert first != second

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
@@ -80,14 +81,42 @@ async def test_an_account_is_found_by_any_spelling_of_its_name(users: IAuthRepos
     ada = account("Ada")
     await users.create_user(ada)
 
-    assert await users.find_by_username(asked) == ada
+    assert await users.get_by_username(asked) == ada
 
 
 @pytest.mark.parametrize("asked", ["", "adá", "bob", "ada%", "a_a", "ada\x00", "ada\ud800", "' OR 1=1 --", "a" * 5000])
 async def test_a_name_that_no_account_bears_finds_nothing(users: IAuthRepository, asked: str) -> None:
     await users.create_user(account("ada"))
 
-    assert await users.find_by_username(asked) is None
+    with pytest.raises(UserNotFoundError):
+        await users.get_by_username(asked)
+
+
+@pytest.mark.parametrize("asked", ["ada@example.com", "ADA@Example.com", "\uff41da@example.com"])
+async def test_an_account_is_found_by_any_spelling_of_its_address(users: IAuthRepository, asked: str) -> None:
+    ada = account("Ada", "Ada@example.com")
+    await users.create_user(ada)
+
+    assert await users.get_by_email(asked) == ada
+
+
+@pytest.mark.parametrize("asked", ["", "Ada", "ada@example.co", "ada@example.com ", "%@example.com", "\x00", "\ud800"])
+async def test_an_address_that_no_account_has_finds_nothing(users: IAuthRepository, asked: str) -> None:
+    await users.create_user(account("Ada", "ada@example.com"))
+    await users.create_user(account("bob"))
+
+    with pytest.raises(UserNotFoundError):
+        await users.get_by_email(asked)
+
+
+async def test_a_change_leaves_what_it_does_not_name(users: IAuthRepository) -> None:
+    ada = account("Ada", "ada@example.com", is_active=False, is_verified=True, session_version=7)
+    await users.create_user(ada)
+
+    untouched, ended = await users.update_user(ada.id), await users.update_user(ada.id, ends_tokens=True)
+
+    assert replace(untouched, updated_at=ada.updated_at) == ada
+    assert replace(ended, updated_at=ada.updated_at) == replace(ada, session_version=8)
 
 
 @pytest.mark.parametrize("twin", [account("ADA"), account("\uff41\uff44\uff41"), account("bob", "A@EXAMPLE.com")])
@@ -122,8 +151,8 @@ async def test_what_concerns_no_account_says_so(users: IAuthRepository) -> None:
 
     for call in (
         users.get_by_id(nobody),
-        users.set_active(nobody, active=False),
-        users.advance_session_version(nobody),
+        users.update_user(nobody, is_active=False),
+        users.update_user(nobody, ends_tokens=True),
         users.delete_user(nobody),
     ):
         with pytest.raises(UserNotFoundError):
@@ -135,8 +164,8 @@ async def test_deactivation_advances_the_session_version_and_activation_does_not
     ada = account()
     await users.create_user(ada)
 
-    off = await users.set_active(ada.id, active=False)
-    on = await users.set_active(ada.id, active=True)
+    off = await users.update_user(ada.id, is_active=False)
+    on = await users.update_user(ada.id, is_active=True)
 
     assert (off.is_active, off.session_version) == (False, 1)
     assert (on.is_active, on.session_version) == (True, 1)
@@ -148,9 +177,9 @@ async def test_the_session_version_never_skips_under_concurrency(users: IAuthRep
     ada = account()
     await users.create_user(ada)
 
-    versions = await asyncio.gather(*(users.advance_session_version(ada.id) for _ in range(10)))
+    changed = await asyncio.gather(*(users.update_user(ada.id, ends_tokens=True) for _ in range(10)))
 
-    assert sorted(versions) == list(range(1, 11))
+    assert sorted(user.session_version for user in changed) == list(range(1, 11))
 
 
 async def test_a_rehash_never_overwrites_a_newer_password(users: IAuthRepository) -> None:
@@ -276,9 +305,9 @@ async def test_no_session_opens_on_an_account_that_changed_meanwhile(
     ada = account()
     await users.create_user(ada)
     if gone == "deactivated":
-        await users.set_active(ada.id, active=False)
+        await users.update_user(ada.id, is_active=False)
     elif gone == "advanced":
-        await users.advance_session_version(ada.id)
+        await users.update_user(ada.id, ends_tokens=True)
     else:
         await users.delete_user(ada.id)
 
@@ -353,11 +382,11 @@ async def test_a_session_of_an_account_that_changed_does_not_rotate(
 
 async def _end(how: str, users: IAuthRepository, sessions: ISessionRepository, user_id: UUID) -> None:
     if how in {"deactivated", "reactivated"}:
-        await users.set_active(user_id, active=False)
+        await users.update_user(user_id, is_active=False)
     if how == "reactivated":
-        await users.set_active(user_id, active=True)
+        await users.update_user(user_id, is_active=True)
     if how == "advanced":
-        await users.advance_session_version(user_id)
+        await users.update_user(user_id, ends_tokens=True)
     if how == "revoked":
         await sessions.revoke_all(user_id, NOW)
     if how == "deleted":
@@ -443,7 +472,7 @@ async def test_finished_sessions_go_a_few_at_a_time_whosever_they_are(
         await sessions.create_session(opened_by((ada, bob)[index % 2], **over[index // 2 % 2]))
     live = opened_by(ada)
     await sessions.create_session(live)
-    await users.set_active(bob.id, active=False)
+    await users.update_user(bob.id, is_active=False)
 
     removed = [await sessions.remove_finished(FINISHED, 5) for _ in range(4)]
 
@@ -456,7 +485,7 @@ async def test_a_session_renewed_under_a_sweeper_is_kept(
 ) -> None:
     opened = create_storage(ACLConfig(_env_file=None, **sql_settings))
     await opened.database.migrate()
-    ada, some_ids = account(), SQLSessionRepository._some_ids
+    ada, some_ids = account(), SQLSessionRepository._find_ids
     idle = opened_by(ada, last_used_at=NOW - timedelta(days=8))
     await opened.users.create_user(ada)
     assert await opened.sessions.create_session(idle)
@@ -466,7 +495,7 @@ async def test_a_session_renewed_under_a_sweeper_is_kept(
         assert await self.rotate(idle.id, "a" * 64, "b" * 64, lifetime(idle_since=NOW - timedelta(days=9)))
         return found
 
-    monkeypatch.setattr(SQLSessionRepository, "_some_ids", then_renewed)
+    monkeypatch.setattr(SQLSessionRepository, "_find_ids", then_renewed)
 
     assert await opened.sessions.remove_finished(FINISHED, 10) == 0
     assert await opened.sessions.find_session(idle.id) is not None
@@ -510,11 +539,12 @@ async def test_repositories_join_the_ambient_transaction_and_leave_nothing_when_
         async with database.transaction():
             await users.create_user(ada)
             assert await sessions.create_session(opened_by(ada))
-            assert (await users.set_active(ada.id, active=False)).session_version == 1
+            assert (await users.update_user(ada.id, is_active=False)).session_version == 1
             assert (await users.get_by_id(ada.id)).is_active is False
             _ = 1 / 0
 
-    assert await users.find_by_username("ada") is None
+    with pytest.raises(UserNotFoundError):
+        await users.get_by_username("ada")
 
 
 async def test_a_read_does_not_wait_for_a_writer(database: AmbientDatabase, users: IAuthRepository) -> None:
@@ -525,7 +555,7 @@ async def test_a_read_does_not_wait_for_a_writer(database: AmbientDatabase, user
 
     async def write() -> None:
         async with database.transaction():
-            await users.set_active(ada.id, active=False)
+            await users.update_user(ada.id, is_active=False)
             entered.set()
             await leave.wait()
 

@@ -3,17 +3,28 @@
 import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
 
 from fastapi_acl import ACLManager
+from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+from fastapi_acl.auth.application.interface.services import ITokenService
+from fastapi_acl.auth.application.usecases.register import RegisterUseCase
+from fastapi_acl.auth.application.usecases.sessions import LoginUseCase
+from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
-from fastapi_acl.auth.interface.dependencies import get_current_user
-from fastapi_acl.auth.interface.schemas import LoginRequest, RefreshRequest, RegisterRequest, TokenResponse
-from fastapi_acl.shared.exceptions import InvalidTokenError
+from fastapi_acl.auth.interface.dependencies import (
+    get_auth_repository,
+    get_current_user,
+    get_login_usecase,
+    get_register_usecase,
+    get_token_service,
+)
+from fastapi_acl.auth.interface.schemas import LoginRequest, LoginResponse, RefreshTokenRequest, RegisterRequest
+from fastapi_acl.shared.exceptions import InvalidTokenError, UserNotActiveError
 from fastapi_acl.shared.identity import Principal
 from tests.support.app import PASSWORD, Client, config, protected, serve
 
@@ -159,6 +170,54 @@ async def test_an_application_route_reads_the_account_of_its_caller(sqlite_uri: 
     assert answer.json() == "ada"
 
 
+async def test_an_account_deactivated_in_the_database_is_refused_before_its_revocation_is_known(
+    visitor: Client,
+) -> None:
+    ada = await visitor.newcomer("ada")
+    await visitor.manager.get_auth_repository().update_user(UUID(ada.id), is_active=False)
+
+    answer = await ada.get(f"{AUTH}/me")
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+
+
+async def test_an_application_route_uses_what_ours_use(sqlite_uri: str) -> None:
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+
+    @app.post("/badge")
+    async def badge(
+        name: str,
+        users: Annotated[IAuthRepository, Depends(get_auth_repository)],
+        tokens: Annotated[ITokenService, Depends(get_token_service)],
+        register: Annotated[RegisterUseCase, Depends(get_register_usecase)],
+        login: Annotated[LoginUseCase, Depends(get_login_usecase)],
+    ) -> bool:
+        made = await register.execute(RegisterDTO(username=name, email=None, password=PASSWORD))
+        opened = await login.execute(LoginDTO(username=name, password=PASSWORD))
+        return tokens.decode_token(opened.access_token).user_id == made.id == (await users.get_by_username(name)).id
+
+    async with serve(app, manager) as visitor:
+        answer = await visitor.post("/badge?name=ada")
+
+    assert (answer.status_code, answer.json()) == (200, True)
+
+
+async def test_our_routes_take_what_the_application_puts_in_place_of_a_use_case(sqlite_uri: str) -> None:
+    class Closed:
+        async def execute(self, _: LoginDTO) -> None:
+            raise UserNotActiveError
+
+    app = FastAPI()
+    manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app)
+    app.dependency_overrides[get_login_usecase] = Closed
+    async with serve(app, manager) as visitor:
+        await visitor.register("ada")
+        answer = await visitor.post(f"{AUTH}/login", json={"username": "ada", "password": PASSWORD})
+
+    assert answer.json()["code"] == "user_not_active"
+
+
 async def test_a_session_remembers_a_bounded_user_agent(visitor: Client) -> None:
     await visitor.register("ada")
 
@@ -174,8 +233,8 @@ def test_bodies_never_show_their_secrets() -> None:
         [
             RegisterRequest(username="ada", email="a@b.com", password="à taire"),
             LoginRequest(username="ada", password="à taire"),
-            RefreshRequest(refresh_token="à taire"),
-            TokenResponse(access_token="à taire", refresh_token="à taire", expires_in=1),
+            RefreshTokenRequest(refresh_token="à taire"),
+            LoginResponse(access_token="à taire", refresh_token="à taire", expires_in=1),
         ]
     )
 

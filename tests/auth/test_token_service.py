@@ -36,7 +36,7 @@ FAR = datetime.now(timezone.utc) + timedelta(days=30)
 
 
 def access() -> str:
-    return SERVICE.issue_access(user_id=CLAIMS.user_id, session_id=CLAIMS.session_id, session_version=3)
+    return SERVICE.create_access_token(user_id=CLAIMS.user_id, session_id=CLAIMS.session_id, session_version=3)
 
 
 def encode(part: Any) -> str:
@@ -65,24 +65,24 @@ def forge(head: Any = None, body: Any = None, *, secret: str = SECRET, digest: s
 
 def refused(token: Any) -> bool:
     try:
-        SERVICE.read_access(token)
+        SERVICE.decode_token(token)
     except InvalidTokenError:
         return True
     return False
 
 
 def test_an_access_token_says_who_which_session_and_which_version() -> None:
-    claims = SERVICE.read_access(access())
+    claims = SERVICE.decode_token(access())
 
     assert (claims.user_id, claims.session_id, claims.session_version) == (CLAIMS.user_id, CLAIMS.session_id, 3)
 
 
 def test_a_refresh_token_carries_its_identifier_back() -> None:
-    assert SERVICE.read_refresh(SERVICE.issue_refresh(CLAIMS, not_after=FAR)) == CLAIMS
+    assert SERVICE.decode_refresh_token(SERVICE.create_refresh_token(CLAIMS, not_after=FAR)) == CLAIMS
 
 
 def test_our_own_forgery_is_accepted_when_it_changes_nothing() -> None:
-    assert SERVICE.read_access(forge()).user_id == CLAIMS.user_id
+    assert SERVICE.decode_token(forge()).user_id == CLAIMS.user_id
 
 
 def test_two_access_tokens_of_one_instant_are_different() -> None:
@@ -90,18 +90,18 @@ def test_two_access_tokens_of_one_instant_are_different() -> None:
 
 
 def test_a_token_of_one_type_is_not_one_of_the_other() -> None:
-    refresh = SERVICE.issue_refresh(CLAIMS, not_after=FAR)
+    refresh = SERVICE.create_refresh_token(CLAIMS, not_after=FAR)
 
     with pytest.raises(InvalidTokenError):
-        SERVICE.read_refresh(access())
+        SERVICE.decode_refresh_token(access())
     assert refused(refresh)
 
 
 def test_a_refresh_token_ends_with_its_lifetime_or_with_the_session_whichever_is_first() -> None:
     soon = datetime.now(timezone.utc) + timedelta(minutes=5)
 
-    short = decode(SERVICE.issue_refresh(CLAIMS, not_after=soon).split(".")[1])["exp"]
-    full = decode(SERVICE.issue_refresh(CLAIMS, not_after=FAR).split(".")[1])["exp"]
+    short = decode(SERVICE.create_refresh_token(CLAIMS, not_after=soon).split(".")[1])["exp"]
+    full = decode(SERVICE.create_refresh_token(CLAIMS, not_after=FAR).split(".")[1])["exp"]
 
     assert short == int(soon.timestamp())
     assert abs(full - time.time() - 3600) < 5
@@ -174,12 +174,12 @@ def test_an_nbf_that_is_no_instant_is_refused(value: Any) -> None:
 
 
 def test_a_refresh_token_is_refused_before_its_nbf() -> None:
-    head, body, _ = SERVICE.issue_refresh(CLAIMS, not_after=FAR).split(".")
+    head, body, _ = SERVICE.create_refresh_token(CLAIMS, not_after=FAR).split(".")
     early, due = ({**decode(body), "nbf": int(time.time()) + ahead} for ahead in (60, 0))
 
     with pytest.raises(InvalidTokenError):
-        SERVICE.read_refresh(forge(decode(head), early))
-    assert SERVICE.read_refresh(forge(decode(head), due)) == CLAIMS
+        SERVICE.decode_refresh_token(forge(decode(head), early))
+    assert SERVICE.decode_refresh_token(forge(decode(head), due)) == CLAIMS
 
 
 def unsigned(head: Any) -> str:
@@ -250,7 +250,7 @@ FORGERIES = {
 @pytest.mark.parametrize("make", FORGERIES.values(), ids=FORGERIES.keys())
 def test_a_forgery_is_refused(make: Any) -> None:
     with pytest.raises(InvalidTokenError) as error:
-        SERVICE.read_access(make())
+        SERVICE.decode_token(make())
 
     assert error.value.evidence == {}
 
@@ -303,13 +303,13 @@ def test_a_previous_key_verifies_and_no_longer_signs() -> None:
         replace(SETTINGS, secret="la clé nouvelle, de trente-deux octets au moins", previous_secrets=[SECRET])
     )
     retired = JWTTokenService(replace(SETTINGS, secret="la clé nouvelle, de trente-deux octets au moins"))
-    new = rotated.issue_access(user_id=CLAIMS.user_id, session_id=CLAIMS.session_id, session_version=3)
+    new = rotated.create_access_token(user_id=CLAIMS.user_id, session_id=CLAIMS.session_id, session_version=3)
 
-    assert rotated.read_access(old).user_id == CLAIMS.user_id
-    assert rotated.read_access(new).user_id == CLAIMS.user_id
+    assert rotated.decode_token(old).user_id == CLAIMS.user_id
+    assert rotated.decode_token(new).user_id == CLAIMS.user_id
     assert refused(new), "l'ancien processus ne connaît pas la clé nouvelle"
     with pytest.raises(InvalidTokenError):
-        retired.read_access(old)
+        retired.decode_token(old)
 
 
 def test_the_key_identifier_and_the_representations_reveal_no_key() -> None:
@@ -320,7 +320,7 @@ def test_the_key_identifier_and_the_representations_reveal_no_key() -> None:
 
 def test_the_error_of_a_refused_token_quotes_neither_the_token_nor_the_key() -> None:
     with pytest.raises(InvalidTokenError) as error:
-        SERVICE.read_access(forge(header(kid="marque-du-jeton")))
+        SERVICE.decode_token(forge(header(kid="marque-du-jeton")))
 
     assert "marque-du-jeton" not in str(error.value)
     assert SECRET not in repr(error.value)
@@ -330,10 +330,10 @@ def test_the_error_of_a_refused_token_quotes_neither_the_token_nor_the_key() -> 
 def test_each_configured_algorithm_signs_what_it_verifies(algorithm: str) -> None:
     service = JWTTokenService(replace(SETTINGS, algorithm=algorithm))
 
-    token = service.issue_access(user_id=CLAIMS.user_id, session_id=CLAIMS.session_id, session_version=0)
+    token = service.create_access_token(user_id=CLAIMS.user_id, session_id=CLAIMS.session_id, session_version=0)
 
     assert decode(token.split(".")[0])["alg"] == algorithm
-    assert service.read_access(token).session_version == 0
+    assert service.decode_token(token).session_version == 0
     assert algorithm == "HS256" or refused(token)
 
 

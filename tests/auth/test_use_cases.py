@@ -12,7 +12,7 @@ import pytest
 from jose import jwt
 
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
-from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, RefreshTokenUseCase, SessionPolicy
+from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, SessionPolicy
 from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
@@ -48,7 +48,7 @@ async def journal(auth: AuthApi) -> list[str]:
 
 
 async def claims(auth: AuthApi, tokens: TokenDTO) -> Any:
-    return auth.manager.get_token_service().read_refresh(tokens.refresh_token)
+    return auth.manager.get_token_service().decode_refresh_token(tokens.refresh_token)
 
 
 async def closed(auth: AuthApi, *opened: TokenDTO) -> list[bool]:
@@ -90,7 +90,7 @@ async def test_a_registered_account_logs_in_by_any_spelling_of_its_name(auth: Au
 async def test_a_refused_registration_hashes_and_stores_nothing(
     auth: AuthApi, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], error: type[ACLException]
 ) -> None:
-    monkeypatch.setattr(BcryptPasswordHasher, "hash", None)
+    monkeypatch.setattr(BcryptPasswordHasher, "hash_password", None)
     request = {"username": "ada", "email": "ada@example.com", "password": PASSWORD, **changes}
 
     with pytest.raises(error):
@@ -107,7 +107,7 @@ async def test_twenty_simultaneous_registrations_of_one_name_make_one_account(au
 
 async def test_registration_does_not_tell_the_name_from_the_address(auth: AuthApi) -> None:
     await auth.register("ada")
-    address = (await auth.users.find_by_username("ada")).email
+    address = (await auth.users.get_by_username("ada")).email
     errors = []
 
     for username, email in (("ADA", "autre@example.com"), ("bob", address.upper())):
@@ -153,7 +153,7 @@ async def test_no_account_is_told_by_the_work_its_refusal_costs(
 ) -> None:
     for name, rounds in (("cher", 7), ("ancien", 5)):
         hasher = BcryptPasswordHasher(rounds=rounds)
-        await auth.users.create_user(AuthUser(username=name, hashed_password=await hasher.hash(PASSWORD)))
+        await auth.users.create_user(AuthUser(username=name, hashed_password=await hasher.hash_password(PASSWORD)))
         hasher.close()
     await auth.users.create_user(AuthUser(username="sans", hashed_password="!"))
     await auth.users.create_user(AuthUser(username="trop", hashed_password="$bcrypt-sha256$v=2,t=2b,r=31$" + "a" * 54))
@@ -188,6 +188,52 @@ async def test_a_deactivated_account_is_named_only_to_who_has_its_password(auth:
     assert await outcome(auth.login("ada")) == "user_not_active"
 
 
+@pytest.mark.parametrize("login_by", ["username", "email", "either"])
+async def test_what_designates_an_account_at_login_is_a_setting(
+    database_settings: dict[str, Any], login_by: str
+) -> None:
+    async with process({**database_settings, "login_by": login_by}) as auth:
+        await auth.register("ada")
+        address = (await auth.users.get_by_username("ada")).email
+
+        outcomes = {text: await outcome(auth.login(text)) for text in ("ada", address, address.upper())}
+
+    assert outcomes["ada"] == ("invalid_credentials" if login_by == "email" else "ok")
+    assert outcomes[address] == outcomes[address.upper()]
+    assert outcomes[address] == ("invalid_credentials" if login_by == "username" else "ok")
+
+
+async def test_an_account_named_like_an_address_still_logs_in(auth: AuthApi) -> None:
+    hasher = auth.manager.get_password_hasher()
+    old = AuthUser(username="ada@example.com", hashed_password=await hasher.hash_password(PASSWORD))
+    await auth.users.create_user(old)
+
+    assert await outcome(auth.login("ada@example.com")) == "ok"
+
+
+async def test_a_known_address_costs_the_reads_of_an_unknown_one(
+    auth: AuthApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    for name in ("get_by_username", "get_by_email"):
+        read = getattr(type(auth.users), name)
+
+        def counted(users: Any, text: str, name: str = name, read: Any = read) -> Any:
+            reads.append(name)
+            return read(users, text)
+
+        monkeypatch.setattr(type(auth.users), name, counted)
+    await auth.register("ada")
+    seen = []
+
+    for text in ((await auth.users.get_by_username("ada")).email, "inconnue@example.com"):
+        reads.clear()
+        assert await outcome(auth.login(text, "faux")) == "invalid_credentials"
+        seen.append([*reads])
+
+    assert seen == [["get_by_username", "get_by_email"]] * 2
+
+
 async def test_a_login_keeps_where_it_came_from(auth: AuthApi) -> None:
     await auth.register("ada")
 
@@ -213,7 +259,7 @@ async def test_only_a_digest_of_the_refresh_identifier_is_stored(auth: AuthApi) 
 
 async def test_an_old_cost_is_brought_up_at_login_and_the_password_still_works(auth: AuthApi) -> None:
     old = BcryptPasswordHasher(rounds=5)
-    ada = AuthUser(username="ada", hashed_password=await old.hash(PASSWORD))
+    ada = AuthUser(username="ada", hashed_password=await old.hash_password(PASSWORD))
     old.close()
     await auth.users.create_user(ada)
 
@@ -232,7 +278,7 @@ async def test_a_full_queue_at_rehashing_does_not_refuse_a_right_password(
     async def saturated(*_: object) -> str:
         raise HashingSaturatedError
 
-    monkeypatch.setattr(BcryptPasswordHasher, "hash", saturated)
+    monkeypatch.setattr(BcryptPasswordHasher, "hash_password", saturated)
     monkeypatch.setattr(BcryptPasswordHasher, "needs_rehash", lambda *_: True)
 
     assert await outcome(auth.login()) == "ok"
@@ -247,7 +293,7 @@ async def test_an_account_that_changes_during_the_hash_gets_no_session(
     auth: AuthApi, monkeypatch: pytest.MonkeyPatch, meanwhile: str, code: str
 ) -> None:
     ada = await auth.register("ada")
-    verify = BcryptPasswordHasher.verify
+    verify = BcryptPasswordHasher.verify_password
 
     async def slowly(self: BcryptPasswordHasher, password: str, hashed: str | None) -> bool:
         right = await verify(self, password, hashed)
@@ -259,7 +305,7 @@ async def test_an_account_that_changes_during_the_hash_gets_no_session(
             await auth.logout(Principal(id=str(ada.id)), everywhere=True)
         return right
 
-    monkeypatch.setattr(BcryptPasswordHasher, "verify", slowly)
+    monkeypatch.setattr(BcryptPasswordHasher, "verify_password", slowly)
 
     assert await outcome(auth.login()) == code
 
@@ -267,7 +313,7 @@ async def test_an_account_that_changes_during_the_hash_gets_no_session(
 async def test_no_connection_is_held_while_hashing(auth: AuthApi, monkeypatch: pytest.MonkeyPatch) -> None:
     await auth.register("ada")
     held: list[object] = []
-    verify = BcryptPasswordHasher.verify
+    verify = BcryptPasswordHasher.verify_password
     database = auth.manager._parts.database
 
     async def watched(self: BcryptPasswordHasher, password: str, hashed: str | None) -> bool:
@@ -275,7 +321,7 @@ async def test_no_connection_is_held_while_hashing(auth: AuthApi, monkeypatch: p
         held.extend([database._ambient.get(), getattr(pool, "checkedout", int)()])
         return await verify(self, password, hashed)
 
-    monkeypatch.setattr(BcryptPasswordHasher, "verify", watched)
+    monkeypatch.setattr(BcryptPasswordHasher, "verify_password", watched)
     await auth.login()
 
     assert held == [None, 0]
@@ -417,7 +463,7 @@ async def test_a_token_that_names_the_session_of_another_is_refused(auth: AuthAp
     bob, known = await auth.register("bob"), await claims(auth, await auth.login("ada"))
     end = datetime.now(timezone.utc) + timedelta(days=1)
 
-    mixed = auth.manager.get_token_service().issue_refresh(replace(known, user_id=bob.id), not_after=end)
+    mixed = auth.manager.get_token_service().create_refresh_token(replace(known, user_id=bob.id), not_after=end)
 
     assert await outcome(auth.refresh(mixed)) == "invalid_token"
 
@@ -428,7 +474,7 @@ async def test_the_revocation_of_a_stolen_session_survives_the_error(auth: AuthA
     await auth.refresh(first.refresh_token)
 
     with pytest.raises(TokenReusedError):
-        await auth.part(RefreshTokenUseCase).execute(first.refresh_token)
+        await auth.refresh(first.refresh_token)
     session = await auth.sessions.find_session((await claims(auth, first)).session_id)
 
     assert session is not None
@@ -583,7 +629,8 @@ async def test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_tran
 
     assert not [rule for rule in policy.rules if f"user:{ada.id}" in rule.values]
     assert await outcome(auth.identify(tokens.access_token)) == "invalid_token"
-    assert await auth.users.find_by_username("ada") is None
+    with pytest.raises(UserNotFoundError):
+        await auth.users.get_by_username("ada")
     assert await auth.sessions.find_session((await claims(auth, tokens)).session_id) is None
 
 
@@ -608,7 +655,7 @@ async def test_a_deletion_that_fails_midway_changes_nothing(auth: AuthApi, monke
 
 @pytest.mark.parametrize("how", ["deactivate", "delete"])
 async def test_the_last_administrator_is_neither_deactivated_nor_deleted(auth: AuthApi, how: str) -> None:
-    admin = await auth.users.find_by_username(ADMIN)
+    admin = await auth.users.get_by_username(ADMIN)
 
     with pytest.raises(LastAdministratorError):
         await (auth.delete(admin.id) if how == "delete" else auth.set_active(admin.id, active=False))

@@ -22,7 +22,7 @@ from fastapi_acl.auth.infrastructure.services.verified_tokens import (
     CAPACITY,
     VerifiedToken,
     VerifiedTokens,
-    fingerprint_of,
+    compute_fingerprint,
 )
 from fastapi_acl.shared.exceptions import InvalidTokenError
 from fastapi_acl.shared.identity import Principal
@@ -47,7 +47,7 @@ class Signatures:
 
     def __init__(self) -> None:
         self.verified = 0
-        self._verify = token_service.jws.verify
+        self._verify = jws.verify
 
     def verify(self, *arguments: Any) -> Any:
         self.verified += 1
@@ -72,7 +72,7 @@ class Clock:
 @pytest.fixture
 def signatures(monkeypatch: pytest.MonkeyPatch) -> Signatures:
     spy = Signatures()
-    monkeypatch.setattr(token_service.jws, "verify", spy.verify)
+    monkeypatch.setattr(jws, "verify", spy.verify)
     return spy
 
 
@@ -93,7 +93,7 @@ def process(settings: TokenSettings = SETTINGS, capacity: int = CAPACITY) -> JWT
 
 
 def issue(authenticator: JWTAuthenticator, user: UUID = USER, session: UUID = SESSION, version: int = 3) -> str:
-    return authenticator.tokens.issue_access(user_id=user, session_id=session, session_version=version)
+    return authenticator.tokens.create_access_token(user_id=user, session_id=session, session_version=version)
 
 
 def revoke(authenticator: JWTAuthenticator, kind: str, **payload: Any) -> None:
@@ -249,8 +249,8 @@ async def test_the_memory_never_holds_more_than_its_capacity() -> None:
     token = VerifiedToken.of(Principal(id="ada"), 0, 1)
 
     for number in range(5_000):
-        memory.add(fingerprint_of(str(number)), token)
-        assert memory.find(fingerprint_of(str(number // 2))) in {token, None}
+        memory.add(compute_fingerprint(str(number)), token)
+        assert memory.find(compute_fingerprint(str(number // 2))) in {token, None}
         assert len(memory) <= 1_000
 
 
@@ -281,9 +281,11 @@ async def test_neither_the_token_nor_whose_it_is_shows_in_the_memory() -> None:
     await authenticator.authenticate(token)
 
     for shown in (repr(authenticator), repr(authenticator.known)):
-        assert not any(part in shown for part in (token, token.split(".")[2], str(USER), fingerprint_of(token).hex()))
+        assert not any(
+            part in shown for part in (token, token.split(".")[2], str(USER), compute_fingerprint(token).hex())
+        )
     kept = [*authenticator.known._young, *authenticator.known._old]
-    assert kept == [fingerprint_of(token)]
+    assert kept == [compute_fingerprint(token)]
 
 
 async def test_a_life_made_shorter_holds_for_tokens_already_signed(clock: Clock) -> None:

@@ -70,6 +70,12 @@ GROUPS = {
         "sans fin.",
         processes.unknown,
     ),
+    "imports": Group(
+        "Importer",
+        "Le temps de processeur d'un processus neuf, interpréteur compris ; ce dont une configuration ne se sert pas\n"
+        "(base, signature, routes) ne se charge qu'avec elle.",
+        processes.imports,
+    ),
     "loading": Group(
         "Charger depuis SQLite",
         "Dans un processus neuf, par le chemin du démarrage ; les bibliothèques sont déjà importées.",

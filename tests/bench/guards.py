@@ -46,8 +46,7 @@ async def _measured() -> tuple[float, float, float]:
 
 async def _administrator(manager: ACLManager) -> Principal:
     """Rend l'administrateur par défaut."""
-    account = await manager.get_auth_repository().find_by_username(ADMIN)
-    assert account is not None
+    account = await manager.get_auth_repository().get_by_username(ADMIN)
     return Principal(id=str(account.id))
 
 

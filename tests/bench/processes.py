@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,24 @@ def unknown(scale: Scale) -> Iterator[Row]:
             Amount(theirs["last"] / theirs["first"], "fois"),
             STEADY,
         )
+
+
+IMPORT_COST = at_most(2.2, "fois")
+SPENT = "import {}, resource as r; u = r.getrusage(r.RUSAGE_SELF); print(u.ru_utime + u.ru_stime)"
+
+
+def imports(scale: Scale) -> Iterator[Row]:
+    """Le temps de processeur d'un `import`, et son rapport à celui de FastAPI, à tour de rôle."""
+    spent: dict[str, list[float]] = {"fastapi_acl": [], "fastapi": []}
+    for _ in range(scale.rounds + 1):  # le premier tour compile
+        for name, found in spent.items():
+            done = subprocess.run(
+                [sys.executable, "-c", SPENT.format(name)], capture_output=True, text=True, check=True
+            )
+            found.append(float(done.stdout))
+    mine, theirs = (statistics.median(found[1:]) for found in spent.values())
+    yield Row("import fastapi_acl, processeur", None, Amount(mine), "import fastapi", Amount(theirs))
+    yield Row("import fastapi_acl, sur import fastapi", None, Amount(mine / theirs, "fois"), target=IMPORT_COST)
 
 
 def loading(scale: Scale) -> Iterator[Row]:

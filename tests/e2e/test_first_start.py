@@ -17,7 +17,7 @@ from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.engine.casbin.models import packaged_model_text
-from fastapi_acl.shared.exceptions import DecisionFailedError
+from fastapi_acl.shared.exceptions import DecisionFailedError, UserNotFoundError
 from fastapi_acl.shared.sync.changes import ADMIN_CREATED
 from tests.support.app import ADMIN, config, protected, started
 
@@ -31,8 +31,7 @@ g, user:@admin, role:reader
 
 
 async def admin_of(manager: ACLManager) -> str:
-    account = await manager.get_auth_repository().find_by_username(ADMIN)
-    assert account is not None
+    account = await manager.get_auth_repository().get_by_username(ADMIN)
     return f"user:{account.id}"
 
 
@@ -44,11 +43,11 @@ async def test_a_fresh_application_has_no_account_and_no_rule(sqlite_uri: str) -
 
 async def test_the_first_administrator_is_created_once_even_if_removed_since(empty_settings: dict[str, Any]) -> None:
     async with started(**empty_settings) as manager:
-        account = await manager.get_auth_repository().find_by_username(ADMIN)
-        assert account is not None
+        account = await manager.get_auth_repository().get_by_username(ADMIN)
         await manager.get_auth_repository().delete_user(account.id)
     async with started(**empty_settings) as manager:
-        assert await manager.get_auth_repository().find_by_username(ADMIN) is None
+        with pytest.raises(UserNotFoundError):
+            await manager.get_auth_repository().get_by_username(ADMIN)
 
 
 async def test_two_replicas_that_start_at_once_make_one_first_administrator(

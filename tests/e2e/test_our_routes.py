@@ -60,8 +60,7 @@ async def entered(visitor: Client, username: str) -> Client:
     """Ouvre une session sans passer par une route gardée."""
     body = {"username": username, "password": PASSWORD}
     token = (await visitor.post("/api/v1/auth/login", json=body)).json()["access_token"]
-    account = await visitor.manager.get_auth_repository().find_by_username(username)
-    assert account is not None
+    account = await visitor.manager.get_auth_repository().get_by_username(username)
     return Client(visitor.http, visitor.manager, token, id=str(account.id))
 
 
@@ -361,7 +360,7 @@ async def test_an_account_put_in_place_asks_for_no_token(sqlite_uri: str) -> Non
 
     async with serve(app, manager) as visitor:
         admin = await visitor.admin()
-        account = await manager.get_auth_repository().find_by_username(ADMIN)
+        account = await manager.get_auth_repository().get_by_username(ADMIN)
         app.dependency_overrides[get_current_user] = lambda: account
         answer = await visitor.get("/api/v1/auth/me")
 

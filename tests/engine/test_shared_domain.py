@@ -273,8 +273,7 @@ async def test_the_rules_of_the_first_start_ask_for_the_choice_by_name(sqlite_ur
             pass
     for choice in ("*", ""):
         async with started(**settings, shared_domain=choice) as manager:
-            account = await manager.get_auth_repository().find_by_username("admin")
-            assert account is not None
+            account = await manager.get_auth_repository().get_by_username("admin")
             admin = Principal(id=str(account.id))
             assert manager.authorizer.decide(admin, "acl.rules", "write")
             assert manager.authorizer.decide(admin, "doc", "read", "un") is (choice == "*")

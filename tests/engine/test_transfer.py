@@ -63,8 +63,7 @@ async def batches(manager: ACLManager) -> list[str]:
 
 
 async def administrator(manager: ACLManager) -> Principal:
-    account = await manager.get_auth_repository().find_by_username("admin")
-    assert account is not None
+    account = await manager.get_auth_repository().get_by_username("admin")
     return Principal(id=str(account.id))
 
 

@@ -242,11 +242,11 @@ async def test_the_accounts_of_another_authenticator_are_not_sought_among_ours(s
     manager = ACLManager(config(sqlite_uri=sqlite_uri), app=app, authenticator=Given())
     async with serve(app, manager) as visitor:
         account = UUID((await visitor.register("ada")).json()["id"])
-        root = await manager.get_auth_repository().find_by_username("admin")
+        root = await manager.get_auth_repository().get_by_username("admin")
         assert root is not None
         admin = Client(visitor.http, manager, str(root.id))
         await admin.add_rules(("p", f"user:{account}", "document", "read", "allow"))
-        await manager.get_auth_repository().set_active(account, active=False)
+        await manager.get_auth_repository().update_user(account, is_active=False)
 
         told = await explained(admin, subject=f"user:{account}", resource="document", action="read")
 

@@ -17,7 +17,7 @@ FAULTS = [
     Fault(
         "une question sans décision accorde",
         "permissions/application/usecases/check_permissions.py",
-        "CheckPermissionsUseCase._answers",
+        "CheckPermissionsUseCase._answer",
         "answer = False",
         "answer = True",
         (
@@ -36,7 +36,7 @@ FAULTS = [
     Fault(
         "une question échouée ne se dit pas",
         "permissions/application/usecases/check_permissions.py",
-        "_noted",
+        "_log_failed",
         "logger.warning('check_undecided: failed=%d asked=%d', len(failed), len(answers.results))",
         "pass",
         (
@@ -144,7 +144,7 @@ FAULTS = [
     Fault(
         "une liste du cache est celle d'un autre",
         "permissions/infrastructure/cached_grants.py",
-        "_key",
+        "_make_key",
         "CacheKey.of(NAMESPACE, stamp.digest)",
         "CacheKey.of(NAMESPACE)",
         "tests/permissions/test_my_permissions.py::test_a_change_of_rules_is_seen_at_once",
@@ -152,15 +152,15 @@ FAULTS = [
     Fault(
         "une liste sans changement est renvoyée",
         "permissions/interface/api.py",
-        "my_permissions",
-        "headers['ETag'] in _tags(if_none_match)",
+        "list_my_permissions",
+        "headers['ETag'] in _read_tags(if_none_match)",
         "False",
         "tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
     ),
     Fault(
         "un cache intermédiaire sert à l'un la liste de l'autre",
         "permissions/interface/api.py",
-        "_headers",
+        "_make_headers",
         "{'ETag': tag, 'Cache-Control': 'private, no-cache', 'Vary': 'Authorization'}",
         "{'ETag': tag}",
         "tests/permissions/test_my_permissions.py::test_a_list_that_has_not_changed_is_not_sent_again",
@@ -192,7 +192,7 @@ FAULTS = [
     Fault(
         "un filtre de règles est oublié",
         ADMIN,
-        "rule_filters",
+        "read_filters",
         "{'ptype': ptype, 'v0': v0, 'v1': v1, 'v2': v2, 'v3': v3, 'v4': v4, 'v5': v5}",
         "{'ptype': ptype, 'v0': v0, 'v1': v1, 'v2': v2, 'v3': v3, 'v4': v4}",
         "tests/e2e/test_story.py::test_rules_are_listed_by_pages_and_filtered_by_value",

@@ -72,10 +72,10 @@ FAULTS = [
         "ACLConfig",
         "SettingsConfigDict(env_prefix='ACL_', env_file='.env', env_file_encoding='utf-8', extra='ignore', "
         "env_ignore_empty=True, frozen=True, hide_input_in_errors=True, validate_default=False, "
-        "protected_namespaces=(), use_attribute_docstrings=True)",
+        "protected_namespaces=())",
         "SettingsConfigDict(env_prefix='ACL_', env_file='.env', env_file_encoding='utf-8', extra='ignore', "
         "env_ignore_empty=True, frozen=True, hide_input_in_errors=False, validate_default=False, "
-        "protected_namespaces=(), use_attribute_docstrings=True)",
+        "protected_namespaces=())",
         "tests/shared/test_config.py::test_no_secret_is_in_the_repr_nor_in_an_error",
     ),
     Fault(
@@ -211,17 +211,17 @@ FAULTS = [
     Fault(
         "deux applications se rencontrent dans Redis",
         "shared/cache/factory.py",
-        "_prefix",
-        "CacheKey.of(config.jwt_issuer, config.jwt_audience).encoded()",
+        "CacheFactory._make_prefix",
+        "CacheKey.of(self.config.jwt_issuer, self.config.jwt_audience).encoded()",
         "b''",
         "tests/shared/test_cache.py::test_two_applications_in_one_redis_do_not_meet",
     ),
     Fault(
         "cache_ttl est sans effet",
         "shared/cache/factory.py",
-        "create_cache",
-        "RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), config.cache_ttl, sealer=sealer)",
-        "RedisCache(lambda: create_redis(url), Breaker(), _prefix(config), sealer=sealer)",
+        "CacheFactory._create_redis",
+        "RedisCache(lambda: create_redis(url), Breaker(), prefix, config.cache_ttl, sealer=sealer)",
+        "RedisCache(lambda: create_redis(url), Breaker(), prefix, sealer=sealer)",
         "tests/shared/test_cache.py::test_the_configured_cache_keeps_values_for_the_configured_time",
     ),
     Fault(

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from fastapi_acl.shared.cache.base import MAX_KEY_BYTES, MAX_VALUE_BYTES, CacheBackend, CacheKey, ValueSealer
-from fastapi_acl.shared.cache.factory import create_cache
+from fastapi_acl.shared.cache.factory import CacheFactory
 from fastapi_acl.shared.cache.memory_cache import MemoryCache
 from fastapi_acl.shared.cache.redis_cache import MAX_COMMANDS, FallbackCache, RedisCache
 from fastapi_acl.shared.config import ACLConfig
@@ -753,15 +753,15 @@ async def test_a_certificate_of_another_name_is_refused(tls: str, query: str, st
 def test_the_cache_is_that_of_the_configuration() -> None:
     shared: dict[str, Any] = {"cache_backend": "redis", "redis_url": "redis://hote:6379/0"}
 
-    assert create_cache(ACLConfig()).status == "memory"
-    assert create_cache(ACLConfig(enable_cache=True)).status == "memory"
-    assert create_cache(ACLConfig(**shared)).status == "memory"
-    assert create_cache(ACLConfig(enable_cache=True, **shared)).status == "redis"
+    assert CacheFactory(ACLConfig()).create().status == "memory"
+    assert CacheFactory(ACLConfig(enable_cache=True)).create().status == "memory"
+    assert CacheFactory(ACLConfig(**shared)).create().status == "memory"
+    assert CacheFactory(ACLConfig(enable_cache=True, **shared)).create().status == "redis"
 
 
 async def test_the_configured_cache_keeps_values_for_the_configured_time(redis_server: RedisServer, raw: Redis) -> None:
     given: dict[str, Any] = {"enable_cache": True, "cache_backend": "redis", "redis_url": redis_server.uri()}
-    cache = create_cache(ACLConfig(cache_ttl=40, **given))
+    cache = CacheFactory(ACLConfig(cache_ttl=40, **given)).create()
     await cache.set(KEY, 1)
     (name,) = await raw.keys()
 
@@ -773,8 +773,10 @@ async def test_the_configured_cache_keeps_values_for_the_configured_time(redis_s
 async def test_two_applications_in_one_redis_do_not_meet(redis_server: RedisServer) -> None:
     given: dict[str, Any] = {"enable_cache": True, "cache_backend": "redis", "redis_url": redis_server.uri()}
     given["jwt_secret_key"] = "s" * 48
-    one, other = (create_cache(ACLConfig(_env_file=None, jwt_issuer=name, **given)) for name in ("une", "autre"))
-    same = create_cache(ACLConfig(_env_file=None, jwt_issuer="une", **given))
+    one, other = (
+        CacheFactory(ACLConfig(_env_file=None, jwt_issuer=name, **given)).create() for name in ("une", "autre")
+    )
+    same = CacheFactory(ACLConfig(_env_file=None, jwt_issuer="une", **given)).create()
 
     await one.set(KEY, 1)
     counted = [await cache.increment(CacheKey.of("compte"), 1, 30) for cache in (one, other)]
@@ -786,7 +788,9 @@ async def test_two_applications_in_one_redis_do_not_meet(redis_server: RedisServ
 
 
 async def test_a_configured_redis_that_never_answered_is_replaced_by_memory() -> None:
-    cache = create_cache(ACLConfig(enable_cache=True, cache_backend="redis", redis_url="redis://127.0.0.1:1/0"))
+    cache = CacheFactory(
+        ACLConfig(enable_cache=True, cache_backend="redis", redis_url="redis://127.0.0.1:1/0")
+    ).create()
 
     totals = [await cache.increment(KEY, 1, 30) for _ in range(3)]
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from fastapi_acl import ACLConfig, ConfigurationError
-from fastapi_acl.cli.reference import env_example, markdown, variable
+from fastapi_acl.cli.reference import name_variable, read_descriptions, write_env_example, write_markdown
 from fastapi_acl.shared.config import unknown_variables
 
 ROOT = Path(__file__).parents[2]
@@ -137,19 +137,19 @@ def test_the_token_form_is_on_in_development_and_off_in_production() -> None:
 
 
 def test_every_setting_is_described_in_the_example_and_in_the_documentation() -> None:
-    assert all(field.description for field in ACLConfig.model_fields.values())
-    assert (ROOT / ".env.example").read_text("utf-8") == env_example()
-    assert (ROOT / "docs/configuration.md").read_text("utf-8").endswith(markdown())
+    assert read_descriptions().keys() == ACLConfig.model_fields.keys()
+    assert (ROOT / ".env.example").read_text("utf-8") == write_env_example()
+    assert (ROOT / "docs/configuration.md").read_text("utf-8").endswith(write_markdown())
 
 
 def test_the_example_is_a_valid_env_file_once_uncommented(tmp_path: Path) -> None:
-    lines = (line.removeprefix("# ") for line in env_example().splitlines() if line.startswith("# ACL_"))
+    lines = (line.removeprefix("# ") for line in write_env_example().splitlines() if line.startswith("# ACL_"))
     (tmp_path / ".env").write_text("\n".join(lines), "utf-8")
 
     config = ACLConfig(_env_file=tmp_path / ".env")
 
     assert config == ACLConfig(_env_file=None, shared_domain="*"), "ce que montre l'exemple ; vide serait un choix"
-    assert all(variable(name) in env_example() for name in ACLConfig.model_fields)
+    assert all(name_variable(name) in write_env_example() for name in ACLConfig.model_fields)
 
 
 def test_a_setting_without_effect_yet_is_named() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import inspect
 from fastapi_acl import ACLConfig, ConfigurationError, UnavailableError
 from fastapi_acl.runtime.storage import create_storage
 from fastapi_acl.shared.database.base import AmbientDatabase
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.factory import DatabaseFactory
 from fastapi_acl.shared.database.mongodb import MongoDatabase
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionNotOrderedError, TransactionNotOwnedError
@@ -179,7 +179,7 @@ async def test_a_file_of_another_application_is_refused_and_left_as_it_is(tmp_pa
     before = other.read_bytes()
 
     for path, reason in ((other, "fastapi-acl migrate"), (text, "ne s’ouvre pas")):
-        database = create_database(ACLConfig(_env_file=None, sqlite_uri=f"sqlite:///{path}"))
+        database = DatabaseFactory(ACLConfig(_env_file=None, sqlite_uri=f"sqlite:///{path}")).create_sql()
         with pytest.raises(ConfigurationError, match=reason):
             await database.check_schema()
         await database.close()

@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 
 import fastapi_acl  # noqa: F401 - toutes les tables sont déclarées
 from fastapi_acl import ACLConfig, ConfigurationError
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.factory import DatabaseFactory
 from fastapi_acl.shared.database.migrations import runner
 from fastapi_acl.shared.database.mysql import MIGRATION_LOCK
 from fastapi_acl.shared.database.sql import SQLDatabase, Use
@@ -41,9 +41,9 @@ PROCESSES = effort(3, 6)
 MIGRATE = """
 import asyncio, sys
 from fastapi_acl import ACLConfig
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.factory import DatabaseFactory
 async def main():
-    database = create_database(ACLConfig(_env_file=None, **{settings!r}))
+    database = DatabaseFactory(ACLConfig(_env_file=None, **{settings!r})).create_sql()
     await database.migrate()
     await database.close()
     import fastapi_acl; print(fastapi_acl.__file__)
@@ -61,7 +61,7 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def at(settings: dict[str, Any], **changes: Any) -> SQLDatabase:
-    return create_database(ACLConfig(_env_file=None, **settings, **changes))
+    return DatabaseFactory(ACLConfig(_env_file=None, **settings, **changes)).create_sql()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from fastapi_acl import ACLConfig
 from fastapi_acl.shared.database.base import Head
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.factory import DatabaseFactory
 from tests.conftest import DATABASES
 from tests.support.bases import Bases
 from tests.support.servers import PostgreSQLServer, ServerUnavailableError
@@ -44,7 +44,7 @@ async def test_a_copied_base_is_up_to_date_empty_and_has_a_log_of_its_own(
     for _ in range(2):
         async with bases.migrated() as uri:
             settings: dict[str, Any] = {"database_type": kind, f"{kind}_uri": uri}
-            database = create_database(ACLConfig(_env_file=None, auto_migrate=False, **settings))
+            database = DatabaseFactory(ACLConfig(_env_file=None, auto_migrate=False, **settings)).create_sql()
             await database.migrate()
             async with database.snapshot() as reading:
                 heads.append(await database.read_head(reading))

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 import fastapi_acl  # noqa: F401 - toutes les tables sont déclarées
 from fastapi_acl import ACLConfig
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.factory import DatabaseFactory
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.database.tables import (
     TABLE_OPTIONS,
@@ -38,7 +38,7 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 async def opened(settings: dict[str, Any]) -> SQLDatabase:
-    database = create_database(ACLConfig(_env_file=None, **settings))
+    database = DatabaseFactory(ACLConfig(_env_file=None, **settings)).create_sql()
     await database.migrate()
     return database
 

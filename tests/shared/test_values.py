@@ -558,8 +558,7 @@ async def test_what_a_convertor_reads_is_one_text_or_a_failed_decision(
 
 async def test_a_question_without_a_tenant_is_a_failed_decision_save_about_ourselves(sqlite_uri: str) -> None:
     async with started(sqlite_uri=sqlite_uri, model="rbac_with_domains") as manager:
-        account = await manager.get_auth_repository().find_by_username("admin")
-        assert account is not None
+        account = await manager.get_auth_repository().get_by_username("admin")
         admin = Principal(id=str(account.id))
 
         assert manager.authorizer.decide(admin, "acl.rules", "write")

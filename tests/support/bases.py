@@ -19,7 +19,7 @@ import asyncpg
 from pymongo import AsyncMongoClient
 
 from fastapi_acl import ACLConfig
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.factory import DatabaseFactory
 
 NEW_LOG: Final = "UPDATE acl_revision SET log_id = '{}'"
 """Une copie est une autre base : son journal n'est pas celui du modèle."""
@@ -64,7 +64,7 @@ class Bases(ABC):
     async def _migrate(self, uri: str) -> None:
         """Fait notre schéma comme un démarrage le fait."""
         settings: dict[str, Any] = {"database_type": self.kind, f"{self.kind}_uri": uri}
-        database = create_database(ACLConfig(_env_file=None, **settings))
+        database = DatabaseFactory(ACLConfig(_env_file=None, **settings)).create_sql()
         await database.migrate()
         await database.close()
 

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
 from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime, UserPage
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, fold
 from fastapi_acl.auth.domain.entities.session import Session
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
 from fastapi_acl.engine.adapters.base import COLUMNS, PACKET, PolicyAdapter, columns, digest
@@ -372,21 +372,29 @@ class MemoryAuthRepository(IAuthRepository):
         async with self._database.snapshot() as reading:
             return replace(_account(reading.connection.state, user_id))
 
-    async def find_by_username(self, username: str) -> AuthUser | None:
+    async def get_by_username(self, username: str) -> AuthUser:
+        return await self._get(lambda one: fold(one.username) == fold(username))
+
+    async def get_by_email(self, email: str) -> AuthUser:
+        return await self._get(lambda one: one.email is not None and fold(one.email) == fold(email))
+
+    async def _get(self, is_wanted: Callable[[AuthUser], bool]) -> AuthUser:
         async with self._database.snapshot() as reading:
-            known = reading.connection.state.users.values()
-        return next((replace(one) for one in known if canonical(one.username) == canonical(username)), None)
+            found = next(filter(is_wanted, reading.connection.state.users.values()), None)
+        if found is None:
+            raise UserNotFoundError
+        return replace(found)
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
     ) -> UserPage:
         limit, after = min(max(limit, 1), MAX_PAGE), read_cursor(cursor) if cursor is not None else ""
         async with self._database.snapshot() as reading:
-            found = sorted(reading.connection.state.users.values(), key=lambda one: canonical(one.username))
-        found = [one for one in found if canonical(one.username) > after and is_active in {None, one.is_active}]
+            found = sorted(reading.connection.state.users.values(), key=lambda one: fold(one.username))
+        found = [one for one in found if fold(one.username) > after and is_active in {None, one.is_active}]
         if query is not None:
-            found = [one for one in found if any(canonical(query) in key for _, key in _keys(one))]
-        following = make_cursor(canonical(found[limit - 1].username)) if len(found) > limit else None
+            found = [one for one in found if any(fold(query) in key for _, key in _keys(one))]
+        following = make_cursor(fold(found[limit - 1].username)) if len(found) > limit else None
         return UserPage(items=[replace(one) for one in found[:limit]], next_cursor=following)
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -399,15 +407,12 @@ class MemoryAuthRepository(IAuthRepository):
         async with self._database.snapshot() as reading:
             return any(one.hashed_password.startswith(tuple(starts)) for one in reading.connection.state.users.values())
 
-    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
+    async def update_user(self, user_id: UUID, *, is_active: bool | None = None, ends_tokens: bool = False) -> AuthUser:
         async with self._database.session() as state:
-            version = _account(state, user_id).session_version + (not active)
+            known = _account(state, user_id)
+            version = known.session_version + (ends_tokens or is_active is False)
+            active = known.is_active if is_active is None else is_active
             return self._change(state, user_id, is_active=active, session_version=version)
-
-    async def advance_session_version(self, user_id: UUID) -> int:
-        async with self._database.session() as state:
-            version = _account(state, user_id).session_version + 1
-            return self._change(state, user_id, session_version=version).session_version
 
     async def delete_user(self, user_id: UUID) -> None:
         async with self._database.session() as state:
@@ -433,7 +438,7 @@ class MemoryAuthRepository(IAuthRepository):
 def _keys(user: AuthUser) -> set[tuple[str, str]]:
     """Rend les clés, uniques, d'un compte."""
     named = {"username": user.username, "email": user.email}
-    return {(name, canonical(value)) for name, value in named.items() if value is not None}
+    return {(name, fold(value)) for name, value in named.items() if value is not None}
 
 
 def _account(state: State, user_id: UUID) -> AuthUser:

@@ -15,10 +15,11 @@ from fastapi_acl.auth.interface.dependencies import (
 )
 from fastapi_acl.auth.interface.schemas import (
     LoginRequest,
+    LoginResponse,
     LogoutRequest,
-    RefreshRequest,
+    RefreshTokenRequest,
+    RefreshTokenResponse,
     RegisterRequest,
-    TokenResponse,
     UserResponse,
 )
 from fastapi_acl.shared.exceptions import (
@@ -73,10 +74,11 @@ async def register(body: RegisterRequest, register_user: RegisterUseCaseDep) -> 
 @router.post("/login", responses=problems(*LOGIN))
 async def login(
     body: LoginRequest, request: Request, response: Response, open_session: LoginUseCaseDep
-) -> TokenResponse:
+) -> LoginResponse:
     """Ouvre une session et rend ses deux jetons."""
-    user_agent, ip = _client(request)
-    return _tokens(response, TokenResponse.of(await open_session.execute(body.to_dto(user_agent=user_agent, ip=ip))))
+    user_agent, ip = _read_client(request)
+    _forbid_storing(response)
+    return LoginResponse.of(await open_session.execute(body.to_dto(user_agent=user_agent, ip=ip)))
 
 
 @token_router.post("/token", responses=problems(*LOGIN))
@@ -85,7 +87,7 @@ async def token(
     request: Request,
     response: Response,
     open_session: LoginUseCaseDep,
-) -> TokenResponse:
+) -> LoginResponse:
     """Fait la même chose d'un formulaire, pour le bouton « Authorize » de Swagger.
 
     Raises:
@@ -94,9 +96,10 @@ async def token(
     given = [name for name, _ in (await request.form()).multi_items()]
     if len(set(given)) != len(given):
         raise InvalidRequestError(REPEATED_FIELD)
-    user_agent, ip = _client(request)
+    user_agent, ip = _read_client(request)
     login = LoginDTO(username=form.username[:256], password=form.password[:2048], user_agent=user_agent, ip=ip)
-    return _tokens(response, TokenResponse.of(await open_session.execute(login)))
+    _forbid_storing(response)
+    return LoginResponse.of(await open_session.execute(login))
 
 
 @router.post(
@@ -105,9 +108,10 @@ async def token(
         InvalidRequestError, InvalidTokenError, TokenReusedError, StoredDataError, PolicyUnreadableError, *READY
     ),
 )
-async def refresh(body: RefreshRequest, response: Response, renew: RefreshTokenUseCaseDep) -> TokenResponse:
+async def refresh(body: RefreshTokenRequest, response: Response, renew: RefreshTokenUseCaseDep) -> RefreshTokenResponse:
     """Échange un jeton de renouvellement contre une paire neuve ; l'ancien est dépensé."""
-    return _tokens(response, TokenResponse.of(await renew.execute(body.refresh_token)))
+    _forbid_storing(response)
+    return RefreshTokenResponse.of(await renew.execute(body.to_dto()))
 
 
 @router.get("/me", responses=problems(*IDENTIFIED, StoredDataError))
@@ -128,13 +132,12 @@ async def logout(
     await close_session.execute(principal, everywhere=body is not None and body.everywhere)
 
 
-def _client(request: Request) -> tuple[str | None, str | None]:
+def _read_client(request: Request) -> tuple[str | None, str | None]:
     """Rend le navigateur et l'adresse de l'appelant ; aucun en-tête de mandataire n'est cru."""
     user_agent = request.headers.get("user-agent")
     return user_agent[:255] if user_agent else None, request.client.host[:64] if request.client else None
 
 
-def _tokens(response: Response, tokens: TokenResponse) -> TokenResponse:
+def _forbid_storing(response: Response) -> None:
     """Interdit de garder la réponse (RFC 6749, 5.1)."""
     response.headers["Cache-Control"] = "no-store"
-    return tokens

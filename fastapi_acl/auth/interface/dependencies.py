@@ -1,11 +1,12 @@
 """Dépendances FastAPI de la tranche « auth »."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
+from fastapi_acl.auth.application.interface.services import ITokenService
 from fastapi_acl.auth.application.usecases.accounts import DeleteUserUseCase, SetUserActiveUseCase
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, LogoutUseCase, RefreshTokenUseCase
@@ -14,25 +15,37 @@ from fastapi_acl.shared.exceptions import InvalidTokenError, UserNotFoundError
 from fastapi_acl.shared.http.problems import ProblemException
 from fastapi_acl.shared.http.security import CurrentPrincipal, provided
 
-AuthRepositoryDep = Annotated[IAuthRepository, Depends(provided(IAuthRepository))]
-RegisterUseCaseDep = Annotated[RegisterUseCase, Depends(provided(RegisterUseCase))]
-LoginUseCaseDep = Annotated[LoginUseCase, Depends(provided(LoginUseCase))]
-RefreshTokenUseCaseDep = Annotated[RefreshTokenUseCase, Depends(provided(RefreshTokenUseCase))]
-LogoutUseCaseDep = Annotated[LogoutUseCase, Depends(provided(LogoutUseCase))]
-SetUserActiveUseCaseDep = Annotated[SetUserActiveUseCase, Depends(provided(SetUserActiveUseCase))]
-DeleteUserUseCaseDep = Annotated[DeleteUserUseCase, Depends(provided(DeleteUserUseCase))]
+get_auth_repository: Final = provided(IAuthRepository)  # type: ignore[type-abstract]  # un port se demande, et ne se construit pas
+get_token_service: Final = provided(ITokenService)  # type: ignore[type-abstract]  # idem
+get_register_usecase: Final = provided(RegisterUseCase)
+get_login_usecase: Final = provided(LoginUseCase)
+get_refresh_token_usecase: Final = provided(RefreshTokenUseCase)
+get_logout_usecase: Final = provided(LogoutUseCase)
+get_set_user_active_usecase: Final = provided(SetUserActiveUseCase)
+get_delete_user_usecase: Final = provided(DeleteUserUseCase)
+
+AuthRepositoryDep = Annotated[IAuthRepository, Depends(get_auth_repository)]
+RegisterUseCaseDep = Annotated[RegisterUseCase, Depends(get_register_usecase)]
+LoginUseCaseDep = Annotated[LoginUseCase, Depends(get_login_usecase)]
+RefreshTokenUseCaseDep = Annotated[RefreshTokenUseCase, Depends(get_refresh_token_usecase)]
+LogoutUseCaseDep = Annotated[LogoutUseCase, Depends(get_logout_usecase)]
+SetUserActiveUseCaseDep = Annotated[SetUserActiveUseCase, Depends(get_set_user_active_usecase)]
+DeleteUserUseCaseDep = Annotated[DeleteUserUseCase, Depends(get_delete_user_usecase)]
 
 
 async def get_current_user(principal: CurrentPrincipal, users: AuthRepositoryDep) -> AuthUser:
     """Rend le compte de l'appelant, par une lecture ; `current_user` suffit à qui n'a besoin que de l'identité.
 
     Raises:
-        ProblemException: 401 si le compte n'existe plus.
+        ProblemException: 401 si le compte n'existe plus, ou si la base le dit désactivé, avant même la révocation.
     """
     try:
-        return await users.get_by_id(UUID(principal.id))
+        user = await users.get_by_id(UUID(principal.id))
     except (UserNotFoundError, ValueError) as error:
         raise ProblemException(InvalidTokenError()) from error
+    if not user.is_authenticated:
+        raise ProblemException(InvalidTokenError())
+    return user
 
 
 CurrentUser = Annotated[AuthUser, Depends(get_current_user)]

@@ -1,5 +1,6 @@
 """Corps des requêtes et des réponses de la tranche « auth »."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -7,11 +8,14 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from typing_extensions import Self
 
-from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RegisterDTO, TokenDTO, UserPage
+from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO, RefreshTokenDTO, RegisterDTO, TokenDTO, UserPage
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.shared.http.json_body import STRICT
 
 Username = Annotated[str, Field(min_length=1, max_length=256, description="Nom d'utilisateur.", examples=["ada"])]
+Login = Annotated[
+    str, Field(min_length=1, max_length=256, description="Nom d'utilisateur, ou adresse.", examples=["ada"])
+]
 Password = Annotated[
     str,
     Field(
@@ -45,7 +49,7 @@ class LoginRequest(BaseModel):
 
     model_config = STRICT
 
-    username: Username
+    username: Login
     password: Password
 
     def to_dto(self, *, user_agent: str | None, ip: str | None) -> LoginDTO:
@@ -53,7 +57,7 @@ class LoginRequest(BaseModel):
         return LoginDTO(username=self.username, password=self.password, user_agent=user_agent, ip=ip)
 
 
-class RefreshRequest(BaseModel):
+class RefreshTokenRequest(BaseModel):
     """Le jeton de renouvellement à dépenser."""
 
     model_config = STRICT
@@ -61,6 +65,10 @@ class RefreshRequest(BaseModel):
     refresh_token: Annotated[
         str, Field(min_length=1, max_length=8192, repr=False, description="Le `refresh_token` reçu en dernier.")
     ]
+
+    def to_dto(self) -> RefreshTokenDTO:
+        """Rend la demande pour le cas d'usage."""
+        return RefreshTokenDTO(refresh_token=self.refresh_token)
 
 
 class LogoutRequest(BaseModel):
@@ -73,7 +81,7 @@ class LogoutRequest(BaseModel):
     )
 
 
-class TokenResponse(BaseModel):
+class LoginResponse(BaseModel):
     """Les deux jetons d'une session (RFC 6749, 5.1)."""
 
     access_token: str = Field(repr=False, description="À envoyer dans « Authorization: Bearer … ».")
@@ -84,7 +92,11 @@ class TokenResponse(BaseModel):
     @classmethod
     def of(cls, tokens: TokenDTO) -> Self:
         """Fait la réponse des jetons."""
-        return cls(access_token=tokens.access_token, refresh_token=tokens.refresh_token, expires_in=tokens.expires_in)
+        return cls(**asdict(tokens))
+
+
+class RefreshTokenResponse(LoginResponse):
+    """La paire neuve d'une session ; le jeton de renouvellement échangé est dépensé."""
 
 
 class UserResponse(BaseModel):

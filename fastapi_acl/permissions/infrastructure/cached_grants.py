@@ -47,16 +47,16 @@ class CachedGrants(IGrants):
     async def of(self, principal: Principal, domain: str | None) -> tuple[PolicyStamp, Sequence[Grant]]:
         """Rend les droits d'un appelant, gardés ou lus ; ce qui ne se lit pas dans le cache y est absent."""
         stamp = self.stamp(principal, domain)
-        kept = _read(await self._cache.get(_key(stamp)))
+        kept = _read(await self._cache.get(_make_key(stamp)))
         if kept is not None:
             return stamp, kept
         stamp, grants = await self._grants.of(principal, domain)
         if len(grants) <= MAX_KEPT:
-            await self._cache.set(_key(stamp), [asdict(grant) for grant in grants])
+            await self._cache.set(_make_key(stamp), [asdict(grant) for grant in grants])
         return stamp, grants
 
 
-def _key(stamp: PolicyStamp) -> CacheKey:
+def _make_key(stamp: PolicyStamp) -> CacheKey:
     """Rend la clé des droits que donne une politique ; le condensé porte déjà sur le sujet."""
     return CacheKey.of(NAMESPACE, stamp.digest)
 

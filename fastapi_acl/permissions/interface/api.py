@@ -35,21 +35,21 @@ async def check_permissions(
     response_model=PermissionList,
     responses={304: {"description": "Rien n'a changé depuis l'ETag que donne `If-None-Match`."}, **MINE},
 )
-async def my_permissions(
+async def list_my_permissions(
     principal: CurrentPrincipal,
     listing: ListPermissionsDep,
     domain: Annotated[Value | None, Query(description="Domaine (locataire), si le modèle en a.")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Liste les règles qui valent pour l'appelant, refus compris : pour afficher, non pour décider."""
-    headers = _headers(listing.stamp(principal, domain))
-    if headers["ETag"] in _tags(if_none_match):
+    headers = _make_headers(listing.stamp(principal, domain))
+    if headers["ETag"] in _read_tags(if_none_match):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     stamp, grants = await listing.execute(principal, domain)
-    return Response(await _written(stamp, grants), headers=_headers(stamp), media_type="application/json")
+    return Response(await _write_list(stamp, grants), headers=_make_headers(stamp), media_type="application/json")
 
 
-async def _written(stamp: PolicyStamp, grants: Sequence[Grant]) -> bytes:
+async def _write_list(stamp: PolicyStamp, grants: Sequence[Grant]) -> bytes:
     """Écrit une liste par petits lots : cent mille règles d'un coup tiendraient la boucle d'événements."""
     empty = PermissionList.of(stamp, ()).model_dump_json().encode()
     pace, lots = Pace(), list[bytes]()
@@ -60,7 +60,7 @@ async def _written(stamp: PolicyStamp, grants: Sequence[Grant]) -> bytes:
     return head + b",".join([lot.removeprefix(head).removesuffix(b"]}") for lot in lots]) + b"]}"
 
 
-def _headers(stamp: PolicyStamp) -> dict[str, str]:
+def _make_headers(stamp: PolicyStamp) -> dict[str, str]:
     """Rend de quoi garder une liste, pour ce seul appelant, et demander chaque fois si elle vaut encore.
 
     Source : RFC 9110, section 8.8.3 ; RFC 9111, section 5.2.2.
@@ -69,6 +69,6 @@ def _headers(stamp: PolicyStamp) -> dict[str, str]:
     return {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
 
 
-def _tags(if_none_match: str | None) -> set[str]:
+def _read_tags(if_none_match: str | None) -> set[str]:
     """Lit les étiquettes d'un client ; la comparaison est faible (RFC 9110, section 13.1.2)."""
     return {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}

@@ -78,7 +78,7 @@ class CacheCounts(NamedTuple):
 class CacheBackend(Protocol):
     """Ce que la bibliothèque demande à un cache.
 
-    Celui que rend `create_cache` n'échoue jamais parce qu'un serveur manque.
+    Celui que rend `CacheFactory` n'échoue jamais parce qu'un serveur manque.
     """
 
     counts: CacheCounts

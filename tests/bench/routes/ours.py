@@ -50,7 +50,7 @@ def make(folder: Path) -> Routes:
         user, session = uuid4(), uuid4()
         await manager.get_enforcer().add_policy("role:reader", "document", "read", "allow")
         await manager.get_enforcer().add_role_for_user(f"user:{user}", "role:reader")
-        issue = manager.get_token_service().issue_access
+        issue = manager.get_token_service().create_access_token
         return bearer(issue(user_id=user, session_id=session, session_version=0))
 
     return Routes({**apps, **alone}, apps["free"].router.lifespan_context(apps["free"]), headers)

@@ -31,8 +31,19 @@ class IAuthRepository(Protocol):
             UserNotFoundError: aucun compte ne porte cet identifiant.
         """
 
-    async def find_by_username(self, username: str) -> AuthUser | None:
-        """Cherche un compte par son nom, quelle qu'en soit la casse."""
+    async def get_by_username(self, username: str) -> AuthUser:
+        """Renvoie le compte qui porte ce nom, quelle qu'en soit la casse.
+
+        Raises:
+            UserNotFoundError: aucun compte ne porte ce nom.
+        """
+
+    async def get_by_email(self, email: str) -> AuthUser:
+        """Renvoie le compte qui a cette adresse, quelle qu'en soit la casse.
+
+        Raises:
+            UserNotFoundError: aucun compte n'a cette adresse.
+        """
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
@@ -55,15 +66,13 @@ class IAuthRepository(Protocol):
     async def has_hash(self, starts: Sequence[str]) -> bool:
         """Dit si le haché d'un compte commence par un de ces débuts ; la base les parcourt tous."""
 
-    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
-        """Active ou désactive un compte ; désactiver avance sa version de session.
+    async def update_user(self, user_id: UUID, *, is_active: bool | None = None, ends_tokens: bool = False) -> AuthUser:
+        """Change un compte et le renvoie tel qu'il est devenu ; le reste garde la valeur qu'il a dans la base.
 
-        Raises:
-            UserNotFoundError: aucun compte ne porte cet identifiant.
-        """
-
-    async def advance_session_version(self, user_id: UUID) -> int:
-        """Avance la version de session d'un compte et la rend.
+        Args:
+            user_id: identifiant du compte.
+            is_active: le compte est désormais actif, ou ne l'est plus ; None ne change rien.
+            ends_tokens: avance la version de session, et tous les jetons du compte cessent ; désactiver le fait aussi.
 
         Raises:
             UserNotFoundError: aucun compte ne porte cet identifiant.

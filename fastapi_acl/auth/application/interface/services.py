@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 class IPasswordHasher(Protocol):
     """Hache et vérifie les mots de passe, hors de la boucle d'événements."""
 
-    async def hash(self, password: str) -> str:
+    async def hash_password(self, password: str) -> str:
         """Hache un mot de passe.
 
         Raises:
             HashingSaturatedError: trop de hachages attendent.
         """
 
-    async def verify(self, password: str, hashed: str | None) -> bool:
+    async def verify_password(self, password: str, hashed: str | None) -> bool:
         """Compare un mot de passe à un haché ; tout haché, et None, qui rend False, coûtent le même temps.
 
         Raises:
@@ -51,20 +51,20 @@ class ITokenService(Protocol):
     def access_lifetime_seconds(self) -> int:
         """Durée de vie d'un jeton d'accès, en secondes."""
 
-    def issue_access(self, *, user_id: UUID, session_id: UUID, session_version: int) -> str:
+    def create_access_token(self, *, user_id: UUID, session_id: UUID, session_version: int) -> str:
         """Signe un jeton d'accès."""
 
-    def issue_refresh(self, claims: TokenClaims, *, not_after: datetime) -> str:
+    def create_refresh_token(self, claims: TokenClaims, *, not_after: datetime) -> str:
         """Signe un jeton de renouvellement, qui ne survit pas à la fin absolue de la session."""
 
-    def read_access(self, token: str) -> TokenClaims:
+    def decode_token(self, token: str) -> TokenClaims:
         """Vérifie un jeton d'accès.
 
         Raises:
             InvalidTokenError: pour toute anomalie, sans dire laquelle.
         """
 
-    def read_refresh(self, token: str) -> TokenClaims:
+    def decode_refresh_token(self, token: str) -> TokenClaims:
         """Vérifie un jeton de renouvellement.
 
         Raises:

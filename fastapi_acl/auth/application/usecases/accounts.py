@@ -45,7 +45,7 @@ class SetUserActiveUseCase:
                 return user
             if not active:
                 await self.administrators.require_another_than(str(user_id))
-            user = await self.users.set_active(user_id, active=active)
+            user = await self.users.update_user(user_id, is_active=active)
             if not active:
                 await self.sessions.revoke_all(user_id, datetime.now(timezone.utc))
                 await self.revoker.revoke_account(user_id, session_version=user.session_version, actor=actor)
@@ -76,7 +76,7 @@ class DeleteUserUseCase:
         """Supprime le compte, ses sessions et ses règles, en une transaction."""
         async with self.transactions.transaction(log=True):
             await self.administrators.require_authority(str(user_id), actor)
-            session_version = await self.users.advance_session_version(user_id)
+            session_version = (await self.users.update_user(user_id, ends_tokens=True)).session_version
             await self.administrators.require_another_than(str(user_id))
             await self.users.delete_user(user_id)
             await self.revoker.revoke_account(user_id, session_version=session_version, actor=actor)

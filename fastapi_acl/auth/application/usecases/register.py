@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, check_password, checked_username
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, check_password, check_username
 
 if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
@@ -37,7 +37,8 @@ class RegisterUseCase:
 
     async def prepare(self, request: RegisterDTO) -> AuthUser:
         """Valide la demande et hache le mot de passe, sans rien enregistrer ni tenir de connexion."""
-        username = checked_username(request.username)
+        username = check_username(request.username)
         email = self.emails.check(request.email) if request.email is not None else None
         check_password(request.password, username=username, min_length=self.password_min_length)
-        return AuthUser(username=username, email=email, hashed_password=await self.hasher.hash(request.password))
+        hashed = await self.hasher.hash_password(request.password)
+        return AuthUser(username=username, email=email, hashed_password=hashed)

@@ -29,7 +29,7 @@ from fastapi_acl.shared.logging import get_logger
 if TYPE_CHECKING:
     from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository, ISessionRepository
     from fastapi_acl.auth.application.interface.services import IAccessRevoker, IPasswordHasher, ITokenService
-    from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO
+    from fastapi_acl.auth.domain.dtos.auth_dtos import LoginBy, LoginDTO, RefreshTokenDTO
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
     from fastapi_acl.shared.database.base import Transactions
 
@@ -67,12 +67,12 @@ class SessionPolicy:
     access: timedelta = field(default_factory=timedelta)
     refresh: timedelta = field(default_factory=timedelta)
 
-    def lifetime(self) -> RefreshLifetime:
+    def compute_lifetime(self) -> RefreshLifetime:
         """Rend les bornes qui valent maintenant."""
         now = datetime.now(timezone.utc)
         return RefreshLifetime(now=now, idle_since=now - self.idle)
 
-    def finished(self) -> FinishedSessions:
+    def compute_finished(self) -> FinishedSessions:
         """Rend ce qui fait, maintenant, qu'une session peut disparaître sans que personne s'en aperçoive.
 
         Fermée, elle sert encore à reconnaître un jeton dépensé qui revient, tant que ce jeton a cours ; et à révoquer,
@@ -108,22 +108,27 @@ class TokenIssuer:
             session_version=session.session_version,
             token_id=token_id,
         )
-        access = self.tokens.issue_access(
+        access = self.tokens.create_access_token(
             user_id=session.user_id, session_id=session.id, session_version=session.session_version
         )
-        refresh = self.tokens.issue_refresh(claims, not_after=session.expires_at)
+        refresh = self.tokens.create_refresh_token(claims, not_after=session.expires_at)
         return TokenDTO(access_token=access, refresh_token=refresh, expires_in=self.tokens.access_lifetime_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginUseCase:
-    """Ouvre une session contre un nom et un mot de passe."""
+    """Ouvre une session contre un nom, ou une adresse, et un mot de passe.
+
+    Attributes:
+        login_by: ce qui désigne un compte ; un texte qui contient « @ » peut être une adresse.
+    """
 
     users: IAuthRepository
     sessions: ISessionRepository
     hasher: IPasswordHasher
     issuer: TokenIssuer
     policy: SessionPolicy
+    login_by: LoginBy = "either"
 
     async def execute(self, request: LoginDTO) -> TokenDTO:
         """Vérifie le mot de passe et ouvre une session ; en passant, retire quelques sessions finies.
@@ -134,7 +139,7 @@ class LoginUseCase:
             InvalidCredentialsError: nom inconnu ou mot de passe faux.
             UserNotActiveError: le compte est désactivé ; dit seulement après un mot de passe juste.
         """
-        user = await self._authenticated(request)
+        user = await self._authenticate(request)
         token_id, session = self._open(user, request)
         if not await self.sessions.create_session(session):
             await self._refuse(user)
@@ -144,43 +149,57 @@ class LoginUseCase:
     async def _remove_some_finished(self) -> None:
         """Retire quelques sessions finies, de tous les comptes ; une panne n'empêche pas d'entrer."""
         try:
-            await self.sessions.remove_finished(self.policy.finished(), LOGIN_BATCH)
+            await self.sessions.remove_finished(self.policy.compute_finished(), LOGIN_BATCH)
         except ACLException as error:
             logger.warning("finished_sessions_kept: %s", error.code)
 
-    async def _authenticated(self, request: LoginDTO) -> AuthUser:
+    async def _authenticate(self, request: LoginDTO) -> AuthUser:
         """Rend le compte dont le mot de passe est juste."""
-        user = await self.users.find_by_username(request.username)
-        right = await self.hasher.verify(request.password, user.hashed_password if user is not None else None)
+        user = await self._find(request.username)
+        right = await self.hasher.verify_password(request.password, user.hashed_password if user is not None else None)
         if user is None or not right:
             raise InvalidCredentialsError
-        if not user.is_active:
+        if not user.is_authenticated:
             raise UserNotActiveError
         if self.hasher.needs_rehash(user.hashed_password):
             await self._rehash(user, request.password)
         return user
 
+    async def _find(self, login: str) -> AuthUser | None:
+        """Cherche un compte par son adresse, puis par son nom, selon `login_by`.
+
+        Un texte qui a la forme d'une adresse coûte les mêmes lectures, que l'adresse soit connue ou non.
+        """
+        found: AuthUser | None = None
+        if self.login_by != "email":
+            with suppress(UserNotFoundError):
+                found = await self.users.get_by_username(login)
+        if self.login_by != "username" and "@" in login:
+            with suppress(UserNotFoundError):
+                found = await self.users.get_by_email(login)
+        return found
+
     async def _rehash(self, user: AuthUser, password: str) -> None:
         """Porte le haché au coût voulu ; une file pleine n'empêche pas d'entrer, ce sera pour la prochaine fois."""
         with suppress(HashingSaturatedError):
-            hashed = await self.hasher.hash(password)
+            hashed = await self.hasher.hash_password(password)
             await self.users.update_password(user.id, hashed, replaced=user.hashed_password)
 
     async def _refuse(self, user: AuthUser) -> NoReturn:
         """Dit pourquoi la session n'a pu s'ouvrir : le compte a changé depuis la vérification du mot de passe."""
-        current = await self.users.find_by_username(user.username)
-        if current is not None and current.id == user.id and not current.is_active:
-            raise UserNotActiveError
+        with suppress(UserNotFoundError):
+            if not (await self.users.get_by_id(user.id)).is_authenticated:
+                raise UserNotActiveError
         raise InvalidCredentialsError
 
     def _open(self, user: AuthUser, request: LoginDTO) -> tuple[str, Session]:
         """Prépare une session et l'identifiant de son premier jeton de renouvellement."""
-        token_id, now = new_token_id(), datetime.now(timezone.utc)
+        token_id, now = make_token_id(), datetime.now(timezone.utc)
         return token_id, Session(
             id=uuid4(),
             user_id=user.id,
             session_version=user.session_version,
-            refresh_digest=digest(token_id),
+            refresh_digest=compute_digest(token_id),
             created_at=now,
             last_used_at=now,
             expires_at=now + self.policy.absolute,
@@ -200,7 +219,7 @@ class SweepSessionsUseCase:
         """Retire des lots jusqu'à ce que l'un ne soit pas plein ; la base et la boucle respirent entre deux."""
         removed = SWEEP_BATCH
         while removed == SWEEP_BATCH:
-            removed = await self.sessions.remove_finished(self.policy.finished(), SWEEP_BATCH)
+            removed = await self.sessions.remove_finished(self.policy.compute_finished(), SWEEP_BATCH)
             await asyncio.sleep(SWEEP_PAUSE_SECONDS)
 
 
@@ -214,21 +233,22 @@ class RefreshTokenUseCase:
     policy: SessionPolicy
     logout: LogoutUseCase
 
-    async def execute(self, refresh_token: str) -> TokenDTO:
+    async def execute(self, request: RefreshTokenDTO) -> TokenDTO:
         """Renouvelle une session.
 
         Raises:
             InvalidTokenError: le jeton, la session ou le compte n'a plus cours.
             TokenReusedError: le jeton était dépensé ; la session est fermée, avant que l'erreur ne soit levée.
         """
-        claims = self.tokens.read_refresh(refresh_token)
-        token_id, lifetime = new_token_id(), self.policy.lifetime()
-        rotated = await self.sessions.rotate(claims.session_id, digest(claims.token_id), digest(token_id), lifetime)
+        claims = self.tokens.decode_refresh_token(request.refresh_token)
+        spent, token_id = compute_digest(claims.token_id), make_token_id()
+        lifetime = self.policy.compute_lifetime()
+        rotated = await self.sessions.rotate(claims.session_id, spent, compute_digest(token_id), lifetime)
         session = await self.sessions.find_session(claims.session_id)
         if session is None or session.user_id != claims.user_id:
             raise InvalidTokenError
         if not rotated:
-            await self._refuse(session, digest(claims.token_id))
+            await self._refuse(session, spent)
         return self.issuer.issue(session, token_id)
 
     async def _refuse(self, session: Session, spent_digest: str) -> NoReturn:
@@ -266,7 +286,7 @@ class LogoutUseCase:
             if everywhere:
                 await self._close_all(principal)
             elif principal.session_id is not None:
-                await self._close_one(principal, _ours(principal.session_id))
+                await self._close_one(principal, _read_identifier(principal.session_id))
 
     async def _close_one(self, principal: Principal, session_id: UUID) -> None:
         """Ferme une session ; rien à journaliser si elle l'était déjà."""
@@ -275,16 +295,16 @@ class LogoutUseCase:
 
     async def _close_all(self, principal: Principal) -> None:
         """Ferme toutes les sessions du compte ; supprimé entre-temps, il n'en a plus."""
-        user_id = _ours(principal.id)
+        user_id = _read_identifier(principal.id)
         try:
-            session_version = await self.users.advance_session_version(user_id)
+            user = await self.users.update_user(user_id, ends_tokens=True)
         except UserNotFoundError:
             return
         await self.sessions.revoke_all(user_id, datetime.now(timezone.utc))
-        await self.revoker.revoke_account(user_id, session_version=session_version, actor=principal)
+        await self.revoker.revoke_account(user_id, session_version=user.session_version, actor=principal)
 
 
-def _ours(identifier: str) -> UUID:
+def _read_identifier(identifier: str) -> UUID:
     """Lit un identifiant que nous avons donné ; un autre Authenticator peut en avoir d'une autre forme."""
     try:
         return UUID(identifier)
@@ -292,11 +312,11 @@ def _ours(identifier: str) -> UUID:
         raise InvalidTokenError from error
 
 
-def new_token_id() -> str:
+def make_token_id() -> str:
     """Rend un identifiant de 256 bits, imprévisible."""
     return secrets.token_urlsafe(32)
 
 
-def digest(token_id: str) -> str:
+def compute_digest(token_id: str) -> str:
     """Rend l'empreinte sous laquelle un identifiant se garde."""
     return hashlib.sha256(token_id.encode()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+
+LoginBy: TypeAlias = Literal["username", "email", "either"]
+"""Ce qui désigne un compte à la connexion : son nom, son adresse, ou l'un ou l'autre."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +36,25 @@ class LoginDTO:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshTokenDTO:
+    """Le jeton de renouvellement à dépenser."""
+
+    refresh_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenDTO:
     """Les deux jetons d'une session.
 
     Attributes:
         expires_in: durée de vie du jeton d'accès, en secondes.
+        token_type: façon de présenter le jeton d'accès (RFC 6750, 2.1).
     """
 
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
     expires_in: int
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - le type de jeton, pas un secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ MAX_USERNAME_LENGTH: Final = 64
 MAX_EMAIL_LENGTH: Final = 190
 MAX_PASSWORD_LENGTH: Final = 1024
 MIN_BEYOND_USERNAME: Final = 6
-USERNAME_PUNCTUATION: Final = frozenset("._-@+")
+USERNAME_PUNCTUATION: Final = frozenset("._-+")
 NEUTRAL_CATEGORIES: Final = frozenset({"Nd", "Mn", "Mc"})
 """Chiffres et signes combinants : ils vont avec toute écriture."""
 
@@ -46,7 +46,7 @@ DECEPTIVE_RANGES: Final = (
 """Lettres et signes qui se dessinent comme d'autres, plus courants (UTS 39, 4)."""
 
 
-def _now() -> datetime:
+def _read_clock() -> datetime:
     return datetime.now(timezone.utc)
 
 
@@ -65,11 +65,16 @@ class AuthUser:
     is_active: bool = True
     is_verified: bool = False
     session_version: int = 0
-    created_at: datetime = field(default_factory=_now)
-    updated_at: datetime = field(default_factory=_now)
+    created_at: datetime = field(default_factory=_read_clock)
+    updated_at: datetime = field(default_factory=_read_clock)
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Vrai si ce compte, dont l'identité est prouvée, peut agir : une désactivation le lui ôte."""
+        return self.is_active
 
 
-def canonical(name: str) -> str:
+def fold(name: str) -> str:
     """Rend la clé sous laquelle deux noms n'en font qu'un : NFKC, casse repliée.
 
     Source: Unicode Standard Annex 31, identifiants et comparaison (toNFKC_Casefold)
@@ -77,20 +82,20 @@ def canonical(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def checked_username(name: str) -> str:
+def check_username(name: str) -> str:
     """Rend le nom tel qu'il sera montré (NFKC).
 
     Raises:
         InvalidUsernameError: longueur, caractère refusé ou mélange d'écritures (UTS 39).
     """
     shown = unicodedata.normalize("NFKC", name)
-    if not 1 <= len(shown) <= MAX_USERNAME_LENGTH or len(canonical(shown)) > MAX_EMAIL_LENGTH:
+    if not 1 <= len(shown) <= MAX_USERNAME_LENGTH or len(fold(shown)) > MAX_EMAIL_LENGTH:
         message = f"Le nom d’utilisateur compte de 1 à {MAX_USERNAME_LENGTH} caractères."
         raise InvalidUsernameError(message)
     if not all(map(_is_allowed, shown)) or unicodedata.category(shown[0])[0] == "M":
-        message = "Le nom d’utilisateur n’admet que des lettres, des chiffres et « . _ - @ + »."
+        message = "Le nom d’utilisateur n’admet que des lettres, des chiffres et « . _ - + »."
         raise InvalidUsernameError(message)
-    if len(_scripts(shown)) > 1:
+    if len(_list_scripts(shown)) > 1:
         message = "Le nom d’utilisateur mélange plusieurs écritures, ce qui permettrait d’imiter un autre nom."
         raise InvalidUsernameError(message)
     return shown
@@ -104,14 +109,14 @@ def _is_allowed(character: str) -> bool:
     return character in USERNAME_PUNCTUATION or category in NEUTRAL_CATEGORIES or category.startswith("L")
 
 
-def _scripts(text: Iterable[str]) -> set[str]:
+def _list_scripts(text: Iterable[str]) -> set[str]:
     """Rend les écritures des lettres, d'après le premier mot de leur nom Unicode (`LATIN`, `CYRILLIC`…)."""
     letters = (character for character in text if unicodedata.category(character)[0] == "L")
-    words = {unicodedata.name(character, "?").split()[0] for character in letters} | _digit_scripts(text)
+    words = {unicodedata.name(character, "?").split()[0] for character in letters} | _list_digit_scripts(text)
     return (words - JAPANESE) | {"JAPANESE"} if words & JAPANESE else words
 
 
-def _digit_scripts(text: Iterable[str]) -> set[str]:
+def _list_digit_scripts(text: Iterable[str]) -> set[str]:
     """Rend les écritures des chiffres autres qu'ASCII : eux aussi s'imitent d'une écriture à l'autre."""
     digits = (character for character in text if unicodedata.category(character) == "Nd" and not character.isascii())
     return {unicodedata.name(character).split()[0] for character in digits}
@@ -137,7 +142,7 @@ def check_password(password: str, *, username: str, min_length: int) -> None:
     if len(password) > MAX_PASSWORD_LENGTH:
         message = f"Le mot de passe compte au plus {MAX_PASSWORD_LENGTH} caractères."
         raise WeakPasswordError(message)
-    if len(canonical(password).replace(canonical(username), "")) < MIN_BEYOND_USERNAME:
+    if len(fold(password).replace(fold(username), "")) < MIN_BEYOND_USERNAME:
         message = f"Hors du nom d’utilisateur, le mot de passe compte au moins {MIN_BEYOND_USERNAME} caractères."
         raise WeakPasswordError(message)
     if len(set(password)) < 4:  # noqa: PLR2004 - « aaaa… » et « abab… » se devinent

@@ -1,108 +1,52 @@
-"""Passage des entités aux colonnes, et retour."""
+"""Passage des entités aux lignes, et retour."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
-from fastapi_acl.auth.domain.entities.session import Session
-from fastapi_acl.shared.stored import (
-    Shape,
-    optional,
-    read_digest,
-    read_flag,
-    read_identifier,
-    read_instant,
-    read_number,
-    read_row,
-    read_text,
-)
+from fastapi_acl.auth.domain.entities.auth_user import fold
+from fastapi_acl.auth.infrastructure.mappers.stored_rows import read_account, read_session
+from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel, SQLSessionModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel, SQLSessionModel
-
-ACCOUNT: Final[Shape] = {
-    "id": read_identifier,
-    "username": read_text,
-    "email": optional(read_text),
-    "hashed_password": read_text,
-    "is_active": read_flag,
-    "is_verified": read_flag,
-    "session_version": read_number,
-    "created_at": read_instant,
-    "updated_at": read_instant,
-}
-
-SESSION: Final[Shape] = {
-    "id": read_identifier,
-    "user_id": read_identifier,
-    "session_version": read_number,
-    "refresh_digest": read_digest,
-    "previous_digest": optional(read_digest),
-    "rotated_at": optional(read_instant),
-    "created_at": read_instant,
-    "last_used_at": read_instant,
-    "expires_at": read_instant,
-    "revoked_at": optional(read_instant),
-    "user_agent": optional(read_text),
-    "ip": optional(read_text),
-}
-
-
-def read_account(columns: Mapping[str, Any]) -> AuthUser:
-    """Refait un compte de ses colonnes, quelle que soit la base.
-
-    Raises:
-        StoredDataError: une valeur n'est pas de celles que nous y mettons.
-    """
-    return AuthUser(**read_row("acl_users", "id", columns, ACCOUNT))
-
-
-def read_session(columns: Mapping[str, Any]) -> Session:
-    """Refait une session de ses colonnes, quelle que soit la base.
-
-    Raises:
-        StoredDataError: une valeur n'est pas de celles que nous y mettons.
-    """
-    return Session(**read_row("acl_sessions", "id", columns, SESSION))
+    from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+    from fastapi_acl.auth.domain.entities.session import Session
 
 
 class AuthUserMapper:
     """Compte <-> `acl_users`."""
 
     @staticmethod
-    def to_columns(user: AuthUser) -> dict[str, Any]:
-        """Rend les colonnes d'un compte, clés repliées comprises."""
-        return {
-            **asdict(user),
+    def to_model(user: AuthUser) -> SQLAuthUserModel:
+        """Fait la ligne d'un compte, clés repliées comprises."""
+        keys = {
             "id": str(user.id),
-            "username_key": canonical(user.username),
-            "email_key": canonical(user.email) if user.email is not None else None,
+            "username_key": fold(user.username),
+            "email_key": fold(user.email) if user.email is not None else None,
         }
+        return SQLAuthUserModel(**asdict(user) | keys)
 
     @staticmethod
     def to_entity(row: SQLAuthUserModel) -> AuthUser:
         """Refait un compte de sa ligne."""
-        return read_account(_columns(row))
+        return read_account(read_columns(row))
 
 
 class SessionMapper:
     """Session <-> `acl_sessions`."""
 
     @staticmethod
-    def to_columns(session: Session) -> dict[str, Any]:
-        """Rend les colonnes d'une session."""
-        return {**asdict(session), "id": str(session.id), "user_id": str(session.user_id)}
+    def to_model(session: Session) -> SQLSessionModel:
+        """Fait la ligne d'une session."""
+        return SQLSessionModel(**asdict(session) | {"id": str(session.id), "user_id": str(session.user_id)})
 
     @staticmethod
     def to_entity(row: SQLSessionModel) -> Session:
         """Refait une session de sa ligne."""
-        return read_session(_columns(row))
+        return read_session(read_columns(row))
 
 
-def _columns(row: SQLAuthUserModel | SQLSessionModel) -> dict[str, Any]:
+def read_columns(row: SQLAuthUserModel | SQLSessionModel) -> dict[str, Any]:
     """Range une ligne par colonne."""
     return {column.key: getattr(row, column.key) for column in row.__table__.columns}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 
-from sqlalchemy import delete, false, insert, or_, select, update
+from sqlalchemy import delete, false, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
 from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, fold
 from fastapi_acl.auth.infrastructure.mappers.auth_mappers import AuthUserMapper
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement, Update
+    from sqlalchemy import ColumnElement, SQLColumnExpression, Update
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from fastapi_acl.shared.database.sql import SQLDatabase
@@ -45,30 +45,33 @@ class SQLAuthRepository(IAuthRepository):
         """Enregistre un compte ; l'unicité est jugée par la base."""
         try:
             async with self._database.session() as session:
-                await session.execute(insert(SQLAuthUserModel).values(**AuthUserMapper.to_columns(user)))
+                session.add(AuthUserMapper.to_model(user))
+                await session.flush()
         except IntegrityError as error:
             raise UserAlreadyExistsError from error
 
     async def get_by_id(self, user_id: UUID) -> AuthUser:
-        """Rend un compte."""
-        return self._required(await self._find(SQLAuthUserModel.id == str(user_id)))
+        """Renvoie un compte."""
+        return await self._get(SQLAuthUserModel.id == str(user_id))
 
-    async def find_by_username(self, username: str) -> AuthUser | None:
-        """Cherche un compte par son nom replié ; aucun ne finit par une espace, que MySQL oublierait de comparer."""
-        key = canonical(username)
-        named = SQLAuthUserModel.username_key == key
-        return await self._find(named) if is_storable(key) and not key.endswith(" ") else None
+    async def get_by_username(self, username: str) -> AuthUser:
+        """Renvoie un compte par son nom replié."""
+        return await self._get(_equals(SQLAuthUserModel.username_key, username))
+
+    async def get_by_email(self, email: str) -> AuthUser:
+        """Renvoie un compte par son adresse repliée."""
+        return await self._get(_equals(SQLAuthUserModel.email_key, email))
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
     ) -> UserPage:
         """Lit une page de comptes, dans l'ordre de leurs noms repliés."""
         limit = min(max(limit, 1), MAX_PAGE)
-        wanted = _conditions(cursor, query, is_active=is_active)
+        wanted = _make_conditions(cursor, query, is_active=is_active)
         statement = select(SQLAuthUserModel).where(*wanted).order_by(SQLAuthUserModel.username_key).limit(limit + 1)
         async with self._database.snapshot() as reading:
             rows = (await reading.connection.scalars(statement)).all()
-        following = make_cursor(_key_of(rows[limit - 1])) if len(rows) > limit else None
+        following = make_cursor(_read_key(rows[limit - 1])) if len(rows) > limit else None
         return UserPage(items=[AuthUserMapper.to_entity(row) for row in rows[:limit]], next_cursor=following)
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -88,14 +91,17 @@ class SQLAuthRepository(IAuthRepository):
         async with self._database.snapshot() as reading:
             return bool(starts) and (await reading.connection.scalars(found.limit(1))).first() is not None
 
-    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
-        """Active ou désactive un compte."""
-        retired = {} if active else {"session_version": SQLAuthUserModel.session_version + 1}
-        return await self._update(user_id, is_active=active, **retired)
-
-    async def advance_session_version(self, user_id: UUID) -> int:
-        """Avance la version de session."""
-        return (await self._update(user_id, session_version=SQLAuthUserModel.session_version + 1)).session_version
+    async def update_user(self, user_id: UUID, *, is_active: bool | None = None, ends_tokens: bool = False) -> AuthUser:
+        """Change un compte, en une instruction : la version de session avance de celle que la base tient."""
+        changes: dict[str, Any] = {"updated_at": datetime.now(timezone.utc)}
+        if is_active is not None:
+            changes["is_active"] = is_active
+        if ends_tokens or is_active is False:
+            changes["session_version"] = SQLAuthUserModel.session_version + 1
+        changed = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id)).values(**changes)
+        async with self._database.session() as session:
+            row = await self._apply(session, changed, user_id)
+        return _read_required(row)
 
     async def delete_user(self, user_id: UUID) -> None:
         """Supprime un compte ; ses sessions partent avec lui, par la clé étrangère."""
@@ -106,41 +112,26 @@ class SQLAuthRepository(IAuthRepository):
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
-        return await self._ids(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active.is_(True))
+        return await self._list_ids(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active.is_(True))
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes qui existent."""
-        return await self._ids(SQLAuthUserModel.id.in_(ids))
+        return await self._list_ids(SQLAuthUserModel.id.in_(ids))
 
-    async def _ids(self, *conditions: ColumnElement[bool]) -> set[str]:
+    async def _list_ids(self, *conditions: ColumnElement[bool]) -> set[str]:
         """Rend les identifiants des comptes qui remplissent des conditions."""
         async with self._database.snapshot() as reading:
             return set(await reading.connection.scalars(select(SQLAuthUserModel.id).where(*conditions)))
 
-    async def _find(self, condition: ColumnElement[bool]) -> AuthUser | None:
-        """Cherche un compte."""
+    async def _get(self, condition: ColumnElement[bool]) -> AuthUser:
         async with self._database.snapshot() as reading:
             row = (await reading.connection.scalars(select(SQLAuthUserModel).where(condition))).one_or_none()
-        return AuthUserMapper.to_entity(row) if row is not None else None
-
-    async def _update(self, user_id: UUID, **columns: Any) -> AuthUser:  # noqa: ANN401 - valeurs ou expressions SQL
-        """Change des colonnes d'un compte et le rend tel qu'il est devenu."""
-        changed = update(SQLAuthUserModel).where(SQLAuthUserModel.id == str(user_id))
-        async with self._database.session() as session:
-            row = await self._apply(session, changed.values(**columns, updated_at=datetime.now(timezone.utc)), user_id)
-        return self._required(AuthUserMapper.to_entity(row) if row is not None else None)
+        return _read_required(row)
 
     async def _apply(self, session: AsyncSession, changed: Update, user_id: UUID) -> SQLAuthUserModel | None:  # noqa: ARG002 - pour MySQL
         """Exécute une mise à jour d'un compte et rend sa ligne, ou None s'il n'existe pas."""
         returning = changed.returning(SQLAuthUserModel)
         return (await session.scalars(returning, execution_options=UNSYNCHRONIZED)).one_or_none()
-
-    @staticmethod
-    def _required(user: AuthUser | None) -> AuthUser:
-        """Rend le compte, ou dit qu'il n'existe pas."""
-        if user is None:
-            raise UserNotFoundError
-        return user
 
 
 @final
@@ -164,18 +155,35 @@ class MySQLAuthRepository(SQLAuthRepository):
         return (await session.scalars(changed_row, execution_options=UNSYNCHRONIZED)).one_or_none()
 
 
-def _key_of(row: SQLAuthUserModel) -> str:
+def _read_required(row: SQLAuthUserModel | None) -> AuthUser:
+    """Renvoie le compte d'une ligne.
+
+    Raises:
+        UserNotFoundError: il n'y a pas de ligne.
+    """
+    if row is None:
+        raise UserNotFoundError
+    return AuthUserMapper.to_entity(row)
+
+
+def _equals(column: SQLColumnExpression[Any], text: str) -> ColumnElement[bool]:
+    """Compare une clé repliée ; aucune ne finit par une espace, que MySQL oublierait de comparer."""
+    key = fold(text)
+    return column == key if is_storable(key) and not key.endswith(" ") else false()
+
+
+def _read_key(row: SQLAuthUserModel) -> str:
     """Rend le nom replié d'un compte."""
     return read_value(("acl_users", "id", row.id, "username_key"), row.username_key, read_text)
 
 
-def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> Sequence[ColumnElement[bool]]:
+def _make_conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> Sequence[ColumnElement[bool]]:
     """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
     found: list[ColumnElement[bool]] = []
     if cursor is not None:
         found.append(SQLAuthUserModel.username_key > read_cursor(cursor))
     if query is not None:
-        found.append(_contains(canonical(query)))
+        found.append(_contains(fold(query)))
     if is_active is not None:
         found.append(SQLAuthUserModel.is_active.is_(is_active))
     return found

@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from fastapi_acl.auth.application.interface.auth_repository import IAuthRepository
 from fastapi_acl.auth.domain.dtos.auth_dtos import UserPage
-from fastapi_acl.auth.domain.entities.auth_user import AuthUser, canonical
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser, fold
 from fastapi_acl.auth.infrastructure.mappers.mongodb_mappers import MongoAuthUserMapper
 from fastapi_acl.auth.infrastructure.repositories.pages import MAX_PAGE, make_cursor, read_cursor
 from fastapi_acl.shared.database.mongodb import IS_TEXT, as_text
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
+    from fastapi_acl.auth.infrastructure.models.mongodb_models import MongoAuthUserModel
     from fastapi_acl.shared.database.mongodb import MongoDatabase
 
 INDEXES: Final[Mapping[str, list[IndexModel]]] = {
@@ -53,31 +54,34 @@ class MongoDBAuthRepository(IAuthRepository):
         """Enregistre un compte ; l'unicité est jugée par la base."""
         try:
             async with self._database.session() as session:
-                await self._users.insert_one(MongoAuthUserMapper.to_document(user), session=session)
+                await self._users.insert_one(MongoAuthUserMapper.to_model(user), session=session)
         except DuplicateKeyError as error:
             raise UserAlreadyExistsError from error
 
     async def get_by_id(self, user_id: UUID) -> AuthUser:
-        """Rend un compte."""
-        return _required(await self._find({"_id": str(user_id)}))
+        """Renvoie un compte."""
+        return await self._get("_id", str(user_id))
 
-    async def find_by_username(self, username: str) -> AuthUser | None:
-        """Cherche un compte par son nom replié."""
-        key = canonical(username)
-        return await self._find({"username_key": key}) if is_storable(key) else None
+    async def get_by_username(self, username: str) -> AuthUser:
+        """Renvoie un compte par son nom replié."""
+        return await self._get("username_key", fold(username))
+
+    async def get_by_email(self, email: str) -> AuthUser:
+        """Renvoie un compte par son adresse repliée."""
+        return await self._get("email_key", fold(email))
 
     async def list_users(
         self, *, limit: int, cursor: str | None = None, query: str | None = None, is_active: bool | None = None
     ) -> UserPage:
         """Lit une page de comptes, dans l'ordre de leurs noms repliés."""
         limit = min(max(limit, 1), MAX_PAGE)
-        wanted = _conditions(cursor, query, is_active=is_active)
-        if query is not None and not is_storable(canonical(query)):
+        wanted = _make_conditions(cursor, query, is_active=is_active)
+        if query is not None and not is_storable(fold(query)):
             return UserPage(items=[], next_cursor=None)
         async with self._database.session() as session:
             found = self._users.find(wanted, session=session).sort("username_key", 1).limit(limit + 1)
             documents = await found.to_list(limit + 1)
-        following = make_cursor(_key_of(documents[limit - 1])) if len(documents) > limit else None
+        following = make_cursor(_read_key(documents[limit - 1])) if len(documents) > limit else None
         return UserPage(items=[MongoAuthUserMapper.to_entity(one) for one in documents[:limit]], next_cursor=following)
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -92,14 +96,18 @@ class MongoDBAuthRepository(IAuthRepository):
         async with self._database.session() as session:
             return bool(starts) and await self._users.find_one(wanted, {"_id": 1}, session=session) is not None
 
-    async def set_active(self, user_id: UUID, *, active: bool) -> AuthUser:
-        """Active ou désactive un compte."""
-        retired = {} if active else {"$inc": {"session_version": 1}}
-        return await self._update(user_id, {"is_active": active}, retired)
-
-    async def advance_session_version(self, user_id: UUID) -> int:
-        """Avance la version de session."""
-        return (await self._update(user_id, {}, {"$inc": {"session_version": 1}})).session_version
+    async def update_user(self, user_id: UUID, *, is_active: bool | None = None, ends_tokens: bool = False) -> AuthUser:
+        """Change un compte, en une instruction : la version de session avance de celle que la base tient."""
+        changes: dict[str, Any] = {"$set": {"updated_at": as_text(datetime.now(timezone.utc))}}
+        if is_active is not None:
+            changes["$set"]["is_active"] = is_active
+        if ends_tokens or is_active is False:
+            changes["$inc"] = {"session_version": 1}
+        async with self._database.session() as session:
+            found = await self._users.find_one_and_update(
+                {"_id": str(user_id)}, changes, return_document=ReturnDocument.AFTER, session=session
+            )
+        return _read_required(found)
 
     async def delete_user(self, user_id: UUID) -> None:
         """Supprime un compte et ses sessions, en une transaction."""
@@ -112,53 +120,50 @@ class MongoDBAuthRepository(IAuthRepository):
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes actifs."""
-        return await self._ids({"_id": {"$in": list(ids)}, "is_active": True})
+        return await self._list_ids({"_id": {"$in": list(ids)}, "is_active": True})
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
         """Rend, parmi ces identifiants, ceux des comptes qui existent."""
-        return await self._ids({"_id": {"$in": list(ids)}})
+        return await self._list_ids({"_id": {"$in": list(ids)}})
 
-    async def _ids(self, wanted: Mapping[str, Any]) -> set[str]:
+    async def _list_ids(self, wanted: Mapping[str, Any]) -> set[str]:
         """Rend les identifiants des comptes qui remplissent une condition."""
         async with self._database.session() as session:
             return {one["_id"] async for one in self._users.find(wanted, {"_id": 1}, session=session)}
 
-    async def _find(self, wanted: Mapping[str, Any]) -> AuthUser | None:
-        """Cherche un compte."""
+    async def _get(self, field: str, value: str) -> AuthUser:
+        """Renvoie le compte dont un champ a cette valeur ; il n'y en a pas si elle ne peut être gardée."""
+        if not is_storable(value):
+            raise UserNotFoundError
         async with self._database.session() as session:
-            found = await self._users.find_one(wanted, session=session)
-        return MongoAuthUserMapper.to_entity(found) if found is not None else None
-
-    async def _update(self, user_id: UUID, fields: Mapping[str, Any], more: Mapping[str, Any]) -> AuthUser:
-        """Change des champs d'un compte et le rend tel qu'il est devenu."""
-        change = {"$set": {**fields, "updated_at": as_text(datetime.now(timezone.utc))}, **more}
-        async with self._database.session() as session:
-            found = await self._users.find_one_and_update(
-                {"_id": str(user_id)}, change, return_document=ReturnDocument.AFTER, session=session
-            )
-        return _required(MongoAuthUserMapper.to_entity(found) if found is not None else None)
+            found = await self._users.find_one({field: value}, session=session)
+        return _read_required(found)
 
 
-def _key_of(found: Mapping[str, Any]) -> str:
+def _read_key(found: Mapping[str, Any]) -> str:
     """Rend le nom replié d'un compte."""
     return read_value(("acl_users", "_id", found["_id"], "username_key"), found.get("username_key"), read_text)
 
 
-def _conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> dict[str, Any]:
+def _make_conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> dict[str, Any]:
     """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
     found: dict[str, Any] = {}
     if cursor is not None:
         found["username_key"] = {"$gt": read_cursor(cursor)}
     if query is not None:
-        literal = {"$regex": re.escape(canonical(query))}
+        literal = {"$regex": re.escape(fold(query))}
         found["$or"] = [{"username_key": literal}, {"email_key": literal}]
     if is_active is not None:
         found["is_active"] = is_active
     return found
 
 
-def _required(user: AuthUser | None) -> AuthUser:
-    """Rend le compte, ou dit qu'il n'existe pas."""
-    if user is None:
+def _read_required(found: MongoAuthUserModel | None) -> AuthUser:
+    """Renvoie le compte d'un document.
+
+    Raises:
+        UserNotFoundError: il n'y a pas de document.
+    """
+    if found is None:
         raise UserNotFoundError
-    return user
+    return MongoAuthUserMapper.to_entity(found)

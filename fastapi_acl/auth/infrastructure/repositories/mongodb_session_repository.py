@@ -48,7 +48,7 @@ class MongoDBSessionRepository(ISessionRepository):
 
     async def create_session(self, session: Session) -> bool:
         """Ouvre une session, si le compte est encore actif à la version que le mot de passe a prouvée."""
-        document = MongoSessionMapper.to_document(session)
+        document = MongoSessionMapper.to_model(session)
         async with self._database.session() as connection:
             if not await self._is_current(document, connection):
                 return False

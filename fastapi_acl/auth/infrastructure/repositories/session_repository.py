@@ -8,7 +8,7 @@ from sqlalchemy import delete, exists, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from fastapi_acl.auth.application.interface.auth_repository import ISessionRepository
-from fastapi_acl.auth.infrastructure.mappers.auth_mappers import SessionMapper
+from fastapi_acl.auth.infrastructure.mappers.auth_mappers import SessionMapper, read_columns
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel, SQLSessionModel
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SQLSessionRepository(ISessionRepository):
 
     async def create_session(self, session: Session) -> bool:
         """Ouvre une session, si le compte est encore actif à la version que le mot de passe a prouvée."""
-        columns = SessionMapper.to_columns(session)
+        columns = read_columns(SessionMapper.to_model(session))
         types = SQLSessionModel.__table__.c
         values = [literal(value, types[name].type) for name, value in columns.items()]
         source = select(*values).where(
@@ -101,7 +101,7 @@ class SQLSessionRepository(ISessionRepository):
             SQLSessionModel.expires_at < finished.expired_before,
             SQLSessionModel.last_used_at < finished.unused_before,
         )
-        ids = await self._some_ids(conditions, limit)
+        ids = await self._find_ids(conditions, limit)
         if not ids:
             return 0
         gone = delete(SQLSessionModel).where(SQLSessionModel.id.in_(sorted(ids)), or_(*conditions))
@@ -109,7 +109,7 @@ class SQLSessionRepository(ISessionRepository):
             result: Any = await connection.execute(gone, execution_options={"synchronize_session": False})
         return int(result.rowcount)
 
-    async def _some_ids(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> set[str]:
+    async def _find_ids(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> set[str]:
         """Cherche des sessions qui remplissent une des conditions, par l'index de chacune."""
         found: set[str] = set()
         async with self._database.snapshot() as reading:

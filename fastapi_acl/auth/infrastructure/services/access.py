@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from fastapi_acl.auth.application.interface.services import IAccessRevoker
 from fastapi_acl.auth.infrastructure.services.token_service import MAX_TOKEN_LENGTH
-from fastapi_acl.auth.infrastructure.services.verified_tokens import VerifiedToken, VerifiedTokens, fingerprint_of
+from fastapi_acl.auth.infrastructure.services.verified_tokens import VerifiedToken, VerifiedTokens, compute_fingerprint
 from fastapi_acl.shared.exceptions import InvalidTokenError
 from fastapi_acl.shared.identity import Authenticator, Principal
 from fastapi_acl.shared.sync.changes import ACCOUNT_REVOKED, SESSION_REVOKED
@@ -42,9 +42,9 @@ class JWTAuthenticator(Authenticator):
         """Vérifie un jeton d'accès."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidTokenError
-        fingerprint = fingerprint_of(token)
+        fingerprint = compute_fingerprint(token)
         known = self.known.find(fingerprint)
-        verified = _verified(self.tokens.read_access(token)) if known is None else known
+        verified = _make_verified(self.tokens.decode_token(token)) if known is None else known
         if not verified.is_current() or self._is_revoked(verified.principal):
             raise InvalidTokenError
         if known is None:
@@ -60,7 +60,7 @@ class JWTAuthenticator(Authenticator):
         )
 
 
-def _verified(claims: AccessClaims) -> VerifiedToken:
+def _make_verified(claims: AccessClaims) -> VerifiedToken:
     """Fait, de revendications vérifiées, ce qui se retient."""
     principal = Principal(
         id=str(claims.user_id), session_id=str(claims.session_id), session_version=claims.session_version

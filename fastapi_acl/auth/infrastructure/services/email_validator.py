@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from email_validator import EmailNotValidError, validate_email
-
 from fastapi_acl.auth.application.interface.services import IEmailValidator
-from fastapi_acl.auth.domain.entities.auth_user import MAX_EMAIL_LENGTH, canonical
+from fastapi_acl.auth.domain.entities.auth_user import MAX_EMAIL_LENGTH, fold
 from fastapi_acl.shared.exceptions import InvalidEmailError
 
 INTERNAL: Final = "local"
@@ -21,6 +19,9 @@ class SyntaxEmailValidator(IEmailValidator):
 
     def check(self, email: str) -> str:
         """Rend l'adresse normalisée."""
+        # Seul qui inscrit des comptes le charge.
+        from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415
+
         is_internal = email.lower().endswith(f".{INTERNAL}")
         asked = f"{email[: -len(INTERNAL)]}{STAND_IN}" if is_internal else email
         try:
@@ -29,7 +30,7 @@ class SyntaxEmailValidator(IEmailValidator):
             raise InvalidEmailError from error
         if is_internal:
             address = f"{address.removesuffix(STAND_IN)}{INTERNAL}"
-        if len(canonical(address)) > MAX_EMAIL_LENGTH:
+        if len(fold(address)) > MAX_EMAIL_LENGTH:
             message = f"L’adresse compte au plus {MAX_EMAIL_LENGTH} caractères."
             raise InvalidEmailError(message)
         return address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -11,10 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 from uuid import UUID
 
-from jose import jws
-from jose.backends import HMACKey
-from jose.utils import base64url_decode, base64url_encode
-
 from fastapi_acl.auth.application.interface.services import ITokenService
 from fastapi_acl.auth.domain.dtos.auth_dtos import TokenClaims
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidTokenError
@@ -22,6 +19,7 @@ from fastapi_acl.shared.exceptions import ConfigurationError, InvalidTokenError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+    from types import ModuleType
 
 Claims = TypeVar("Claims", bound=TokenClaims)
 
@@ -80,18 +78,24 @@ class JWTTokenService(ITokenService):
             settings: réglages des jetons.
 
         Raises:
-            ConfigurationError: la clé est vide, ou python-jose est installé sans `cryptography`.
+            ConfigurationError: la clé est vide.
         """
         if not settings.secret:
             message = "aucune clé de signature : réglez ACL_JWT_SECRET_KEY."
             raise ConfigurationError(message)
-        if "cryptography" not in HMACKey.__module__:
-            message = "python-jose est incomplet : « pip install 'python-jose[cryptography]>=3.5' »."
-            raise ConfigurationError(message)
         self._settings = settings
-        self._kid = _key_id(settings.secret)
+        self._kid = _make_key_id(settings.secret)
         secrets = (*settings.previous_secrets, settings.secret)
-        self._keys: Mapping[str, str] = {_key_id(secret): secret for secret in secrets}
+        self._keys: Mapping[str, str] = {_make_key_id(secret): secret for secret in secrets}
+        self._signer: ModuleType | None = None
+
+    def load(self) -> None:
+        """Charge python-jose avant de servir : au premier jeton, la boucle d'événements attendrait.
+
+        Raises:
+            ConfigurationError: python-jose est installé sans `cryptography`.
+        """
+        self._signer = _load_signer()
 
     def __repr__(self) -> str:
         """Ne montre aucune clé."""
@@ -102,7 +106,7 @@ class JWTTokenService(ITokenService):
         """Durée de vie d'un jeton d'accès, en secondes."""
         return self._settings.access_lifetime
 
-    def issue_access(self, *, user_id: UUID, session_id: UUID, session_version: int) -> str:
+    def create_access_token(self, *, user_id: UUID, session_id: UUID, session_version: int) -> str:
         """Signe un jeton d'accès ; son identifiant ne sert qu'à le nommer dans un journal."""
         now = int(time.time())
         claims = TokenClaims(
@@ -113,19 +117,26 @@ class JWTTokenService(ITokenService):
         )
         return self._sign(ACCESS_TYPE, claims, now, now + self._settings.access_lifetime)
 
-    def issue_refresh(self, claims: TokenClaims, *, not_after: datetime) -> str:
+    def create_refresh_token(self, claims: TokenClaims, *, not_after: datetime) -> str:
         """Signe un jeton de renouvellement."""
         now = int(time.time())
         expires = min(now + self._settings.refresh_lifetime, int(not_after.timestamp()))
         return self._sign(REFRESH_TYPE, claims, now, expires)
 
-    def read_access(self, token: str) -> AccessClaims:
+    def decode_token(self, token: str) -> AccessClaims:
         """Vérifie un jeton d'accès."""
-        return self._read(token, ACCESS_TYPE, self._access_claims)
+        return self._read(token, ACCESS_TYPE, self._read_access_claims)
 
-    def read_refresh(self, token: str) -> TokenClaims:
+    def decode_refresh_token(self, token: str) -> TokenClaims:
         """Vérifie un jeton de renouvellement."""
-        return self._read(token, REFRESH_TYPE, lambda payload: TokenClaims(**_identifiers(payload)))
+        return self._read(token, REFRESH_TYPE, lambda payload: TokenClaims(**_read_identifiers(payload)))
+
+    @property
+    def _signatures(self) -> Any:  # noqa: ANN401 - le module de python-jose
+        """Ce qui signe et vérifie, chargé au plus tard au premier jeton."""
+        if self._signer is None:
+            self.load()
+        return self._signer
 
     def _sign(self, kind: str, claims: TokenClaims, issued_at: int, expires_at: int) -> str:
         """Signe un jeton."""
@@ -140,42 +151,44 @@ class JWTTokenService(ITokenService):
             "exp": expires_at,
         }
         headers = {"typ": kind, "kid": self._kid}
-        return str(jws.sign(payload, self._settings.secret, headers=headers, algorithm=self._settings.algorithm))
+        return str(
+            self._signatures.sign(payload, self._settings.secret, headers=headers, algorithm=self._settings.algorithm)
+        )
 
     def _read(self, token: str, kind: str, make: Callable[[Mapping[str, Any]], Claims]) -> Claims:
         """Vérifie un jeton ; quoi qu'il arrive, un jeton qui n'est pas bon est un jeton refusé."""
         try:
-            return make(self._verified(token, kind))
+            return make(self._verify(token, kind))
         except Exception as error:
             raise InvalidTokenError from error
 
-    def _verified(self, token: str, kind: str) -> Mapping[str, Any]:
+    def _verify(self, token: str, kind: str) -> Mapping[str, Any]:
         """Vérifie la forme, l'en-tête, la signature, puis chaque revendication commune."""
         _require(len(token) <= MAX_TOKEN_LENGTH and token.isascii() and token.count(".") == 2)  # noqa: PLR2004 - RFC 7515, 7.1
         _require(_is_canonical(token.rpartition(".")[2]))
-        key = self._keys[self._checked_header(token, kind)]
-        payload = json.loads(jws.verify(token, key, [self._settings.algorithm]))
+        key = self._keys[self._check_header(token, kind)]
+        payload = json.loads(self._signatures.verify(token, key, [self._settings.algorithm]))
         _require(isinstance(payload, dict))
         self._check_claims(payload)
         return cast("Mapping[str, Any]", payload)
 
-    def _access_claims(self, payload: Mapping[str, Any]) -> AccessClaims:
+    def _read_access_claims(self, payload: Mapping[str, Any]) -> AccessClaims:
         """Lit les revendications d'un jeton d'accès, et le temps où il a cours.
 
         Une durée de vie raccourcie vaut aussitôt : les révocations se gardent selon elle.
         """
         leeway, end = self._settings.leeway, min(payload["exp"], payload["iat"] + self._settings.access_lifetime)
-        window = {"not_before": _start(payload) - leeway, "not_after": end + leeway}
-        return AccessClaims(**_identifiers(payload), **window)
+        window = {"not_before": _read_start(payload) - leeway, "not_after": end + leeway}
+        return AccessClaims(**_read_identifiers(payload), **window)
 
-    def _checked_header(self, token: str, kind: str) -> str:
+    def _check_header(self, token: str, kind: str) -> str:
         """Rend l'identifiant de la clé ; rien de l'en-tête ne choisit l'algorithme."""
         encoded = token.partition(".")[0]
         _require(len(encoded) <= MAX_HEADER_LENGTH)
-        header = json.loads(base64url_decode(encoded.encode()))
+        header = json.loads(_decode_segment(encoded))
         _require(isinstance(header, dict) and set(header) == ALLOWED_HEADERS)
         _require(header["alg"] == self._settings.algorithm and header["typ"] == kind)
-        return _text(header["kid"])
+        return _read_text(header["kid"])
 
     def _check_claims(self, payload: Mapping[str, Any]) -> None:
         """Exige l'émetteur, le destinataire et des instants plausibles (RFC 8725, 3.8 et 3.9).
@@ -184,11 +197,26 @@ class JWTTokenService(ITokenService):
         """
         now, leeway = time.time(), self._settings.leeway
         _require(payload["iss"] == self._settings.issuer and payload["aud"] == self._settings.audience)
-        _require(_start(payload) <= now + leeway)
-        _require(_integer(payload["exp"]) > now - leeway)
+        _require(_read_start(payload) <= now + leeway)
+        _require(_read_integer(payload["exp"]) > now - leeway)
 
 
-def _key_id(secret: str) -> str:
+def _load_signer() -> ModuleType:
+    """Charge python-jose.
+
+    Raises:
+        ConfigurationError: il est installé sans `cryptography`.
+    """
+    from jose import jws  # noqa: PLC0415 - un autre Authenticator ne signe ni ne vérifie rien ici
+    from jose.backends import HMACKey  # noqa: PLC0415 - idem
+
+    if "cryptography" not in HMACKey.__module__:
+        message = "python-jose est incomplet : « pip install 'python-jose[cryptography]>=3.5' »."
+        raise ConfigurationError(message)
+    return jws
+
+
+def _make_key_id(secret: str) -> str:
     """Rend l'identifiant public d'une clé, qui n'en révèle rien."""
     return hashlib.sha256(b"fastapi-acl key id\x00" + secret.encode()).hexdigest()[:16]
 
@@ -198,16 +226,21 @@ def _is_canonical(segment: str) -> bool:
 
     Le décodeur de Python saute les caractères étrangers et les derniers bits : un jeton aurait plusieurs écritures.
     """
-    return base64url_encode(base64url_decode(segment.encode())).decode() == segment
+    return base64.urlsafe_b64encode(_decode_segment(segment)).rstrip(b"=").decode() == segment
 
 
-def _identifiers(payload: Mapping[str, Any]) -> dict[str, Any]:
+def _decode_segment(segment: str) -> bytes:
+    """Décode un segment de jeton, écrit sans remplissage (RFC 7515, 2)."""
+    return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+
+
+def _read_identifiers(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Lit qui, quelle session et quel jeton."""
     return {
-        "user_id": _uuid(payload["sub"]),
-        "session_id": _uuid(payload["sid"]),
-        "session_version": _integer(payload["sv"]),
-        "token_id": _text(payload["jti"]),
+        "user_id": _read_uuid(payload["sub"]),
+        "session_id": _read_uuid(payload["sid"]),
+        "session_version": _read_integer(payload["sv"]),
+        "token_id": _read_text(payload["jti"]),
     }
 
 
@@ -217,35 +250,35 @@ def _require(condition: object) -> None:
         raise ValueError
 
 
-def _start(payload: Mapping[str, Any]) -> float:
+def _read_start(payload: Mapping[str, Any]) -> float:
     """Rend l'instant où le jeton commence d'avoir cours : celui où il est signé, ou `nbf` (RFC 7519, 4.1.5)."""
-    issued_at = _integer(payload["iat"])
-    return max(issued_at, _instant(payload["nbf"])) if "nbf" in payload else issued_at
+    issued_at = _read_integer(payload["iat"])
+    return max(issued_at, _read_instant(payload["nbf"])) if "nbf" in payload else issued_at
 
 
-def _instant(value: object) -> float:
+def _read_instant(value: object) -> float:
     """Rend un instant, que la RFC 7519 (2) admet à virgule ; ni booléen, ni infini, ni « pas un nombre »."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         raise TypeError
     return value
 
 
-def _integer(value: object) -> int:
+def _read_integer(value: object) -> int:
     """Rend un entier ; ni booléen, ni flottant, ni infini."""
     if type(value) is not int:
         raise TypeError
     return value
 
 
-def _text(value: object) -> str:
+def _read_text(value: object) -> str:
     """Rend un texte non vide."""
     if not isinstance(value, str) or not value:
         raise TypeError
     return value
 
 
-def _uuid(value: object) -> UUID:
+def _read_uuid(value: object) -> UUID:
     """Rend un UUID sous sa forme canonique, la seule que nous signions."""
-    found = UUID(_text(value))
+    found = UUID(_read_text(value))
     _require(str(found) == value)
     return found

@@ -84,6 +84,6 @@ class VerifiedTokens:
         self._young[fingerprint] = token
 
 
-def fingerprint_of(token: str) -> bytes:
+def compute_fingerprint(token: str) -> bytes:
     """Rend l'empreinte SHA-256 d'un texte quelconque : deux textes différents n'ont pas la même."""
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()

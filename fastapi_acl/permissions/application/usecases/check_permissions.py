@@ -46,13 +46,13 @@ class CheckPermissionsUseCase:
         """
         self._require_domains(checks)
         for _ in range(ATTEMPTS):
-            answers = await self._answers(principal, checks)
+            answers = await self._answer(principal, checks)
             if answers.revision == self.revisions.revision:
-                return _noted(answers)
+                return _log_failed(answers)
         message = "La politique change sans cesse : reposez ces questions, ou moins à la fois."
         raise PolicyUnavailableError(message)
 
-    async def _answers(self, principal: Principal, checks: Sequence[CheckDTO]) -> CheckResultDTO:
+    async def _answer(self, principal: Principal, checks: Sequence[CheckDTO]) -> CheckResultDTO:
         """Répond une fois à tout ; s'arrête dès que la révision a changé."""
         found = CheckResultDTO(self.revisions.revision, [], [])
         pace = Pace()
@@ -82,7 +82,7 @@ class CheckPermissionsUseCase:
             raise InvalidRequestError(message, checks=missing)
 
 
-def _noted(answers: CheckResultDTO) -> CheckResultDTO:
+def _log_failed(answers: CheckResultDTO) -> CheckResultDTO:
     """Journalise, en une ligne, combien de questions n'ont pas pu être décidées."""
     failed = [error for error in answers.errors if error.code == DecisionFailedError.code]
     if failed:

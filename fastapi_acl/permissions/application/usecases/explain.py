@@ -72,13 +72,13 @@ class ExplainUseCase:
 
     async def _is_inactive(self, subject: str) -> bool:
         """Dit si un sujet est un compte de la bibliothèque, désactivé."""
-        account = _account(subject)
+        account = _read_account(subject)
         if self.accounts is None or account is None:
             return False
         return bool(await self.accounts.existing_ids([account]) - await self.accounts.active_ids([account]))
 
 
-def _account(subject: str) -> str | None:
+def _read_account(subject: str) -> str | None:
     """Rend l'identifiant du compte qu'un sujet désigne ; les nôtres sont des UUID, et rien d'autre n'est cherché."""
     name = subject[len(USER_PREFIX) :] if subject.startswith(USER_PREFIX) else ""
     try:

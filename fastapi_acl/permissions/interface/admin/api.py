@@ -56,7 +56,7 @@ RulesWriter = Annotated[Principal, Depends(require("acl.rules:write"))]
 Filter = Annotated[str | None, Query(min_length=1, max_length=250)]
 
 
-async def rule_filters(  # noqa: PLR0913, PLR0917 - une par colonne
+async def read_filters(  # noqa: PLR0913, PLR0917 - une par colonne
     ptype: Filter = None,
     v0: Filter = None,
     v1: Filter = None,
@@ -74,7 +74,7 @@ async def rule_filters(  # noqa: PLR0913, PLR0917 - une par colonne
 async def list_rules(
     rules: RulePagesDep,
     _: RulesReader,
-    filters: Annotated[dict[str, str], Depends(rule_filters)],
+    filters: Annotated[dict[str, str], Depends(read_filters)],
     after: RowCursor,
     limit: PageLimit = 50,
 ) -> RulePage:
