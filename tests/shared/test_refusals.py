@@ -234,6 +234,7 @@ async def test_whoever_may_not_make_tables_is_told_so_and_does_not_wait(lesser: 
     owner = compose(config(**{**lesser.settings, f"{lesser.kind}_uri": lesser.owner}))
     database: Any = owner.database
     async with database.session() as session:
+        await byhand.unpin(session)
         connection = await session.connection()
         await connection.exec_driver_sql("UPDATE acl_alembic_version SET version_num = '0002'")
         await connection.exec_driver_sql("DROP INDEX ix_acl_sessions_expires_at" + on_table(lesser.kind))
