@@ -60,6 +60,7 @@ class FaultProxy:
         latency: secondes de retard de chaque morceau, dans les deux sens.
         rate: octets transmis par seconde, par connexion et par sens ; zéro, sans limite.
         swallowed: morceaux avalés, dans les deux sens.
+        retold: ce que le serveur dit, et ce qu'on en dit à sa place, de même longueur.
     """
 
     target_host: str
@@ -71,6 +72,7 @@ class FaultProxy:
     latency: float = 0
     rate: int = 0
     swallowed: int = 0
+    retold: dict[bytes, bytes] = field(default_factory=dict)
     _cut_at: int = 0
     _forwards: bool = False
     _answer_left: int | None = None
@@ -172,6 +174,8 @@ class FaultProxy:
             if link.answered is not None:
                 link.answered.set()
                 continue
+            for said, put in self.retold.items():
+                data = data.replace(said, put)
             let_through = data[: self._answer_left]
             await self._pass_on(link.to_client, let_through)
             if self._is_spent(len(let_through)):

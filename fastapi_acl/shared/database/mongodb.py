@@ -7,13 +7,17 @@ import inspect
 import json
 import logging
 import random
+import re
 import time
+import warnings
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 from uuid import uuid4
 
+from bson.codec_options import DatetimeConversion
+from bson.errors import InvalidBSON
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference
 from pymongo.errors import (
     CollectionInvalid,
@@ -24,15 +28,17 @@ from pymongo.errors import (
     PyMongoError,
 )
 from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import split_options
 from pymongo.write_concern import WriteConcern
 
-from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.base import COMPACTION, HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.refusals import FULL, IDENTITY, READ_ONLY, Refusal, explained, rights_on
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import (
     ChangeTooLargeError,
     ConfigurationError,
     DatabaseUnavailableError,
+    StoredDataError,
     TransactionConflictError,
 )
 from fastapi_acl.shared.logging import get_logger, one_line
@@ -65,6 +71,21 @@ OPTIONS: Final = {
     "w": "majority",
 }
 """Délais et garanties ; l'adresse peut en donner d'autres."""
+
+CODEC: Final = {"datetime_conversion": DatetimeConversion.DATETIME_AUTO}
+"""Une date qu'aucun `datetime` ne contient reste un nombre, que `fastapi_acl.shared.stored` juge."""
+
+INSTEAD: Final = {
+    "readpreference": "retirez-la : tout se lit sur le primaire, sans quoi une révocation se verrait trop tard",
+    "readpreferencetags": "retirez-la : tout se lit sur le primaire",
+    "maxstalenessseconds": "retirez-la : tout se lit sur le primaire",
+}
+"""Ce qu'il faut faire d'une option que nos transactions n'honorent pas."""
+
+UNREAD: Final = "l’adresse de la base (ACL_MONGODB_URI), ou un fichier qu’elle nomme, ne se lit pas."
+
+_NAME: Final = re.compile(r"[A-Za-z_]{1,40}")
+"""Forme d'un nom d'option."""
 
 CONFLICT: Final = "TransientTransactionError"
 UNKNOWN: Final = "UnknownTransactionCommitResult"
@@ -136,8 +157,12 @@ class MongoDatabase(AmbientDatabase):
             uri: adresse, telle que la configuration la donne ; sans nom de base, `fastapi_acl`.
             auto_migrate: fait les collections au démarrage ; sinon leur absence refuse de démarrer.
             client: classe du client ; motor s'il est installé, sinon l'AsyncMongoClient de PyMongo.
+
+        Raises:
+            ConfigurationError: l'adresse a une option que le pilote ne connaît pas, ou que nous n'honorons pas.
         """
         super().__init__()
+        _check_options(uri)
         self._uri = uri
         self._auto_migrate = auto_migrate
         self._make_client = client or _installed_client()
@@ -151,10 +176,9 @@ class MongoDatabase(AmbientDatabase):
         if self._client is None:
             _quiet_driver()
             try:
-                self._client = self._make_client(self._uri, **_options(self._uri))
+                self._client = self._make_client(self._uri, **_options(self._uri), **CODEC)
             except (InvalidURI, ValueError, TypeError, FileNotFoundError, PermissionError) as error:
-                message = "l’adresse de la base (ACL_MONGODB_URI), ou un fichier qu’elle nomme, ne se lit pas."
-                raise ConfigurationError(message) from error
+                raise ConfigurationError(UNREAD) from error
         return self._client
 
     def collection(self, name: str) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
@@ -383,11 +407,12 @@ class MongoDatabase(AmbientDatabase):
 
     async def _head_of_entries(self) -> Head:
         """Fait la tête des entrées qu'il reste, sous une autre identité : aucune, sauf si elle s'est perdue."""
+        changes = self.collection("acl_changes")
         first, last = [
-            await self.collection("acl_changes").find_one({}, {"_id": 1}, sort=[("_id", order)])
-            for order in (ASCENDING, DESCENDING)
+            await changes.find_one({}, {"_id": 1}, sort=[("_id", order)]) for order in (ASCENDING, DESCENDING)
         ]
-        return Head.rebuilt(first and first["_id"], last and last["_id"])
+        compaction = await changes.find_one({"kind": COMPACTION}, sort=[("_id", DESCENDING)])
+        return Head.rebuilt(first and first["_id"], last and last["_id"], compaction and compaction.get("payload"))
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -404,6 +429,9 @@ class MongoDatabase(AmbientDatabase):
                 raise self.refused(refusal) from error
             logger.warning("database_unavailable: %s", one_line(type(error).__name__))
             raise DatabaseUnavailableError from error
+        except InvalidBSON as error:  # le texte de l'erreur, lui, peut citer le document
+            logger.error("stored_data_refused: %s", type(error).__name__)  # noqa: TRY400 - idem
+            raise StoredDataError(table="") from error
 
 
 async def _create_indexes(collection: Any, indexes: list[IndexModel]) -> None:  # noqa: ANN401 - du pilote
@@ -473,6 +501,37 @@ def _quiet_driver() -> None:
     driver = logging.getLogger("pymongo")
     if driver.level == logging.NOTSET:
         driver.setLevel(logging.INFO)
+
+
+def _check_options(uri: str) -> None:
+    """Refuse ce que l'adresse demande, et que ni le pilote ni nous n'honorerions ; lui ne fait qu'en avertir.
+
+    Raises:
+        ConfigurationError: une option est inconnue, n'admet pas sa valeur, ou serait sans effet.
+    """
+    for pair in filter(None, re.split("[&;]", uri.partition("?")[2])):
+        name = pair.partition("=")[0]
+        if _NAME.fullmatch(name) is None:
+            raise ConfigurationError(UNREAD)  # un mot de passe qui contient « ? » : le citer le montrerait
+        advice = INSTEAD.get(name.lower()) or _refused(pair)
+        if advice is not None:
+            message = f"dans ACL_MONGODB_URI, l’option « {name} » ne peut être honorée : {advice}."
+            raise ConfigurationError(message)
+
+
+def _refused(pair: str) -> str | None:
+    """Dit pourquoi le pilote n'honorerait pas une option ; None s'il l'honore."""
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = split_options(pair)
+    except OSError:
+        return "le fichier qu’elle nomme ne se lit pas"
+    except (PyMongoError, ValueError, TypeError, LookupError):
+        return "le pilote ne la connaît pas, ou n’en admet pas la valeur"
+    if told:
+        return "il y manque un paquet, que le pilote demande"
+    return "une écriture sans réponse ne prouve rien ; écrivez w=majority" if found.get("w") == 0 else None
 
 
 def _options(uri: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -10,6 +11,7 @@ from sqlalchemy import Text, UniqueConstraint, cast, event, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from fastapi_acl.shared.database.faults import naming
 from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink, quoted
 from fastapi_acl.shared.database.refusals import READ_ONLY, RIGHTS, Refusal, refused_start, rights_on
 from fastapi_acl.shared.database.sql import (
@@ -27,7 +29,7 @@ from fastapi_acl.shared.database.tables import TRANSLATED, VERSION_TABLE, metada
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection
@@ -105,11 +107,13 @@ STALE: Final = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCache
 """Erreurs d'une instruction préparée sous un schéma qui a changé depuis."""
 
 
-async def _driver(transaction: Transaction) -> asyncpg.Connection:
-    """Rend la connexion du pilote, transaction commencée, pour ce que SQLAlchemy ne sait pas demander."""
+@asynccontextmanager
+async def _driver(transaction: Transaction) -> AsyncIterator[asyncpg.Connection]:
+    """Donne la connexion du pilote, transaction commencée, pour ce que SQLAlchemy ne sait pas demander."""
     await transaction.connection.execute(_BEGUN)
     connection = await (await transaction.connection.connection()).get_raw_connection()
-    return connection.driver_connection
+    with naming(asyncpg.IntegrityConstraintViolationError):
+        yield connection.driver_connection
 
 
 async def _may_rebuild(driver: asyncpg.Connection, name: str) -> bool:
@@ -253,9 +257,10 @@ class PostgreSQLDatabase(SQLDatabase):
     async def packets(self, transaction: Transaction, query: Select[Any], size: int) -> AsyncGenerator[Sequence[Any]]:
         """Lit par un curseur du pilote, dont les lignes coûtent le tiers de celles de SQLAlchemy."""
         try:
-            cursor = await (await _driver(transaction)).cursor(*self._compiled(query))
-            while packet := await cursor.fetch(size, timeout=COMMAND_TIMEOUT_SECONDS):
-                yield packet
+            async with _driver(transaction) as driver:
+                cursor = await driver.cursor(*self._compiled(query))
+                while packet := await cursor.fetch(size, timeout=COMMAND_TIMEOUT_SECONDS):
+                    yield packet
         except STALE:
             await (
                 transaction.connection.invalidate()
@@ -268,32 +273,32 @@ class PostgreSQLDatabase(SQLDatabase):
             await super().bulk_insert(transaction, table, rows)
             return
         names = list(rows[0])
-        driver = await _driver(transaction)
         records = [tuple(row[name] for name in names) for row in rows]
-        await driver.copy_records_to_table(table.name, schema_name=self._schema, records=records, columns=names)
+        async with _driver(transaction) as driver:
+            await driver.copy_records_to_table(table.name, schema_name=self._schema, records=records, columns=names)
 
     async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
         """Copie en masse ; refaire un index unique coûte alors moins que d'y insérer chaque ligne.
 
         Un lecteur de la table l'interdit, et tout se fait sinon par l'insertion ordinaire.
         """
-        driver = await _driver(transaction)
-        # Le planificateur qui croit la table vide la relirait pour chaque ligne qu'il y met.
-        await driver.execute("SET LOCAL enable_nestloop = off")
-        unique = await self._unique_to_rebuild(driver, table, source)
-        for name in unique:
-            await driver.execute(f'ALTER TABLE {self._named(table)} DROP CONSTRAINT "{name}"')
-        added = await super().bulk_copy(transaction, table, names, source)
-        for name, columns in unique.items():
-            rebuilt = f'ALTER TABLE {self._named(table)} ADD CONSTRAINT "{name}" UNIQUE ({columns})'
-            await driver.execute(rebuilt, timeout=BULK_TIMEOUT_SECONDS)
-        await driver.execute("SET LOCAL enable_nestloop = on")
+        async with _driver(transaction) as driver:
+            # Le planificateur qui croit la table vide la relirait pour chaque ligne qu'il y met.
+            await driver.execute("SET LOCAL enable_nestloop = off")
+            unique = await self._unique_to_rebuild(driver, table, source)
+            for name in unique:
+                await driver.execute(f'ALTER TABLE {self._named(table)} DROP CONSTRAINT "{name}"')
+            added = await super().bulk_copy(transaction, table, names, source)
+            for name, columns in unique.items():
+                rebuilt = f'ALTER TABLE {self._named(table)} ADD CONSTRAINT "{name}" UNIQUE ({columns})'
+                await driver.execute(rebuilt, timeout=BULK_TIMEOUT_SECONDS)
+            await driver.execute("SET LOCAL enable_nestloop = on")
         return added
 
     async def bulk_execute(self, transaction: Transaction, statement: Executable) -> int:
         """Exécute une instruction en masse par le pilote, qui seul sait lui laisser plus de temps."""
-        driver = await _driver(transaction)
-        done: str = await driver.execute(*self._compiled(statement), timeout=BULK_TIMEOUT_SECONDS)
+        async with _driver(transaction) as driver:
+            done: str = await driver.execute(*self._compiled(statement), timeout=BULK_TIMEOUT_SECONDS)
         return int(done.rpartition(" ")[2])
 
     async def _unique_to_rebuild(self, driver: asyncpg.Connection, table: Table, source: Select[Any]) -> dict[str, str]:

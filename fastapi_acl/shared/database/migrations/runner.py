@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, insert, inspect, select
 
-from fastapi_acl.shared.database.base import Head
+from fastapi_acl.shared.database.base import COMPACTION, Head
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, revision_table, schema_of
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import ConfigurationError
@@ -84,7 +84,9 @@ def restore_head(connection: Connection) -> None:
     if connection.scalar(select(func.count()).select_from(revision_table)):
         return
     first, last = connection.execute(select(func.min(_REVISION), func.max(_REVISION))).one()
-    head = Head.rebuilt(first, last)
+    compactions = select(changes_table.c.payload).where(changes_table.c.kind == COMPACTION)
+    compaction = connection.scalar(compactions.order_by(_REVISION.desc()).limit(1))
+    head = Head.rebuilt(first, last, compaction)
     connection.execute(insert(revision_table).values(id=1, **asdict(head)))
     logger.error("log_head_restored: revision=%d", head.revision)
 
