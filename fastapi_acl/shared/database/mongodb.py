@@ -26,12 +26,14 @@ from pymongo.errors import (
     InvalidURI,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import split_options
 from pymongo.write_concern import WriteConcern
 
 from fastapi_acl.shared.database.base import COMPACTION, HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.mongodb_pulse import BEAT_MILLISECONDS, Pulse
 from fastapi_acl.shared.database.refusals import FULL, IDENTITY, READ_ONLY, Refusal, explained, rights_on
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import (
@@ -42,6 +44,7 @@ from fastapi_acl.shared.exceptions import (
     TransactionConflictError,
 )
 from fastapi_acl.shared.logging import get_logger, one_line
+from fastapi_acl.shared.tasks import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -60,6 +63,9 @@ LOCK_TIMEOUT_SECONDS: Final = 5.0
 TURN_SECONDS: Final = 5.0
 """Temps pendant lequel une tâche attend que les autres du même processus aient pris la tête du journal."""
 
+TRANSACTION_SECONDS: Final = 60.0
+"""Temps au bout duquel MongoDB annule de lui-même une transaction ouverte."""
+
 COMMIT_TRIES: Final = 3
 """Essais d'une validation dont la réponse se perd : la redemander ne la fait pas deux fois."""
 
@@ -67,6 +73,7 @@ OPTIONS: Final = {
     "serverSelectionTimeoutMS": 1_000,
     "connectTimeoutMS": 1_000,
     "socketTimeoutMS": 10_000,
+    "heartbeatFrequencyMS": BEAT_MILLISECONDS,
     "retryWrites": True,
     "w": "majority",
 }
@@ -168,6 +175,8 @@ class MongoDatabase(AmbientDatabase):
         self._make_client = client or _installed_client()
         self._client: Any = None
         self._is_taking = False
+        self._pulse = Pulse()
+        self._endings: set[asyncio.Task[None]] = set()
 
     @property
     def client(self) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
@@ -175,8 +184,11 @@ class MongoDatabase(AmbientDatabase):
         self.bind_loop()
         if self._client is None:
             _quiet_driver()
+            self._pulse = Pulse()
             try:
-                self._client = self._make_client(self._uri, **_options(self._uri), **CODEC)
+                self._client = self._make_client(
+                    self._uri, event_listeners=[self._pulse], **_options(self._uri), **CODEC
+                )
             except (InvalidURI, ValueError, TypeError, FileNotFoundError, PermissionError) as error:
                 raise ConfigurationError(UNREAD) from error
         return self._client
@@ -190,6 +202,7 @@ class MongoDatabase(AmbientDatabase):
         """Donne la session de la transaction ambiante, ou None : l'opération vaut alors à elle seule."""
         ambient = self.joined()
         async with self._translated():
+            self._check_pulse()
             with ambient.unfinished() if ambient is not None else nullcontext():
                 yield ambient.connection if ambient is not None else None
 
@@ -197,6 +210,7 @@ class MongoDatabase(AmbientDatabase):
     async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:
         """Ouvre une session et sa transaction, annulée à la sortie si elle n'a pas été validée."""
         async with self._translated():
+            self._check_pulse()
             session = await settled(self.client.start_session())
             try:
                 transaction = Transaction(connection=session)
@@ -206,7 +220,7 @@ class MongoDatabase(AmbientDatabase):
                     await self._start(session, "snapshot")
                 yield transaction
             finally:
-                await to_the_end(_end(session))
+                await self._leave(session)
 
     async def commit(self, transaction: Transaction) -> None:
         """Valide ; une réponse perdue se redemande, ce qui ne valide pas deux fois."""
@@ -215,7 +229,7 @@ class MongoDatabase(AmbientDatabase):
                 try:
                     await transaction.connection.commit_transaction()
                 except PyMongoError as error:  # noqa: PERF203 - c'est l'essai qui se répète
-                    if not left or not error.has_error_label(UNKNOWN):
+                    if not left or self._is_lost or not error.has_error_label(UNKNOWN):
                         raise
                 else:
                     return
@@ -300,12 +314,15 @@ class MongoDatabase(AmbientDatabase):
         """Ferme le client ; le prochain usage en ouvrirait un autre."""
         self.leave_loop()
         client, self._client = self._client, None
+        for ending in tuple(self._endings):
+            await ended(ending)
         if client is not None:
             await settled(client.close())
 
     def abandon(self) -> None:
         """Lâche le client d'une boucle qui n'existe plus ; celui de PyMongo ne se ferme que dans elle : il s'oublie."""
         client, self._client, self._is_taking = self._client, None, False
+        self._endings.clear()
         closing = client.close() if client is not None else None
         if inspect.iscoroutine(closing):
             closing.close()
@@ -327,10 +344,11 @@ class MongoDatabase(AmbientDatabase):
         """Attend qu'aucune autre tâche de ce processus ne dispute la tête : une seule à la fois y suffit.
 
         Raises:
-            DatabaseUnavailableError: le tour n'est pas venu à temps.
+            DatabaseUnavailableError: le tour n'est pas venu à temps, ou la base s'est tue.
         """
         deadline = time.monotonic() + TURN_SECONDS
         while self._is_taking:
+            self._check_pulse()
             if time.monotonic() > deadline:
                 raise DatabaseUnavailableError
             await asyncio.sleep(random.uniform(0.001, 0.005))  # noqa: S311 - pour ne pas revenir ensemble
@@ -349,9 +367,9 @@ class MongoDatabase(AmbientDatabase):
                     {"_id": 1}, {"$inc": {"turn": 1}}, session=session
                 )
             except PyMongoError as error:
-                await _abort(session)
-                if not error.has_error_label(CONFLICT) or time.monotonic() > deadline:
+                if not self._is_conflict(error) or time.monotonic() > deadline:
                     raise
+                await _abort(session)
                 await asyncio.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - pour ne pas revenir ensemble
             else:
                 return _head(found)
@@ -414,6 +432,41 @@ class MongoDatabase(AmbientDatabase):
         compaction = await changes.find_one({"kind": COMPACTION}, sort=[("_id", DESCENDING)])
         return Head.rebuilt(first and first["_id"], last and last["_id"], compaction and compaction.get("payload"))
 
+    @property
+    def _is_lost(self) -> bool:
+        """Vrai si la base s'est tue."""
+        return self._client is not None and self._pulse.is_lost(self._client)
+
+    def _check_pulse(self) -> None:
+        """Ne demande rien à une base qui s'est tue.
+
+        Raises:
+            DatabaseUnavailableError: elle ne répond plus.
+        """
+        if self._is_lost:
+            raise DatabaseUnavailableError
+
+    def _is_conflict(self, error: Exception) -> bool:
+        """Dit si la transaction peut se refaire ; le pilote le croit aussi quand plus personne ne répond."""
+        is_gone = self._is_lost or isinstance(error, ServerSelectionTimeoutError)
+        return isinstance(error, PyMongoError) and error.has_error_label(CONFLICT) and not is_gone
+
+    async def _leave(self, session: Any) -> None:  # noqa: ANN401 - du pilote
+        """Rend une session ; d'une base muette, on n'attend pas qu'elle l'apprenne."""
+        if not self._is_lost:
+            await to_the_end(_end(session))
+            return
+        ending = asyncio.create_task(self._end_later(session), name="fastapi_acl-mongodb-end")
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+
+    async def _end_later(self, session: Any) -> None:  # noqa: ANN401 - du pilote
+        """Annule une transaction dès que la base reparle : elle a pu la commencer, et en tiendrait les verrous."""
+        deadline = time.monotonic() + TRANSACTION_SECONDS
+        while self._is_lost and time.monotonic() < deadline:
+            await asyncio.sleep(BEAT_MILLISECONDS / 1_000)
+        await _end(session)
+
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         """Traduit les pannes en `DatabaseUnavailableError` ; un doublon passe tel quel, un dépôt l'attend."""
@@ -422,7 +475,7 @@ class MongoDatabase(AmbientDatabase):
         except (PyMongoError, OSError) as error:
             if is_duplicate(error):
                 raise
-            if isinstance(error, PyMongoError) and error.has_error_label(CONFLICT):
+            if self._is_conflict(error):
                 raise TransactionConflictError from error
             refusal = _refusal_of(error)
             if refusal is not None:
