@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -10,12 +11,16 @@ from typing import Any
 
 import httpx
 import pytest
+from bson.datetime_ms import DatetimeMS
 from fastapi import FastAPI
 
 from fastapi_acl import ACLManager
+from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from tests.conftest import DATABASES
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, Client, config, documents, protected, serve
+from tests.support.proxy import before
 from tests.support.wounds import ABSENT, Wound
 
 API = "/api/v1"
@@ -53,16 +58,45 @@ MORE = [
 ]
 
 
+OLD, FAR = 1_234_567_890_123, 2**60
+"""Une date, et une autre qu'aucun `datetime` ne contient, telles que BSON les écrit."""
+
+OF_BSON = {
+    "un texte de règle": (b"role:r", b"role:\xff"),
+    "un nom de compte": (b"\x04\0\0\0ada\0", b"\x04\0\0\0\xffda\0"),
+    "une date": (struct.pack("<q", OLD), struct.pack("<q", FAR)),
+}
+
+
+@pytest.mark.parametrize("database_settings", [kind for kind in DATABASES if kind == "mongodb"], indirect=True)
+@pytest.mark.parametrize("name", OF_BSON)
+async def test_what_bson_alone_can_keep_never_makes_a_500(database_settings: dict[str, Any], name: str) -> None:
+    """Un texte qui n'est pas de l'UTF-8, une date d'après l'an 9999 : un mandataire les met dans les réponses."""
+    async with before(database_settings["mongodb_uri"]) as (uri, proxy):
+
+        async def lie(storage: Storage) -> None:
+            for table, column in (("acl_users", "created_at"), ("acl_changes", "at"), ("acl_sessions", "expires_at")):
+                await Wound(table, column, DatetimeMS(OLD)).inflict(storage)
+            proxy.retold = dict([OF_BSON[name]])
+
+        await hurt({**database_settings, "mongodb_uri": uri}, lie)
+
+
 @pytest.mark.parametrize("wound", [*WOUNDS, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE)], ids=str)
 async def test_what_a_hand_wrote_never_makes_a_500(database_settings: dict[str, Any], wound: Wound) -> None:
-    settings = {**database_settings, "policy_poll_seconds": 60}
+    await hurt(database_settings, wound.inflict)
+
+
+async def hurt(given: dict[str, Any], inflict: Callable[[Storage], Awaitable[None]]) -> None:
+    """Abîme une base sous une application, frappe partout, et redémarre."""
+    settings = {**given, "policy_poll_seconds": 60}
     async with protected(**settings) as client:
         admin, ada = await client.admin(), await client.newcomer("ada")
         store, history = client.manager.get_policy_store(), client.manager.get_policy_history()
         await store.change(PolicyChange(added=(PolicyRule("p", ("role:r", "doc", "read", "allow")),)))
         await history.compact(older_than=NOW)
         await imported(client.manager)
-        await wound.inflict(client.manager._parts.storage)
+        await inflict(client.manager._parts.storage)
 
         await call_all(client.manager)
         assert 500 not in (await ask_all(client, admin, ada)).values()

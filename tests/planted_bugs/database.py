@@ -8,6 +8,7 @@ SQLITE = "shared/database/sqlite.py"
 POSTGRESQL = "shared/database/postgresql.py"
 LINK = "shared/database/postgresql_link.py"
 MYSQL = "shared/database/mysql.py"
+MONGODB = "shared/database/mongodb.py"
 RUNNER = "shared/database/migrations/runner.py"
 
 FAULTS = [
@@ -158,6 +159,41 @@ FAULTS = [
         "mysql",
     ),
     # --- MongoDB
+    Fault(
+        "un document que BSON ne lit pas est une erreur sans nom",
+        MONGODB,
+        "MongoDatabase._translated",
+        "raise StoredDataError(table='') from error",
+        "raise",
+        "tests/e2e/test_hostile_rows.py::test_what_bson_alone_can_keep_never_makes_a_500",
+        "mongodb",
+    ),
+    Fault(
+        "une option inconnue de MongoDB est ignorée",
+        MONGODB,
+        "MongoDatabase.__init__",
+        "_check_options(uri)",
+        "",
+        "tests/shared/test_addresses.py::test_a_faulty_address_refuses_to_start_and_is_not_quoted",
+        "mongodb",
+    ),
+    Fault(
+        "un lot abîmé de MongoDB est une erreur sans nom",
+        "engine/adapters/mongodb.py",
+        "_staged",
+        "raise spoilt_batch(batch_id, f'« {name} » ne s’y lit pas') from error",
+        "raise",
+        "tests/storage/test_hostile_data.py::test_a_batch_where_a_hand_was_is_told_and_nothing_else_is_refused",
+        "mongodb",
+    ),
+    Fault(
+        "une tête refaite oublie la dernière compaction",
+        BASE,
+        "Head.rebuilt",
+        "_compaction(compaction) or (missing, None)",
+        "(missing, None)",
+        "tests/storage/test_hostile_data.py::test_a_head_that_is_made_again_still_knows_the_last_compaction",
+    ),
     # --- migrations
     Fault(
         "un schéma qui demande une version plus neuve est servi",
@@ -218,12 +254,39 @@ FAULTS = [
         "postgresql",
     ),
     Fault(
-        "un schéma au nom de notre rôle prend la politique",
+        "un opérateur fait dans notre schéma s'exécute avec nos droits",
         LINK,
         "PostgreSQLLink.open",
-        "{'search_path': search_path, 'lock_timeout': lock_timeout}",
-        "{'lock_timeout': lock_timeout}",
-        "tests/shared/test_postgresql.py::test_a_schema_that_bears_the_name_of_our_account_takes_nothing_over",
+        "{'search_path': SEARCH_PATH, 'lock_timeout': self._lock_timeout}",
+        "{'lock_timeout': self._lock_timeout}",
+        "tests/shared/test_postgresql.py::test_nothing_that_another_account_makes_in_our_schema_is_ever_run",
+        "postgresql",
+    ),
+    Fault(
+        "derrière un pooler, un opérateur fait dans notre schéma s'exécute avec nos droits",
+        LINK,
+        "PostgreSQLLink.begin",
+        "(SEARCH_PATH, self._lock_timeout)",
+        "('public, pg_temp', self._lock_timeout)",
+        "tests/shared/test_postgresql.py::test_nothing_that_another_account_makes_in_our_schema_is_ever_run",
+        "postgresql",
+    ),
+    Fault(
+        "la vue d'un autre compte est lue avant qu'on regarde à qui elle est",
+        SQL,
+        "SQLDatabase._migrate",
+        "self.check_owners(connection)\nmigrate_connection(connection, upgrade=upgrade)",
+        "migrate_connection(connection, upgrade=upgrade)",
+        "tests/shared/test_postgresql.py::test_the_view_of_another_account_is_not_even_read",
+        "postgresql",
+    ),
+    Fault(
+        "un lot abîmé passe pour une panne de PostgreSQL",
+        "shared/database/faults.py",
+        "naming",
+        "IntegrityError(None, None, error) if isinstance(error, integrity) else None",
+        "None",
+        "tests/storage/test_hostile_data.py::test_a_batch_where_a_hand_was_is_told_and_nothing_else_is_refused",
         "postgresql",
     ),
     Fault(

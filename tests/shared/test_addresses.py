@@ -27,6 +27,12 @@ FAULTY = [
     ("mysql", f"u:secret@{HOST}/acl?ssl_ca=/absent/secret.pem"),
     ("mongodb", "u:mot/secret@127.0.0.1:1/acl"),
     ("mongodb", f"u:secret@{HOST}/acl?tls=true&tlsCAFile=/absent/secret.pem"),
+    ("mongodb", f"u:mot?secret@{HOST}/acl"),
+    ("mongodb", f"u:secret@{HOST}/acl?inconnue=secret"),
+    ("mongodb", f"u:secret@{HOST}/acl?retryWrites=true&socketTimeoutMS=bientôt"),
+    ("mongodb", f"u:secret@{HOST}/acl?compressors=snappy"),
+    ("mongodb", f"u:secret@{HOST}/acl?w=0"),
+    ("mongodb", f"u:secret@{HOST}/acl?readPreference=secondary"),
 ]
 
 

@@ -30,6 +30,7 @@ from fastapi_acl.shared.database.sql import SQLDatabase, Use
 from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, metadata, revision_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from tests.conftest import settings_of
+from tests.support.byhand import unpin
 from tests.support.effort import effort
 from tests.support.waits import PATIENCE_SECONDS
 
@@ -74,6 +75,7 @@ async def database(settings: dict[str, Any]) -> AsyncIterator[SQLDatabase]:
 async def run(database: SQLDatabase, *statements: Any) -> list[Any]:
     """Exécute des instructions en une transaction, et rend les lignes de la dernière."""
     async with database.session() as session:
+        await unpin(session)
         for statement in statements[:-1]:
             await session.execute(statement)
         result: Any = await session.execute(statements[-1])
@@ -96,16 +98,19 @@ async def differences(database: SQLDatabase) -> list[Any]:
         return compare_metadata(MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}), metadata)
 
     async with database.engine.connect() as connection:
+        await unpin(connection)
         return list(await connection.run_sync(compare))
 
 
 async def tables(database: SQLDatabase) -> set[str]:
     async with database.engine.connect() as connection:
+        await unpin(connection)
         return set(await connection.run_sync(lambda found: inspect(found).get_table_names()))
 
 
 async def empty(database: SQLDatabase) -> None:
     async with database.engine.begin() as connection:
+        await unpin(connection)
         await connection.run_sync(metadata.drop_all)
         await connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
 
@@ -257,11 +262,11 @@ async def test_a_schema_behind_is_refused_when_migration_is_off(settings: dict[s
     await database.close()
 
 
-def slow(database: SQLDatabase, seconds: float, on: str = "CREATE TABLE acl_users") -> None:
+def slow(database: SQLDatabase, seconds: float, on: str = r"CREATE TABLE \S*acl_users ") -> None:
     """Rend lente une étape de migration."""
 
     def sleep(connection: Connection, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if statement.lstrip().startswith(on):
+        if re.match(on, statement.lstrip()):
             asked = {"postgresql": f"SELECT pg_sleep({seconds})", "mysql": f"SELECT SLEEP({seconds})"}
             connection.exec_driver_sql(asked[connection.dialect.name])
 

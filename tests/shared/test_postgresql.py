@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from fastapi_acl import ACLManager
-from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
-from fastapi_acl.shared.database.postgresql_link import PostgreSQLLink
+from fastapi_acl.shared.database.postgresql import COPY_FROM, PostgreSQLDatabase
+from fastapi_acl.shared.database.postgresql_link import SEARCH_PATH, PostgreSQLLink
 from fastapi_acl.shared.database.sql import LOCK_TIMEOUT_SECONDS
 from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from tests.conftest import launched
-from tests.support.app import config
+from tests.support.app import Client, config, protected
 from tests.support.bases import addressed
 from tests.support.rules import stored
 from tests.support.servers import PgBouncerServer, PostgreSQLServer, TLSPostgreSQLServer
@@ -94,7 +95,7 @@ async def test_the_parameters_of_libpq_reach_the_server(empty_postgresql_uri: st
                 for name in ("application_name", "statement_timeout", "lock_timeout", "search_path")
             ]
 
-        assert said == ["Facturation", "7s", f"{LOCK_TIMEOUT_SECONDS}s", '"public", pg_temp']
+        assert said == ["Facturation", "7s", f"{LOCK_TIMEOUT_SECONDS}s", SEARCH_PATH]
         assert link_of(manager).connect_timeout == 3
 
 
@@ -189,24 +190,110 @@ async def test_a_partitioned_table_of_another_account_takes_nothing_over(empty_p
                 pass
 
 
-async def test_whoever_else_may_create_in_our_schema_is_told_at_start(
-    empty_postgresql_uri: str, caplog: pytest.LogCaptureFixture
+TRAPS = """
+CREATE SEQUENCE calls;
+GRANT USAGE, UPDATE ON SEQUENCE calls TO PUBLIC;
+DO $do$
+DECLARE
+  kinds regtype[] := '{varchar,text,bpchar,name,smallint,integer,bigint,oid,regclass,timestamptz,boolean}';
+  trap text := 'BEGIN PERFORM pg_catalog.nextval(''public.calls''); RETURN NULL; END';
+  one regtype; two regtype; sign text; known record;
+BEGIN
+  FOREACH one IN ARRAY kinds LOOP
+    FOREACH two IN ARRAY kinds LOOP
+      EXECUTE format('CREATE FUNCTION trap(%s, %s) RETURNS boolean LANGUAGE plpgsql AS %L', one, two, trap);
+      FOREACH sign IN ARRAY '{=,<>,<,<=,>,>=}'::text[] LOOP
+        EXECUTE format('CREATE OPERATOR public.%s (LEFTARG = %s, RIGHTARG = %s, PROCEDURE = trap)', sign, one, two);
+      END LOOP;
+    END LOOP;
+  END LOOP;
+  FOR known IN
+    SELECT proname, prorettype::regtype AS given, array_to_string(ARRAY(
+      SELECT CASE taken WHEN 25 THEN 1043 ELSE taken END::regtype FROM unnest(proargtypes) AS taken), ', ') AS taken
+    FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND 25 = ANY (proargtypes) AND prokind = 'f'
+  LOOP
+    BEGIN
+      EXECUTE format('CREATE FUNCTION public.%I(%s) RETURNS %s LANGUAGE plpgsql AS %L',
+        known.proname, known.taken, known.given, trap);
+    EXCEPTION WHEN OTHERS THEN NULL;
+    END;
+  END LOOP;
+END $do$;
+ALTER SEQUENCE calls RESTART
+"""
+"""Tous les opérateurs de comparaison, pour des types que les nôtres valent exactement, et toutes les fonctions du
+serveur qui prennent un texte, refaites pour un varchar : chacun compte ses appels."""
+
+CALLS = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM calls"
+
+
+@asynccontextmanager
+async def trapped(admin: str) -> AsyncIterator[tuple[str, Any]]:
+    """Une base dont le schéma « public » est plein de pièges, et de quoi en compter les appels."""
+    async with shared_with_an_intruder(admin) as (ours, theirs), connected(admin) as superuser:
+        await superuser.execute(f"GRANT CREATE, USAGE ON SCHEMA public TO {urlsplit(theirs).username}")
+        async with connected(theirs) as intruder:
+            await intruder.execute(TRAPS)
+        yield ours, superuser
+
+
+@pytest.mark.parametrize("path", ["direct", "pooled"])
+async def test_nothing_that_another_account_makes_in_our_schema_is_ever_run(
+    request: pytest.FixtureRequest, empty_postgresql_uri: str, path: str
 ) -> None:
-    """Son opérateur « = » l'emporterait sur celui du serveur, et s'exécuterait sous notre compte."""
+    async with trapped(empty_postgresql_uri) as (ours, superuser):
+        uri = ours if path == "direct" else request.getfixturevalue("pooled_uri")
+        watcher = "postgresql" if path == "direct" else "none"
+        for _ in ("le schéma se fait", "le schéma y est"):
+            settings = {"database_type": "postgresql", "postgresql_uri": uri, "watcher": watcher}
+            async with protected(**settings) as client:
+                assert link_of(client.manager).is_pooled == (path == "pooled")
+                await use_everything(client)
 
-    def told() -> list[str]:
-        return [record.getMessage() for record in caplog.records if "schema_open" in record.getMessage()]
+        assert await superuser.fetchval(CALLS) == 0
+        await superuser.execute("SET search_path TO public")
+        await superuser.execute("SELECT 1 FROM casbin_rule WHERE v0 = 'admin'::varchar")
+        assert await superuser.fetchval("SELECT last_value FROM calls") > 0, "les pièges n'en étaient pas"
 
-    async with shared_with_an_intruder(empty_postgresql_uri) as (ours, theirs):
-        async with started(ours):
-            assert told() == []
-        for creator in (str(urlsplit(theirs).username), "PUBLIC"):
-            caplog.clear()
-            async with connected(empty_postgresql_uri) as superuser:
-                await superuser.execute(f"GRANT CREATE ON SCHEMA public TO {creator}")
-            async with started(ours):
-                [said] = told()
-                assert creator in said
+
+async def use_everything(client: Client) -> None:
+    """Lit et écrit chaque table, en masse aussi."""
+    admin, name = await client.admin(), uuid4().hex
+    await (await client.newcomer(name)).post("/api/v1/auth/logout")
+    await admin.add_rules(("p", f"role:{name}", "document", "read", "allow"))
+    assert (await admin.get(f"/api/v1/admin/permissions/rules?v0=role:{name}")).json()["items"]
+    await admin.remove_rules(("p", f"role:{name}", "document", "read", "allow"))
+    store, storage = client.manager.get_policy_store(), client.manager._parts.storage
+    rules = [(number, rule(f"{name}{number}")) for number in range(1, COPY_FROM + 2)]
+    await storage.adapter.open_batch(name, "import")
+    await storage.adapter.stage(name, rules)
+    await storage.adapter.prune(name)
+    await storage.adapter.publish(name, await storage.adapter.last_id())
+    await storage.adapter.drop(name)
+    await store.reload()
+    await client.manager.get_replica().refresh()
+
+
+async def test_the_view_of_another_account_is_not_even_read(empty_postgresql_uri: str) -> None:
+    """Une vue exécute ses fonctions avec les droits de qui la lit."""
+    async with trapped(empty_postgresql_uri) as (ours, superuser):
+        async with connected(ours.replace("app_", "intrus_")) as intruder:
+            view = "CREATE VIEW acl_alembic_version AS SELECT nextval('calls')::varchar AS version_num"
+            await intruder.execute(f"{view}; GRANT SELECT ON acl_alembic_version TO PUBLIC")
+
+        for reads in (ACLManager.initialize, ACLManager.load):
+            with pytest.raises(ConfigurationError, match="acl_alembic_version"):
+                await only(ours, reads)
+
+        assert await superuser.fetchval(CALLS) == 0
+
+
+async def only(uri: str, reads: Callable[[ACLManager], Awaitable[None]]) -> None:
+    manager = ACLManager(config(database_type="postgresql", postgresql_uri=uri, create_default_admin=False))
+    try:
+        await reads(manager)
+    finally:
+        await manager.close()
 
 
 async def test_a_table_that_only_resembles_ours_is_not_our_business(empty_postgresql_uri: str) -> None:
@@ -268,7 +355,7 @@ async def test_behind_a_pooler_each_transaction_has_its_settings(pooled_uri: str
         connection = await transaction.connection.connection()
         said = [(await connection.exec_driver_sql(f"SHOW {name}")).scalar() for name in ("lock_timeout", "search_path")]
 
-        assert said == [f"{LOCK_TIMEOUT_SECONDS}s", '"public", pg_temp']
+        assert said == [f"{LOCK_TIMEOUT_SECONDS}s", SEARCH_PATH]
 
 
 async def test_listening_through_a_pooler_is_refused_aloud(pooled_uri: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -27,6 +27,7 @@ from fastapi_acl.shared.database.tables import (
 )
 from fastapi_acl.shared.exceptions import StoredDataError
 from tests.conftest import settings_of
+from tests.support.byhand import unpin
 
 NOW = datetime.now(timezone.utc)
 LOOKALIKES = ("alice", "Alice", "alicé", "alice\N{COMBINING ACUTE ACCENT}", "😀", "😁")
@@ -89,6 +90,7 @@ async def test_the_migrated_schema_is_the_one_the_models_declare(database: SQLDa
         return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
     async with database.engine.connect() as connection:
+        await unpin(connection)
         found = await connection.run_sync(differences)
 
     assert found == []
@@ -168,6 +170,7 @@ async def test_a_long_change_is_kept_whole(database: SQLDatabase) -> None:
 async def test_the_database_numbers_a_rule_written_by_hand(database: SQLDatabase) -> None:
     rules = metadata.tables["casbin_rule"]
     async with database.session() as session:
+        await unpin(session)
         for digest in ("un", "deux"):
             await session.execute(text(f"INSERT INTO casbin_rule (ptype, digest) VALUES ('p', '{digest}')"))  # noqa: S608
         found = list(await session.scalars(select(rules.c.id).order_by(rules.c.id)))

@@ -16,6 +16,7 @@ from fastapi_acl.shared.database.sql import PoolSettings, SQLDatabase
 from fastapi_acl.shared.database.tables import batches_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from tests.conftest import launched
+from tests.support.byhand import unpin
 from tests.support.servers import MariaDBServer, PostgreSQLServer
 
 KINDS: dict[str, tuple[type[PostgreSQLDatabase | MySQLDatabase], type[PostgreSQLServer | MariaDBServer], str]] = {
@@ -84,6 +85,7 @@ async def test_a_bulk_command_is_not_cut_by_a_silence(kind: str, server: Postgre
     pause = {"postgresql": "pg_sleep(2) IS NOT NULL", "mysql": "SLEEP(2) = 0"}[kind]
     await sleep(database, kind, 0)
     async with database.session() as session:
+        await unpin(session)
         await session.execute(text("INSERT INTO acl_batches VALUES ('b', 'import', CURRENT_TIMESTAMP, false)"))
 
     async def clear() -> int:

@@ -11,6 +11,7 @@ from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.database.tables import metadata
 from tests.conftest import settings_of
 from tests.support.app import Client, protected
+from tests.support.byhand import unpin
 
 TRIES = 6
 
@@ -29,6 +30,7 @@ async def widen_all(database: SQLDatabase) -> None:
     linked |= {key.column for table in metadata.sorted_tables for key in table.foreign_keys}
     dialect = database.engine.dialect.name
     async with database.session() as session:
+        await unpin(session)
         for table in metadata.sorted_tables:
             for column in table.c:
                 if type(column.type) is String and not (dialect == "mysql" and column in linked):

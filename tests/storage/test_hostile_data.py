@@ -11,6 +11,7 @@ import pytest
 
 from fastapi_acl.runtime.composition import Composition
 from fastapi_acl.shared.database.mongodb import MongoDatabase
+from fastapi_acl.shared.database.postgresql import COPY_FROM
 from fastapi_acl.shared.exceptions import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -24,6 +25,7 @@ from fastapi_acl.shared.sync.changes import SESSION_REVOKED
 from tests.conftest import DATABASES
 from tests.storage.conftest import Base, agreed, base_of, rule, share_of
 from tests.support import byhand
+from tests.support.rules import stored
 from tests.support.waits import insisted
 from tests.support.wounds import ABSENT, RELAXED, Lost, Wound
 
@@ -201,6 +203,52 @@ async def test_a_batch_that_lost_its_rules_rebuilds_no_history(process: Composit
     with pytest.raises(StoredDataError, match="acl_batch_rules"):
         await process.history.compact(older_than=timedelta(seconds=-1))
     assert len(process.policy.rules) == 2
+
+
+async def test_a_head_that_is_made_again_still_knows_the_last_compaction(base: Base, process: Composition) -> None:
+    first, second = rule("role:r", "doc", "read", "allow"), rule("role:s", "doc", "read", "allow")
+    await add(process, first)
+    await process.history.compact(older_than=timedelta(seconds=-1))
+    compacted = process.replica.revision
+    await add(process, second)
+    await byhand.empty_head(process.storage)
+
+    restarted = await base.process()
+
+    assert set(await restarted.history.rules_at(compacted)) == {first}
+    assert set(await restarted.history.rules_at(restarted.replica.revision)) == {first, second}
+    await restarted.history.compact(older_than=timedelta(seconds=-1))
+    assert set(await restarted.history.rules_at(restarted.replica.revision)) == {first, second}
+
+
+@pytest.mark.parametrize("count", [2, COPY_FROM + 1])
+@pytest.mark.parametrize("spoilt", ["se répète", "numéro pris", "sans empreinte"])
+async def test_a_batch_where_a_hand_was_is_told_and_nothing_else_is_refused(
+    base: Base, process: Composition, spoilt: str, count: int
+) -> None:
+    await add(process, rule("role:r", "doc", "read", "allow"))
+    adapter, kept = process.storage.adapter, await stored(process.storage.adapter)
+    staged = [(number, rule(f"role:{number}", "doc", "read", "allow")) for number in range(1, count + 1)]
+    if spoilt == "se répète":
+        staged[-1] = (count, staged[0][1])
+    await adapter.open_batch("lot", "import")
+    await adapter.stage("lot", staged)
+    if spoilt == "sans empreinte":
+        await Wound("acl_batch_rules", "digest", ABSENT).inflict(process.storage)
+
+    async def publish() -> None:
+        async with process.database.transaction():
+            if spoilt == "sans empreinte":
+                await adapter.prune("lot")
+            await adapter.publish("lot", 0 if spoilt == "numéro pris" else 10)
+
+    with pytest.raises(StoredDataError):
+        await insisted(publish)
+
+    assert not process.database.is_refusing
+    assert await stored(adapter) == kept
+    await add(process, rule("role:t", "doc", "read", "allow"))
+    await agreed(process, await base.process())
 
 
 @pytest.mark.parametrize(("column", "value"), [("revision", "x"), ("compacted", ABSENT), ("rule_id", 2**63 - 1)])

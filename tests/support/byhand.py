@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLSessionModel
 from fastapi_acl.engine.adapters.base import COLUMNS
@@ -17,6 +18,13 @@ from fastapi_acl.shared.database.mongodb import MongoDatabase, as_text
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.database.tables import changes_table
 from tests.support.memory import MemoryDatabase
+
+
+async def unpin(opened: AsyncSession | AsyncConnection) -> None:
+    """Laisse une transaction trouver nos tables sans leur schéma, comme un autre que nous les nomme."""
+    connection = await opened.connection() if isinstance(opened, AsyncSession) else opened
+    if connection.dialect.name == "postgresql":
+        await connection.exec_driver_sql("SET LOCAL search_path TO public")
 
 
 async def write_row(storage: Storage, ptype: Any, values: Sequence[Any], digest: str = "x" * 64) -> int:
@@ -86,6 +94,7 @@ async def all_of(storage: Storage, name: str) -> list[dict[str, Any]]:
     if isinstance(storage.database, MongoDatabase):
         return [dict(one) async for one in storage.database.collection(name).find({})]
     async with storage.database.snapshot() as reading:
+        await unpin(reading.connection)
         rows = await reading.connection.execute(select(text("*")).select_from(text(name)))
         return [dict(row._mapping) for row in rows]
 
@@ -93,6 +102,7 @@ async def all_of(storage: Storage, name: str) -> list[dict[str, Any]]:
 async def _execute(storage: Storage, statement: str) -> None:
     assert isinstance(storage.database, SQLDatabase)
     async with storage.database.session() as session:
+        await unpin(session)
         await session.execute(text(statement))
 
 
@@ -113,6 +123,7 @@ async def spoil_last_entry(storage: Storage, payload: str) -> None:
         return
     assert isinstance(storage.database, SQLDatabase)
     async with storage.database.session() as session:
+        await unpin(session)
         last = await session.scalar(text("SELECT max(revision) FROM acl_changes"))
         change = text("UPDATE acl_changes SET payload = :payload WHERE revision = :last")
         await session.execute(change, {"payload": payload, "last": last})

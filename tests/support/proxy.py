@@ -60,6 +60,8 @@ class FaultProxy:
         latency: secondes de retard de chaque morceau, dans les deux sens.
         rate: octets transmis par seconde, par connexion et par sens ; zéro, sans limite.
         swallowed: morceaux avalés, dans les deux sens.
+        slow_on: secondes que prend une question qui contient ces octets ; les autres connexions n'en souffrent pas.
+        retold: ce que le serveur dit, et ce qu'on en dit à sa place, de même longueur.
     """
 
     target_host: str
@@ -71,6 +73,8 @@ class FaultProxy:
     latency: float = 0
     rate: int = 0
     swallowed: int = 0
+    slow_on: dict[bytes, float] = field(default_factory=dict)
+    retold: dict[bytes, bytes] = field(default_factory=dict)
     _cut_at: int = 0
     _forwards: bool = False
     _answer_left: int | None = None
@@ -158,6 +162,7 @@ class FaultProxy:
             if self.chunks == self._cut_at:
                 await self._cut(link, data)
                 return
+            await asyncio.sleep(sum(seconds for asked, seconds in self.slow_on.items() if asked in data))
             await self._pass_on(link.to_server, data)
 
     async def _cut(self, link: Link, data: bytes) -> None:
@@ -172,6 +177,8 @@ class FaultProxy:
             if link.answered is not None:
                 link.answered.set()
                 continue
+            for said, put in self.retold.items():
+                data = data.replace(said, put)
             let_through = data[: self._answer_left]
             await self._pass_on(link.to_client, let_through)
             if self._is_spent(len(let_through)):

@@ -15,6 +15,7 @@ from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.database.mongodb import MongoDatabase
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.exceptions import ACLException
+from tests.support.byhand import unpin
 
 KEYS = {"acl_changes": "revision", "acl_batch_rules": "number"}
 """Colonne qui ordonne une table ; `id` dans les autres."""
@@ -80,6 +81,7 @@ class Wound:
 
     async def _in_sql(self, database: SQLDatabase, relaxed: list[str]) -> None:
         async with database.engine.begin() as connection:
+            await unpin(connection)
             for statement in relaxed:
                 await connection.exec_driver_sql(statement.format(table=self.table, column=self.column))
             await connection.exec_driver_sql(self._update(_literal(self._given)))
@@ -135,4 +137,5 @@ class Lost:
         assert isinstance(storage.database, SQLDatabase)
         last = f"(SELECT m FROM (SELECT max({key}) AS m FROM {self.table}) AS t)"  # noqa: S608 - des noms à nous
         async with storage.database.session() as session:
+            await unpin(session)
             await session.execute(text(f"DELETE FROM {self.table} WHERE {key} = {last}"))  # noqa: S608 - idem

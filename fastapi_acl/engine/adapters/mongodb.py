@@ -27,12 +27,14 @@ from fastapi_acl.shared.exceptions import (
     RuleAlreadyExistsError,
     RuleNotFoundError,
 )
+from fastapi_acl.shared.stored import MISREADINGS, read_digest, read_number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     from fastapi_acl.shared.database.mongodb import MongoDatabase
     from fastapi_acl.shared.policy import PolicyRule
+    from fastapi_acl.shared.stored import Shape
 
 INDEXES: Final[Mapping[str, list[IndexModel]]] = {
     "casbin_rule": [IndexModel("digest", unique=True)],
@@ -44,6 +46,9 @@ INDEXES: Final[Mapping[str, list[IndexModel]]] = {
 _CONTENT: Final = ("ptype", *COLUMNS)
 CONDEMNED: Final = "condemned"
 """Nature d'un lot qui part."""
+
+_STAGED: Final[Shape] = {"number": read_number, "digest": read_digest}
+"""Ce qu'une règle d'un lot doit avoir pour être mise en vigueur."""
 
 _ORDER: Final = {True: "_id", False: "number"}
 
@@ -147,7 +152,7 @@ class MongoPolicyAdapter(PolicyAdapter):
             staged = self._batch_rules.find({"batch_id": batch_id}, {"digest": 1}, session=session, batch_size=PACKET)
             ordered = staged.sort("number", 1)
             while packet := await ordered.to_list(PACKET):
-                useless = [one["_id"] for one in packet if _is_again(one["digest"], seen)]
+                useless = [one["_id"] for one in packet if _is_again(_staged(batch_id, one, "digest"), seen)]
                 if useless:
                     await self._batch_rules.delete_many({"_id": {"$in": useless}}, session=session)
 
@@ -159,11 +164,11 @@ class MongoPolicyAdapter(PolicyAdapter):
             staged = self._batch_rules.find({"batch_id": batch_id}, {"_id": 0, "batch_id": 0}, session=session)
             ordered = staged.sort("number", 1)
             while packet := await ordered.to_list(PACKET):
-                known = await self._known([one["digest"] for one in packet], session)
-                fresh = [one for one in packet if one["digest"] not in known]
+                documents = [_in_force(batch_id, one, after) for one in packet]
+                known = await self._known([one["digest"] for one in documents], session)
+                fresh = [one for one in documents if one["digest"] not in known]
                 if fresh:
-                    documents = [{"_id": one.pop("number") + after, **one} for one in fresh]
-                    added += await self._inserted(batch_id, documents, session)
+                    added += await self._inserted(batch_id, fresh, session)
         return added
 
     async def seal(self, batch_id: str) -> None:
@@ -275,6 +280,24 @@ def _line(document: Mapping[str, Any], number: str) -> tuple[Any, ...]:
 def _hashable(value: Any) -> Any:  # noqa: ANN401 - ce qu'un document contient
     """Rend une valeur qu'un dictionnaire admet."""
     return value if value is None or type(value) is str else repr(type(value)).encode()
+
+
+def _in_force(batch_id: str, staged: Mapping[str, Any], after: int) -> dict[str, Any]:
+    """Fait, d'une règle d'un lot, le document qui la met en vigueur."""
+    number, digest = (_staged(batch_id, staged, name) for name in _STAGED)
+    return {"_id": number + after, "digest": digest, **{name: staged.get(name) for name in _CONTENT}}
+
+
+def _staged(batch_id: str, document: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - un texte ou un nombre
+    """Lit le champ d'une règle d'un lot.
+
+    Raises:
+        StoredDataError: une main y a mis ce que nous n'y avions pas mis.
+    """
+    try:
+        return _STAGED[name](document[name])
+    except MISREADINGS as error:
+        raise spoilt_batch(batch_id, f"« {name} » ne s’y lit pas") from error
 
 
 def _is_again(found: str, seen: set[bytes]) -> bool:

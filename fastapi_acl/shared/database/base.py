@@ -8,6 +8,7 @@ variable de contexte, et la mémoire ne change qu'après la validation.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from abc import ABC, abstractmethod
@@ -30,7 +31,7 @@ from fastapi_acl.shared.exceptions import (
     WrongLoopError,
 )
 from fastapi_acl.shared.logging import get_logger
-from fastapi_acl.shared.stored import optional, read_number, read_row, read_text
+from fastapi_acl.shared.stored import MISREADINGS, optional, read_number, read_row, read_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -51,6 +52,10 @@ RETRY_SECONDS: Final = 5.0
 HEADLESS: Final = (
     "La tête du journal (acl_revision) manque : redémarrez l’application, qui la refait de ce qu’il reste."
 )
+
+
+COMPACTION: Final = "log_compacted"
+"""Nature de l'entrée du journal qui dit une compaction."""
 
 
 class Mode(Enum):
@@ -106,7 +111,7 @@ class Head:
         return cls(**read_row("acl_revision", "revision", columns, _HEAD))
 
     @classmethod
-    def rebuilt(cls, first: int | None, last: int | None) -> Head:
+    def rebuilt(cls, first: int | None, last: int | None, compaction: object = None) -> Head:
         """Refait une tête perdue, sous une autre identité : nul ne sait ce qui s'est perdu avec elle.
 
         La dernière entrée passe pour avoir changé les règles : qui l'a vue les relira, même pour rien.
@@ -114,9 +119,26 @@ class Head:
         Args:
             first: première révision qui reste au journal ; None s'il est vide.
             last: dernière révision.
+            compaction: contenu, tel que la base le garde, de la dernière compaction que dit le journal.
         """
-        revision = last or 0
-        return cls(log_id=str(uuid4()), revision=revision, policy_revision=revision, compacted=max(0, (first or 1) - 1))
+        revision, missing = last or 0, max(0, (first or 1) - 1)
+        compacted, snapshot = _compaction(compaction) or (missing, None)
+        return cls(
+            log_id=str(uuid4()),
+            revision=revision,
+            policy_revision=revision,
+            compacted=compacted,
+            snapshot=snapshot,
+        )
+
+
+def _compaction(payload: Any) -> tuple[int, str] | None:  # noqa: ANN401 - ce que la base a rendu
+    """Lit jusqu'où une compaction est allée, et le lot qui garde ses règles ; None si rien ne s'en lit."""
+    try:
+        said = json.loads(payload)
+        return read_number(said["up_to"]), read_text(said["snapshot"])
+    except MISREADINGS:
+        return None
 
 
 _HEAD: Final[Shape] = {

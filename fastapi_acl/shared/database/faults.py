@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
@@ -13,10 +14,11 @@ from fastapi_acl.shared.logging import get_logger, quote
 from fastapi_acl.shared.stored import MISREADINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from fastapi_acl.shared.exceptions import UnavailableError
 
 logger = get_logger("database")
 
@@ -35,6 +37,14 @@ AWAITED: Final = frozenset(
 )
 """Codes d'un doublon ou d'une clé étrangère (PostgreSQL, MySQL, SQLite), que les dépôts attendent."""
 
+DATA_CLASSES: Final = ("22", "54")
+"""Débuts des SQLSTATE d'une valeur que le serveur refuse, ou qui passe ses limites ; asyncpg n'a pas d'erreur pour eux.
+
+Source : https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+SQLSTATE_LENGTH: Final = 5
+
 REFUSED: Final = "La base refuse ou rend une valeur qui ne tient pas dans sa colonne ; l’exploitant doit y remédier."
 
 
@@ -43,12 +53,44 @@ def name_faults(engine: AsyncEngine) -> None:
     event.listen(engine.sync_engine, "handle_error", _named, retval=True)
 
 
-def _named(context: ExceptionContext) -> UnavailableError | None:
+@contextmanager
+def naming(integrity: type[Exception]) -> Iterator[None]:
+    """Donne aux erreurs d'un pilote, appelé sans SQLAlchemy, le nom qu'elles auraient par lui.
+
+    Args:
+        integrity: l'erreur du pilote quand une contrainte n'est pas tenue.
+
+    Raises:
+        IntegrityError: un doublon, qu'un dépôt attend.
+        StoredDataError: la base refuse une valeur, ou en rend une qui ne se lit pas.
+    """
+    try:
+        yield
+    except Exception as error:
+        wrapped = IntegrityError(None, None, error) if isinstance(error, integrity) else None
+        found = _fault_of(wrapped, error) or wrapped
+        if found is None:
+            raise
+        raise found from error
+
+
+def _named(context: ExceptionContext) -> StoredDataError | None:
     """Rend l'erreur à lever à la place de celle de SQLAlchemy ou du pilote ; None s'il n'y a rien à changer."""
-    wrapped, raised = context.sqlalchemy_exception, context.original_exception
-    is_refused = isinstance(wrapped, (DataError, IntegrityError)) and not codes_of(wrapped) & AWAITED
-    if not is_refused and (wrapped is not None or not isinstance(raised, MISREADINGS)):
+    return _fault_of(context.sqlalchemy_exception, context.original_exception)
+
+
+def _fault_of(wrapped: Exception | None, raised: BaseException) -> StoredDataError | None:
+    """Rend ce que vaut une erreur du pilote, que SQLAlchemy l'habille ou non ; None si ce n'est pas une valeur."""
+    codes = codes_of(raised)
+    is_refused = isinstance(wrapped, (DataError, IntegrityError)) and not codes & AWAITED
+    is_misread = wrapped is None and isinstance(raised, MISREADINGS)
+    if not (is_refused or is_misread or any(map(_is_of_data, codes))):
         return None
-    codes = sorted(codes_of(wrapped)) if wrapped is not None else []  # le texte, lui, peut citer toute la ligne
-    logger.error("stored_data_refused: %s %s", type(raised).__name__, quote(" ".join(codes), 60))
+    said = [] if is_misread else sorted(codes)  # le texte, lui, peut citer toute la ligne
+    logger.error("stored_data_refused: %s %s", type(raised).__name__, quote(" ".join(said), 60))
     return StoredDataError(REFUSED, "")
+
+
+def _is_of_data(code: str) -> bool:
+    """Dit si un code est celui d'une valeur que PostgreSQL refuse."""
+    return len(code) == SQLSTATE_LENGTH and code.startswith(DATA_CLASSES)

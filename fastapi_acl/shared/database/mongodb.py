@@ -7,13 +7,17 @@ import inspect
 import json
 import logging
 import random
+import re
 import time
+import warnings
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, final
 from uuid import uuid4
 
+from bson.codec_options import DatetimeConversion
+from bson.errors import InvalidBSON
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference
 from pymongo.errors import (
     CollectionInvalid,
@@ -22,20 +26,25 @@ from pymongo.errors import (
     InvalidURI,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import split_options
 from pymongo.write_concern import WriteConcern
 
-from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.base import COMPACTION, HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
+from fastapi_acl.shared.database.mongodb_pulse import BEAT_MILLISECONDS, Pulse
 from fastapi_acl.shared.database.refusals import FULL, IDENTITY, READ_ONLY, Refusal, explained, rights_on
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import (
     ChangeTooLargeError,
     ConfigurationError,
     DatabaseUnavailableError,
+    StoredDataError,
     TransactionConflictError,
 )
 from fastapi_acl.shared.logging import get_logger, one_line
+from fastapi_acl.shared.tasks import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -54,6 +63,9 @@ LOCK_TIMEOUT_SECONDS: Final = 5.0
 TURN_SECONDS: Final = 5.0
 """Temps pendant lequel une tâche attend que les autres du même processus aient pris la tête du journal."""
 
+TRANSACTION_SECONDS: Final = 60.0
+"""Temps au bout duquel MongoDB annule de lui-même une transaction ouverte."""
+
 COMMIT_TRIES: Final = 3
 """Essais d'une validation dont la réponse se perd : la redemander ne la fait pas deux fois."""
 
@@ -61,10 +73,26 @@ OPTIONS: Final = {
     "serverSelectionTimeoutMS": 1_000,
     "connectTimeoutMS": 1_000,
     "socketTimeoutMS": 10_000,
+    "heartbeatFrequencyMS": BEAT_MILLISECONDS,
     "retryWrites": True,
     "w": "majority",
 }
 """Délais et garanties ; l'adresse peut en donner d'autres."""
+
+CODEC: Final = {"datetime_conversion": DatetimeConversion.DATETIME_AUTO}
+"""Une date qu'aucun `datetime` ne contient reste un nombre, que `fastapi_acl.shared.stored` juge."""
+
+INSTEAD: Final = {
+    "readpreference": "retirez-la : tout se lit sur le primaire, sans quoi une révocation se verrait trop tard",
+    "readpreferencetags": "retirez-la : tout se lit sur le primaire",
+    "maxstalenessseconds": "retirez-la : tout se lit sur le primaire",
+}
+"""Ce qu'il faut faire d'une option que nos transactions n'honorent pas."""
+
+UNREAD: Final = "l’adresse de la base (ACL_MONGODB_URI), ou un fichier qu’elle nomme, ne se lit pas."
+
+_NAME: Final = re.compile(r"[A-Za-z_]{1,40}")
+"""Forme d'un nom d'option."""
 
 CONFLICT: Final = "TransientTransactionError"
 UNKNOWN: Final = "UnknownTransactionCommitResult"
@@ -137,14 +165,20 @@ class MongoDatabase(AmbientDatabase):
             indexes: les collections de ceux qui s'en servent, et leurs index au-delà de `_id`.
             auto_migrate: fait les collections au démarrage ; sinon leur absence refuse de démarrer.
             client: classe du client ; motor s'il est installé, sinon l'AsyncMongoClient de PyMongo.
+
+        Raises:
+            ConfigurationError: l'adresse a une option que le pilote ne connaît pas, ou que nous n'honorons pas.
         """
         super().__init__()
+        _check_options(uri)
         self._uri = uri
         self._indexes = {**(indexes or {}), **LOG_INDEXES}
         self._auto_migrate = auto_migrate
         self._make_client = client or _installed_client()
         self._client: Any = None
         self._is_taking = False
+        self._pulse = Pulse()
+        self._endings: set[asyncio.Task[None]] = set()
 
     @property
     def client(self) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
@@ -152,11 +186,13 @@ class MongoDatabase(AmbientDatabase):
         self.bind_loop()
         if self._client is None:
             _quiet_driver()
+            self._pulse = Pulse()
             try:
-                self._client = self._make_client(self._uri, **_options(self._uri))
+                self._client = self._make_client(
+                    self._uri, event_listeners=[self._pulse], **_options(self._uri), **CODEC
+                )
             except (InvalidURI, ValueError, TypeError, FileNotFoundError, PermissionError) as error:
-                message = "l’adresse de la base (ACL_MONGODB_URI), ou un fichier qu’elle nomme, ne se lit pas."
-                raise ConfigurationError(message) from error
+                raise ConfigurationError(UNREAD) from error
         return self._client
 
     def collection(self, name: str) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
@@ -168,6 +204,7 @@ class MongoDatabase(AmbientDatabase):
         """Donne la session de la transaction ambiante, ou None : l'opération vaut alors à elle seule."""
         ambient = self.joined()
         async with self._translated():
+            self._check_pulse()
             with ambient.unfinished() if ambient is not None else nullcontext():
                 yield ambient.connection if ambient is not None else None
 
@@ -175,6 +212,7 @@ class MongoDatabase(AmbientDatabase):
     async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:
         """Ouvre une session et sa transaction, annulée à la sortie si elle n'a pas été validée."""
         async with self._translated():
+            self._check_pulse()
             session = await settled(self.client.start_session())
             try:
                 transaction = Transaction(connection=session)
@@ -184,7 +222,7 @@ class MongoDatabase(AmbientDatabase):
                     await self._start(session, "snapshot")
                 yield transaction
             finally:
-                await to_the_end(_end(session))
+                await self._leave(session)
 
     async def commit(self, transaction: Transaction) -> None:
         """Valide ; une réponse perdue se redemande, ce qui ne valide pas deux fois."""
@@ -193,7 +231,7 @@ class MongoDatabase(AmbientDatabase):
                 try:
                     await transaction.connection.commit_transaction()
                 except PyMongoError as error:  # noqa: PERF203 - c'est l'essai qui se répète
-                    if not left or not error.has_error_label(UNKNOWN):
+                    if not left or self._is_lost or not error.has_error_label(UNKNOWN):
                         raise
                 else:
                     return
@@ -278,12 +316,15 @@ class MongoDatabase(AmbientDatabase):
         """Ferme le client ; le prochain usage en ouvrirait un autre."""
         self.leave_loop()
         client, self._client = self._client, None
+        for ending in tuple(self._endings):
+            await ended(ending)
         if client is not None:
             await settled(client.close())
 
     def abandon(self) -> None:
         """Lâche le client d'une boucle qui n'existe plus ; celui de PyMongo ne se ferme que dans elle : il s'oublie."""
         client, self._client, self._is_taking = self._client, None, False
+        self._endings.clear()
         closing = client.close() if client is not None else None
         if inspect.iscoroutine(closing):
             closing.close()
@@ -305,10 +346,11 @@ class MongoDatabase(AmbientDatabase):
         """Attend qu'aucune autre tâche de ce processus ne dispute la tête : une seule à la fois y suffit.
 
         Raises:
-            DatabaseUnavailableError: le tour n'est pas venu à temps.
+            DatabaseUnavailableError: le tour n'est pas venu à temps, ou la base s'est tue.
         """
         deadline = time.monotonic() + TURN_SECONDS
         while self._is_taking:
+            self._check_pulse()
             if time.monotonic() > deadline:
                 raise DatabaseUnavailableError
             await asyncio.sleep(random.uniform(0.001, 0.005))  # noqa: S311 - pour ne pas revenir ensemble
@@ -327,9 +369,9 @@ class MongoDatabase(AmbientDatabase):
                     {"_id": 1}, {"$inc": {"turn": 1}}, session=session
                 )
             except PyMongoError as error:
-                await _abort(session)
-                if not error.has_error_label(CONFLICT) or time.monotonic() > deadline:
+                if not self._is_conflict(error) or time.monotonic() > deadline:
                     raise
+                await _abort(session)
                 await asyncio.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - pour ne pas revenir ensemble
             else:
                 return _head(found)
@@ -385,11 +427,47 @@ class MongoDatabase(AmbientDatabase):
 
     async def _head_of_entries(self) -> Head:
         """Fait la tête des entrées qu'il reste, sous une autre identité : aucune, sauf si elle s'est perdue."""
+        changes = self.collection("acl_changes")
         first, last = [
-            await self.collection("acl_changes").find_one({}, {"_id": 1}, sort=[("_id", order)])
-            for order in (ASCENDING, DESCENDING)
+            await changes.find_one({}, {"_id": 1}, sort=[("_id", order)]) for order in (ASCENDING, DESCENDING)
         ]
-        return Head.rebuilt(first and first["_id"], last and last["_id"])
+        compaction = await changes.find_one({"kind": COMPACTION}, sort=[("_id", DESCENDING)])
+        return Head.rebuilt(first and first["_id"], last and last["_id"], compaction and compaction.get("payload"))
+
+    @property
+    def _is_lost(self) -> bool:
+        """Vrai si la base s'est tue."""
+        return self._client is not None and self._pulse.is_lost(self._client)
+
+    def _check_pulse(self) -> None:
+        """Ne demande rien à une base qui s'est tue.
+
+        Raises:
+            DatabaseUnavailableError: elle ne répond plus.
+        """
+        if self._is_lost:
+            raise DatabaseUnavailableError
+
+    def _is_conflict(self, error: Exception) -> bool:
+        """Dit si la transaction peut se refaire ; le pilote le croit aussi quand plus personne ne répond."""
+        is_gone = self._is_lost or isinstance(error, ServerSelectionTimeoutError)
+        return isinstance(error, PyMongoError) and error.has_error_label(CONFLICT) and not is_gone
+
+    async def _leave(self, session: Any) -> None:  # noqa: ANN401 - du pilote
+        """Rend une session ; d'une base muette, on n'attend pas qu'elle l'apprenne."""
+        if not self._is_lost:
+            await to_the_end(_end(session))
+            return
+        ending = asyncio.create_task(self._end_later(session), name="fastapi_acl-mongodb-end")
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+
+    async def _end_later(self, session: Any) -> None:  # noqa: ANN401 - du pilote
+        """Annule une transaction dès que la base reparle : elle a pu la commencer, et en tiendrait les verrous."""
+        deadline = time.monotonic() + TRANSACTION_SECONDS
+        while self._is_lost and time.monotonic() < deadline:
+            await asyncio.sleep(BEAT_MILLISECONDS / 1_000)
+        await _end(session)
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -399,13 +477,16 @@ class MongoDatabase(AmbientDatabase):
         except (PyMongoError, OSError) as error:
             if is_duplicate(error):
                 raise
-            if isinstance(error, PyMongoError) and error.has_error_label(CONFLICT):
+            if self._is_conflict(error):
                 raise TransactionConflictError from error
             refusal = _refusal_of(error)
             if refusal is not None:
                 raise self.refused(refusal) from error
             logger.warning("database_unavailable: %s", one_line(type(error).__name__))
             raise DatabaseUnavailableError from error
+        except InvalidBSON as error:  # le texte de l'erreur, lui, peut citer le document
+            logger.error("stored_data_refused: %s", type(error).__name__)  # noqa: TRY400 - idem
+            raise StoredDataError(table="") from error
 
 
 def _unique_fields(indexes: Sequence[IndexModel]) -> Iterator[str]:
@@ -482,6 +563,37 @@ def _quiet_driver() -> None:
     driver = logging.getLogger("pymongo")
     if driver.level == logging.NOTSET:
         driver.setLevel(logging.INFO)
+
+
+def _check_options(uri: str) -> None:
+    """Refuse ce que l'adresse demande, et que ni le pilote ni nous n'honorerions ; lui ne fait qu'en avertir.
+
+    Raises:
+        ConfigurationError: une option est inconnue, n'admet pas sa valeur, ou serait sans effet.
+    """
+    for pair in filter(None, re.split("[&;]", uri.partition("?")[2])):
+        name = pair.partition("=")[0]
+        if _NAME.fullmatch(name) is None:
+            raise ConfigurationError(UNREAD)  # un mot de passe qui contient « ? » : le citer le montrerait
+        advice = INSTEAD.get(name.lower()) or _refused(pair)
+        if advice is not None:
+            message = f"dans ACL_MONGODB_URI, l’option « {name} » ne peut être honorée : {advice}."
+            raise ConfigurationError(message)
+
+
+def _refused(pair: str) -> str | None:
+    """Dit pourquoi le pilote n'honorerait pas une option ; None s'il l'honore."""
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = split_options(pair)
+    except OSError:
+        return "le fichier qu’elle nomme ne se lit pas"
+    except (PyMongoError, ValueError, TypeError, LookupError):
+        return "le pilote ne la connaît pas, ou n’en admet pas la valeur"
+    if told:
+        return "il y manque un paquet, que le pilote demande"
+    return "une écriture sans réponse ne prouve rien ; écrivez w=majority" if found.get("w") == 0 else None
 
 
 def _options(uri: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -10,7 +11,8 @@ from sqlalchemy import Text, UniqueConstraint, cast, event, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink
+from fastapi_acl.shared.database.faults import naming
+from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink, quoted
 from fastapi_acl.shared.database.refusals import READ_ONLY, RIGHTS, Refusal, refused_start, rights_on
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
@@ -23,20 +25,18 @@ from fastapi_acl.shared.database.sql import (
     patience_for,
     tell_migration_awaited,
 )
-from fastapi_acl.shared.database.tables import VERSION_TABLE, metadata
+from fastapi_acl.shared.database.tables import TRANSLATED, VERSION_TABLE, metadata
 from fastapi_acl.shared.exceptions import ConfigurationError
-from fastapi_acl.shared.logging import get_logger, quote
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection
+    from sqlalchemy.engine.interfaces import SchemaTranslateMapType
 
     from fastapi_acl.shared.database.base import Transaction
     from fastapi_acl.shared.database.sql import PoolSettings
-
-logger = get_logger("database")
 
 COMMAND_TIMEOUT_SECONDS: Final = 10.0
 """Temps laissé à une commande ; sans lui, une base figée retient la requête sans fin."""
@@ -93,20 +93,7 @@ _STRANGERS: Final = text(
 """Relations de nos noms, de quelque sorte qu'elles soient, que ni nous, ni le propriétaire de la base ou du schéma
 n'avons faites."""
 
-_CREATORS: Final = text(
-    "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee)::text END"
-    " FROM pg_namespace AS mine, aclexplode(nspacl) WHERE nspname = :schema AND privilege_type = 'CREATE'"
-    " AND CASE grantee WHEN 0 THEN true ELSE grantee <> nspowner AND NOT pg_has_role(grantee, 'USAGE')"
-    " AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = grantee)"
-    " AND grantee <> (SELECT datdba FROM pg_database WHERE datname = current_database()) END"
-)
-"""Autres comptes qui peuvent créer dans notre schéma.
-
-Un opérateur ou une fonction qu'ils y feraient l'emporterait, à types égaux, sur ceux du serveur, et s'exécuterait avec
-nos droits. Source : https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATTERNS
-"""
-
-_OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(quote_ident($1))"
+_OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)"
 
 _LOCK_TIMEOUT: Final = text("SELECT set_config('lock_timeout', :wait, true)")
 
@@ -120,26 +107,22 @@ STALE: Final = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCache
 """Erreurs d'une instruction préparée sous un schéma qui a changé depuis."""
 
 
-async def _driver(transaction: Transaction) -> asyncpg.Connection:
-    """Rend la connexion du pilote, transaction commencée, pour ce que SQLAlchemy ne sait pas demander."""
+@asynccontextmanager
+async def _driver(transaction: Transaction) -> AsyncIterator[asyncpg.Connection]:
+    """Donne la connexion du pilote, transaction commencée, pour ce que SQLAlchemy ne sait pas demander."""
     await transaction.connection.execute(_BEGUN)
     connection = await (await transaction.connection.connection()).get_raw_connection()
-    return connection.driver_connection
+    with naming(asyncpg.IntegrityConstraintViolationError):
+        yield connection.driver_connection
 
 
-def _compiled(statement: Any) -> list[Any]:  # noqa: ANN401 - une instruction SQLAlchemy
-    """Rend le texte d'une instruction et ses paramètres, tels que le pilote les veut."""
-    compiled: Any = statement.compile(dialect=postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
-    return [str(compiled), *(compiled.params[name] for name in compiled.positiontup or ())]
-
-
-async def _may_rebuild(driver: asyncpg.Connection, table: Table) -> bool:
+async def _may_rebuild(driver: asyncpg.Connection, name: str) -> bool:
     """Réserve une table jusqu'à la fin de la transaction, si elle est à nous et que personne ne s'en sert."""
-    if not await driver.fetchval(_OWNED, table.name):
+    if not await driver.fetchval(_OWNED, name):
         return False
     try:
         async with driver.transaction():  # un point de reprise : l'échec n'annule que lui
-            await driver.execute(f'LOCK TABLE "{table.name}" IN ACCESS EXCLUSIVE MODE NOWAIT')
+            await driver.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE NOWAIT")
     except asyncpg.LockNotAvailableError:
         return False
     return True
@@ -168,8 +151,9 @@ class PostgreSQLDatabase(SQLDatabase):
         """
         super().__init__(uri, auto_migrate=auto_migrate, pool=pool)
         self._schema = schema
+        self._translation: Final[SchemaTranslateMapType] = {None: schema}
         self._link = PostgreSQLLink(
-            uri, schema=schema, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS, connect_timeout=CONNECT_TIMEOUT_SECONDS
+            uri, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS, connect_timeout=CONNECT_TIMEOUT_SECONDS
         )
 
     def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:
@@ -178,6 +162,7 @@ class PostgreSQLDatabase(SQLDatabase):
             f"{DIALECT}://",
             pool_pre_ping=True,
             hide_parameters=True,
+            execution_options={TRANSLATED: self._translation},
             **self._pool_for(use),
             connect_args={"async_creator_fn": partial(self._link.open, patience_for(use, COMMAND_TIMEOUT_SECONDS))},
         )
@@ -215,14 +200,6 @@ class PostgreSQLDatabase(SQLDatabase):
                 "voulu, donnez-lui le schéma (ALTER SCHEMA … OWNER TO …) ; sinon, supprimez-la."
             )
             raise ConfigurationError(message)
-        creators = ", ".join(connection.scalars(_CREATORS, {"schema": self._schema}))
-        if creators:
-            logger.warning(
-                "schema_open: %s peut créer dans le schéma « %s », et y faire exécuter ses fonctions avec nos droits : "
-                "REVOKE CREATE ON SCHEMA, ou donnez-nous un schéma à part (ACL_POSTGRESQL_SCHEMA)",
-                quote(creators, 200),
-                self._schema,
-            )
 
     def prepare_schema(self, connection: Connection) -> None:
         """Vérifie que le schéma existe, et que nos tables ne sont pas restées dans un autre.
@@ -275,14 +252,15 @@ class PostgreSQLDatabase(SQLDatabase):
 
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
         """Avance la séquence de la colonne `id`, que les numéros donnés par nous n'avancent pas."""
-        await transaction.connection.execute(_ADVANCE, {"table": table.name, "last": last})
+        await transaction.connection.execute(_ADVANCE, {"table": self._named(table), "last": last})
 
     async def packets(self, transaction: Transaction, query: Select[Any], size: int) -> AsyncGenerator[Sequence[Any]]:
         """Lit par un curseur du pilote, dont les lignes coûtent le tiers de celles de SQLAlchemy."""
         try:
-            cursor = await (await _driver(transaction)).cursor(*_compiled(query))
-            while packet := await cursor.fetch(size, timeout=COMMAND_TIMEOUT_SECONDS):
-                yield packet
+            async with _driver(transaction) as driver:
+                cursor = await driver.cursor(*self._compiled(query))
+                while packet := await cursor.fetch(size, timeout=COMMAND_TIMEOUT_SECONDS):
+                    yield packet
         except STALE:
             await (
                 transaction.connection.invalidate()
@@ -295,43 +273,57 @@ class PostgreSQLDatabase(SQLDatabase):
             await super().bulk_insert(transaction, table, rows)
             return
         names = list(rows[0])
-        driver = await _driver(transaction)
         records = [tuple(row[name] for name in names) for row in rows]
-        await driver.copy_records_to_table(table.name, records=records, columns=names)
+        async with _driver(transaction) as driver:
+            await driver.copy_records_to_table(table.name, schema_name=self._schema, records=records, columns=names)
 
     async def bulk_copy(self, transaction: Transaction, table: Table, names: Sequence[str], source: Select[Any]) -> int:
         """Copie en masse ; refaire un index unique coûte alors moins que d'y insérer chaque ligne.
 
         Un lecteur de la table l'interdit, et tout se fait sinon par l'insertion ordinaire.
         """
-        driver = await _driver(transaction)
-        # Le planificateur qui croit la table vide la relirait pour chaque ligne qu'il y met.
-        await driver.execute("SET LOCAL enable_nestloop = off")
-        unique = await self._unique_to_rebuild(driver, table, source)
-        for name in unique:
-            await driver.execute(f'ALTER TABLE "{table.name}" DROP CONSTRAINT "{name}"')
-        added = await super().bulk_copy(transaction, table, names, source)
-        for name, columns in unique.items():
-            rebuilt = f'ALTER TABLE "{table.name}" ADD CONSTRAINT "{name}" UNIQUE ({columns})'
-            await driver.execute(rebuilt, timeout=BULK_TIMEOUT_SECONDS)
-        await driver.execute("SET LOCAL enable_nestloop = on")
+        async with _driver(transaction) as driver:
+            # Le planificateur qui croit la table vide la relirait pour chaque ligne qu'il y met.
+            await driver.execute("SET LOCAL enable_nestloop = off")
+            unique = await self._unique_to_rebuild(driver, table, source)
+            for name in unique:
+                await driver.execute(f'ALTER TABLE {self._named(table)} DROP CONSTRAINT "{name}"')
+            added = await super().bulk_copy(transaction, table, names, source)
+            for name, columns in unique.items():
+                rebuilt = f'ALTER TABLE {self._named(table)} ADD CONSTRAINT "{name}" UNIQUE ({columns})'
+                await driver.execute(rebuilt, timeout=BULK_TIMEOUT_SECONDS)
+            await driver.execute("SET LOCAL enable_nestloop = on")
         return added
 
     async def bulk_execute(self, transaction: Transaction, statement: Executable) -> int:
         """Exécute une instruction en masse par le pilote, qui seul sait lui laisser plus de temps."""
-        driver = await _driver(transaction)
-        done: str = await driver.execute(*_compiled(statement), timeout=BULK_TIMEOUT_SECONDS)
+        async with _driver(transaction) as driver:
+            done: str = await driver.execute(*self._compiled(statement), timeout=BULK_TIMEOUT_SECONDS)
         return int(done.rpartition(" ")[2])
 
-    @staticmethod
-    async def _unique_to_rebuild(driver: asyncpg.Connection, table: Table, source: Select[Any]) -> dict[str, str]:
+    async def _unique_to_rebuild(self, driver: asyncpg.Connection, table: Table, source: Select[Any]) -> dict[str, str]:
         """Rend les contraintes d'unicité à refaire : aucune pour peu de lignes, ou si la table est lue."""
-        size = await driver.fetchval(*_compiled(select(func.count()).select_from(source.order_by(None).subquery())))
-        present = await driver.fetchval(f'SELECT count(*) FROM "{table.name}"')  # noqa: S608 - un nom à nous
-        if size < max(REBUILD_FROM, present) or not await _may_rebuild(driver, table):
+        size, present = [
+            await driver.fetchval(*self._compiled(select(func.count()).select_from(counted)))
+            for counted in (source.order_by(None).subquery(), table)
+        ]
+        if size < max(REBUILD_FROM, present) or not await _may_rebuild(driver, self._named(table)):
             return {}
         uniques = (found for found in table.constraints if isinstance(found, UniqueConstraint))
         return {str(found.name): ", ".join(column.name for column in found.columns) for found in uniques}
+
+    def _named(self, table: Table) -> str:
+        """Écrit le nom d'une table, schéma compris, pour une instruction que SQLAlchemy ne fait pas."""
+        return quoted(self._schema, table.name)
+
+    def _compiled(self, statement: Any) -> list[Any]:  # noqa: ANN401 - une instruction SQLAlchemy
+        """Rend le texte d'une instruction et ses paramètres, tels que le pilote les veut."""
+        compiled: Any = statement.compile(
+            dialect=postgresql.asyncpg.dialect(),  # type: ignore[no-untyped-call]
+            schema_translate_map=self._translation,
+            render_schema_translate=True,
+        )
+        return [str(compiled), *(compiled.params[name] for name in compiled.positiontup or ())]
 
     def connect_errors(self) -> tuple[type[Exception], ...]:
         """Refus du serveur à l'ouverture : arrêt, démarrage en cours, mot de passe, base absente."""

@@ -1,4 +1,4 @@
-"""Les connexions à PostgreSQL : l'adresse de libpq, le schéma épinglé, et ce que demande un pooler.
+"""Les connexions à PostgreSQL : l'adresse de libpq, le chemin de recherche épinglé, et ce que demande un pooler.
 
 Un pooler qui prête une connexion le temps d'une transaction (PgBouncer) refuse les réglages de session, et fait lire
 à l'un les instructions préparées d'un autre. Derrière lui, rien n'est préparé d'une transaction à l'autre, et les
@@ -71,10 +71,23 @@ UNREAD: Final = (
 _NAME: Final = re.compile(r"[A-Za-z_]{1,40}")
 """Forme d'un nom de paramètre."""
 
-FOUND: Final = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('acl_revision')"
-"""Schéma où nos tables se trouvaient quand aucun n'était épinglé."""
+FOUND: Final = (
+    "SELECT relnamespace::pg_catalog.regnamespace::pg_catalog.text FROM pg_catalog.pg_class"
+    " WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('acl_revision')"
+)
+"""Schéma où nos tables se trouveraient sous le nom de ce compte ; tout y est qualifié, puisque rien n'est épinglé."""
 
-SESSION: Final = "SELECT set_config('search_path', $1, {local}), set_config('lock_timeout', $2, {local})"
+SEARCH_PATH: Final = "pg_catalog, pg_temp"
+"""Chemin de recherche de toute connexion ; nos tables, elles, sont toujours nommées avec leur schéma.
+
+À types égaux, un opérateur ou une fonction faits dans un schéma du chemin l'emporteraient sur ceux du serveur, et
+s'exécuteraient avec nos droits. Source : https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATTERNS
+"""
+
+TRANSACTION: Final = (
+    "SELECT pg_catalog.set_config('search_path', $1, true), pg_catalog.set_config('lock_timeout', $2, true)"
+)
+"""Pose les réglages d'une session pour une transaction seule."""
 
 
 class PostgreSQLDialect(PGDialect_asyncpg):
@@ -107,15 +120,12 @@ registry.register("postgresql.fastapi_acl", __name__, PostgreSQLDialect.__name__
 class PostgreSQLLink:
     """Ouvre des connexions, et sait si un pooler est entre nous et le serveur."""
 
-    def __init__(
-        self, uri: str, *, connect_timeout: float, schema: str = "public", lock_timeout_seconds: int = 0
-    ) -> None:
+    def __init__(self, uri: str, *, connect_timeout: float, lock_timeout_seconds: int = 0) -> None:
         """Lit l'adresse.
 
         Args:
             uri: adresse, telle que la configuration la donne.
             connect_timeout: temps laissé à l'ouverture, si l'adresse n'en donne pas.
-            schema: schéma de nos tables, le seul où elles se cherchent.
             lock_timeout_seconds: attente d'un verrou ; zéro, sans fin.
 
         Raises:
@@ -128,12 +138,11 @@ class PostgreSQLLink:
         self.found_schema: str | None = None
         self._cache_size = given.get("statement_cache_size", CACHE_SIZE)
         self._looking: asyncio.Task[None] | None = None
-        self._session = (_quoted(schema), f"{lock_timeout_seconds}s")
+        self._lock_timeout = f"{lock_timeout_seconds}s"
 
     async def open(self, command_timeout: float) -> asyncpg.Connection:
         """Ouvre une connexion, réglages de session posés s'ils peuvent l'être."""
-        search_path, lock_timeout = self._session
-        settings = {} if self.is_pooled else {"search_path": search_path, "lock_timeout": lock_timeout}
+        settings = {} if self.is_pooled else {"search_path": SEARCH_PATH, "lock_timeout": self._lock_timeout}
         cache_size = 0 if self.is_pooled else self._cache_size
         return await self.connect(command_timeout, server_settings=settings, statement_cache_size=cache_size)
 
@@ -162,7 +171,7 @@ class PostgreSQLLink:
     def begin(self, connection: Connection) -> None:
         """Pose, au début d'une transaction que porte un pooler, les réglages qu'une session aurait gardés."""
         if self.is_pooled:
-            connection.exec_driver_sql(SESSION.format(local="true"), self._session)
+            connection.exec_driver_sql(TRANSACTION, (SEARCH_PATH, self._lock_timeout))
 
     def forget(self) -> None:
         """Oublie s'il y a un pooler : la prochaine connexion le cherchera."""
@@ -190,7 +199,7 @@ class PostgreSQLLink:
         connection = await self.connect(self.connect_timeout, statement_cache_size=0)
         try:
             async with connection.transaction():
-                serving = await connection.fetchval("SELECT pg_backend_pid()")
+                serving = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()")
                 self.found_schema = await connection.fetchval(FOUND)
             self.is_pooled = serving != connection.get_server_pid()
         finally:
@@ -247,9 +256,9 @@ def _refused(name: str) -> str:
     return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}."
 
 
-def _quoted(schema: str) -> str:
-    """Écrit un chemin de recherche d'un seul schéma ; les tables temporaires ne s'y cherchent qu'ensuite."""
-    return '"{}", pg_temp'.format(schema.replace('"', '""'))
+def quoted(*names: str) -> str:
+    """Écrit un nom, précédé de ceux qui le qualifient."""
+    return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)
 
 
 def _unique_name() -> str:

@@ -157,7 +157,7 @@ class SQLDatabase(AmbientDatabase):
         """Prend, dans la transaction ouverte, le verrou qu'une seule réplique tient à la fois."""
 
     def check_owners(self, connection: Connection) -> None:
-        """Refuse un schéma, à jour, qui ne serait pas le nôtre ; la plupart des bases n'ont rien à vérifier."""
+        """Refuse un schéma qui ne serait pas le nôtre ; la plupart des bases n'ont rien à vérifier."""
 
     def release_migration_lock(self, connection: Connection) -> None:
         """Rend le verrou de migration, si la fin de la transaction n'y suffit pas."""
@@ -304,14 +304,15 @@ class SQLDatabase(AmbientDatabase):
         return MAX_ENTRY_BYTES
 
     def _check(self, connection: Connection) -> None:
-        """Vérifie que le schéma est à jour, et le nôtre."""
-        check_connection(connection)
+        """Vérifie que le schéma est le nôtre, et à jour."""
         self.check_owners(connection)
+        check_connection(connection)
 
     def _migrate(self, connection: Connection, upgrade: bool) -> None:  # noqa: FBT001 - run_sync ne passe que des positions
         """Prend le verrou, puis migre, dans la même transaction."""
         self.take_migration_lock(connection)
         try:
+            self.check_owners(connection)  # lire la vue d'un autre exécuterait ses fonctions avec nos droits
             migrate_connection(connection, upgrade=upgrade)
             restore_head(connection)
             self.check_owners(connection)

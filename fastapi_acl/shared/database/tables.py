@@ -25,8 +25,9 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.orm import DeclarativeBase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from sqlalchemy.engine import Connection
     from sqlalchemy.types import TypeEngine
 
 VERSION_TABLE: Final = "acl_alembic_version"
@@ -42,6 +43,9 @@ TABLE_OPTIONS: Final[dict[str, Any]] = {
 Celle-ci oublie encore les espaces de fin. La collation exacte n'a pas le même nom sur MySQL et sur MariaDB : une
 migration la donne ensuite (`steps.make_exact`), ce que toute table nouvelle doit aussi faire.
 """
+
+TRANSLATED: Final = "schema_translate_map"
+"""Option d'exécution par laquelle SQLAlchemy qualifie nos tables, qui n'ont pas de schéma à elles."""
 
 metadata: Final = MetaData(
     naming_convention={
@@ -109,6 +113,12 @@ class Flag(Boolean):
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:  # noqa: ARG002 - signature de SQLAlchemy
         """Rend ce qui lit un booléen, sans rien deviner."""
         return lambda value: bool(value) if type(value) is int and value in {0, 1} else value
+
+
+def schema_of(connection: Connection) -> str | None:
+    """Rend le schéma dont une connexion qualifie nos tables, pour qui les nomme lui-même ; None sans schéma."""
+    translated: Mapping[str | None, str] = connection.get_execution_options().get(TRANSLATED, {})
+    return translated.get(None)
 
 
 LongText: Final = Text().with_variant(mysql.LONGTEXT(), "mysql")

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
+from fastapi_acl.shared.database.base import COMPACTION
 from fastapi_acl.shared.exceptions import IdempotencyKeyReusedError
 from fastapi_acl.shared.logging import get_logger
 from fastapi_acl.shared.policy import PolicyChange
@@ -47,7 +48,7 @@ ROW_QUARANTINED: Final = "row_quarantined"
 ADMIN_CREATED: Final = "administrator_created"
 SESSION_REVOKED: Final = "session_revoked"
 ACCOUNT_REVOKED: Final = "account_revoked"
-LOG_COMPACTED: Final = "log_compacted"
+LOG_COMPACTED: Final = COMPACTION
 MODEL_ADOPTED: Final = "model_adopted"
 
 UNREADABLE: Final = "unreadable"

@@ -79,7 +79,7 @@ class PostgreSQLTransport:
     async def _notify(connection: Any, channel: str, message: bytes) -> None:  # noqa: ANN401 - asyncpg n'est pas typé
         """Envoie un message, dans une transaction : entre deux temps, un pooler prêterait une autre connexion."""
         async with connection.transaction():
-            notify = "SELECT pg_notify($1, $2)"
+            notify = "SELECT pg_catalog.pg_notify($1, $2)"  # rien n'est épinglé ici
             await connection.execute(notify, channel, message.decode(), timeout=PUBLISH_TIMEOUT_SECONDS)
 
     async def close(self) -> None:
@@ -106,7 +106,7 @@ async def _refuse_pooler(connection: Any) -> None:  # noqa: ANN401 - asyncpg n'e
         WatcherError: le processus qui sert n'est pas celui qui a ouvert la connexion.
     """
     async with connection.transaction():
-        serving = await connection.fetchval("SELECT pg_backend_pid()", timeout=CONNECT_TIMEOUT_SECONDS)
+        serving = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()", timeout=CONNECT_TIMEOUT_SECONDS)
     if serving != connection.get_server_pid():
         message = "LISTEN ne traverse pas le pooler de ACL_POSTGRESQL_URI : réglez ACL_WATCHER=redis, ou none"
         raise WatcherError(message)

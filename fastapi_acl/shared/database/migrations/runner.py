@@ -12,8 +12,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, insert, inspect, select
 
-from fastapi_acl.shared.database.base import Head
-from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, revision_table
+from fastapi_acl.shared.database.base import COMPACTION, Head
+from fastapi_acl.shared.database.tables import VERSION_TABLE, changes_table, revision_table, schema_of
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import get_logger
@@ -65,7 +65,8 @@ def check_connection(connection: Connection) -> None:
 def _is_usable(connection: Connection, config: Config) -> bool:
     """Dit si le schéma est à jour, ou plus récent que le paquet sans le lui interdire."""
     scripts = ScriptDirectory.from_config(config)
-    current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    versions = {"version_table": VERSION_TABLE, "version_table_schema": schema_of(connection)}
+    current = MigrationContext.configure(connection, opts=versions).get_current_revision()
     if current == scripts.get_current_head():
         return True
     if current is None or current in {script.revision for script in scripts.walk_revisions()}:
@@ -83,7 +84,9 @@ def restore_head(connection: Connection) -> None:
     if connection.scalar(select(func.count()).select_from(revision_table)):
         return
     first, last = connection.execute(select(func.min(_REVISION), func.max(_REVISION))).one()
-    head = Head.rebuilt(first, last)
+    compactions = select(changes_table.c.payload).where(changes_table.c.kind == COMPACTION)
+    compaction = connection.scalar(compactions.order_by(_REVISION.desc()).limit(1))
+    head = Head.rebuilt(first, last, compaction)
     connection.execute(insert(revision_table).values(id=1, **asdict(head)))
     logger.error("log_head_restored: revision=%d", head.revision)
 
@@ -94,8 +97,10 @@ def _check_rules_table(connection: Connection) -> None:
     Raises:
         ConfigurationError: elle n'a pas nos colonnes.
     """
-    found = inspect(connection)
-    if found.has_table(RULES_TABLE) and "digest" not in {one["name"] for one in found.get_columns(RULES_TABLE)}:
+    found, schema = inspect(connection), schema_of(connection)
+    if not found.has_table(RULES_TABLE, schema):
+        return
+    if "digest" not in {one["name"] for one in found.get_columns(RULES_TABLE, schema)}:
         message = (
             f"la table « {RULES_TABLE} » de cette base vient d’un autre adaptateur de Casbin : renommez-la "
             f"(par exemple en « {RULES_TABLE}_avant »), démarrez, puis importez ses règles."

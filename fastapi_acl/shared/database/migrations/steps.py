@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from alembic import op
 
-from fastapi_acl.shared.database.tables import TABLE_OPTIONS
+from fastapi_acl.shared.database.tables import TABLE_OPTIONS, schema_of
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ _COLLATION: Final = sa.text(
 
 def create_table(name: str, *elements: SchemaItem) -> None:
     """Crée une table, si elle n'existe pas."""
-    if not _inspector().has_table(name):
+    if not _inspector().has_table(name, _schema()):
         op.create_table(name, *elements, **TABLE_OPTIONS)
 
 
 def add_column(table: str, column: sa.Column[Any]) -> None:
     """Ajoute une colonne, si la table ne l'a pas."""
-    if column.name not in {known["name"] for known in _inspector().get_columns(table)}:
-        op.add_column(table, column)
+    if column.name not in {known["name"] for known in _inspector().get_columns(table, _schema())}:
+        op.add_column(table, column, schema=_schema())  # Alembic nomme lui-même la table
 
 
 def create_index(name: str, table: str, columns: Sequence[str], *, unique: bool = False) -> None:
     """Crée un index, si la table ne l'a pas."""
-    if name not in {known["name"] for known in _inspector().get_indexes(table)}:
+    if name not in {known["name"] for known in _inspector().get_indexes(table, _schema())}:
         op.create_index(name, table, columns, unique=unique)
 
 
@@ -86,9 +86,14 @@ def create_foreign_key(name: str, column: str, target: str) -> None:
 
 def insert_first_row(table: str, values: Mapping[str, object]) -> None:
     """Insère une ligne, si la table est vide."""
-    target = sa.table(table, *(sa.column(name) for name in values))
+    target = sa.table(table, *(sa.column(name) for name in values), schema=_schema())
     if op.get_bind().execute(sa.select(sa.func.count()).select_from(target)).scalar_one() == 0:
         op.execute(target.insert().values(**values))
+
+
+def _schema() -> str | None:
+    """Rend le schéma où nos tables se cherchent."""
+    return schema_of(op.get_bind())
 
 
 def _inspector() -> sa.Inspector:
