@@ -44,7 +44,7 @@ from fastapi_acl.shared.exceptions import (
     TransactionConflictError,
 )
 from fastapi_acl.shared.logging import get_logger, one_line
-from fastapi_acl.shared.tasks import ended
+from fastapi_acl.shared.tasks import stop_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -317,7 +317,7 @@ class MongoDatabase(AmbientDatabase):
         self.leave_loop()
         client, self._client = self._client, None
         for ending in tuple(self._endings):
-            await ended(ending)
+            await stop_tasks(ending)
         if client is not None:
             await settled(client.close())
 
