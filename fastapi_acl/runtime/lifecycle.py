@@ -233,14 +233,21 @@ class Lifecycle:
 
         Les autres l'attendent, sauf si ce que l'on sait date d'assez peu, ou si la base ne répondait déjà plus.
         """
-        is_recent = self._replica.age_seconds < 2 * self._config.policy_poll_seconds
         is_busy = self._looking.locked() or self._is_kept
-        if is_busy and (is_recent or self._is_blind):
+        if is_busy and (self._is_recent() or self._is_blind):
             return
         async with self._looking:
-            if time.monotonic() >= self._next_look and self._replica.age_seconds > self._config.policy_poll_seconds:
+            if self._is_look_due():  # on vient peut-être d'attendre celle qui l'a fait
                 await self._look()
                 self._next_look = time.monotonic() + self._config.policy_poll_seconds
+
+    def _is_recent(self) -> bool:
+        """Dit si la base a été vue il y a assez peu pour décider sans attendre."""
+        return self._replica.age_seconds < 2 * self._config.policy_poll_seconds
+
+    def _is_look_due(self) -> bool:
+        """Dit s'il est temps de regarder la base."""
+        return time.monotonic() >= self._next_look and self._replica.age_seconds > self._config.policy_poll_seconds
 
     async def _look(self) -> None:
         """Regarde la révision de la base ; une base muette, ou illisible, laisse la politique vieillir."""
@@ -263,14 +270,18 @@ class Lifecycle:
             return
         self._database.bind_loop()
         if self._loop is not None:
-            self._replica.abandon()
-            if self._watcher is not None:
-                self._watcher.abandon()
-            self._cache.abandon()
-            for chore in self._chores:
-                chore.abandon()
-            self._started, self._keeper = False, None
+            self._abandon()
         self._loop, self._lock, self._looking = loop, asyncio.Lock(), asyncio.Lock()
+
+    def _abandon(self) -> None:
+        """Oublie tout ce qui a commencé dans une boucle d'événements qui n'existe plus."""
+        if self._watcher is not None:
+            self._watcher.abandon()
+        self._replica.abandon()
+        self._cache.abandon()
+        for chore in self._chores:
+            chore.abandon()
+        self._started, self._keeper = False, None
 
 
 def _told(error: ACLException) -> str:

@@ -169,7 +169,7 @@ FAULTS = [
     Fault(
         "sans lifespan, chaque requête regarde la base",
         LIFECYCLE,
-        "Lifecycle._look_in_passing",
+        "Lifecycle._is_look_due",
         "time.monotonic() >= self._next_look and self._replica.age_seconds > self._config.policy_poll_seconds",
         "True",
         "tests/e2e/test_lifespan.py::test_without_a_lifespan_one_request_looks_for_all",
@@ -201,7 +201,7 @@ FAULTS = [
     Fault(
         "le watcher d'une boucle finie se croit vivant",
         LIFECYCLE,
-        "Lifecycle._bind_loop",
+        "Lifecycle._abandon",
         "if self._watcher is not None:\n    self._watcher.abandon()",
         "",
         "tests/shared/test_watcher.py::test_changes_are_announced_from_the_next_event_loop_too",
