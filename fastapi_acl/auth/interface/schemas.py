@@ -41,7 +41,7 @@ class RegisterRequest(BaseModel):
     password: Password
 
     def to_dto(self) -> RegisterDTO:
-        """Rend la demande pour le cas d'usage."""
+        """Renvoie la demande pour le cas d'usage."""
         return RegisterDTO(username=self.username, email=self.email, password=self.password)
 
 
@@ -54,12 +54,12 @@ class LoginRequest(BaseModel):
     password: Password
 
     def to_dto(self, *, user_agent: str | None, ip: str | None) -> LoginDTO:
-        """Rend la demande pour le cas d'usage."""
+        """Renvoie la demande pour le cas d'usage."""
         return LoginDTO(username=self.username, password=self.password, user_agent=user_agent, ip=ip)
 
 
 class RefreshTokenRequest(BaseModel):
-    """Le jeton de renouvellement à dépenser."""
+    """Le refresh token à dépenser."""
 
     model_config = STRICT
 
@@ -68,7 +68,7 @@ class RefreshTokenRequest(BaseModel):
     ]
 
     def to_dto(self) -> RefreshTokenDTO:
-        """Rend la demande pour le cas d'usage."""
+        """Renvoie la demande pour le cas d'usage."""
         return RefreshTokenDTO(refresh_token=self.refresh_token)
 
 
@@ -97,7 +97,7 @@ class LoginResponse(BaseModel):
 
 
 class RefreshTokenResponse(LoginResponse):
-    """La paire neuve d'une session ; le jeton de renouvellement échangé est dépensé."""
+    """La paire neuve d'une session ; le refresh token échangé est dépensé."""
 
 
 class UserResponse(BaseModel):

@@ -53,7 +53,7 @@ async def read_filters(  # noqa: PLR0913, PLR0917 - une par colonne
 
 
 async def read_row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = None) -> int:
-    """Lit le curseur d'une page.
+    """Lit le cursor d'une page.
 
     Raises:
         InvalidRequestError: il ne vient pas de `next_cursor`.
@@ -61,7 +61,7 @@ async def read_row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = 
     if cursor is None:
         return 0
     if not (cursor.isascii() and cursor.isdigit()):
-        message = "Le curseur n’est pas un de ceux que rend « next_cursor »."
+        message = "Le cursor n’est pas un de ceux que renvoie « next_cursor »."
         raise InvalidRequestError(message)
     return min(int(cursor), 2**31 - 1)
 
