@@ -64,7 +64,7 @@ async def index() -> dict[str, str]:
 
 @app.get("/whoami", tags=["documents"])
 async def whoami(principal: Annotated[Principal, Depends(current_user)]) -> dict[str, str]:
-    """Rend le sujet sous lequel les règles vous connaissent : `user:<id>`."""
+    """Renvoie le sujet sous lequel les règles vous connaissent : `user:<id>`."""
     return {"subject": principal.subject}
 
 
@@ -76,7 +76,7 @@ async def list_documents() -> dict[str, str]:
 
 @app.get("/documents/{name}", tags=["documents"], dependencies=[Depends(require("document:{name}:read"))])
 async def read_document(name: str) -> Document:
-    """Rend un document ; demande `document:<name>:read`."""
+    """Renvoie un document ; demande `document:<name>:read`."""
     if name not in documents:
         raise HTTPException(404, "Ce document n’existe pas.")
     return documents[name]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def list_declared(app: FastAPI, *, on_routes: bool) -> Declared:
-    """Rend ce que demandent les routes gardées d'une application et de ce qu'elle monte.
+    """Renvoie ce que demandent les routes gardées d'une application et de ce qu'elle monte.
 
     Args:
         app: l'application.

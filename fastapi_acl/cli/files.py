@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_format(file: Path) -> RuleFormat:
-    """Rend le format que l'extension d'un fichier annonce.
+    """Renvoie le format que l'extension d'un fichier annonce.
 
     Raises:
         InvalidInputError: elle n'en annonce aucun.

@@ -34,11 +34,11 @@ class _Accounts:
     users: IAuthRepository
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent."""
         return await self.users.existing_ids(ids)
 
     async def like(self, name: str) -> dict[str, str]:
-        """Rend quelques comptes dont le nom contient le début de celui-ci."""
+        """Renvoie quelques comptes dont le nom contient le début de celui-ci."""
         pages = [await self.users.list_users(limit=MAX_NAMES, query=name[:size]) for size in PREFIXES]
         return {account.username: str(account.id) for page in pages for account in page.items}
 
@@ -75,7 +75,7 @@ async def _lint_rules(manager: ACLManager) -> list[str]:
 
 
 def _list_declared(manager: ACLManager) -> Declared | None:
-    """Rend ce que les routes demandent, si l'application est connue."""
+    """Renvoie ce que les routes demandent, si l'application est connue."""
     if manager.application is None:
         note("Sans --app, ressources et actions ne sont pas comparées à ce que les routes demandent.")
         return None

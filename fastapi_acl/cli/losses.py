@@ -115,7 +115,7 @@ async def _name_loser(manager: ACLManager, rule: PolicyRule) -> str:
 
 
 async def _name_account(manager: ACLManager, subject: str) -> str:
-    """Rend le nom d'un compte, ou son sujet si l'on ne le trouve pas."""
+    """Renvoie le nom d'un compte, ou son sujet si l'on ne le trouve pas."""
     try:
         account = await manager.get_auth_repository().get_by_id(UUID(subject[len(USER_PREFIX) :]))
     except (ValueError, UserNotFoundError):

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def run(named: str | None, action: Callable[[ACLManager], Awaitable[str]]) -> None:
-    """Exécute une action sur l'application nommée, et écrit ce qu'elle rend.
+    """Exécute une action sur l'application nommée, et écrit ce qu'elle renvoie.
 
     Args:
         named: ce que `--app` donne.

@@ -55,7 +55,7 @@ def show_progress(title: str) -> Iterator[Callable[[int], None]]:
 
 
 def _tell_error(error: ACLException | ValidationError | OSError | UnicodeDecodeError) -> str:
-    """Rend une erreur en phrases, sans les valeurs fautives."""
+    """Renvoie une erreur en phrases, sans les valeurs fautives."""
     if isinstance(error, ACLException):
         return error.detail
     if isinstance(error, OSError):
@@ -66,5 +66,5 @@ def _tell_error(error: ACLException | ValidationError | OSError | UnicodeDecodeE
 
 
 def _name_setting(item: Any) -> str:  # noqa: ANN401 - détail d'erreur de Pydantic
-    """Rend le nom du réglage en cause."""
+    """Renvoie le nom du réglage en cause."""
     return ".".join(map(str, item["loc"])).upper() or "CONFIG"

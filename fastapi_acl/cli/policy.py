@@ -213,7 +213,7 @@ async def _tell_unread(manager: ACLManager) -> None:
 
 
 def _compute_replacing(manager: ACLManager, file: Path) -> PolicyChange:
-    """Rend ce que mettre un fichier à la place de toutes les règles changerait.
+    """Renvoie ce que mettre un fichier à la place de toutes les règles changerait.
 
     Raises:
         InvalidImportError: une ligne ne se lit pas, ou le modèle ne l'admet pas.

@@ -25,7 +25,7 @@ NO_EFFECT: Final = "Sans effet dans cette version."
 
 
 def write_env_example() -> str:
-    """Rend un `.env` commenté : une ligne par réglage, à son défaut."""
+    """Renvoie un `.env` commenté : une ligne par réglage, à son défaut."""
     blocks = [
         f"# {_strip_markup(name)}\n# {name_variable(name)}={_read_default(name) or SHOWN.get(name, '')}\n"
         for name in ACLConfig.model_fields
@@ -34,7 +34,7 @@ def write_env_example() -> str:
 
 
 def write_markdown() -> str:
-    """Rend le tableau des réglages, pour la documentation."""
+    """Renvoie le tableau des réglages, pour la documentation."""
     rows = (
         f"| `{name_variable(name)}` | {_write_default(name)} | {_describe(name)} |" for name in ACLConfig.model_fields
     )
@@ -42,12 +42,12 @@ def write_markdown() -> str:
 
 
 def name_variable(name: str) -> str:
-    """Rend la variable d'environnement d'un réglage."""
+    """Renvoie la variable d'environnement d'un réglage."""
     return f"ACL_{name.upper()}"
 
 
 def _describe(name: str) -> str:
-    """Rend ce que fait un réglage, et s'il attend une version à venir."""
+    """Renvoie ce que fait un réglage, et s'il attend une version à venir."""
     description = read_descriptions()[name]
     return f"{description} {NO_EFFECT}" if name in NOT_YET_EFFECTIVE else description
 
@@ -66,18 +66,18 @@ def read_descriptions() -> dict[str, str]:
 
 
 def _strip_markup(name: str) -> str:
-    """Rend la description sans balisage."""
+    """Renvoie la description sans balisage."""
     return _describe(name).replace("`", "")
 
 
 def _write_default(name: str) -> str:
-    """Rend le défaut, pour le tableau."""
+    """Renvoie le défaut, pour le tableau."""
     shown = _read_default(name)
     return f"`{shown}`" if shown else "aucun"
 
 
 def _read_default(name: str) -> str:
-    """Rend le défaut tel qu'il s'écrit dans un `.env` ; rien s'il n'y en a pas."""
+    """Renvoie le défaut tel qu'il s'écrit dans un `.env` ; rien s'il n'y en a pas."""
     value: Any = ACLConfig.model_fields[name].default
     if isinstance(value, SecretStr):
         return value.get_secret_value()

@@ -43,7 +43,7 @@ class _Chosen(BaseSettings):
 
 
 def _pick_option(context: typer.Context, value: str | None) -> str | None:
-    """Rend l'option donnée après la commande, ou sinon celle donnée avant."""
+    """Renvoie l'option donnée après la commande, ou sinon celle donnée avant."""
     found: str | None = value or context.find_root().params.get("application")
     return found
 
@@ -61,7 +61,7 @@ Application = Annotated[
 
 
 def find_manager(named: str | None) -> ACLManager:
-    """Rend le manager de l'application nommée, ou celui que l'environnement décrit.
+    """Renvoie le manager de l'application nommée, ou celui que l'environnement décrit.
 
     Args:
         named: ce que `--app` donne.
@@ -81,7 +81,7 @@ def _give_passing_key(config: ACLConfig) -> ACLConfig:
 
 
 def load_manager(path: str) -> ACLManager:
-    """Importe un module et rend le manager qu'un de ses attributs est, ou a reçu.
+    """Importe un module et renvoie le manager qu'un de ses attributs est, ou a reçu.
 
     Le dossier courant est d'abord ajouté à ce que Python parcourt, comme le fait uvicorn.
 
@@ -100,7 +100,7 @@ def load_manager(path: str) -> ACLManager:
 
 
 def _read_project_name() -> str:
-    """Rend ce que le pyproject.toml du dossier courant nomme, ou rien.
+    """Renvoie ce que le pyproject.toml du dossier courant nomme, ou rien.
 
     Raises:
         ConfigurationError: le fichier ne se lit pas, ou ce qu'il nomme n'est pas un texte.
@@ -198,7 +198,7 @@ def _follow_path(module: ModuleType, path: str) -> object:
 
 
 def _find_installed(found: object) -> ACLManager | None:
-    """Rend le manager qu'une application a reçu, s'il y en a un."""
+    """Renvoie le manager qu'une application a reçu, s'il y en a un."""
     for middleware in found.user_middleware if isinstance(found, FastAPI) else ():
         kind, *_, options = middleware
         if kind is ACLMiddleware and isinstance(options, dict):

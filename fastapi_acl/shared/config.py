@@ -162,7 +162,7 @@ class ACLConfig(BaseSettings):
     jwt_access_token_expire_minutes: Annotated[int, Field(ge=1, le=1440)] = 15
     """Durée de vie d'un jeton d'accès, en minutes."""
     jwt_refresh_token_expire_days: Annotated[int, Field(ge=1, le=365)] = 7
-    """Durée de vie d'un jeton de renouvellement, en jours."""
+    """Durée de vie d'un refresh token, en jours."""
     jwt_leeway_seconds: Annotated[int, Field(ge=0, le=60)] = 10
     """Écart d'horloge toléré, en secondes (60 au plus)."""
     jwt_refresh_grace_seconds: Annotated[int, Field(ge=0, le=60)] = 0
@@ -226,7 +226,7 @@ class ACLConfig(BaseSettings):
     rate_limit_login: str = "10/minute"
     """Débit des connexions."""
     trusted_proxies: CommaSeparated = []
-    """Mandataires dont les en-têtes d'adresse sont crus, séparés par des virgules."""
+    """Proxys dont les en-têtes d'adresse sont crus, séparés par des virgules."""
 
     disable_auth_for_dev: bool = False
     """En développement, une requête locale sans jeton agit en administrateur par défaut, sous la politique."""
@@ -345,7 +345,7 @@ class ACLConfig(BaseSettings):
 
     @model_validator(mode="after")
     def _check_watcher(self) -> Self:
-        """Exige ce par quoi le guetteur passe."""
+        """Exige ce par quoi le watcher passe."""
         if self.watcher == "redis" and self.redis_url is None:
             message = "watcher vaut « redis » : donnez l’adresse du serveur dans ACL_REDIS_URL"
             raise ValueError(message)
@@ -356,7 +356,7 @@ class ACLConfig(BaseSettings):
 
     @property
     def chosen_watcher(self) -> Literal["redis", "postgresql", "none"]:
-        """Le guetteur, choisi ou déduit."""
+        """Le watcher, choisi ou déduit."""
         if self.watcher != "auto":
             return self.watcher
         if self.redis_url is not None:
@@ -400,7 +400,7 @@ class ACLConfig(BaseSettings):
 
 
 def _keep_empty(source: PydanticBaseSettingsSource, whole: EnvSettingsSource) -> None:
-    """Rend à une source les réglages dont le vide est une valeur, qu'elle écarte avec les autres variables vides.
+    """Renvoie à une source les réglages dont le vide est une valeur, qu'elle écarte avec les autres variables vides.
 
     Args:
         source: source qui sera lue.

@@ -122,10 +122,10 @@ class InvalidTokenError(AuthenticationError):
 
 
 class TokenReusedError(AuthenticationError):
-    """Un jeton de renouvellement déjà dépensé est revenu : la session est révoquée (RFC 9700, 4.14)."""
+    """Un refresh token déjà dépensé est revenu : la session est révoquée (RFC 9700, 4.14)."""
 
     code = "token_reused"
-    default_detail = "Ce jeton de renouvellement a déjà servi ; la session est fermée, reconnectez-vous."
+    default_detail = "Ce refresh token a déjà servi ; la session est fermée, reconnectez-vous."
 
 
 class AuthorizationError(ACLException):

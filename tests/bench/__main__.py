@@ -48,7 +48,7 @@ GROUPS = {
     ),
     "few": Group(
         "À cinq règles",
-        "Là où parcourir toute la politique ne coûte presque rien ; c'est l'exécuteur nu, employé à la place de\n"
+        "Là où parcourir toute la politique ne coûte presque rien ; c'est l'enforcer nu, employé à la place de\n"
         "celui de pycasbin.",
         models.few,
     ),

@@ -60,7 +60,7 @@ def _reached(row: Row) -> str:
 def _head(sections: Sections, scale: Scale) -> str:
     return (
         "Cette page est écrite par la mesure elle-même. Chaque ligne compare, dans la même exécution, sur les mêmes\n"
-        "règles et les mêmes questions, l'exécuteur de la bibliothèque et un pair ; leurs réponses sont d'abord\n"
+        "règles et les mêmes questions, l'enforcer de la bibliothèque et un pair ; leurs réponses sont d'abord\n"
         f"vérifiées. Une durée de décision est la médiane de {scale.rounds} tours, ramasse-miettes en marche.\n"
         "« rapport » dit combien de fois le pair prend plus que nous ; « manqué », qu'une cible n'est pas tenue.\n\n"
         f"{summary(sections)}"

@@ -67,7 +67,7 @@ token_router = APIRouter(prefix="/auth", tags=["auth"], route_class=ProblemRoute
     ),
 )
 async def register(body: RegisterRequest, register_user: RegisterUseCaseDep) -> UserResponse:
-    """Inscrit un compte, sans aucun droit, et le rend sans son mot de passe."""
+    """Inscrit un compte, sans aucun droit, et le renvoie sans son mot de passe."""
     return UserResponse.of(await register_user.execute(body.to_dto()))
 
 
@@ -75,7 +75,7 @@ async def register(body: RegisterRequest, register_user: RegisterUseCaseDep) -> 
 async def login(
     body: LoginRequest, request: Request, response: Response, open_session: LoginUseCaseDep
 ) -> LoginResponse:
-    """Ouvre une session et rend ses deux jetons."""
+    """Ouvre une session et renvoie ses deux jetons."""
     user_agent, ip = _read_client(request)
     _forbid_storing(response)
     return LoginResponse.of(await open_session.execute(body.to_dto(user_agent=user_agent, ip=ip)))
@@ -109,14 +109,14 @@ async def token(
     ),
 )
 async def refresh(body: RefreshTokenRequest, response: Response, renew: RefreshTokenUseCaseDep) -> RefreshTokenResponse:
-    """Échange un jeton de renouvellement contre une paire neuve ; l'ancien est dépensé."""
+    """Échange un refresh token contre une paire neuve ; l'ancien est dépensé."""
     _forbid_storing(response)
     return RefreshTokenResponse.of(await renew.execute(body.to_dto()))
 
 
 @router.get("/me", responses=problems(*IDENTIFIED, StoredDataError))
 async def me(user: CurrentUser) -> UserResponse:
-    """Rend le compte de l'appelant."""
+    """Renvoie le compte de l'appelant."""
     return UserResponse.of(user)
 
 
@@ -133,7 +133,7 @@ async def logout(
 
 
 def _read_client(request: Request) -> tuple[str | None, str | None]:
-    """Rend le navigateur et l'adresse de l'appelant ; aucun en-tête de mandataire n'est cru."""
+    """Renvoie le navigateur et l'adresse de l'appelant ; aucun en-tête de proxy n'est cru."""
     user_agent = request.headers.get("user-agent")
     return user_agent[:255] if user_agent else None, request.client.host[:64] if request.client else None
 

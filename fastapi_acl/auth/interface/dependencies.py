@@ -34,7 +34,7 @@ DeleteUserUseCaseDep = Annotated[DeleteUserUseCase, Depends(get_delete_user_usec
 
 
 async def get_current_user(principal: CurrentPrincipal, users: AuthRepositoryDep) -> AuthUser:
-    """Rend le compte de l'appelant, par une lecture ; `current_user` suffit à qui n'a besoin que de l'identité.
+    """Renvoie le compte de l'appelant, par une lecture ; `current_user` suffit à qui n'a besoin que de l'identité.
 
     Raises:
         ProblemException: 401 si le compte n'existe plus, ou si la base le dit désactivé, avant même la révocation.

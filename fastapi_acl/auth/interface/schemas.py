@@ -40,7 +40,7 @@ class RegisterRequest(BaseModel):
     password: Password
 
     def to_dto(self) -> RegisterDTO:
-        """Rend la demande pour le cas d'usage."""
+        """Renvoie la demande pour le cas d'usage."""
         return RegisterDTO(username=self.username, email=self.email, password=self.password)
 
 
@@ -53,12 +53,12 @@ class LoginRequest(BaseModel):
     password: Password
 
     def to_dto(self, *, user_agent: str | None, ip: str | None) -> LoginDTO:
-        """Rend la demande pour le cas d'usage."""
+        """Renvoie la demande pour le cas d'usage."""
         return LoginDTO(username=self.username, password=self.password, user_agent=user_agent, ip=ip)
 
 
 class RefreshTokenRequest(BaseModel):
-    """Le jeton de renouvellement à dépenser."""
+    """Le refresh token à dépenser."""
 
     model_config = STRICT
 
@@ -67,7 +67,7 @@ class RefreshTokenRequest(BaseModel):
     ]
 
     def to_dto(self) -> RefreshTokenDTO:
-        """Rend la demande pour le cas d'usage."""
+        """Renvoie la demande pour le cas d'usage."""
         return RefreshTokenDTO(refresh_token=self.refresh_token)
 
 
@@ -96,7 +96,7 @@ class LoginResponse(BaseModel):
 
 
 class RefreshTokenResponse(LoginResponse):
-    """La paire neuve d'une session ; le jeton de renouvellement échangé est dépensé."""
+    """La paire neuve d'une session ; le refresh token échangé est dépensé."""
 
 
 class UserResponse(BaseModel):

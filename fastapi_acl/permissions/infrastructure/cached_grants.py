@@ -41,11 +41,11 @@ class CachedGrants(IGrants):
         self._cache = cache
 
     def stamp(self, principal: Principal, domain: str | None) -> PolicyStamp:
-        """Rend de quoi reconnaître les droits d'un appelant sans les lire."""
+        """Renvoie de quoi reconnaître les droits d'un appelant sans les lire."""
         return self._grants.stamp(principal, domain)
 
     async def of(self, principal: Principal, domain: str | None) -> tuple[PolicyStamp, Sequence[Grant]]:
-        """Rend les droits d'un appelant, gardés ou lus ; ce qui ne se lit pas dans le cache y est absent."""
+        """Renvoie les droits d'un appelant, gardés ou lus ; ce qui ne se lit pas dans le cache y est absent."""
         stamp = self.stamp(principal, domain)
         kept = _read(await self._cache.get(_make_key(stamp)))
         if kept is not None:
@@ -57,7 +57,7 @@ class CachedGrants(IGrants):
 
 
 def _make_key(stamp: PolicyStamp) -> CacheKey:
-    """Rend la clé des droits que donne une politique ; le condensé porte déjà sur le sujet."""
+    """Renvoie la clé des droits que donne une politique ; le condensé porte déjà sur le sujet."""
     return CacheKey.of(NAMESPACE, stamp.digest)
 
 

@@ -61,7 +61,7 @@ async def _write_list(stamp: PolicyStamp, grants: Sequence[Grant]) -> bytes:
 
 
 def _make_headers(stamp: PolicyStamp) -> dict[str, str]:
-    """Rend de quoi garder une liste, pour ce seul appelant, et demander chaque fois si elle vaut encore.
+    """Renvoie de quoi garder une liste, pour ce seul appelant, et demander chaque fois si elle vaut encore.
 
     Source : RFC 9110, section 8.8.3 ; RFC 9111, section 5.2.2.
     """

@@ -62,7 +62,7 @@ class ExplainQuestion(BaseModel):
     )
 
     def to_question(self) -> Question:
-        """Rend la question pour le cas d'usage."""
+        """Renvoie la question pour le cas d'usage."""
         return Question(
             subject=self.subject,
             resource=self.resource,

@@ -26,7 +26,7 @@ class CheckItem(BaseModel):
     domain: Asked | None = Field(None, description="Domaine (locataire), si le modèle en a.")
 
     def to_dto(self) -> CheckDTO:
-        """Rend la question pour le cas d'usage."""
+        """Renvoie la question pour le cas d'usage."""
         return CheckDTO(self.resource, self.action, self.domain)
 
 
@@ -100,7 +100,7 @@ class RuleSchema(BaseModel):
     )
 
     def to_rule(self) -> PolicyRule:
-        """Rend la règle."""
+        """Renvoie la règle."""
         return PolicyRule.of(self.ptype, self.values)
 
     @classmethod
@@ -129,7 +129,7 @@ class RulesRequest(BaseModel):
     rules: Annotated[list[RuleSchema], Field(min_length=1, max_length=1000)]
 
     def to_rules(self) -> tuple[PolicyRule, ...]:
-        """Rend les règles."""
+        """Renvoie les règles."""
         return tuple(rule.to_rule() for rule in self.rules)
 
 

@@ -25,7 +25,7 @@ class IAuthRepository(Protocol):
         """
 
     async def get_by_id(self, user_id: UUID) -> AuthUser:
-        """Rend un compte.
+        """Renvoie un compte.
 
         Raises:
             UserNotFoundError: aucun compte ne porte cet identifiant.
@@ -57,7 +57,7 @@ class IAuthRepository(Protocol):
             is_active: ne garde que les comptes actifs, ou inactifs.
 
         Raises:
-            InvalidRequestError: le curseur n'est pas un des nôtres.
+            InvalidRequestError: le cursor n'est pas un des nôtres.
         """
 
     async def update_password(self, user_id: UUID, hashed_password: str, *, replaced: str) -> None:
@@ -86,10 +86,10 @@ class IAuthRepository(Protocol):
         """
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+        """Renvoie, parmi ces identifiants, ceux des comptes actifs."""
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
 
 
 class ISessionRepository(Protocol):
@@ -99,7 +99,7 @@ class ISessionRepository(Protocol):
         """Ouvre une session si le compte est encore actif, à la version lue ; False sinon."""
 
     async def rotate(self, session_id: UUID, old_digest: str, new_digest: str, lifetime: RefreshLifetime) -> bool:
-        """Remplace le jeton de renouvellement, en une mise à jour conditionnelle.
+        """Remplace le refresh token, en une mise à jour conditionnelle.
 
         Returns:
             True pour un seul des appels simultanés ; False si le jeton est dépensé, ou la session ou le compte fini.

@@ -24,7 +24,7 @@ class IPasswordHasher(Protocol):
         """
 
     async def verify_password(self, password: str, hashed: str | None) -> bool:
-        """Compare un mot de passe à un haché ; tout haché, et None, qui rend False, coûtent le même temps.
+        """Compare un mot de passe à un haché ; tout haché, et None, qui renvoie False, coûtent le même temps.
 
         Raises:
             HashingSaturatedError: trop de hachages attendent.
@@ -55,7 +55,7 @@ class ITokenService(Protocol):
         """Signe un jeton d'accès."""
 
     def create_refresh_token(self, claims: TokenClaims, *, not_after: datetime) -> str:
-        """Signe un jeton de renouvellement, qui ne survit pas à la fin absolue de la session."""
+        """Signe un refresh token, qui cesse à la fin absolue de la session."""
 
     def decode_token(self, token: str) -> TokenClaims:
         """Vérifie un jeton d'accès.
@@ -65,7 +65,7 @@ class ITokenService(Protocol):
         """
 
     def decode_refresh_token(self, token: str) -> TokenClaims:
-        """Vérifie un jeton de renouvellement.
+        """Vérifie un refresh token.
 
         Raises:
             InvalidTokenError: pour toute anomalie, sans dire laquelle.
@@ -113,7 +113,7 @@ class IEmailValidator(Protocol):
     """Vérifie la forme d'une adresse."""
 
     def check(self, email: str) -> str:
-        """Rend l'adresse normalisée.
+        """Renvoie l'adresse normalisée.
 
         Raises:
             InvalidEmailError: ce n'est pas une adresse.

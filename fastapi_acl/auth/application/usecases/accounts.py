@@ -27,7 +27,7 @@ class SetUserActiveUseCase:
     transactions: Transactions
 
     async def execute(self, user_id: UUID, *, active: bool, actor: Principal) -> AuthUser:
-        """Change l'état du compte et le rend ; sans effet s'il y est déjà.
+        """Change l'état du compte et le renvoie ; sans effet s'il y est déjà.
 
         Raises:
             UserNotFoundError: aucun compte ne porte cet identifiant.

@@ -58,7 +58,7 @@ class SessionPolicy:
         absolute: temps après lequel elle est finie, renouvelée ou non.
         grace: temps pendant lequel le perdant d'une course n'est pas pris pour un voleur.
         access: temps pendant lequel un jeton d'accès déjà signé peut avoir cours.
-        refresh: temps pendant lequel un jeton de renouvellement déjà signé peut avoir cours.
+        refresh: temps pendant lequel un refresh token déjà signé peut avoir cours.
     """
 
     idle: timedelta
@@ -68,12 +68,12 @@ class SessionPolicy:
     refresh: timedelta = field(default_factory=timedelta)
 
     def compute_lifetime(self) -> RefreshLifetime:
-        """Rend les bornes qui valent maintenant."""
+        """Renvoie les bornes qui valent maintenant."""
         now = datetime.now(timezone.utc)
         return RefreshLifetime(now=now, idle_since=now - self.idle)
 
     def compute_finished(self) -> FinishedSessions:
-        """Rend ce qui fait, maintenant, qu'une session peut disparaître sans que personne s'en aperçoive.
+        """Renvoie ce qui fait, maintenant, qu'une session peut disparaître sans que personne s'en aperçoive.
 
         Fermée, elle sert encore à reconnaître un jeton dépensé qui revient, tant que ce jeton a cours ; et à révoquer,
         à la déconnexion, un jeton d'accès signé à son dernier usage.
@@ -154,7 +154,7 @@ class LoginUseCase:
             logger.warning("finished_sessions_kept: %s", error.code)
 
     async def _authenticate(self, request: LoginDTO) -> AuthUser:
-        """Rend le compte dont le mot de passe est juste."""
+        """Renvoie le compte dont le mot de passe est juste."""
         user = await self._find(request.username)
         right = await self.hasher.verify_password(request.password, user.hashed_password if user is not None else None)
         if user is None or not right:
@@ -193,7 +193,7 @@ class LoginUseCase:
         raise InvalidCredentialsError
 
     def _open(self, user: AuthUser, request: LoginDTO) -> tuple[str, Session]:
-        """Prépare une session et l'identifiant de son premier jeton de renouvellement."""
+        """Prépare une session et l'identifiant de son premier refresh token."""
         token_id, now = make_token_id(), datetime.now(timezone.utc)
         return token_id, Session(
             id=uuid4(),
@@ -225,7 +225,7 @@ class SweepSessionsUseCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshTokenUseCase:
-    """Échange un jeton de renouvellement contre une paire neuve ; l'ancien est dépensé."""
+    """Échange un refresh token contre une paire neuve ; l'ancien est dépensé."""
 
     sessions: ISessionRepository
     tokens: ITokenService
@@ -313,10 +313,10 @@ def _read_identifier(identifier: str) -> UUID:
 
 
 def make_token_id() -> str:
-    """Rend un identifiant de 256 bits, imprévisible."""
+    """Renvoie un identifiant de 256 bits, imprévisible."""
     return secrets.token_urlsafe(32)
 
 
 def compute_digest(token_id: str) -> str:
-    """Rend l'empreinte sous laquelle un identifiant se garde."""
+    """Renvoie l'empreinte sous laquelle un identifiant se garde."""
     return hashlib.sha256(token_id.encode()).hexdigest()

@@ -37,7 +37,7 @@ class LoginDTO:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshTokenDTO:
-    """Le jeton de renouvellement à dépenser."""
+    """Le refresh token à dépenser."""
 
     refresh_token: str = field(repr=False)
 

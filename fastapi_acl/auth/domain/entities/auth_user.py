@@ -75,7 +75,7 @@ class AuthUser:
 
 
 def fold(name: str) -> str:
-    """Rend la clé sous laquelle deux noms n'en font qu'un : NFKC, casse repliée.
+    """Renvoie la clé sous laquelle deux noms n'en font qu'un : NFKC, casse repliée.
 
     Source: Unicode Standard Annex 31, identifiants et comparaison (toNFKC_Casefold)
     """
@@ -83,7 +83,7 @@ def fold(name: str) -> str:
 
 
 def check_username(name: str) -> str:
-    """Rend le nom tel qu'il sera montré (NFKC).
+    """Renvoie le nom tel qu'il sera montré (NFKC).
 
     Raises:
         InvalidUsernameError: longueur, caractère refusé ou mélange d'écritures (UTS 39).
@@ -110,14 +110,14 @@ def _is_allowed(character: str) -> bool:
 
 
 def _list_scripts(text: Iterable[str]) -> set[str]:
-    """Rend les écritures des lettres, d'après le premier mot de leur nom Unicode (`LATIN`, `CYRILLIC`…)."""
+    """Renvoie les écritures des lettres, d'après le premier mot de leur nom Unicode (`LATIN`, `CYRILLIC`…)."""
     letters = (character for character in text if unicodedata.category(character)[0] == "L")
     words = {unicodedata.name(character, "?").split()[0] for character in letters} | _list_digit_scripts(text)
     return (words - JAPANESE) | {"JAPANESE"} if words & JAPANESE else words
 
 
 def _list_digit_scripts(text: Iterable[str]) -> set[str]:
-    """Rend les écritures des chiffres autres qu'ASCII : eux aussi s'imitent d'une écriture à l'autre."""
+    """Renvoie les écritures des chiffres autres qu'ASCII : eux aussi s'imitent d'une écriture à l'autre."""
     digits = (character for character in text if unicodedata.category(character) == "Nd" and not character.isascii())
     return {unicodedata.name(character).split()[0] for character in digits}
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """Une famille de jetons de renouvellement (RFC 9700, 4.14).
+    """Une famille de refresh tokens (RFC 9700, 4.14).
 
     Attributes:
-        refresh_digest: empreinte de l'identifiant du seul jeton de renouvellement qui vaut encore.
+        refresh_digest: empreinte de l'identifiant du seul refresh token qui vaut encore.
         previous_digest: empreinte de celui qu'il a remplacé, pour reconnaître le perdant d'une course.
         expires_at: fin absolue ; un renouvellement ne la repousse pas.
     """

@@ -22,7 +22,7 @@ class MongoAuthUserMapper:
 
     @staticmethod
     def to_model(user: AuthUser) -> MongoAuthUserModel:
-        """Rend le document d'un compte, clés repliées comprises."""
+        """Renvoie le document d'un compte, clés repliées comprises."""
         keys = {
             "username_key": fold(user.username),
             "email_key": fold(user.email) if user.email is not None else None,
@@ -40,7 +40,7 @@ class MongoSessionMapper:
 
     @staticmethod
     def to_model(session: Session) -> MongoSessionModel:
-        """Rend le document d'une session."""
+        """Renvoie le document d'une session."""
         return cast("MongoSessionModel", _write_fields(asdict(session)))
 
     @staticmethod

@@ -111,15 +111,15 @@ class SQLAuthRepository(IAuthRepository):
             raise UserNotFoundError
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+        """Renvoie, parmi ces identifiants, ceux des comptes actifs."""
         return await self._list_ids(SQLAuthUserModel.id.in_(ids), SQLAuthUserModel.is_active.is_(True))
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent."""
         return await self._list_ids(SQLAuthUserModel.id.in_(ids))
 
     async def _list_ids(self, *conditions: ColumnElement[bool]) -> set[str]:
-        """Rend les identifiants des comptes qui remplissent des conditions."""
+        """Renvoie les identifiants des comptes qui remplissent des conditions."""
         async with self._database.snapshot() as reading:
             return set(await reading.connection.scalars(select(SQLAuthUserModel.id).where(*conditions)))
 
@@ -129,7 +129,7 @@ class SQLAuthRepository(IAuthRepository):
         return _read_required(row)
 
     async def _apply(self, session: AsyncSession, changed: Update, user_id: UUID) -> SQLAuthUserModel | None:  # noqa: ARG002 - pour MySQL
-        """Exécute une mise à jour d'un compte et rend sa ligne, ou None s'il n'existe pas."""
+        """Exécute une mise à jour d'un compte et renvoie sa ligne, ou None s'il n'existe pas."""
         returning = changed.returning(SQLAuthUserModel)
         return (await session.scalars(returning, execution_options=UNSYNCHRONIZED)).one_or_none()
 
@@ -173,12 +173,12 @@ def _equals(column: SQLColumnExpression[Any], text: str) -> ColumnElement[bool]:
 
 
 def _read_key(row: SQLAuthUserModel) -> str:
-    """Rend le nom replié d'un compte."""
+    """Renvoie le nom replié d'un compte."""
     return read_value(("acl_users", "id", row.id, "username_key"), row.username_key, read_text)
 
 
 def _make_conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> Sequence[ColumnElement[bool]]:
-    """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
+    """Renvoie les conditions d'une page ; le texte cherché est pris à la lettre."""
     found: list[ColumnElement[bool]] = []
     if cursor is not None:
         found.append(SQLAuthUserModel.username_key > read_cursor(cursor))

@@ -119,15 +119,15 @@ class MongoDBAuthRepository(IAuthRepository):
             await self._database.collection("acl_sessions").delete_many({"user_id": str(user_id)}, session=session)
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+        """Renvoie, parmi ces identifiants, ceux des comptes actifs."""
         return await self._list_ids({"_id": {"$in": list(ids)}, "is_active": True})
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent."""
         return await self._list_ids({"_id": {"$in": list(ids)}})
 
     async def _list_ids(self, wanted: Mapping[str, Any]) -> set[str]:
-        """Rend les identifiants des comptes qui remplissent une condition."""
+        """Renvoie les identifiants des comptes qui remplissent une condition."""
         async with self._database.session() as session:
             return {one["_id"] async for one in self._users.find(wanted, {"_id": 1}, session=session)}
 
@@ -141,12 +141,12 @@ class MongoDBAuthRepository(IAuthRepository):
 
 
 def _read_key(found: Mapping[str, Any]) -> str:
-    """Rend le nom replié d'un compte."""
+    """Renvoie le nom replié d'un compte."""
     return read_value(("acl_users", "_id", found["_id"], "username_key"), found.get("username_key"), read_text)
 
 
 def _make_conditions(cursor: str | None, query: str | None, *, is_active: bool | None) -> dict[str, Any]:
-    """Rend les conditions d'une page ; le texte cherché est pris à la lettre."""
+    """Renvoie les conditions d'une page ; le texte cherché est pris à la lettre."""
     found: dict[str, Any] = {}
     if cursor is not None:
         found["username_key"] = {"$gt": read_cursor(cursor)}

@@ -59,7 +59,7 @@ class MongoDBSessionRepository(ISessionRepository):
         return False
 
     async def rotate(self, session_id: UUID, old_digest: str, new_digest: str, lifetime: RefreshLifetime) -> bool:
-        """Remplace le jeton de renouvellement ; la base n'en laisse gagner qu'un."""
+        """Remplace le refresh token ; la base n'en laisse gagner qu'un."""
         now = as_text(lifetime.now)
         wanted = {
             "_id": str(session_id),
@@ -110,7 +110,7 @@ class MongoDBSessionRepository(ISessionRepository):
             return int((await self._sessions.delete_many(wanted, session=connection)).deleted_count) if found else 0
 
     async def _revoke(self, wanted: Mapping[str, Any], now: datetime) -> int:
-        """Ferme des sessions ouvertes et rend leur nombre."""
+        """Ferme des sessions ouvertes et renvoie leur nombre."""
         async with self._database.session() as connection:
             closed = await self._sessions.update_many(
                 {**wanted, "revoked_at": None}, {"$set": {"revoked_at": as_text(now)}}, session=connection

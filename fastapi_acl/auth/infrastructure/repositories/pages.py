@@ -1,4 +1,4 @@
-"""Les pages de comptes : leur longueur, leurs curseurs, et ce qu'une base peut garder d'un texte cherché."""
+"""Les pages de comptes : leur longueur, leurs cursors, et ce qu'une base peut garder d'un texte cherché."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MAX_PAGE: Final = 200
 
 
 def make_cursor(key: str) -> str:
-    """Fait un curseur opaque de la clé de la dernière ligne."""
+    """Fait un cursor opaque de la clé de la dernière ligne."""
     return base64.urlsafe_b64encode(key.encode()).decode()
 
 
 def read_cursor(cursor: str) -> str:
-    """Relit un curseur.
+    """Relit un cursor.
 
     Raises:
         InvalidRequestError: il n'est pas un des nôtres.
@@ -27,7 +27,7 @@ def read_cursor(cursor: str) -> str:
     try:
         key = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
-        message = "Le curseur n’est pas un de ceux que rend « next_cursor »."
+        message = "Le cursor n’est pas un de ceux que renvoie « next_cursor »."
         raise InvalidRequestError(message) from error
     if not is_storable(key):
         raise InvalidRequestError

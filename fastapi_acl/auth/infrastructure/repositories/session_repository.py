@@ -53,7 +53,7 @@ class SQLSessionRepository(ISessionRepository):
         return bool(result.rowcount == 1)
 
     async def rotate(self, session_id: UUID, old_digest: str, new_digest: str, lifetime: RefreshLifetime) -> bool:
-        """Remplace le jeton de renouvellement ; la base n'en laisse gagner qu'un."""
+        """Remplace le refresh token ; la base n'en laisse gagner qu'un."""
         account_is_current = exists().where(
             SQLAuthUserModel.id == SQLSessionModel.user_id,
             SQLAuthUserModel.is_active,
@@ -119,7 +119,7 @@ class SQLSessionRepository(ISessionRepository):
         return found
 
     async def _revoke(self, condition: Any, now: datetime) -> int:  # noqa: ANN401 - expression SQLAlchemy
-        """Ferme des sessions ouvertes et rend leur nombre."""
+        """Ferme des sessions ouvertes et renvoie leur nombre."""
         closed = update(SQLSessionModel).where(condition, SQLSessionModel.revoked_at.is_(None)).values(revoked_at=now)
         async with self._database.session() as connection:
             result: Any = await connection.execute(closed, execution_options={"synchronize_session": False})

@@ -31,7 +31,7 @@ class JWTAuthenticator(Authenticator):
     """Fait d'un jeton d'accès une identité : signature, durée, révocation, tout en mémoire.
 
     La signature ne se vérifie qu'à la première présentation ; l'échéance et la révocation, à chaque fois. La mémoire
-    est à ce manager seul : elle ne survit donc pas au retrait d'une clé, qui demande d'en refaire un.
+    est à ce manager seul : retirer une clé demande donc d'en refaire un.
     """
 
     tokens: JWTTokenService

@@ -18,7 +18,7 @@ class SyntaxEmailValidator(IEmailValidator):
     """Vérifie la syntaxe (RFC 5321, 5322, 6531) ; un domaine interne comme `.local` est admis."""
 
     def check(self, email: str) -> str:
-        """Rend l'adresse normalisée."""
+        """Renvoie l'adresse normalisée."""
         # Seul qui inscrit des comptes le charge.
         from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415
 

@@ -92,7 +92,7 @@ class BcryptPasswordHasher(IPasswordHasher):
             executor.shutdown(wait=True, cancel_futures=True)
 
     async def _prepare(self) -> PasswordScheme:
-        """Rend de quoi hacher, chargé une fois, dans un fil : la boucle d'événements n'attend pas."""
+        """Renvoie de quoi hacher, chargé une fois, dans un fil : la boucle d'événements n'attend pas."""
         return await self._run(self._load) if self._scheme is None else self._scheme
 
     def _load(self) -> PasswordScheme:
@@ -116,7 +116,7 @@ class BcryptPasswordHasher(IPasswordHasher):
         return await asyncio.wrap_future(future)
 
     def _open_pool(self) -> ThreadPoolExecutor:
-        """Rend les fils, faits au premier usage."""
+        """Renvoie les fils, faits au premier usage."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="fastapi_acl-bcrypt")
         return self._executor

@@ -118,7 +118,7 @@ class JWTTokenService(ITokenService):
         return self._sign(ACCESS_TYPE, claims, now, now + self._settings.access_lifetime)
 
     def create_refresh_token(self, claims: TokenClaims, *, not_after: datetime) -> str:
-        """Signe un jeton de renouvellement."""
+        """Signe un refresh token."""
         now = int(time.time())
         expires = min(now + self._settings.refresh_lifetime, int(not_after.timestamp()))
         return self._sign(REFRESH_TYPE, claims, now, expires)
@@ -128,7 +128,7 @@ class JWTTokenService(ITokenService):
         return self._read(token, ACCESS_TYPE, self._read_access_claims)
 
     def decode_refresh_token(self, token: str) -> TokenClaims:
-        """Vérifie un jeton de renouvellement."""
+        """Vérifie un refresh token."""
         return self._read(token, REFRESH_TYPE, lambda payload: TokenClaims(**_read_identifiers(payload)))
 
     @property
@@ -182,7 +182,7 @@ class JWTTokenService(ITokenService):
         return AccessClaims(**_read_identifiers(payload), **window)
 
     def _check_header(self, token: str, kind: str) -> str:
-        """Rend l'identifiant de la clé ; rien de l'en-tête ne choisit l'algorithme."""
+        """Renvoie l'identifiant de la clé ; rien de l'en-tête ne choisit l'algorithme."""
         encoded = token.partition(".")[0]
         _require(len(encoded) <= MAX_HEADER_LENGTH)
         header = json.loads(_decode_segment(encoded))
@@ -217,7 +217,7 @@ def _load_signer() -> ModuleType:
 
 
 def _make_key_id(secret: str) -> str:
-    """Rend l'identifiant public d'une clé, qui n'en révèle rien."""
+    """Renvoie l'identifiant public d'une clé, qui n'en révèle rien."""
     return hashlib.sha256(b"fastapi-acl key id\x00" + secret.encode()).hexdigest()[:16]
 
 
@@ -251,34 +251,34 @@ def _require(condition: object) -> None:
 
 
 def _read_start(payload: Mapping[str, Any]) -> float:
-    """Rend l'instant où le jeton commence d'avoir cours : celui où il est signé, ou `nbf` (RFC 7519, 4.1.5)."""
+    """Renvoie l'instant où le jeton commence d'avoir cours : celui où il est signé, ou `nbf` (RFC 7519, 4.1.5)."""
     issued_at = _read_integer(payload["iat"])
     return max(issued_at, _read_instant(payload["nbf"])) if "nbf" in payload else issued_at
 
 
 def _read_instant(value: object) -> float:
-    """Rend un instant, que la RFC 7519 (2) admet à virgule ; ni booléen, ni infini, ni « pas un nombre »."""
+    """Renvoie un instant, que la RFC 7519 (2) admet à virgule ; ni booléen, ni infini, ni « pas un nombre »."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         raise TypeError
     return value
 
 
 def _read_integer(value: object) -> int:
-    """Rend un entier ; ni booléen, ni flottant, ni infini."""
+    """Renvoie un entier ; ni booléen, ni flottant, ni infini."""
     if type(value) is not int:
         raise TypeError
     return value
 
 
 def _read_text(value: object) -> str:
-    """Rend un texte non vide."""
+    """Renvoie un texte non vide."""
     if not isinstance(value, str) or not value:
         raise TypeError
     return value
 
 
 def _read_uuid(value: object) -> UUID:
-    """Rend un UUID sous sa forme canonique, la seule que nous signions."""
+    """Renvoie un UUID sous sa forme canonique, la seule que nous signions."""
     found = UUID(_read_text(value))
     _require(str(found) == value)
     return found

@@ -71,7 +71,7 @@ class VerifiedTokens:
         return f"{type(self).__name__}({len(self)} jetons)"
 
     def find(self, fingerprint: bytes) -> VerifiedToken | None:
-        """Rend le jeton de cette empreinte, ou None."""
+        """Renvoie le jeton de cette empreinte, ou None."""
         found = self._young.get(fingerprint)
         if found is None and (found := self._old.get(fingerprint)) is not None:
             self.add(fingerprint, found)
@@ -85,5 +85,5 @@ class VerifiedTokens:
 
 
 def compute_fingerprint(token: str) -> bytes:
-    """Rend l'empreinte SHA-256 d'un texte quelconque : deux textes différents n'ont pas la même."""
+    """Renvoie l'empreinte SHA-256 d'un texte quelconque : deux textes différents n'ont pas la même."""
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()

@@ -25,14 +25,14 @@ class IDenials(Protocol):
     """Les refus dont ce processus se souvient."""
 
     def find(self, number: str) -> Question | None:
-        """Rend ce qui a été refusé sous un numéro."""
+        """Renvoie ce qui a été refusé sous un numéro."""
 
 
 class IActiveAccounts(Protocol):
     """Les comptes, s'ils sont à nous."""
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+        """Renvoie, parmi ces identifiants, ceux des comptes actifs."""
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""

@@ -15,7 +15,7 @@ class IGrants(Protocol):
     """Les droits d'un appelant ; de quoi les montrer, jamais de quoi décider."""
 
     def stamp(self, principal: Principal, domain: str | None) -> PolicyStamp:
-        """Rend de quoi reconnaître les droits d'un appelant sans les lire."""
+        """Renvoie de quoi reconnaître les droits d'un appelant sans les lire."""
 
     async def of(self, principal: Principal, domain: str | None) -> tuple[PolicyStamp, Sequence[Grant]]:
-        """Rend les droits d'un appelant, refus compris, et la politique qui les donne."""
+        """Renvoie les droits d'un appelant, refus compris, et la politique qui les donne."""

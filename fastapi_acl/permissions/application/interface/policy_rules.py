@@ -37,7 +37,7 @@ class IPolicyRules(Protocol):
     """Le chemin des changements de règles."""
 
     async def change(self, change: PolicyChange, actor: Principal, *, key: IdempotencyKey | None = None) -> int:
-        """Fait un changement, tout ou rien, et rend sa révision ; renvoyé sous la même clé, il n'est fait qu'une fois.
+        """Fait un changement, tout ou rien, et renvoie sa révision ; la même clé ne le fait qu'une fois.
 
         Raises:
             IdempotencyKeyReusedError: la clé a déjà servi à une autre demande.

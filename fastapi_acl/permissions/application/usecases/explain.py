@@ -29,7 +29,7 @@ class ExplainUseCase:
     revisions: IPolicyRevision
 
     def get_denied(self, decision_id: str) -> Question:
-        """Rend la question d'un refus.
+        """Renvoie la question d'un refus.
 
         Raises:
             DecisionUnknownError: ce processus ne s'en souvient pas.
@@ -79,7 +79,7 @@ class ExplainUseCase:
 
 
 def _read_account(subject: str) -> str | None:
-    """Rend l'identifiant du compte qu'un sujet désigne ; les nôtres sont des UUID, et rien d'autre n'est cherché."""
+    """Renvoie l'identifiant du compte qu'un sujet désigne ; les nôtres sont des UUID, et rien d'autre n'est cherché."""
     name = subject[len(USER_PREFIX) :] if subject.startswith(USER_PREFIX) else ""
     try:
         return name if str(UUID(name)) == name else None

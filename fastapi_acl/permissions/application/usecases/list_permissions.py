@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListPermissionsUseCase:
-    """Rend les règles qui valent pour l'appelant, par lui-même ou par ses rôles."""
+    """Renvoie les règles qui valent pour l'appelant, par lui-même ou par ses rôles."""
 
     authorizer: Authorizer
     grants: IGrants
 
     def stamp(self, principal: Principal, domain: str | None) -> PolicyStamp:
-        """Rend de quoi savoir, sans les lire, si ses droits ont changé.
+        """Renvoie de quoi savoir, sans les lire, si ses droits ont changé.
 
         Raises:
             InvalidRequestError: le modèle a des domaines et la demande n'en nomme pas, ou l'inverse.
@@ -37,5 +37,5 @@ class ListPermissionsUseCase:
         return self.grants.stamp(principal, domain)
 
     async def execute(self, principal: Principal, domain: str | None) -> tuple[PolicyStamp, Sequence[Grant]]:
-        """Rend ses droits, refus compris, et la politique qui les donne."""
+        """Renvoie ses droits, refus compris, et la politique qui les donne."""
         return await self.grants.of(principal, domain)

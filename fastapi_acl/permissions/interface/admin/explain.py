@@ -20,7 +20,7 @@ async def explain_decision(
 ) -> Explanation:
     """Dit ce que la politique répond aujourd'hui à une question, ou à celle d'un refus, et pourquoi.
 
-    D'un refus, seuls les noms des attributs sont retenus : une règle qui en lit la valeur rend `evaluation_failed` ;
+    D'un refus, seuls les noms des attributs sont retenus : une règle qui en lit la valeur renvoie `evaluation_failed` ;
     posez alors la question avec `attributes`. Sur un autre sujet que soi, `acl.users:read` est aussi demandé.
     """
     question = explain.get_denied(body.decision_id) if isinstance(body, ExplainDenial) else body.to_question()
