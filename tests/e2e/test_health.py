@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from fastapi_acl import Principal
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnavailableError
+from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnavailableError, StoredDataError
 from fastapi_acl.shared.sync.revocations import Revocations
 from tests.support import byhand
 from tests.support.app import Client, protected, starting
 from tests.support.servers import free_port
+from tests.support.wounds import Wound
 
 HEALTH = "/api/v1/acl/health"
 
@@ -144,6 +145,25 @@ async def test_a_process_that_saw_entries_it_could_not_read_is_degraded(
 
         assert (late["status"], late["revision"], late["database_revision"]) == ("degraded", written - 1, written)
         assert (await second.get(HEALTH)).json()["status"] == "ok"
+
+
+async def test_a_process_that_found_what_it_cannot_read_is_degraded_until_all_is_read_again(tmp_path: Path) -> None:
+    async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", policy_poll_seconds=60) as client:
+        manager = client.manager
+        await Wound("acl_revision", "revision", "x").inflict(manager._parts.storage)
+        with pytest.raises(StoredDataError):
+            await manager.get_policy_store().reload()
+        found = (await client.get(HEALTH)).json()
+
+        await byhand.empty_head(manager._parts.storage)
+        await manager.migrate()  # une tête perdue se refait du journal
+        await manager.get_policy_store().reload()
+        mended = (await client.get(HEALTH)).json()
+
+    assert [(one["status"], one["has_unreadable_data"]) for one in (found, mended)] == [
+        ("degraded", True),
+        ("ok", False),
+    ]
 
 
 async def test_every_write_says_the_revision_it_made(tmp_path: Path) -> None:

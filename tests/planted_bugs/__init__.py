@@ -5,7 +5,7 @@ une faute à la fois et lance les essais qu'elle nomme ; il sort en erreur si un
 `python -m tests.planted_bugs mot…` ne sème que les fautes dont le nom ou le fichier contient un de ces mots.
 """
 
-from tests.planted_bugs import auth, database, engine, house, http, permissions, policy, shared, sync
+from tests.planted_bugs import auth, database, engine, house, http, mongodb, permissions, policy, shared, sync
 from tests.planted_bugs.fault import Fault
 
 FAULTS: list[Fault] = [
@@ -16,6 +16,7 @@ FAULTS: list[Fault] = [
     *http.FAULTS,
     *sync.FAULTS,
     *database.FAULTS,
+    *mongodb.FAULTS,
     *shared.FAULTS,
     *house.FAULTS,
 ]

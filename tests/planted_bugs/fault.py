@@ -123,5 +123,12 @@ def _runs(scope: ast.AST, wanted: list[ast.stmt]) -> Iterator[_Spot]:
                         yield _Spot(node, name, start, len(wanted))
 
 
-def _is_alike(one: object, wanted: ast.AST) -> bool:
-    return isinstance(one, type(wanted)) and ast.dump(one) == ast.dump(wanted)
+def _is_alike(one: object, wanted: object) -> bool:
+    """Compare deux arbres, sans leurs places dans le texte ; la première différence suffit."""
+    if isinstance(wanted, ast.AST):
+        return type(one) is type(wanted) and all(
+            _is_alike(getattr(one, name, None), getattr(wanted, name, None)) for name in wanted._fields
+        )
+    if isinstance(wanted, list):
+        return isinstance(one, list) and len(one) == len(wanted) and all(map(_is_alike, one, wanted))
+    return type(one) is type(wanted) and one == wanted

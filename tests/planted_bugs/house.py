@@ -8,6 +8,13 @@ MANAGER = "manager.py"
 REPORT = "runtime/report.py"
 INSTALLATION = "shared/http/installation.py"
 TARGET = "cli/target.py"
+REFUSED = (
+    "tests/shared/test_refusals.py::test_a_right_lost_while_running_is_a_refusal_that_health_tells_until_it_is_back"
+)
+UNREADABLE = (
+    "tests/e2e/test_health.py::test_a_process_that_found_what_it_cannot_read_is_degraded_until_all_is_read_again"
+)
+SILENT = "tests/e2e/test_lifespan.py::test_without_a_lifespan_a_silent_base_holds_one_request_and_not_the_crowd"
 
 FAULTS = [
     # --- premier démarrage
@@ -272,6 +279,99 @@ FAULTS = [
         "tests/engine/test_model_record.py::test_a_changed_model_waits_in_production_and_health_says_so",
     ),
     Fault(
+        "la santé se tait sur un refus de la base",
+        MANAGER,
+        "ACLManager.health",
+        "is_whole and not differs and not refuses and not has_unreadable",
+        "is_whole and not differs and not has_unreadable",
+        REFUSED,
+        "postgresql",
+    ),
+    Fault(
+        "la santé ne dit pas que la base refuse",
+        MANAGER,
+        "ACLManager.health",
+        "parts.model_record.differs, parts.database.is_refusing",
+        "parts.model_record.differs, False",
+        REFUSED,
+        "postgresql",
+    ),
+    Fault(
+        "la santé se tait sur ce qui ne se lit pas",
+        MANAGER,
+        "ACLManager.health",
+        "is_whole and not differs and not refuses and not has_unreadable",
+        "is_whole and not differs and not refuses",
+        UNREADABLE,
+    ),
+    Fault(
+        "la santé ne dit pas que des données sont illisibles",
+        MANAGER,
+        "ACLManager.health",
+        "bool(parts.replica.unreadable)",
+        "False",
+        UNREADABLE,
+    ),
+    Fault(
+        "ce qui ne s'est pas lu s'oublie avant d'être relu",
+        "shared/sync/replica.py",
+        "Replica._noting",
+        "self.unreadable = error.table",
+        "pass",
+        UNREADABLE,
+    ),
+    Fault(
+        "les gardes fautives ne se voient qu'une fois l'application démarrée",
+        MANAGER,
+        "ACLManager._wrap_lifespan",
+        "self._check_guards(app)\nawait self.initialize()",
+        "await self.initialize()",
+        "tests/e2e/test_lifespan.py::test_a_faulty_guard_is_seen_before_the_base_is_touched_and_the_application_starts",
+    ),
+    Fault(
+        "un manager sans disable_auth_for_dev a un administrateur sans jeton",
+        MANAGER,
+        "ACLManager._find_developer",
+        "not self.config.disable_auth_for_dev",
+        "False",
+        "tests/e2e/test_errors.py::test_a_local_request_without_a_token_is_the_administrator_in_development_only",
+    ),
+    # --- cycle de vie
+    Fault(
+        "sans lifespan, une base muette retient la foule",
+        LIFECYCLE,
+        "Lifecycle._look_in_passing",
+        "is_busy and (is_recent or self._is_blind)",
+        "False",
+        SILENT,
+        "postgresql",
+    ),
+    Fault(
+        "sans lifespan, une base déjà muette retient la foule",
+        LIFECYCLE,
+        "Lifecycle._look_in_passing",
+        "is_busy and (is_recent or self._is_blind)",
+        "is_busy and is_recent",
+        SILENT,
+        "postgresql",
+    ),
+    Fault(
+        "le cache d'une boucle finie sert encore",
+        LIFECYCLE,
+        "Lifecycle._bind_loop",
+        "self._cache.abandon()",
+        "",
+        "tests/e2e/test_loops.py::test_a_cache_follows_its_manager_from_one_loop_to_the_next",
+    ),
+    Fault(
+        "un arrêt interrompu ne ferme pas le cache",
+        LIFECYCLE,
+        "Lifecycle.close",
+        "closing.push_async_callback(self._cache.close)",
+        "",
+        "tests/e2e/test_lifespan.py::test_an_interrupted_stop_closes_everything_all_the_same",
+    ),
+    Fault(
         "la santé dit une base jamais vue à jour",
         REPORT,
         "Report.health",
@@ -487,6 +587,48 @@ FAULTS = [
         "[pair for place in places_in(app.routes) for pair in _list_asked(place, on_routes=on_routes)]",
         "[]",
         "tests/e2e/test_cli_application.py::test_names_that_nothing_knows_are_cited_with_the_nearest",
+    ),
+    Fault(
+        "une commande laisse ses connexions",
+        "cli/opening.py",
+        "_with_manager",
+        "await manager.close()",
+        "pass",
+        "tests/e2e/test_cli.py::test_a_command_leaves_no_connection_behind",
+        "postgresql",
+    ),
+    Fault(
+        "un fichier à moitié écrit prend la place du précédent",
+        "cli/files.py",
+        "replaced",
+        "Path(name).unlink(missing_ok=True)",
+        "Path(name).replace(file)",
+        "tests/e2e/test_cli_application.py::test_a_file_half_written_takes_no_place",
+    ),
+    Fault(
+        "un message de commande se lit comme du balisage",
+        "cli/output.py",
+        "say",
+        "output.print(message, highlight=False, markup=False, soft_wrap=True)",
+        "output.print(message, highlight=False, soft_wrap=True)",
+        "tests/e2e/test_cli_application.py::test_what_looks_like_markup_is_written_as_it_is",
+    ),
+    Fault(
+        "un mot de passe lu d'un tube garde son retour à la ligne",
+        "cli/maintenance.py",
+        "_read_password",
+        "sys.stdin.readline().rstrip('\\r\\n')",
+        "sys.stdin.readline()",
+        "tests/e2e/test_cli_application.py::test_a_password_read_from_a_pipe_is_the_line_without_its_end",
+    ),
+    Fault(
+        "une commande de production se passe de clé",
+        TARGET,
+        "_without_key",
+        "config.jwt_secret_key is not None or config.is_production",
+        "config.jwt_secret_key is not None",
+        "tests/e2e/test_cli_application.py tests/e2e/test_cli.py",
+        equivalent="ACLConfig refuse déjà la production sans clé, sauf sans comptes, où la clé n'a rien à signer",
     ),
     # --- mesures et traces
     Fault(
