@@ -396,7 +396,7 @@ FAULTS = [
     Fault(
         "les réglages de la réserve sont sans effet",
         "shared/database/factory.py",
-        "pool_of",
+        "_make_pool",
         "PoolSettings(config.database_pool_size, config.database_max_overflow, "
         "timeout=config.database_timeout_seconds)",
         "PoolSettings()",
@@ -435,7 +435,7 @@ FAULTS = [
         "derrière un pooler, une transaction n'a pas ses réglages",
         LINK,
         "PostgreSQLLink.begin",
-        "connection.exec_driver_sql(SESSION.format(local='true'), self._session)",
+        "connection.exec_driver_sql(TRANSACTION, (SEARCH_PATH, self._lock_timeout))",
         "pass",
         "tests/shared/test_postgresql.py::test_behind_a_pooler_each_transaction_has_its_settings",
         "postgresql",

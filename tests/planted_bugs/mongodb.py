@@ -96,9 +96,9 @@ FAULTS = [
     Fault(
         "sur MongoDB, la recherche de comptes est une expression rationnelle",
         USERS,
-        "_conditions",
-        "re.escape(canonical(query))",
-        "canonical(query)",
+        "_make_conditions",
+        "re.escape(fold(query))",
+        "fold(query)",
         "tests/auth/test_repositories.py::test_a_search_is_literal_and_ignores_case",
         "mongodb",
     ),
