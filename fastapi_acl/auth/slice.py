@@ -112,12 +112,12 @@ def load_routers(config: ACLConfig) -> Iterator[APIRouter]:
 
 
 def token_life(config: ACLConfig) -> timedelta:
-    """Rend le temps pendant lequel un jeton d'accès peut avoir cours, tolérance comprise à chaque bout."""
+    """Renvoie le temps pendant lequel un jeton d'accès peut avoir cours, tolérance comprise à chaque bout."""
     return timedelta(minutes=config.jwt_access_token_expire_minutes, seconds=2 * config.jwt_leeway_seconds)
 
 
 def _session_policy(config: ACLConfig) -> SessionPolicy:
-    """Rend les durées d'une session."""
+    """Renvoie les durées d'une session."""
     return SessionPolicy(
         idle=timedelta(days=config.session_idle_days),
         absolute=timedelta(days=config.session_absolute_days),
@@ -128,7 +128,7 @@ def _session_policy(config: ACLConfig) -> SessionPolicy:
 
 
 def _token_settings(config: ACLConfig) -> TokenSettings:
-    """Rend les réglages des jetons, durées en secondes."""
+    """Renvoie les réglages des jetons, durées en secondes."""
     secret = config.jwt_secret_key
     return TokenSettings(
         algorithm=config.jwt_algorithm,
