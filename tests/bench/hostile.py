@@ -125,7 +125,7 @@ async def _held(asked: Any, checks: list[CheckDTO]) -> tuple[float, float]:
     idle = max(late)
     late.clear()
     for _ in range(ROUNDS):
-        await CheckPermissionsUseCase(authorizer=asked, rules=asked).execute(Principal(id="1"), checks)
+        await CheckPermissionsUseCase(authorizer=asked, revisions=asked).execute(Principal(id="1"), checks)
         await asyncio.sleep(2 * BEAT)
     beat.cancel()
     return idle, max(late)

@@ -12,11 +12,10 @@ from typer.testing import CliRunner, Result
 
 from fastapi_acl import ACLManager, PolicyChange, PolicyRule
 from fastapi_acl.cli import app
-from fastapi_acl.shared.sync.changes import Change
-from fastapi_acl.shared.sync.replica import Position
 from tests.conftest import DATABASES
 from tests.support.app import SECRET, config
 from tests.support.connections import connections
+from tests.support.observers import hear
 from tests.support.waits import PATIENCE_SECONDS
 
 RULE = PolicyRule("p", ("role:reader", "document", "read", "allow"))
@@ -130,8 +129,7 @@ async def test_a_restored_log_is_read_again_and_its_old_announcements_are_not_be
     manager, other = ACLManager(config(**database_settings)), ACLManager(config(**database_settings))
     await manager.load()
     await other.load()
-    said: list[tuple[Position, Change]] = []
-    other._parts.replica.listen(lambda before, change: said.append((before, change)))
+    said = hear(other._parts.replica)
 
     done = await asyncio.to_thread(run, "restored")
     await manager._parts.replica.refresh()

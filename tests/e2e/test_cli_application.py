@@ -21,7 +21,7 @@ from fastapi_acl import ACLManager
 from fastapi_acl.auth.application.usecases.sessions import LoginUseCase
 from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO
 from fastapi_acl.cli import app, losses
-from fastapi_acl.cli.files import replaced
+from fastapi_acl.cli.files import replace_file
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.config import ACLConfig, unknown_variables
 from fastapi_acl.shared.exceptions import AuthenticationError
@@ -630,7 +630,7 @@ def test_a_file_half_written_takes_no_place(folder: Path) -> None:
     file.write_text("ancien", "utf-8")
     before = sorted(path.name for path in folder.iterdir())
 
-    with pytest.raises(ZeroDivisionError), replaced(file) as text:
+    with pytest.raises(ZeroDivisionError), replace_file(file) as text:
         text.write("à moitié")
         _ = 1 / 0
 

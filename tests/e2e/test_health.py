@@ -152,12 +152,12 @@ async def test_a_process_that_found_what_it_cannot_read_is_degraded_until_all_is
         manager = client.manager
         await Wound("acl_revision", "revision", "x").inflict(manager._parts.storage)
         with pytest.raises(StoredDataError):
-            await manager.get_policy_store().reload()
+            await manager.get_replica().reload()
         found = (await client.get(HEALTH)).json()
 
         await byhand.empty_head(manager._parts.storage)
         await manager.migrate()  # une tête perdue se refait du journal
-        await manager.get_policy_store().reload()
+        await manager.get_replica().reload()
         mended = (await client.get(HEALTH)).json()
 
     assert [(one["status"], one["has_unreadable_data"]) for one in (found, mended)] == [

@@ -59,7 +59,7 @@ async def test_the_loop_turns_while_the_guard_works(served: tuple[Client, tuple[
 
     with counted_calls() as turns:
         watching = asyncio.create_task(turning(turns))
-        await store._guard(PolicyChange(), PolicyChange(links), actor)
+        await store.guards._check_each(PolicyChange(), PolicyChange(links), actor)
         watching.cancel()
 
     assert max(turns) < 20 * LINKS, "ce qui se fait d'un trait n'est que quelques pas par lien, jamais par permission"

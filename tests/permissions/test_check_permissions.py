@@ -46,7 +46,7 @@ class Policy:
 
 
 def asking(policy: Any) -> CheckPermissionsUseCase:
-    return CheckPermissionsUseCase(authorizer=policy, rules=policy)
+    return CheckPermissionsUseCase(authorizer=policy, revisions=policy)
 
 
 def questions(*resources: str) -> list[CheckDTO]:

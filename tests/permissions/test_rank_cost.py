@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from fastapi_acl import PolicyChange, PolicyRule
-from fastapi_acl.engine.writing.comparison import Comparison, Grant
+from fastapi_acl.engine.writing.comparison import Comparison, Power
 from fastapi_acl.engine.writing.losses import GrantIndex
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.permissions.test_bounded_guard import counted_calls, turning
@@ -75,7 +75,7 @@ async def test_what_a_crowd_holds_is_read_once_per_name(sqlite_uri: str, monkeyp
         actor, read = await crowd(client, MEMBERS, own=True), list[PolicyRule]()
         grant = Comparison.grant
 
-        def counted(self: Comparison, rule: PolicyRule) -> Grant:
+        def counted(self: Comparison, rule: PolicyRule) -> Power:
             read.append(rule)
             return grant(self, rule)
 
@@ -87,7 +87,7 @@ async def test_what_a_crowd_holds_is_read_once_per_name(sqlite_uri: str, monkeyp
 
 async def test_the_index_finds_what_a_comparison_of_each_pair_would(sqlite_uri: str) -> None:
     texts = ["*", "a", "a:*", "a:b", "a:b:*", "a:b:c", "a:", "ab", ":", ":*", "b:*", "a::*", "a::"]
-    grants = [Grant((("obj", obj), ("act", act)), "*", allows=True) for obj, act in product(texts, texts)]
+    grants = [Power((("obj", obj), ("act", act)), "*", allows=True) for obj, act in product(texts, texts)]
     async with protected(sqlite_uri=sqlite_uri) as client:
         comparison = Comparison.over(client.manager.get_policy())
         for overlapping, compare in ((True, comparison.overlaps), (False, comparison.covers)):

@@ -263,14 +263,14 @@ async def use_everything(client: Client) -> None:
     await admin.add_rules(("p", f"role:{name}", "document", "read", "allow"))
     assert (await admin.get(f"/api/v1/admin/permissions/rules?v0=role:{name}")).json()["items"]
     await admin.remove_rules(("p", f"role:{name}", "document", "read", "allow"))
-    store, storage = client.manager.get_policy_store(), client.manager._parts.storage
+    storage = client.manager._parts.storage
     rules = [(number, rule(f"{name}{number}")) for number in range(1, COPY_FROM + 2)]
     await storage.adapter.open_batch(name, "import")
     await storage.adapter.stage(name, rules)
     await storage.adapter.prune(name)
     await storage.adapter.publish(name, await storage.adapter.last_id())
     await storage.adapter.drop(name)
-    await store.reload()
+    await client.manager.get_replica().reload()
     await client.manager.get_replica().refresh()
 
 
@@ -372,9 +372,9 @@ async def test_behind_a_pooler_processes_read_and_write_what_is_theirs(pooled_ur
         async def write(manager: ACLManager, name: str) -> None:
             for number in range(15):
                 await add(manager, f"{name}{number}")
-                assert (await manager.get_policy_store().page({"v0": f"role:{name}{number}"}))[0][1] == rule(
-                    f"{name}{number}"
-                )
+                assert (await manager._parts.storage.adapter.page({"v0": f"role:{name}{number}"}, after=0, limit=1))[0][
+                    1
+                ] == rule(f"{name}{number}")
 
         await asyncio.gather(*(write(one, name) for one, names in ((first, "ab"), (second, "cd")) for name in names))
         for manager in (first, second):

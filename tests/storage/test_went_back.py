@@ -16,9 +16,9 @@ from fastapi_acl.shared.exceptions import PolicyUnavailableError, PolicyUnreadab
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from fastapi_acl.shared.sync.changes import POLICY_CHANGED, SESSION_REVOKED, Change
-from fastapi_acl.shared.sync.replica import Position
 from tests.storage.conftest import Base, agreed, rule
 from tests.support.memory import MemoryDatabase, State
+from tests.support.observers import hear
 
 
 def server_of(process: Composition) -> Any:
@@ -178,8 +178,7 @@ async def test_a_reading_begun_before_a_fault_is_not_put_in_service(process: Com
     slow, replica, one = slowed(process, 0), process.replica, rule("role:late", "doc", "read", "allow")
     reloading = asyncio.create_task(replica.reload())
     await asyncio.sleep(0.1)
-    said: list[tuple[Position, Change]] = []
-    twin.replica.listen(lambda before, change: said.append((before, change)))
+    said = hear(twin.replica)
     await add(twin, one)
     before, change = said[0]
 
@@ -215,17 +214,10 @@ async def test_what_no_one_foresaw_in_a_stored_row_is_told_as_unreadable(
         await process.replica.reload()
 
 
-def heard(process: Composition) -> list[tuple[Position, Change]]:
-    """Retient tout ce que ce processus annonce."""
-    said: list[tuple[Position, Change]] = []
-    process.replica.listen(lambda before, change: said.append((before, change)))
-    return said
-
-
 async def test_a_slow_reading_does_not_bring_back_a_rule_revoked_meanwhile(
     process: Composition, twin: Composition
 ) -> None:
-    revoked, said = rule("role:r", "doc", "read", "allow"), heard(process)
+    revoked, said = rule("role:r", "doc", "read", "allow"), hear(process.replica)
     await add(process, revoked)
     await twin.replica.refresh()
     slow = slowed(twin, 0)
@@ -249,7 +241,7 @@ async def test_an_entry_that_does_not_follow_is_announced_as_such(
     listener = await base.process()
     await twin.replica.refresh()
     await process.store.change(PolicyChange(removed=(revoked,)))
-    said = heard(twin)
+    said = hear(twin.replica)
 
     assert await twin.model_record.adopt(twin.replica), "twin écrit sans avoir lu ce que process a retiré"
 
@@ -263,7 +255,7 @@ async def test_it_gets_another_log_whose_old_announcements_revive_nothing(
     base: Base, process: Composition, twin: Composition
 ) -> None:
     lost = rule("role:lost", "doc", "read", "allow")
-    said, kept, known = heard(process), server_of(process).state, process.replica._at
+    said, kept, known = hear(process.replica), server_of(process).state, process.replica._at
     await add(process, lost)
     await twin.replica.refresh()
     server_of(process).state = kept
@@ -317,7 +309,7 @@ async def test_nothing_is_decided_while_its_log_cannot_be_renewed(process: Compo
 
 
 async def test_an_announcement_of_another_log_is_not_taken_for_one_already_read(process: Composition) -> None:
-    said = heard(process)
+    said = hear(process.replica)
     await add(process, rule("role:r", "doc", "read", "allow"))
     ((before, change),) = said
 
@@ -326,7 +318,7 @@ async def test_an_announcement_of_another_log_is_not_taken_for_one_already_read(
 
 
 async def test_an_announcement_far_older_than_what_was_read_is_not_believed(process: Composition, base: Base) -> None:
-    said, kept = heard(process), server_of(process).state
+    said, kept = hear(process.replica), server_of(process).state
     await add(process, rule("role:lost", "doc", "read", "allow"))
     server_of(process).state = kept
     newcomer, ((before, change),) = await base.process(), said
