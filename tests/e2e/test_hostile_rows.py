@@ -15,6 +15,8 @@ from fastapi import FastAPI
 from fastapi_acl import ACLManager
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
+from tests.conftest import DATABASES
+from tests.storage.conftest import share_of
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, Client, config, documents, protected, serve
 from tests.support.wounds import ABSENT, Wound
 
@@ -53,7 +55,18 @@ MORE = [
 ]
 
 
-@pytest.mark.parametrize("wound", [*WOUNDS, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE)], ids=str)
+INFLICTED = [
+    *(pytest.param(kind, wound, id=f"{kind}-{wound}") for kind in DATABASES for wound in WOUNDS),
+    *(
+        pytest.param(kind, wound, marks=pytest.mark.slow, id=f"{kind}-{wound}")
+        for kind in DATABASES
+        for wound in share_of(kind, MORE)
+    ),
+]
+"""Sur chaque base les principales ; des autres, toutes sur SQLite, et une part sur chaque serveur."""
+
+
+@pytest.mark.parametrize(("database_settings", "wound"), INFLICTED, indirect=["database_settings"])
 async def test_what_a_hand_wrote_never_makes_a_500(database_settings: dict[str, Any], wound: Wound) -> None:
     settings = {**database_settings, "policy_poll_seconds": 60}
     async with protected(**settings) as client:
