@@ -9,8 +9,8 @@ PORT ?= 8000
 VENV ?= .venv
 BIN := $(VENV)/bin
 INTERPRETER := $(shell PYTHON="$(PYTHON)" tests/support/find_python.sh)
-# Une part d'un essai est l'attente d'un serveur : un de plus à la fois que de cœurs, mais chacun a ses serveurs.
-WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 8 ? cores + 1 : 8 )))
+# La moitié d'un essai est l'attente d'un serveur : deux de plus à la fois que de cœurs, mais chacun a ses serveurs.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 6 ? cores + 2 : 8 )))
 # Compilés une fois pour toutes : chaque processus qu’un essai lance recompilerait sinon toute la bibliothèque.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 QUICK := -m "not slow" -n $(WORKERS) --dist worksteal

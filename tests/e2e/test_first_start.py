@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal
 from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+from fastapi_acl.cli import app
 from fastapi_acl.engine.casbin.models import packaged_model_text
 from fastapi_acl.shared.exceptions import DecisionFailedError, UserNotFoundError
 from fastapi_acl.shared.sync.changes import ADMIN_CREATED
@@ -383,28 +385,39 @@ def test_create_admin_creates_one_and_promotes_nobody(tmp_path: Path) -> None:
     assert "Traceback" not in again.stderr + weak.stderr
 
 
+def command_here(*arguments: str, cwd: Path, typed: str = "", **environment: str) -> Result:
+    """La même commande, sans lancer de processus."""
+    settings = {"ACL_BCRYPT_ROUNDS": "4", "COLUMNS": "200", **environment}
+    before = Path.cwd()
+    os.chdir(cwd)
+    try:
+        return CliRunner().invoke(app, arguments, input=typed, env=settings)
+    finally:
+        os.chdir(before)
+
+
 def test_the_first_administrator_may_be_named_by_the_policy_file(tmp_path: Path) -> None:
     (tmp_path / "seed.csv").write_text("p,role:reader,document:*,read,allow\ng,user:@ada,role:reader\n", "utf-8")
 
-    created = command(
+    created = command_here(
         "create-admin", "--username", "ada", cwd=tmp_path, typed="un mot de passe assez long\n",
         ACL_POLICY_PATH="seed.csv",
     )  # fmt: skip
-    exported = command("policy", "export", "rules.csv", cwd=tmp_path, ACL_POLICY_PATH="seed.csv")
+    exported = command_here("policy", "export", "rules.csv", cwd=tmp_path, ACL_POLICY_PATH="seed.csv")
 
     account = created.stdout.partition("identifiant ")[2].partition(")")[0]
-    assert (created.returncode, exported.returncode) == (0, 0), created.stderr + exported.stderr
+    assert (created.exit_code, exported.exit_code) == (0, 0), created.stderr + exported.stderr
     assert {f"g,user:{account},role:admin", f"g,user:{account},role:reader"} <= set(
         (tmp_path / "rules.csv").read_text("utf-8").split()
     )
 
 
 def test_commands_refuse_a_wrong_configuration_in_one_sentence(tmp_path: Path) -> None:
-    short = command("migrate", cwd=tmp_path, ACL_JWT_SECRET_KEY="court")
-    absent = command("policy", "apply", cwd=tmp_path)
-    down = command("migrate", cwd=tmp_path, ACL_SQLITE_URI="sqlite:////absent/x.db")
+    short = command_here("migrate", cwd=tmp_path, ACL_JWT_SECRET_KEY="court")
+    absent = command_here("policy", "apply", cwd=tmp_path)
+    down = command_here("migrate", cwd=tmp_path, ACL_SQLITE_URI="sqlite:////absent/x.db")
 
-    assert (short.returncode, absent.returncode, down.returncode) == (1, 1, 1)
+    assert (short.exit_code, absent.exit_code, down.exit_code) == (1, 1, 1)
     assert "ACL_JWT_SECRET_KEY" in short.stderr
     assert "ACL_POLICY_PATH" in absent.stderr
     assert "base de données ne répond pas" in down.stderr
@@ -412,20 +425,20 @@ def test_commands_refuse_a_wrong_configuration_in_one_sentence(tmp_path: Path) -
 
 
 def test_migrate_and_the_reference_commands(tmp_path: Path) -> None:
-    migrated = command("migrate", cwd=tmp_path, ACL_AUTO_MIGRATE="false")
-    listed = command("config", "env", cwd=tmp_path)
-    helped = command("--help", cwd=tmp_path)
-    planned = command("policy", "plan", cwd=tmp_path, ACL_MODEL="abac")
-    clean = command("policy", "lint", cwd=tmp_path)
+    migrated = command_here("migrate", cwd=tmp_path, ACL_AUTO_MIGRATE="false")
+    listed = command_here("config", "env", cwd=tmp_path)
+    helped = command_here("--help", cwd=tmp_path)
+    planned = command_here("policy", "plan", cwd=tmp_path, ACL_MODEL="abac")
+    clean = command_here("policy", "lint", cwd=tmp_path)
     risky = tmp_path / "risky.conf"
     risky.write_text(packaged_model_text("rest").replace("aclMatch(r.path", "keyMatch(r.path"), "utf-8")
-    warned = command("policy", "lint", cwd=tmp_path, ACL_MODEL_PATH=str(risky))
+    warned = command_here("policy", "lint", cwd=tmp_path, ACL_MODEL_PATH=str(risky))
 
-    assert (migrated.returncode, listed.returncode, helped.returncode) == (0, 0, 0), migrated.stderr
+    assert (migrated.exit_code, listed.exit_code, helped.exit_code) == (0, 0, 0), migrated.stderr
     assert (tmp_path / "fastapi_acl.db").exists()
     assert "ACL_JWT_SECRET_KEY=" in listed.stdout
     assert "create-admin" in helped.stdout
     assert planned.stdout.splitlines()[0] == "clé      : g(r.sub, p.sub)", planned.stderr
-    assert (clean.returncode, clean.stdout) == (0, "Rien à signaler.\n")
-    assert warned.returncode == 1
+    assert (clean.exit_code, clean.stdout) == (0, "Rien à signaler.\n")
+    assert warned.exit_code == 1
     assert "premier « * »" in warned.stdout

@@ -19,6 +19,7 @@ from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.exceptions import ACLException, ConfigurationError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from tests.conftest import DATABASES
+from tests.storage.conftest import share_of
 from tests.support.app import ADMIN, ADMIN_PASSWORD, PASSWORD, Client, config, documents, protected, serve
 from tests.support.proxy import before
 from tests.support.wounds import ABSENT, Wound
@@ -82,7 +83,18 @@ async def test_what_bson_alone_can_keep_never_makes_a_500(database_settings: dic
         await hurt({**database_settings, "mongodb_uri": uri}, lie)
 
 
-@pytest.mark.parametrize("wound", [*WOUNDS, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE)], ids=str)
+INFLICTED = [
+    *(pytest.param(kind, wound, id=f"{kind}-{wound}") for kind in DATABASES for wound in WOUNDS),
+    *(
+        pytest.param(kind, wound, marks=pytest.mark.slow, id=f"{kind}-{wound}")
+        for kind in DATABASES
+        for wound in share_of(kind, MORE)
+    ),
+]
+"""Sur chaque base les principales ; des autres, toutes sur SQLite, et une part sur chaque serveur."""
+
+
+@pytest.mark.parametrize(("database_settings", "wound"), INFLICTED, indirect=["database_settings"])
 async def test_what_a_hand_wrote_never_makes_a_500(database_settings: dict[str, Any], wound: Wound) -> None:
     await hurt(database_settings, wound.inflict)
 
@@ -150,7 +162,7 @@ async def imported(manager: ACLManager) -> None:
 
 async def call_all(manager: ACLManager) -> None:
     """Fait ce qu'un outil ferait ; une erreur de la bibliothèque est une réponse, toute autre est un défaut."""
-    history, store = manager.get_policy_history(), manager.get_policy_store()
+    history = manager.get_policy_history()
     for call in (
         manager.get_replica().reload,
         manager._parts.replica.refresh,

@@ -25,7 +25,7 @@ from tests.support.waits import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 
-PROCESSES = 4
+PROCESSES = effort(3, 4)
 REVOKES = effort(24, 1_000)
 BROKEN_REVOKES = effort(8, 1_000)
 """Retraits pendant une panne, où chacun attend un regard."""

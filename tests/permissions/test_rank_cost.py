@@ -48,7 +48,7 @@ async def turns_of(client: Client, change: PolicyChange, actor: Principal) -> li
     store = client.manager.get_policy_store()
     with counted_calls() as turns:
         watching = asyncio.create_task(turning(turns))
-        await store._guard(PolicyChange(), change, actor)
+        await store.guards._check_each(PolicyChange(), change, actor)
         watching.cancel()
     found: list[int] = turns
     return found

@@ -67,7 +67,7 @@ def go_on(*writers: Process) -> None:
 
 @pytest.mark.slow
 async def test_two_processes_that_write_the_same_rules_share_one_truth(process: Composition, base: Base) -> None:
-    writers = [await launched(base, "at_random", seed, effort(100, 5_000)) for seed in (1, 2)]
+    writers = [await launched(base, "at_random", seed, effort(60, 5_000)) for seed in (1, 2)]
     for writer in writers:
         assert await told(writer) == "ready"
 
@@ -90,7 +90,7 @@ async def test_a_writer_killed_at_any_instant_leaves_whole_batches_and_no_lock(
     process: Composition, base: Base
 ) -> None:
     rng, last = random.Random(7), -1
-    for _ in range(effort(4, 20)):
+    for _ in range(effort(3, 20)):
         writer = await launched(base, "batches")
         done = [await told(writer)]
         await asyncio.sleep(rng.uniform(0, 0.08))
@@ -113,7 +113,7 @@ async def test_an_import_killed_at_any_instant_is_whole_or_absent(process: Compo
     whole = await an_import(base, size, None)
     await process.store.write(lambda: PolicyChange(removed=process.policy.rules))
 
-    for _ in range(effort(4, 20)):
+    for _ in range(effort(3, 20)):
         await an_import(base, size, rng.uniform(0, whole))
         await forget_the_dead(process, base)
 

@@ -356,13 +356,13 @@ class Stories(RuleBasedStateMachine):
         return await asyncio.gather(*writes, return_exceptions=True)
 
 
-EXAMPLES = {"memory": 50, "sqlite": 8, "postgresql": 8, "mysql": 8, "mongodb": 3}
+EXAMPLES = {"memory": 50, "sqlite": 5, "postgresql": 5, "mysql": 5, "mongodb": 2}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_story_leaves_processes_and_their_base_apart(kind: str, request: pytest.FixtureRequest) -> None:
-    examples = EXAMPLES[kind] * effort(1, 30)
+    examples = EXAMPLES[kind] * effort(1, 45)
     bases = None if kind == "memory" else request.getfixturevalue(f"{kind}_bases")
     chosen = settings(
         max_examples=examples,
