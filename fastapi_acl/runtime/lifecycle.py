@@ -15,7 +15,7 @@ from fastapi_acl.shared.exceptions import (
     DecisionFailedError,
     PolicyUnavailableError,
 )
-from fastapi_acl.shared.logging import get_logger, quote
+from fastapi_acl.shared.logging import Trouble, get_logger, quote
 from fastapi_acl.shared.tasks import stop_tasks
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class Lifecycle:
         self._looking = asyncio.Lock()
         self._next_attempt = self._next_look = float("-inf")
         self._started = self._is_blind = False
+        self._blindness = Trouble(logger, "replica_refresh_failed", "replica_sees_again")
+        self._postponement = Trouble(logger, "start_postponed", "start_no_longer_postponed")
         self._postponed_by: type[ACLException] = PolicyUnavailableError
 
     @property
@@ -195,9 +197,10 @@ class Lifecycle:
         except ACLException as error:
             is_of_database = isinstance(error, (DatabaseUnavailableError, DatabaseRefusedError))
             self._postponed_by = type(error) if is_of_database else PolicyUnavailableError
-            logger.warning("start_postponed: %s Les routes gardées répondent 503.", _told(error))
+            self._postponement.goes_on(f"{_told(error)} Les routes gardées répondent 503.")
         else:
             self._started = True
+            self._postponement.is_over()
             logger.info("started: revision=%d", self._replica.revision)
 
     async def _keep(self) -> None:
@@ -254,9 +257,10 @@ class Lifecycle:
         try:
             await self._replica.refresh()
             self._is_blind = False
+            self._blindness.is_over()
         except ACLException as error:
             self._is_blind = True
-            logger.warning("replica_refresh_failed: %s age=%.1fs", error.code, self._replica.age_seconds)
+            self._blindness.goes_on(error.code, f" age={self._replica.age_seconds:.1f}s")
         await self._database.recover()
 
     def _bind_loop(self) -> None:

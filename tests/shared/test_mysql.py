@@ -26,7 +26,7 @@ from fastapi_acl.shared.database import mysql
 from fastapi_acl.shared.database.mysql import MIGRATION_LOCK, MySQLDatabase
 from fastapi_acl.shared.database.sql import LOCK_TIMEOUT_SECONDS
 from fastapi_acl.shared.database.tables import batch_rules_table, metadata
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from fastapi_acl.shared.exceptions import DatabaseRefusedError, DatabaseUnavailableError
 from tests.conftest import launched
 from tests.support.servers import MariaDBServer
 from tests.support.waits import PATIENCE_SECONDS
@@ -232,7 +232,7 @@ async def test_two_databases_of_one_server_do_not_share_their_migration_lock(emp
 async def test_tls_that_cannot_be_proved_is_refused(empty_mysql_uri: str) -> None:
     database = MySQLDatabase(f"{empty_mysql_uri}?ssl=true")
 
-    with pytest.raises(DatabaseUnavailableError) as refused:
+    with pytest.raises(DatabaseRefusedError) as refused:
         await ask(database, "SELECT 1")
 
     assert "TLS" in str(refused.value.__cause__) or "SSL" in str(refused.value.__cause__)
@@ -246,7 +246,7 @@ async def test_tls_is_served_under_a_certificate_that_is_known_and_no_other(tls_
 
     async with known.session() as session:
         assert (await session.execute(text(question))).one()[1].startswith("TLSv1")
-    with pytest.raises(DatabaseUnavailableError) as refused:
+    with pytest.raises(DatabaseRefusedError) as refused:
         await ask(unknown, question)
 
     assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.__cause__)
@@ -261,7 +261,7 @@ async def test_a_certificate_of_another_name_is_refused_unless_the_name_is_not_a
         for database in (verified, unnamed):
             opened.push_async_callback(database.close)
 
-        with pytest.raises(DatabaseUnavailableError) as refused:
+        with pytest.raises(DatabaseRefusedError) as refused:
             await ask(verified, "SELECT 1")
 
         assert "Hostname mismatch" in str(refused.value.__cause__)

@@ -16,7 +16,7 @@ from fastapi_acl import ACLManager
 from fastapi_acl.shared.database.postgresql import COPY_FROM, PostgreSQLDatabase
 from fastapi_acl.shared.database.postgresql_link import SEARCH_PATH, PostgreSQLLink
 from fastapi_acl.shared.database.sql import LOCK_TIMEOUT_SECONDS
-from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseUnavailableError
+from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseRefusedError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 from tests.conftest import launched
 from tests.support.app import Client, config, protected
@@ -118,7 +118,7 @@ async def test_a_server_is_verified_by_an_authority_of_ones_own(tls_postgresql: 
     assert used
     async with started(verified.replace("127.0.0.1", "localhost")) as manager:
         assert not manager.is_ready
-        with pytest.raises(DatabaseUnavailableError):
+        with pytest.raises(DatabaseRefusedError):
             await manager.load()
     with pytest.raises(ConfigurationError, match="root certificate"):
         async with started(f"{tls_postgresql.uri()}?sslmode=verify-full"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from fastapi_acl.runtime.composition import compose
-from fastapi_acl.shared.exceptions import ChangeTooLargeError, ConfigurationError, DatabaseRefusedError
+from fastapi_acl.shared.exceptions import (
+    ChangeTooLargeError,
+    ConfigurationError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+)
 from fastapi_acl.shared.policy import PolicyRule
 from tests.conftest import DATABASES, launched, settings_of
 from tests.support import byhand
@@ -223,6 +229,77 @@ async def test_a_missing_right_refuses_to_start_and_is_named_with_its_remedy(
     assert "GRANT" in refused.value.detail
 
 
+@pytest.mark.parametrize("lesser", [kind for kind in SERVERS if kind != "mongodb"], indirect=True)
+async def test_all_that_is_missing_is_told_at_once_with_what_gives_it(lesser: Lesser) -> None:
+    """Les instructions que le message donne suffisent, telles quelles."""
+    for right, table in (("INSERT", "acl_changes"), ("DELETE", "acl_users"), ("SELECT", "acl_users")):
+        await lesser.revoke(right, table)
+    if lesser.kind == "postgresql":
+        await close_schema(lesser)
+
+    with pytest.raises(ConfigurationError) as refused:
+        await try_start(lesser.settings)
+
+    [told] = re.findall("« (GRANT .*); »", refused.value.detail)
+    for grant in told.split("; "):
+        right, place, _ = re.fullmatch(r"GRANT (.+) ON (.+) TO (\S+)", grant).groups()  # type: ignore[union-attr]
+        await lesser.grant(right, place)
+    await try_start(lesser.settings)
+
+
+@pytest.mark.parametrize("lesser", [kind for kind in SERVERS if kind == "postgresql"], indirect=True)
+async def test_a_schema_that_closes_while_running_is_a_refusal(lesser: Lesser) -> None:
+    made = compose(config(**lesser.settings))
+    await made.replica.refresh()
+
+    await close_schema(lesser)
+
+    with pytest.raises(DatabaseRefusedError):
+        await made.enforcer.add_policy("role:r", "doc", "read", "allow")
+    await lesser.grant("USAGE", "SCHEMA public")
+    await made.database.recover()
+    assert not made.database.is_refusing
+    await made.database.close()
+    made.hasher.close()
+
+
+async def close_schema(lesser: Lesser) -> None:
+    owner = await asyncpg.connect(lesser.owner)
+    await owner.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    await owner.close()
+
+
+async def test_a_table_that_is_gone_is_a_refusal(sql_settings: dict[str, Any]) -> None:
+    made = compose(config(create_default_admin=False, **sql_settings))
+    await made.replica.refresh()
+
+    await byhand.lose_head(made.storage)
+
+    with pytest.raises(DatabaseRefusedError):
+        await made.replica.refresh()
+    await made.database.close()
+    made.hasher.close()
+
+
+@pytest.mark.skipif("postgresql" not in DATABASES, reason="PostgreSQL n’est pas éprouvé")
+async def test_too_many_connections_is_an_outage_that_says_what_would_mend_it(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with lesser_postgresql(request) as lesser:
+        owner = await asyncpg.connect(lesser.owner)
+        await owner.execute(f"ALTER ROLE {urlsplit(lesser.uri).username} CONNECTION LIMIT 0")
+        await owner.close()
+        made = compose(config(**lesser.settings))
+
+        with pytest.raises(DatabaseUnavailableError):
+            await made.replica.refresh()
+
+        assert "max_connections" in caplog.text
+        assert not made.database.is_refusing
+        await made.database.close()
+        made.hasher.close()
+
+
 @pytest.mark.parametrize("lesser", [kind for kind in SERVERS if kind == "postgresql"], indirect=True)
 async def test_a_closed_sequence_refuses_to_start(lesser: Lesser) -> None:
     await lesser.revoke("ALL", "SEQUENCE casbin_rule_id_seq")
@@ -243,7 +320,7 @@ async def test_whoever_may_not_make_tables_is_told_so_and_does_not_wait(lesser: 
     await database.close()
     owner.hasher.close()
 
-    with pytest.raises(ConfigurationError, match=r"(?i)refuse.*(owner|denied)"):
+    with pytest.raises(ConfigurationError, match=r"(?i)refuse.*(owner|denied).*CREATE.*fastapi-acl migrate"):
         await try_start(lesser.settings)
 
 

@@ -30,7 +30,7 @@ from fastapi_acl.shared.exceptions import (
     TransactionNotOwnedError,
     WrongLoopError,
 )
-from fastapi_acl.shared.logging import get_logger
+from fastapi_acl.shared.logging import Trouble, get_logger
 from fastapi_acl.shared.stored import MISREADINGS, optional, read_number, read_row, read_text
 
 if TYPE_CHECKING:
@@ -311,6 +311,7 @@ class AmbientDatabase(Database, ABC):
         """Part sans transaction."""
         self._ambient: ContextVar[Transaction | None] = ContextVar("fastapi_acl_transaction", default=None)
         self._refusal: Refusal | None = None
+        self._trouble = Trouble(logger, "database_unavailable", "database_available_again")
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind_loop(self) -> None:

@@ -34,7 +34,7 @@ from pymongo.write_concern import WriteConcern
 
 from fastapi_acl.shared.database.base import COMPACTION, HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.mongodb_pulse import BEAT_MILLISECONDS, Pulse
-from fastapi_acl.shared.database.refusals import FULL, IDENTITY, READ_ONLY, Refusal, explained, rights_on
+from fastapi_acl.shared.database.refusals import CERTIFICATE, FULL, IDENTITY, READ_ONLY, Refusal, explained, rights_on
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import (
     ChangeTooLargeError,
@@ -88,6 +88,9 @@ INSTEAD: Final = {
     "maxstalenessseconds": "retirez-la : tout se lit sur le primaire",
 }
 """Ce qu'il faut faire d'une option que nos transactions n'honorent pas."""
+
+UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+"""Ce que dit OpenSSL d'un certificat qu'il n'admet pas."""
 
 UNREAD: Final = "l’adresse de la base (ACL_MONGODB_URI), ou un fichier qu’elle nomme, ne se lit pas."
 
@@ -465,7 +468,7 @@ class MongoDatabase(AmbientDatabase):
     async def _end_later(self, session: Any) -> None:  # noqa: ANN401 - du pilote
         """Annule une transaction dès que la base reparle : elle a pu la commencer, et en tiendrait les verrous."""
         deadline = time.monotonic() + TRANSACTION_SECONDS
-        while self._is_lost and time.monotonic() < deadline:
+        while self._is_lost and time.monotonic() < deadline:  # noqa: ASYNC110 - les fils du pilote le disent
             await asyncio.sleep(BEAT_MILLISECONDS / 1_000)
         await _end(session)
 
@@ -474,6 +477,7 @@ class MongoDatabase(AmbientDatabase):
         """Traduit les pannes en `DatabaseUnavailableError` ; un doublon passe tel quel, un dépôt l'attend."""
         try:
             yield
+            self._trouble.is_over()
         except (PyMongoError, OSError) as error:
             if is_duplicate(error):
                 raise
@@ -482,7 +486,7 @@ class MongoDatabase(AmbientDatabase):
             refusal = _refusal_of(error)
             if refusal is not None:
                 raise self.refused(refusal) from error
-            logger.warning("database_unavailable: %s", one_line(type(error).__name__))
+            self._trouble.goes_on(_words_of(error))
             raise DatabaseUnavailableError from error
         except InvalidBSON as error:  # le texte de l'erreur, lui, peut citer le document
             logger.error("stored_data_refused: %s", type(error).__name__)  # noqa: TRY400 - idem
@@ -518,6 +522,8 @@ def _refusal_of(error: BaseException) -> Refusal | None:
     """Reconnaît un refus sans appel ; None si la base pourrait changer d'avis d'elle-même."""
     code = 10334 if isinstance(error, DocumentTooLarge) else getattr(error, "code", None)  # arrêté avant le serveur
     advice = REFUSALS.get(code) if isinstance(code, int) else None
+    if UNTRUSTED in str(error):  # le pilote n'en garde que la phrase
+        advice = CERTIFICATE
     return Refusal(_words_of(error), advice) if advice is not None else None
 
 

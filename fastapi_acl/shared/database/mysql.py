@@ -101,6 +101,17 @@ class MySQLDatabase(SQLDatabase):
         """Coupe net une connexion."""
         driver_connection.cut()
 
+    def account(self, connection: Connection) -> str:
+        """Rend le compte et l'hôte d'où il vient, entre apostrophes."""
+        return "@".join(f"'{part}'" for part in str(connection.scalar(func.current_user())).split("@"))
+
+    def migration_rights(self) -> str:
+        """Dit ce qu'il faut pour créer et changer des tables."""
+        return (
+            "migrer demande « GRANT CREATE, ALTER, INDEX, REFERENCES ON … TO … » ; « fastapi-acl migrate » peut le "
+            "faire sous un autre compte"
+        )
+
     def place_query(self) -> Select[Any]:
         """Demande le nom de la base, celui de la machine et le port."""
         return _PLACE

@@ -13,7 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from fastapi_acl.shared.database.faults import naming
 from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink, quoted
-from fastapi_acl.shared.database.refusals import READ_ONLY, RIGHTS, Refusal, refused_start, rights_on
+from fastapi_acl.shared.database.refusals import (
+    READ_ONLY,
+    Refusal,
+    is_caused_by,
+    missing_rights,
+    refused_start,
+    rights_on,
+)
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
     DEFAULT_POOL,
@@ -21,7 +28,6 @@ from fastapi_acl.shared.database.sql import (
     MIGRATION_TIMEOUT_SECONDS,
     SQLDatabase,
     Use,
-    is_caused_by,
     patience_for,
     tell_migration_awaited,
 )
@@ -70,16 +76,19 @@ _USAGE: Final = text("SELECT has_schema_privilege(:schema, 'USAGE')")
 _IS_READ_ONLY: Final = text("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean")
 
 _MISSING_RIGHTS: Final = text(
-    "SELECT relname, wanted FROM pg_class JOIN pg_namespace AS mine ON mine.oid = relnamespace"
+    "SELECT relname, string_agg(wanted, ', ' ORDER BY wanted) FROM pg_class"
+    " JOIN pg_namespace AS mine ON mine.oid = relnamespace"
     " JOIN unnest(CAST(:tables AS text[]), CAST(:rights AS text[])) AS needed (name, wanted) ON name = relname"
     " WHERE mine.nspname = :schema AND relkind IN ('r', 'p', 'v')"
-    " AND NOT has_table_privilege(pg_class.oid, wanted) ORDER BY relname, wanted"
+    " AND NOT has_table_privilege(pg_class.oid, wanted) GROUP BY relname ORDER BY relname"
 )
 
 _MISSING_SEQUENCE: Final = text(
     "SELECT sequence FROM pg_get_serial_sequence(quote_ident(:schema) || '.casbin_rule', 'id') AS sequence"
     " WHERE NOT has_sequence_privilege(sequence, 'UPDATE')"
 )
+
+_ACCOUNT: Final = text("SELECT quote_ident(current_user)")
 
 _OURS: Final = text("SELECT to_regclass(quote_ident(:schema) || '.acl_revision')::text")
 
@@ -213,8 +222,7 @@ class PostgreSQLDatabase(SQLDatabase):
             )
             raise ConfigurationError(message)
         if not connection.scalar(_USAGE, {"schema": self._schema}):
-            message = f"ce compte n’entre pas dans le schéma « {self._schema} » : GRANT USAGE ON SCHEMA {self._schema}."
-            raise ConfigurationError(message)
+            raise missing_rights(self.account(connection), self._missing(connection))
         elsewhere = self._link.found_schema
         if elsewhere not in {None, self._schema} and connection.scalar(_OURS, {"schema": self._schema}) is None:
             message = (
@@ -231,16 +239,35 @@ class PostgreSQLDatabase(SQLDatabase):
         """
         if connection.scalar(_IS_READ_ONLY):
             raise refused_start(Refusal("en lecture seule", READ_ONLY))
+        missing = self._missing(connection)
+        if missing:
+            raise missing_rights(self.account(connection), missing)
+
+    def _missing(self, connection: Connection) -> list[str]:
+        """Rend tous les droits qui manquent, chacun comme « SELECT ON acl_users »."""
         needed = [(table, right) for table in metadata.tables for right in rights_on(table)]
         tables, rights = zip((VERSION_TABLE, "SELECT"), *needed, strict=True)
         wanted = {"schema": self._schema, "tables": list(tables), "rights": list(rights)}
-        for table, right in connection.execute(_MISSING_RIGHTS, wanted):
-            words = f"le droit {right} manque"
-            raise refused_start(Refusal(words, RIGHTS), table)
-        sequence = connection.scalar(_MISSING_SEQUENCE, {"schema": self._schema})
-        if sequence is not None:
-            message = f"les numéros de règles nous sont fermés : « GRANT USAGE, UPDATE ON SEQUENCE {sequence} TO … »."
-            raise ConfigurationError(message)
+        is_in = connection.scalar(_USAGE, {"schema": self._schema})
+        missing = [] if is_in else [f"USAGE ON SCHEMA {quoted(self._schema)}"]
+        missing += (
+            f"{rights} ON {quoted(self._schema, table)}"
+            for table, rights in connection.execute(_MISSING_RIGHTS, wanted)
+        )
+        sequence = connection.scalar(_MISSING_SEQUENCE, {"schema": self._schema}) if is_in else None
+        return [*missing, f"USAGE, UPDATE ON SEQUENCE {sequence}"] if sequence else missing
+
+    def account(self, connection: Connection) -> str:
+        """Rend le nom du rôle."""
+        return str(connection.scalar(_ACCOUNT))
+
+    def migration_rights(self) -> str:
+        """Dit ce qu'il faut pour créer et changer des tables."""
+        return (
+            f"créer une table demande « GRANT CREATE ON SCHEMA {quoted(self._schema)} TO … », et en changer une d’en "
+            "être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire sous un autre "
+            "compte"
+        )
 
     def place_query(self) -> Select[Any]:
         """Demande le nom de la base, le port du serveur et l'instant de son démarrage.

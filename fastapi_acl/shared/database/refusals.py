@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class Refusal(NamedTuple):
@@ -32,6 +36,15 @@ FOREIGN_KEY: Final = (
     "une clé étrangère de l’application mène à nos tables : retirez-la, démarrez, donnez à sa colonne la collation de "
     "la nôtre, puis refaites-la"
 )
+SCHEMA: Final = (
+    "une table ou une colonne à nous manque, ou n’est plus la nôtre : restaurez-la, ou lancez « fastapi-acl migrate »"
+)
+SETTING: Final = "le serveur ne connaît pas un réglage que l’adresse lui donne (options=…) : corrigez-le, ou retirez-le"
+CERTIFICATE: Final = (
+    "le certificat du serveur n’est pas admis : écrivez dans l’adresse le nom d’hôte qu’il porte, et l’autorité qui "
+    "l’a signé (sslrootcert=, ssl_ca=, tlsCAFile=)"
+)
+NO_TLS: Final = "activez TLS sur le serveur, ou retirez de l’adresse ce qui le demande (ssl=, ssl_ca=)"
 PACKET: Final = "relevez la taille que le serveur admet (max_allowed_packet)"
 
 ADVICE: Final[Mapping[str, str]] = {
@@ -40,18 +53,36 @@ ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("25006",), READ_ONLY),
     **dict.fromkeys(("28000", "28P01", "3D000", "57P04"), IDENTITY),
     **dict.fromkeys(("53100",), FULL),
+    **dict.fromkeys(("42P01", "42703", "42804", "42883"), SCHEMA),
+    **dict.fromkeys(("42704",), SETTING),
     # MySQL et MariaDB : https://mariadb.com/kb/en/mariadb-error-code-reference/
     **dict.fromkeys(("1044", "1142", "1143", "1227", "1370"), RIGHTS),
     **dict.fromkeys(("1290", "1792", "1836"), READ_ONLY),
     **dict.fromkeys(("1045", "1049", "1698"), IDENTITY),
     **dict.fromkeys(("1021", "1114"), FULL),
     **dict.fromkeys(("1153",), PACKET),
+    **dict.fromkeys(("1054", "1146"), SCHEMA),
+    **dict.fromkeys(("2026",), NO_TLS),
     **dict.fromkeys(("1832", "1833", "3780"), FOREIGN_KEY),
     # SQLite, dont le pilote ne donne un code que depuis Python 3.11.
     "attempt to write a readonly database": READ_ONLY,
     "database or disk is full": FULL,
+    **dict.fromkeys(("no such table", "no such column"), SCHEMA),
 }
 """Ce que l'exploitant doit faire, par code d'erreur d'une base SQL."""
+
+CROWDED: Final = (
+    "trop de connexions pour ce serveur : relevez sa limite (max_connections), ou baissez ACL_DATABASE_POOL_SIZE et "
+    "ACL_DATABASE_MAX_OVERFLOW"
+)
+HINTS: Final[Mapping[str, str]] = dict.fromkeys(("53300", "1040", "1203", "1226"), CROWDED)
+"""Ce qui passerait de soi-même, mais revient tant que l'exploitant n'y fait rien."""
+
+NO_ROOM: Final = (
+    "aucune connexion de la réserve ne s’est libérée à temps : relevez ACL_DATABASE_POOL_SIZE ou "
+    "ACL_DATABASE_MAX_OVERFLOW si cela dure"
+)
+LATE: Final = "elle n’a pas répondu à temps"
 
 NEVER_DONE: Final[Mapping[str, frozenset[str]]] = {
     "casbin_rule": frozenset({"UPDATE"}),
@@ -81,13 +112,27 @@ def codes_of(error: BaseException) -> frozenset[str]:
 
 def refusal_of(error: BaseException) -> Refusal | None:
     """Reconnaît, d'une base SQL, un refus sans appel ; None si elle pourrait changer d'avis d'elle-même."""
+    if is_caused_by(error, (ssl.SSLCertVerificationError,)):
+        return Refusal(words_of(error), CERTIFICATE)
     advice = next((ADVICE[code] for code in codes_of(error) if code in ADVICE), None)
     return Refusal(words_of(error), advice) if advice is not None else None
 
 
+def is_caused_by(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Dit si une erreur, ou ce qui l'a causée, est de l'une de ces sortes ; SQLAlchemy garde la sienne dans `orig`."""
+    while error is not None and not isinstance(error, kinds):
+        error = getattr(error, "orig", None) or error.__cause__
+    return error is not None
+
+
 def words_of(error: BaseException) -> str:
-    """Rend ce que le serveur dit d'une erreur, sans l'instruction ni ses valeurs."""
-    return one_line(getattr(error, "orig", None) or error)
+    """Rend ce que le serveur dit d'une erreur, sans l'instruction ni ses valeurs, et ce qui l'éviterait."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, PoolTimeoutError):
+        return NO_ROOM
+    silence = LATE if isinstance(cause, (TimeoutError, asyncio.TimeoutError)) else type(cause).__name__
+    hint = next((f" ; {HINTS[code]}" for code in codes_of(error) if code in HINTS), "")
+    return f"{one_line(cause) or silence}{hint}"
 
 
 @contextmanager
@@ -113,5 +158,15 @@ def explained(diagnose: Callable[[Exception], Refusal | None], table: str | None
 def refused_start(refusal: Refusal, table: str | None = None) -> ConfigurationError:
     """Dit ce qui empêche de démarrer, et ce que l'exploitant doit faire."""
     what = f"la table « {table} »" if table is not None else "ce que le démarrage lui demande"
-    grant = f" : « GRANT {', '.join(rights_on(table))} ON {table} TO … »" if table and refusal.advice is RIGHTS else ""
-    return ConfigurationError(f"la base nous refuse {what} ({refusal.words}) : {refusal.advice}{grant}.")
+    return ConfigurationError(f"la base nous refuse {what} ({refusal.words}) : {refusal.advice}.")
+
+
+def missing_rights(account: str, grants: Iterable[str]) -> ConfigurationError:
+    """Dit d'un coup tous les droits qui manquent à un compte, par les instructions qui les donnent.
+
+    Args:
+        account: le compte, tel qu'une instruction le nomme.
+        grants: ce qui lui manque, chacun comme « SELECT ON acl_users ».
+    """
+    wanted = "; ".join(f"GRANT {one} TO {account}" for one in grants)
+    return ConfigurationError(f"la base nous refuse ce dont nous avons besoin : donnez-le par « {wanted}; ».")

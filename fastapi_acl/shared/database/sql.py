@@ -23,7 +23,18 @@ from fastapi_acl.shared.database.base import HEADLESS, AmbientDatabase, Head, Mo
 from fastapi_acl.shared.database.faults import name_faults
 from fastapi_acl.shared.database.hanging import hang_up
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
-from fastapi_acl.shared.database.refusals import codes_of, explained, refusal_of, rights_on, words_of
+from fastapi_acl.shared.database.refusals import (
+    RIGHTS,
+    Refusal,
+    codes_of,
+    explained,
+    is_caused_by,
+    missing_rights,
+    refusal_of,
+    refused_start,
+    rights_on,
+    words_of,
+)
 from fastapi_acl.shared.database.tables import VERSION_TABLE, metadata, revision_table
 from fastapi_acl.shared.database.vigil import Vigil
 from fastapi_acl.shared.exceptions import (
@@ -268,7 +279,7 @@ class SQLDatabase(AmbientDatabase):
         upgrade = self._auto_migrate or force
         async with self._translated(), self.engine_for(Use.MIGRATIONS).connect() as connection:
             _ = await connection.execution_options(**self.write_options())
-            with explained(refusal_of):
+            with explained(self._refusal_to_migrate):
                 async with connection.begin():
                     await connection.run_sync(self._migrate, upgrade)
                     if not force:  # le compte qui migre à part n'est pas celui qui servira
@@ -287,11 +298,32 @@ class SQLDatabase(AmbientDatabase):
         """Essaie chaque droit par une instruction qui ne touche aucune ligne.
 
         Raises:
-            ConfigurationError: il en manque un, ou le serveur n'admet aucune écriture.
+            ConfigurationError: il en manque, ou le serveur n'admet aucune écriture.
         """
-        for table, statement in _attempts():
-            with explained(refusal_of, table):
-                connection.execute(statement)
+        missing: dict[str, list[str]] = {}
+        for table, right, statement in _attempts():
+            refusal = _tried(connection, statement)
+            if refusal is not None and refusal.advice != RIGHTS:
+                raise refused_start(refusal, table)
+            if refusal is not None:
+                missing.setdefault(table, []).append(right)
+        if missing:
+            raise missing_rights(
+                self.account(connection), (f"{', '.join(rights)} ON {table}" for table, rights in missing.items())
+            )
+
+    def account(self, connection: Connection) -> str:  # noqa: ARG002 - celles qui ont des comptes s'en servent
+        """Rend le compte qui nous sert, tel qu'une instruction le nomme."""
+        return "…"
+
+    def _refusal_to_migrate(self, error: BaseException) -> Refusal | None:
+        """Reconnaît un refus sans appel ; migrer demande d'autres droits que servir."""
+        refusal = refusal_of(error)
+        return refusal._replace(advice=self.migration_rights()) if refusal and refusal.advice == RIGHTS else refusal
+
+    def migration_rights(self) -> str:
+        """Dit les droits qu'il faut pour migrer."""
+        return RIGHTS
 
     async def check_size(self, transaction: Transaction, size: int) -> None:
         """Refuse une entrée du journal que la base n'admettrait pas."""
@@ -440,6 +472,7 @@ class SQLDatabase(AmbientDatabase):
         try:
             yield
             self._vigil.answered()
+            self._trouble.is_over()
         except self._outages() as error:
             if codes_of(error) & CONFLICTS or self.is_stale(error):
                 raise TransactionConflictError from error
@@ -448,7 +481,7 @@ class SQLDatabase(AmbientDatabase):
             refusal = refusal_of(error)
             if refusal is not None:
                 raise self.refused(refusal) from error
-            logger.warning("database_unavailable: %s", words_of(error))
+            self._trouble.goes_on(words_of(error))
             raise DatabaseUnavailableError from error
 
     def is_stale(self, error: Exception) -> bool:  # noqa: ARG002 - PostgreSQL s'en sert
@@ -477,16 +510,21 @@ def tell_migration_awaited(seconds: float) -> None:
     logger.info("migration_awaited: une autre réplique migre ; on l’attend %d s au plus", seconds)
 
 
-def is_caused_by(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
-    """Dit si une erreur, ou ce qui l'a causée, est de l'une de ces sortes ; SQLAlchemy garde la sienne dans `orig`."""
-    while error is not None and not isinstance(error, kinds):
-        error = getattr(error, "orig", None) or error.__cause__
-    return error is not None
+def _tried(connection: Connection, statement: Executable) -> Refusal | None:
+    """Essaie une instruction ; rend le refus du serveur, s'il refuse pour de bon."""
+    try:
+        connection.execute(statement)
+    except DBAPIError as error:
+        refusal = refusal_of(error)
+        if refusal is None:
+            raise
+        return refusal
+    return None
 
 
-def _attempts() -> Iterator[tuple[str, Executable]]:
-    """Rend de quoi essayer chaque droit qu'il faut, table par table, sans toucher aucune ligne."""
-    yield VERSION_TABLE, text(f"SELECT version_num FROM {VERSION_TABLE} WHERE 1 = 0")  # noqa: S608 - une constante
+def _attempts() -> Iterator[tuple[str, str, Executable]]:
+    """Rend de quoi essayer chaque droit qu'il faut sur chaque table, sans toucher aucune ligne."""
+    yield VERSION_TABLE, "SELECT", text(f"SELECT version_num FROM {VERSION_TABLE} WHERE 1 = 0")  # noqa: S608 - une constante
     for table in metadata.sorted_tables:
         nothing, first = select(*table.c).where(false()), next(iter(table.c))
         statements: dict[str, Executable] = {
@@ -496,4 +534,4 @@ def _attempts() -> Iterator[tuple[str, Executable]]:
             "DELETE": delete(table).where(false()),
         }
         for right in rights_on(table.name):
-            yield table.name, statements[right]
+            yield table.name, right, statements[right]
