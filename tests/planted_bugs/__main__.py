@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from tests.planted_bugs import FAULTS
 from tests.planted_bugs.fault import PACKAGE, ROOT, AnchorError, Fault, planted
+from tests.support.servers import MONGODB_STAND_IN
 
 COPIED = (PACKAGE, "tests", "docs", "examples", "policies", "pyproject.toml", "README.md", ".env.example")
 WORKERS = 2
@@ -121,7 +122,9 @@ def copy_tree(place: Path) -> None:
 
 def ran(place: Path, tests: Sequence[str], databases: str) -> Run:
     """Lance des essais dans une copie."""
-    environment = {**os.environ, "PYTHONPATH": str(place), "ACL_TEST_DATABASES": databases}
+    # Un serveur absent ferait sauter les essais : ils passeraient, et la faute aussi.
+    servers = {"ACL_TEST_REQUIRE_SERVICES": "1", "ACL_TEST_MONGODB_SERVER": str(MONGODB_STAND_IN)}
+    environment = {**servers, **os.environ, "PYTHONPATH": str(place), "ACL_TEST_DATABASES": databases}
     are_named = all("::" in test for test in tests)  # un essai nommé passe même s'il est long
     command = [sys.executable, *PYTEST, *(() if are_named else QUICK), *tests]
     found = subprocess.run(
