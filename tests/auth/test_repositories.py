@@ -523,7 +523,7 @@ async def test_deleting_an_account_deletes_its_sessions(users: IAuthRepository, 
     ada = account()
     await users.create_user(ada)
     session = opened_by(ada)
-    await sessions.create_session(session)
+    assert await sessions.create_session(session)
 
     await users.delete_user(ada.id)
 

@@ -122,8 +122,9 @@ def copy_tree(place: Path) -> None:
 
 def ran(place: Path, tests: Sequence[str], databases: str) -> Run:
     """Lance des essais dans une copie."""
-    stand_in = {"ACL_TEST_MONGODB_SERVER": str(MONGODB_STAND_IN)}  # la copie n'a pas d'environnement à elle
-    environment = {**stand_in, **os.environ, "PYTHONPATH": str(place), "ACL_TEST_DATABASES": databases}
+    # Un serveur absent ferait sauter les essais : ils passeraient, et la faute aussi.
+    servers = {"ACL_TEST_REQUIRE_SERVICES": "1", "ACL_TEST_MONGODB_SERVER": str(MONGODB_STAND_IN)}
+    environment = {**servers, **os.environ, "PYTHONPATH": str(place), "ACL_TEST_DATABASES": databases}
     are_named = all("::" in test for test in tests)  # un essai nommé passe même s'il est long
     command = [sys.executable, *PYTEST, *(() if are_named else QUICK), *tests]
     found = subprocess.run(
