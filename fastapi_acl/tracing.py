@@ -99,14 +99,16 @@ class ACLTracer(Observer):
 
     # --- ce qui arrive -----------------------------------------------------------------------------------------
 
-    async def decided(self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]) -> Principal:
+    async def trace_decision(
+        self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]
+    ) -> Principal:
         """Attend ce qu'une garde décide, dans une étendue.
 
         Args:
             asked: ce qu'elle demande, tel que le code de l'application l'écrit, paramètres de chemin compris.
             deciding: la garde.
         """
-        span = self._opened("acl.decide", {f"acl.{name}": value for name, value in asked.items()})
+        span = self._open("acl.decide", {f"acl.{name}": value for name, value in asked.items()})
         try:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 principal = await deciding
@@ -116,11 +118,11 @@ class ACLTracer(Observer):
         self._judge(span)
         return principal
 
-    def changed(self, before: Position, change: Change) -> None:  # noqa: ARG002 - un observateur
+    def note_change(self, before: Position, change: Change) -> None:  # noqa: ARG002 - un observateur
         """Dit une entrée que ce processus vient de valider ; l'étendue part de l'instant où elle a été écrite."""
         self._tell("acl.change", change.at.timestamp(), {"acl.kind": change.kind, "acl.revision": change.revision})
 
-    def learned(self, lesson: Lesson) -> None:
+    def note_lesson(self, lesson: Lesson) -> None:
         """Dit ce que la base vient d'apprendre à ce processus, soit des entrées, soit tout."""
         began, before, after, is_whole = lesson
         told = {"acl.revision": after}
@@ -128,13 +130,13 @@ class ACLTracer(Observer):
             told = {"acl.entries": after - before, "acl.from": before, "acl.to": after}
         self._tell("acl.reload" if is_whole else "acl.catch_up", on_the_wall(began), told)
 
-    def failed(self, attempt: Attempt, began: float, error: Exception) -> None:
+    def note_failure(self, attempt: Attempt, began: float, error: Exception) -> None:
         """Dit une lecture de la base qui a échoué ; il n'en reste que la nature de l'erreur."""
         self._tell("acl.reload" if attempt == "reload" else "acl.catch_up", on_the_wall(began), {}, error)
 
     # --- les étendues ------------------------------------------------------------------------------------------
 
-    def _opened(self, name: str, attributes: Attributes, began: float | None = None) -> Span:
+    def _open(self, name: str, attributes: Attributes, began: float | None = None) -> Span:
         """Ouvre une étendue, sous celle qui est en cours ; une étendue vide si le fournisseur n'y parvient pas.
 
         Args:
@@ -156,7 +158,7 @@ class ACLTracer(Observer):
 
     def _tell(self, name: str, began: float, attributes: Attributes, error: Exception | None = None) -> None:
         """Fait l'étendue d'une chose passée."""
-        self._close(self._opened(name, attributes, began), error)
+        self._close(self._open(name, attributes, began), error)
 
     @staticmethod
     def _close(span: Span, error: BaseException | None = None) -> None:

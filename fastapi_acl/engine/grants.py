@@ -72,11 +72,11 @@ class PolicyGrants:
     def _grant(self, permission: Permission) -> Grant:
         """Range les valeurs d'une règle selon ce qu'elles désignent."""
         said = dict(zip(self._schema.columns("p"), permission.rule.values, strict=True))
-        resource, action = (_taken(said, names) for names in (RESOURCE_NAMES, ACTION_NAMES))
-        _taken(said, SUBJECT_NAMES)
+        resource, action = (_take(said, names) for names in (RESOURCE_NAMES, ACTION_NAMES))
+        _take(said, SUBJECT_NAMES)
         return Grant(resource, action, said.pop("eft", "allow"), permission.path[1:], said)
 
 
-def _taken(said: dict[str, str], names: frozenset[str]) -> str:
+def _take(said: dict[str, str], names: frozenset[str]) -> str:
     """Retire d'une règle la valeur qui porte l'un de ces noms, et la rend ; vide si elle n'y est pas."""
     return said.pop(next((name for name in said if name in names), ""), "")

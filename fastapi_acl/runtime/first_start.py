@@ -133,9 +133,9 @@ class Bootstrap:
                 return []
         given = self.config.default_admin_password
         password = given.get_secret_value() if given else secrets.token_urlsafe(18)
-        return [_Administrator(await self._prepared(password), generated=password if given is None else None)]
+        return [_Administrator(await self._prepare_configured(password), generated=password if given is None else None)]
 
-    async def _prepared(self, password: str) -> AuthUser:
+    async def _prepare_configured(self, password: str) -> AuthUser:
         """Valide le compte configuré."""
         config = self.config
         request = RegisterDTO(
@@ -160,7 +160,7 @@ class Bootstrap:
         async with self.replica.writing() as transaction:
             given = [(one.account, await self._create(one, transaction)) for one in administrators]
             created = {fold(account.username): account for account, rules in given if rules}
-            resolved = {number: await self._resolved(number, rule, created) for number, rule in lines.items()}
+            resolved = {number: await self._resolve(number, rule, created) for number, rule in lines.items()}
             rules = [rule for _, held in given for rule in held]
             self._check_links(rules, resolved)
             wanted = dict.fromkeys([*rules, *resolved.values()])
@@ -277,7 +277,7 @@ class Bootstrap:
         message = f"{place}{found.detail}"
         raise ConfigurationError(message) from found
 
-    async def _resolved(self, number: int, rule: PolicyRule, created: Mapping[str, AuthUser]) -> PolicyRule:
+    async def _resolve(self, number: int, rule: PolicyRule, created: Mapping[str, AuthUser]) -> PolicyRule:
         """Remplace `user:@<nom>` par l'identifiant du compte, et vérifie la règle.
 
         Args:
@@ -289,7 +289,7 @@ class Bootstrap:
             ConfigurationError: la ligne est fautive ; le message la nomme.
         """
         try:
-            values = [await self._identified(value, created) for value in rule.values]
+            values = [await self._identify(value, created) for value in rule.values]
             resolved = PolicyRule.of(rule.ptype, values)
             self.policy.schema.check(resolved)
         except ACLException as error:
@@ -297,7 +297,7 @@ class Bootstrap:
             raise ConfigurationError(message) from error
         return resolved
 
-    async def _identified(self, value: str, created: Mapping[str, AuthUser]) -> str:
+    async def _identify(self, value: str, created: Mapping[str, AuthUser]) -> str:
         """Rend `user:<id>` pour `user:@<nom>`, et toute autre valeur telle quelle."""
         prefix = f"{USER_PREFIX}@"
         if not value.startswith(prefix):

@@ -125,7 +125,7 @@ class PolicyAdapter(AsyncAdapter, ABC):
         """
 
     @abstractmethod
-    async def abandoned(self, before: datetime) -> list[str]:
+    async def list_abandoned(self, before: datetime) -> list[str]:
         """Rend les lots ouverts avant un instant et jamais rendus définitifs : leur auteur est mort en chemin."""
 
     @abstractmethod
@@ -299,14 +299,14 @@ def digest(rule: PolicyRule) -> str:
     return state.hexdigest()
 
 
-def shown(value: Any) -> str | None:  # noqa: ANN401 - ce que la base a rendu
+def show_value(value: Any) -> str | None:  # noqa: ANN401 - ce que la base a rendu
     """Rend une valeur sous une forme que le journal garde."""
     return value if value is None or (type(value) is str and is_storable(value)) else repr(value)[:250]
 
 
-def shown_rule(ptype: Any, values: Sequence[Any]) -> PolicyRule:  # noqa: ANN401 - idem
+def show_rule(ptype: Any, values: Sequence[Any]) -> PolicyRule:  # noqa: ANN401 - idem
     """Refait une règle pour la montrer ; ce qu'une main y a mis et qui n'est pas un texte y est montré comme tel."""
-    return PolicyRule(shown(ptype) or "", without_tail([shown(value) for value in values]))
+    return PolicyRule(show_value(ptype) or "", without_tail([show_value(value) for value in values]))
 
 
 def last_number(value: object) -> int:
@@ -318,7 +318,7 @@ def last_number(value: object) -> int:
     return read_value(("casbin_rule", "id", value, "id"), value, read_number)
 
 
-def spoilt_batch(batch_id: str, fault: str) -> StoredDataError:
+def blame_batch(batch_id: str, fault: str) -> StoredDataError:
     """Nomme un lot où une main a mis ce que nous n'y avions pas, ou d'où elle l'a retiré ; rend l'erreur à lever."""
     return unreadable("acl_batch_rules", f"batch_id={batch_id} ({fault})")
 

@@ -8,12 +8,12 @@ nommait ; le matcher est récrit, dans son arbre, pour qu'il en soit ainsi.
 from __future__ import annotations
 
 import ast
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fastapi_acl.engine.casbin.model_file import ROLE_FUNCTION
-from fastapi_acl.engine.casbin.models import model_digest, packaged_model_text, read_model
+from fastapi_acl.engine.casbin.models import model_digest, read_model, read_packaged_model
+from fastapi_acl.engine.kernel.checked import restore_dots
 from fastapi_acl.engine.kernel.plan import UnreadableMatcherError, calls, parse
 from fastapi_acl.engine.kernel.schema import DOMAIN_NAMES
 from fastapi_acl.shared.config import PackagedModel
@@ -35,7 +35,6 @@ COMPARISONS: Final = frozenset(
 KNOWN: Final = {(ast.Eq, False): True, (ast.NotEq, False): False, (ast.In, True): True, (ast.NotIn, True): False}
 """Ce que vaut la comparaison d'une chose à elle-même, ou à une liste qui la contient (vrai en second)."""
 
-_TOKEN: Final = re.compile(r"\b([rp]\d*)_")
 
 TRUE: Final = ast.dump(ast.Constant(value=True))
 FALSE: Final = ast.dump(ast.Constant(value=False))
@@ -62,13 +61,13 @@ def shares_domains(given: str | None, model: Model) -> bool | None:
 
 def is_packaged(model: Model) -> bool:
     """Dit si un modèle dit la même chose qu'un de ceux qui sont fournis, mise en page à part."""
-    return model_digest(model) in _packaged()
+    return model_digest(model) in _digest_packaged_models()
 
 
 @lru_cache(maxsize=1)
-def _packaged() -> frozenset[str]:
+def _digest_packaged_models() -> frozenset[str]:
     """Rend l'empreinte de chaque modèle fourni."""
-    return frozenset(model_digest(read_model(packaged_model_text(name), name)) for name in get_args(PackagedModel))
+    return frozenset(model_digest(read_model(read_packaged_model(name), name)) for name in get_args(PackagedModel))
 
 
 def describe(schema: PolicySchema, given: str | None) -> str:
@@ -136,7 +135,7 @@ def _everywhere(matcher: str, rules: list[str], requests: list[str]) -> str:
     if not read:
         _refuse_eval(tree)
         return matcher
-    field, asked = _only(read, "de règle"), _only(_asked(named, requests), "de requête")
+    field, asked = _only(read, "de règle"), _only(_list_asked(named, requests), "de requête")
     _refuse_odd_uses(tree, field, asked)
     tree = _Literal(field, asked).visit(tree)
     literal, anywhere = _with(tree, field, ast.Constant(value=EVERY_DOMAIN)), _with(tree, field, ast.Name(id=asked))
@@ -150,7 +149,7 @@ def _rewritten(tree: ast.expr, matcher: str) -> str:
     return matcher if ast.dump(tree) == ast.dump(parse(matcher)) else ast.unparse(tree)
 
 
-def _asked(named: set[str], requests: list[str]) -> list[str]:
+def _list_asked(named: set[str], requests: list[str]) -> list[str]:
     """Rend les domaines de requête qu'un matcher lit, ou sinon ceux du type de requête (`r`, `r2`…) qu'il nomme."""
     read = sorted(named.intersection(requests))
     kinds = {name.partition("_")[0] for name in named}
@@ -193,15 +192,9 @@ def _refuse_odd_uses(tree: ast.expr, field: str, asked: str) -> None:
         )
         known = all(isinstance(one, ast.Constant) or ast.unparse(one) in {field, asked} for one in operands)
         if not is_role and not (is_compared and known):
-            message = (
-                f"« {_shown(node)} » fait du domaine d’une règle autre chose que le comparer à celui de la requête"
-            )
+            term = restore_dots(ast.unparse(node))
+            message = f"« {term} » fait du domaine d’une règle autre chose que le comparer à celui de la requête"
             raise _UnsharableError(message)
-
-
-def _shown(node: ast.AST) -> str:
-    """Rend un terme, comme le modèle l'écrit."""
-    return _TOKEN.sub(r"\1.", ast.unparse(node))
 
 
 def _operands(node: ast.AST) -> list[ast.AST]:
@@ -242,7 +235,7 @@ class _Literal(ast.NodeTransformer):
             self.generic_visit(node)
             return node
         if ast.unparse(node.args[0]) != self._asked:
-            message = f"« {_shown(node)} » lirait « * » comme une expression rationnelle"
+            message = f"« {restore_dots(ast.unparse(node))} » lirait « * » comme une expression rationnelle"
             raise _UnsharableError(message)
         return ast.BoolOp(ast.Or(), [_is_shared(self._field), node])
 

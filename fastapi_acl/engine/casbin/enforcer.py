@@ -183,9 +183,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if decider is None or decider.evaluates:
             return [self.enforce(*request) for request in rvals]
         known: dict[tuple[Any, ...], bool] = {}
-        return [self._remembered(tuple(request), known) for request in rvals]
+        return [self._enforce_once(tuple(request), known) for request in rvals]
 
-    def _remembered(self, request: tuple[Any, ...], known: dict[tuple[Any, ...], bool]) -> bool:
+    def _enforce_once(self, request: tuple[Any, ...], known: dict[tuple[Any, ...], bool]) -> bool:
         """Décide une requête, ou redit ce qui vient d'en être décidé, si ses valeurs ne sont que des textes."""
         if set(map(type, request)) != {str}:
             return self.enforce(*request)

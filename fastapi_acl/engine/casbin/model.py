@@ -56,7 +56,7 @@ class IndexedAssertion(Assertion):
         if isinstance(self.rm, GraphRoleManager):
             self.rm.graph.join(sequence)
 
-    def emptied(self, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
+    def copy_without_rules(self, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
         """Rend une copie sans règle ni gestionnaire de rôles."""
         made = IndexedAssertion.over(self, sequence, notify, rows=[])
         made.rm = made.cond_rm = None
@@ -154,7 +154,7 @@ class IndexedModel(Model):
             copy[section] = dict(assertions)
         for section in POLICY_SECTIONS:
             for key, assertion in (copy[section] or {}).items():
-                copy[section][key] = assertion.emptied(copy.sequence, copy._changed)
+                copy[section][key] = assertion.copy_without_rules(copy.sequence, copy._notify_listener)
         return copy
 
     def showing(self, rows: Mapping[str, Rows]) -> IndexedModel:
@@ -164,7 +164,7 @@ class IndexedModel(Model):
             copy[section] = dict(assertions)
         for section in POLICY_SECTIONS:
             for key, assertion in (copy[section] or {}).items():
-                copy[section][key] = assertion.showing(rows[key], copy.sequence, copy._changed)
+                copy[section][key] = assertion.showing(rows[key], copy.sequence, copy._notify_listener)
         return copy
 
     def join(self, sequence: SequenceLock) -> None:
@@ -179,13 +179,13 @@ class IndexedModel(Model):
         for assertions in self.values():
             for key, assertion in assertions.items():
                 if not isinstance(assertion, IndexedAssertion):
-                    assertions[key] = IndexedAssertion.over(assertion, self.sequence, self._changed)
+                    assertions[key] = IndexedAssertion.over(assertion, self.sequence, self._notify_listener)
 
     def add_def(self, sec: str, key: str, value: str) -> bool | None:
         """Ajoute une définition."""
         added: bool | None = super().add_def(sec, key, value)
         self.adopt()
-        self._changed()
+        self._notify_listener()
         return added
 
     def lists(self) -> Iterator[tuple[str, Rows]]:
@@ -322,7 +322,7 @@ class IndexedModel(Model):
     def print_policy(self) -> None:
         """Ne fait rien : une politique ne s'écrit pas dans un journal."""
 
-    def _changed(self) -> None:
+    def _notify_listener(self) -> None:
         """Prévient l'exécuteur."""
         self.listener()
 

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from fastapi_acl.engine.kernel.acl_match import ANY
-from fastapi_acl.engine.kernel.key_match import matcher_of
+from fastapi_acl.engine.kernel.key_match import compile_pattern
 from fastapi_acl.engine.kernel.schema import ACTION_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.identity import ACL_NAMESPACE, ROLE_PREFIX, USER_PREFIX
 
@@ -102,7 +102,7 @@ class RuleLint:
         near = difflib.get_close_matches(account.casefold(), {name.casefold() for name in named}, n=1)
         likely = [name for name in named if name.casefold() in near]
         hint = f" ; le compte « {likely[0]} » est {USER_PREFIX}{named[likely[0]]}" if likely else ""
-        return f"{self._cited(f'{USER_PREFIX}{account}')} : aucun compte n’a l’identifiant « {account} »{hint}."
+        return f"{self._cite_subject(f'{USER_PREFIX}{account}')} : aucun compte n’a l’identifiant « {account} »{hint}."
 
     # --- rôles ------------------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class RuleLint:
         ruled = {name for name in self._ruled if name.startswith(ROLE_PREFIX)}
         empty = [role for role in given if role not in ruled and role not in members]
         for role in empty[:MAX_FINDINGS]:
-            yield f"{self._cited(role)} : le rôle « {role} » n’a aucune règle{_nearest(role, ruled) or '.'}"
+            yield f"{self._cite_subject(role)} : le rôle « {role} » n’a aucune règle{_nearest(role, ruled) or '.'}"
         yield from _more(empty, "rôles sans règle")
         yield from self._about_unused(ruled - set(given), set(given) - set(empty))
 
@@ -124,7 +124,7 @@ class RuleLint:
         for role in islice(sorted(unused), MAX_FINDINGS):
             hint = _nearest(role, given, CLOSE)
             if hint:
-                yield f"{self._cited(role)} : le rôle « {role} » n’est donné à personne{hint}"
+                yield f"{self._cite_subject(role)} : le rôle « {role} » n’est donné à personne{hint}"
 
     # --- valeurs que le matcher nomme ---------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class RuleLint:
             yield f"{cited} : « {name} » vaut « {value} », {reason}{_nearest(value, known) or '.'}"
         yield from _more(wrong, f"valeurs de « {name} »")
 
-    def _cited(self, subject: str) -> str:
+    def _cite_subject(self, subject: str) -> str:
         """Cite une règle qui nomme un sujet, et compte les autres."""
         schema = self.policy.schema
         for ptype in (*schema.fields, *(["g"] if "g" in schema.links else [])):
@@ -234,7 +234,7 @@ class _Asked:
         if value in self._known:
             return True
         if self._function not in {"aclMatch", ""}:
-            return self._by_motif(matcher_of(self._function, value))
+            return self._by_motif(compile_pattern(self._function, value))
         parts = value.split(":")
         is_open = self._function == "aclMatch" and len(parts) > 1 and parts[-1] == ANY
         near = (*self._split.get(parts[0], ()), *self._split.get("", ()))

@@ -197,7 +197,7 @@ class StrictEnforcer(PolicyEnforcer):
             PolicyUnreadableError: une ligne de la base pourrait refuser mais ne se lit pas ;
                 l'ancienne politique reste en service.
         """
-        await self._bound(self._journal).reload()
+        await self._require(self._journal).reload()
 
     def build_role_links(self) -> None:
         """Ne fait rien : les liens suivent les règles."""
@@ -205,7 +205,7 @@ class StrictEnforcer(PolicyEnforcer):
     # --- écriture -----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _bound(path: T | None) -> T:
+    def _require(path: T | None) -> T:
         """Rend ce par quoi l'on passe, s'il est donné."""
         if path is None:
             message = "cet exécuteur strict n’est relié à aucune base : passez par ACLManager."
@@ -215,7 +215,7 @@ class StrictEnforcer(PolicyEnforcer):
     async def _write(self, build: Callable[[], PolicyChange]) -> bool:
         """Fait passer un changement par la base, qui décide ; False si elle a déjà la règle, ou ne l'a pas."""
         try:
-            await self._bound(self._writer).write(build)
+            await self._require(self._writer).write(build)
         except (RuleAlreadyExistsError, RuleNotFoundError):
             return False
         return True
@@ -280,12 +280,12 @@ class StrictEnforcer(PolicyEnforcer):
 
     async def delete_user(self, user: str) -> bool:
         """Retire les liens et les règles d'un sujet, d'un seul tenant."""
-        async with self._bound(self._journal).writing():
+        async with self._require(self._journal).writing():
             return bool(await super().delete_user(user))
 
     async def delete_role(self, role: str) -> bool:
         """Retire les liens et les règles d'un rôle, d'un seul tenant."""
-        async with self._bound(self._journal).writing():
+        async with self._require(self._journal).writing():
             return bool(await super().delete_role(role))
 
     # --- ce qui est refusé --------------------------------------------------------------------------------------------

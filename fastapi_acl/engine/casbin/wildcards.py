@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.engine.kernel.acl_match import ANY
-from fastapi_acl.engine.kernel.checked import dotted
+from fastapi_acl.engine.kernel.checked import restore_dots
 from fastapi_acl.engine.kernel.plan import Probe
 from fastapi_acl.engine.kernel.schema import DOMAIN_NAMES, SUBJECT_NAMES
 
@@ -33,8 +33,8 @@ def explain_closed(policy: Policy) -> str:
     """
     schema = policy.schema
     closed = list(dict.fromkeys(key for key in _keys_of(policy) if _excludes(key, schema)))
-    terms = [key.describe(schema.request, schema.fields["p"]) for key in closed] or _evaluated(policy)
-    cause = f" Ce qui l’exclut : {_listed(terms)}." if terms else ""
+    terms = [key.describe(schema.request, schema.fields["p"]) for key in closed] or _list_evaluated(policy)
+    cause = f" Ce qui l’exclut : {_quote(terms)}." if terms else ""
     mends = list(filter(None, (_mend(key, schema) for key in closed)))
     mend = f"Comparez par {' et '.join(mends)}" if mends else "Corrigez le matcher"
     fact = "sous ce modèle, une règle « * » ne permet rien : l’administrateur ne pourrait rien faire."
@@ -61,11 +61,11 @@ def _keys_of(policy: Policy) -> list[Key]:
     return [key for leaf in policy.plan.leaves for branch in leaf.branches for key in branch.keys]
 
 
-def _evaluated(policy: Policy) -> list[str]:
+def _list_evaluated(policy: Policy) -> list[str]:
     """Rend les termes qui s'évaluent, sur la requête seule ou sur les règles trouvées."""
     leaves = policy.plan.leaves
     gates = [ast.unparse(branch.gate) for leaf in leaves for branch in leaf.branches if branch.gate is not None]
-    return list(dict.fromkeys(map(dotted, [*gates, *(leaf.residual for leaf in leaves if leaf.residual)])))
+    return list(dict.fromkeys(map(restore_dots, [*gates, *(leaf.residual for leaf in leaves if leaf.residual)])))
 
 
 def _excludes(key: Key, schema: PolicySchema) -> bool:
@@ -93,6 +93,6 @@ def _mend(key: Key, schema: PolicySchema) -> str:
     return f"aclMatch(r.{schema.request[asked]}, p.{name})"
 
 
-def _listed(terms: Iterable[str]) -> str:
+def _quote(terms: Iterable[str]) -> str:
     """Énumère des termes du matcher."""
     return ", ".join(f"« {term} »" for term in terms)

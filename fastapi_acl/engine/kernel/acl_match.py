@@ -53,13 +53,13 @@ def acl_owns(resource: object, subject: object, effect: str, *, attribute: str =
     Raises:
         DecisionFailedError: le propriétaire ne peut pas être lu, ou n'est ni un texte, ni un entier, ni un UUID.
     """
-    owner, identifier = _held(resource, attribute), _held(subject, "id")
+    owner, identifier = _read_attribute(resource, attribute), _read_attribute(subject, "id")
     if owner is None or identifier is None:
         return effect == "deny"
     return _canonical(owner, f"r.obj.{attribute}") == _canonical(identifier, "r.sub.id")
 
 
-def _held(value: object, name: str) -> object:
+def _read_attribute(value: object, name: str) -> object:
     """Rend un attribut, ou None ; les méthodes d'un texte n'en sont pas."""
     if isinstance(value, str):
         return getattr(value, "__dict__", {}).get(name)

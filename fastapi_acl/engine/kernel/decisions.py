@@ -118,7 +118,7 @@ class Decisions:
                     decider.stop()
 
     @contextmanager
-    def replaced_by(self, decider: AnyDecider | None) -> Iterator[None]:
+    def decide_by(self, decider: AnyDecider | None) -> Iterator[None]:
         """Décide par un autre, le temps d'un bloc que l'appelant tient sous le verrou."""
         kept = self._deciders, self.hot
         self._deciders, self.hot = {}, None

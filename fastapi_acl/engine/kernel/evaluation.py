@@ -87,7 +87,7 @@ class Evaluator:
     def __post_init__(self) -> None:
         """Compile l'expression, ou note les champs que `eval()` y lit."""
         if "eval" in calls(self.expression):
-            self._places = tuple(self.fields.index(name) for name in _evaluated(self.expression))
+            self._places = tuple(self.fields.index(name) for name in _list_evaluated(self.expression))
         else:
             self._compiled = self._compile(self.expression)
 
@@ -111,7 +111,7 @@ class Evaluator:
         """Vrai si l'expression change d'une règle à l'autre : elle emploie `eval()`."""
         return bool(self._places)
 
-    def accepted(
+    def list_accepted(
         self, request: Sequence[object], cell: object, version: int, rows: Callable[[], Iterable[Row]]
     ) -> Iterator[Row]:
         """Énumère, dans l'ordre, les règles d'une grande case que la requête satisfait.
@@ -136,13 +136,13 @@ class Evaluator:
         """Rend les parts d'une case, compilées une fois pour toutes tant que la politique ne change pas."""
         known = self._parts.get(id(cell))
         if known is None or known[0] != version:
-            known = (version, self._divided(list(rows())))
+            known = (version, self._divide(list(rows())))
             if len(self._parts) >= MAX_CELLS:
                 self._parts.clear()
             self._parts[id(cell)] = known
         return known[1]
 
-    def _divided(self, rows: Sequence[Row]) -> list[Part]:
+    def _divide(self, rows: Sequence[Row]) -> list[Part]:
         """Coupe des règles en parts compilées ; une part inchangée n'est pas recompilée."""
         parts = [tuple(rows[start : start + PART]) for start in range(0, len(rows), PART)]
         if len(self._fused) > MAX_CELLS:
@@ -168,22 +168,22 @@ class Evaluator:
         Raises:
             UnreadableMatcherError: une règle ne se lit pas seule.
         """
-        return [self._spliced(tuple(row[place] for place in self._places)) for row in part]
+        return [self._splice(tuple(row[place] for place in self._places)) for row in part]
 
     def _together(self, part: Sequence[Row]) -> Callable[..., Iterable[int]]:
         """Compile ensemble des règles qui ne font que lire, comparer et appeler."""
-        return self._joined(*self._bodies(part))
+        return self._join(*self._bodies(part))
 
     def _bodies(self, part: Sequence[Row]) -> tuple[list[ast.stmt], list[ast.expr]]:
         """Rend ce qu'il faut lire d'abord, puis l'expression de chaque règle, prête à être compilée."""
         reads = _Reads(self.request)
         bodies = [
-            reads.visit(_Calls().visit(_Values(self.fields, row).visit(self._checked(tree))))
+            reads.visit(_Calls().visit(_Values(self.fields, row).visit(self._guard(tree))))
             for tree, row in zip(self._trees(part), part, strict=True)
         ]
-        return reads.assigned(), bodies
+        return reads.assign(), bodies
 
-    def _joined(
+    def _join(
         self, first: Sequence[ast.stmt], bodies: Sequence[ast.expr], **scope: object
     ) -> Callable[..., Iterable[int]]:
         """Compile des expressions en une fonction de la requête."""
@@ -212,13 +212,13 @@ class Evaluator:
         texts = tuple(row[place] for place in self._places)
         found = self._by_rule.get(texts)
         if found is None:
-            found = self._compile(self._spliced(texts))
+            found = self._compile(self._splice(texts))
             if len(self._by_rule) >= MAX_EXPRESSIONS:
                 self._by_rule.clear()
             self._by_rule[texts] = found
         return found
 
-    def _spliced(self, texts: Sequence[str]) -> ast.expr:
+    def _splice(self, texts: Sequence[str]) -> ast.expr:
         """Met l'arbre de chaque règle à la place de son `eval()`.
 
         Raises:
@@ -231,20 +231,20 @@ class Evaluator:
     def _compile(self, expression: ast.expr) -> Callable[..., object]:
         """Compile une expression de la liste blanche ; la langue évalue les autres."""
         if not _is_simple(expression, {*self.request, *self.fields}, self.functions):
-            checked = self._checked(copy.deepcopy(expression))
+            checked = self._guard(copy.deepcopy(expression))
             return self.language.interpret(checked, (*self.request, *self.fields), self._callables())
         names = [ast.arg(name) for name in (*self.request, *self.fields)]
         arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-        body = self._finished(_Calls().visit(self._checked(copy.deepcopy(expression))))
+        body = self._finish(_Calls().visit(self._guard(copy.deepcopy(expression))))
         tree = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, body)))
         compiled: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), self._scope())  # noqa: S307 - arbre vérifié
         return compiled
 
-    def _checked(self, tree: ast.expr) -> ast.expr:
+    def _guard(self, tree: ast.expr) -> ast.expr:
         """Récrit une expression avant qu'elle soit compilée ou interprétée ; nue, elle reste ce qu'elle est."""
         return tree
 
-    def _finished(self, body: ast.expr) -> ast.expr:
+    def _finish(self, body: ast.expr) -> ast.expr:
         """Récrit une expression prête à être compilée."""
         return body
 
@@ -318,7 +318,7 @@ class _Reads(ast.NodeTransformer):
         variable, _ = self._known.setdefault((owner, str(name.value)), (f"read{len(self._known)}", node))
         return ast.Name(variable, ast.Load())
 
-    def assigned(self) -> list[ast.stmt]:
+    def assign(self) -> list[ast.stmt]:
         """Rend les lectures, à faire d'abord."""
         return [ast.Assign([ast.Name(variable, ast.Store())], read) for variable, read in self._known.values()]
 
@@ -342,7 +342,7 @@ def read_condition(text: str, language: Language) -> ast.expr:
     return tree
 
 
-def _evaluated(expression: ast.expr) -> list[str]:
+def _list_evaluated(expression: ast.expr) -> list[str]:
     """Rend les champs que chaque `eval()` lit, dans l'ordre où l'expression les nomme.
 
     Raises:

@@ -82,25 +82,25 @@ class ForkedDecider:
 
     def decide(self, *request: object) -> bool | None:
         """Décide ; None si l'index ne peut pas répondre."""
-        chosen = self._chosen(request)
+        chosen = self._choose(request)
         return None if chosen is None else chosen.decide(*request)
 
     def explain(self, request: Sequence[object]) -> tuple[bool, Row | None] | None:
         """Décide et rend la règle que Casbin nommerait ; None si l'index ne peut pas répondre."""
-        chosen = self._chosen(request)
+        chosen = self._choose(request)
         return None if chosen is None else chosen.explain(request)
 
     def grants(self, request: Sequence[object]) -> bool | None:
         """Dit si une règle accorde la requête, refus mis à part ; voir `Decider.grants`."""
-        chosen = self._chosen(request)
+        chosen = self._choose(request)
         return None if chosen is None else chosen.grants(request)
 
-    def reached(self, request: Sequence[object]) -> list[Row] | None:
-        """Rend les règles qui accordent dans les cases d'une requête ; voir `Decider.reached`."""
-        chosen = self._chosen(request)
-        return None if chosen is None else chosen.reached(request)
+    def list_granting(self, request: Sequence[object]) -> list[Row] | None:
+        """Rend les règles qui accordent dans les cases d'une requête ; voir `Decider.list_granting`."""
+        chosen = self._choose(request)
+        return None if chosen is None else chosen.list_granting(request)
 
-    def _chosen(self, request: Sequence[object]) -> AnyDecider | None:
+    def _choose(self, request: Sequence[object]) -> AnyDecider | None:
         """Pose la question, et rend ce qui décide alors."""
         if not self._rows or any(request[place].__class__ not in TEXTS for place in self._texts):
             return None
@@ -117,7 +117,7 @@ class ForkedDecider:
         """Dit si Casbin poserait la question à la première règle : ce que le matcher y vaut dépend de la réponse."""
         if self.definition.order is not None:
             return False
-        first = next(iter(self._rows.ordered()))
+        first = next(iter(self._rows.list_ordered()))
         try:
             then, otherwise = [evaluator.accepts(request, first) for evaluator in self._reaches]
         except Exception:  # noqa: BLE001 - une règle échoue : les lire dans l'ordre dira si on l'atteint
@@ -190,9 +190,9 @@ class EveryRow:
             return None
         return bool(self._said[ALLOW])
 
-    def reached(self, request: Sequence[object]) -> list[Row] | None:  # noqa: ARG002 - toute règle vaut
-        """Rend toutes les règles qui accordent ; voir `Decider.reached`."""
-        allows = (row for row in self._rows.ordered() if self.definition.mask(row) == ALLOW)
+    def list_granting(self, request: Sequence[object]) -> list[Row] | None:  # noqa: ARG002 - toute règle vaut
+        """Rend toutes les règles qui accordent ; voir `Decider.list_granting`."""
+        allows = (row for row in self._rows.list_ordered() if self.definition.mask(row) == ALLOW)
         return None if self._foreign else list(allows)
 
     def _decisive(self) -> Row | None:
@@ -200,13 +200,13 @@ class EveryRow:
         version = self._rows.version
         known, shown = self._shown
         if known != version or version & 1:
-            shown = self._searched()
+            shown = self._search()
             self._shown = (version, shown)
         return shown
 
-    def _searched(self) -> Row | None:
+    def _search(self) -> Row | None:
         """Cherche cette règle, dans l'ordre."""
-        rows: Iterable[Row] = self._rows.ordered()
+        rows: Iterable[Row] = self._rows.list_ordered()
         if self.definition.order is not None:
             rows = sorted(rows, key=self.definition.order)
         if self._seen & self._effect.stops:

@@ -120,7 +120,7 @@ class BranchIndex:
             "TEXTS": TEXTS,
             "NONE": {},
         }
-        for name, key in _named(self._keys):
+        for name, key in _name_terms(self._keys):
             if key.probe is Probe.ROLE:
                 scope[name] = roles[key.function]
             elif key.probe is Probe.PATTERN:
@@ -132,7 +132,7 @@ class BranchIndex:
         return written
 
 
-def _named(keys: Sequence[Key]) -> Iterator[tuple[str, Key]]:
+def _name_terms(keys: Sequence[Key]) -> Iterator[tuple[str, Key]]:
     """Donne un nom à ce que cherche chaque terme simple."""
     for place, key in enumerate(keys):
         for number, term in enumerate(key.terms):

@@ -76,7 +76,7 @@ class _UnreadError(Exception):
 
 
 @lru_cache(MAX_COMPILED)
-def matcher_of(function: str, pattern: str) -> Callable[[str], bool] | None:
+def compile_pattern(function: str, pattern: str) -> Callable[[str], bool] | None:
     """Compile un motif.
 
     Args:
@@ -89,8 +89,8 @@ def matcher_of(function: str, pattern: str) -> Callable[[str], bool] | None:
     """
     try:
         if function == "keyMatch":
-            return _prefixed(pattern)
-        return _globbed(pattern) if function == "globMatch" else _keyed(function, pattern)
+            return _compile_prefix(pattern)
+        return _compile_glob(pattern) if function == "globMatch" else _compile_key(function, pattern)
     except _UnreadError:
         return None
 
@@ -100,7 +100,7 @@ def linear(function: str, stock: Callable[..., bool]) -> Callable[..., bool]:
 
     def compare(value: str, pattern: str) -> bool:
         if type(value) is str and type(pattern) is str:
-            compiled = matcher_of if len(pattern) <= MAX_LENGTH else matcher_of.__wrapped__
+            compiled = compile_pattern if len(pattern) <= MAX_LENGTH else compile_pattern.__wrapped__
             matcher = compiled(function, pattern)
             if matcher is not None:
                 return matcher(value)
@@ -123,7 +123,7 @@ def regex_match(value: str, pattern: str) -> bool:
 # --- keyMatch ---------------------------------------------------------------------------------------------------------
 
 
-def _prefixed(pattern: str) -> Callable[[str], bool]:
+def _compile_prefix(pattern: str) -> Callable[[str], bool]:
     """Compare comme `keyMatch` : tout ce qui suit le premier `*` est ignoré."""
     prefix, star, _ = pattern.partition("*")
     if not star:
@@ -134,14 +134,16 @@ def _prefixed(pattern: str) -> Callable[[str], bool]:
 # --- keyMatch2 à keyMatch5 --------------------------------------------------------------------------------------------
 
 
-def _keyed(function: str, pattern: str) -> Callable[[str], bool]:
+def _compile_key(function: str, pattern: str) -> Callable[[str], bool]:
     """Compare comme `keyMatch2` à `keyMatch5`."""
     names, text = _expression(function, pattern)
     atoms = list(_atoms(text))
     if len(set(names)) != len(names):
-        matcher = _repeated(text, names, atoms)
+        matcher = _compile_repeated(text, names, atoms)
     else:
-        matcher = _segmented(atoms) or (_direct(text) if _is_direct(atoms) else _Bits(_merged(atoms)).matches)
+        matcher = _compile_segments(atoms) or (
+            _compile_direct(text) if _is_direct(atoms) else _Bits(_merge(atoms)).matches
+        )
     return (lambda value: matcher(value.partition("?")[0])) if function == "keyMatch5" else matcher
 
 
@@ -190,7 +192,7 @@ def _one(text: str, place: int) -> tuple[str, int]:
     return character, place + 1
 
 
-def _segmented(atoms: Sequence[_Atom]) -> Callable[[str], bool] | None:
+def _compile_segments(atoms: Sequence[_Atom]) -> Callable[[str], bool] | None:
     """Compare par segments, quand le motif n'a que des caractères, des `[^/]+` et des `.*`."""
     holes = {_Atom("[^/]", "+"): segments.HOLE, _Atom("any", "*"): ".*"}
     if not all(atom.is_literal or atom in holes for atom in atoms):
@@ -207,13 +209,13 @@ def _is_direct(atoms: Sequence[_Atom]) -> bool:
     return closed and len(free) <= 1 and all(place > last for place in free for last in segments)
 
 
-def _direct(text: str) -> Callable[[str], bool]:
+def _compile_direct(text: str) -> Callable[[str], bool]:
     """Compare par `re`, dont rien ici ne peut faire revenir en arrière."""
     match = re.compile(f"^{text}$").match
     return lambda value: match(value) is not None
 
 
-def _repeated(text: str, names: Sequence[str], atoms: Sequence[_Atom]) -> Callable[[str], bool]:
+def _compile_repeated(text: str, names: Sequence[str], atoms: Sequence[_Atom]) -> Callable[[str], bool]:
     """Compare comme `keyMatch4` quand un nom revient : ses valeurs doivent être égales."""
     if not _is_direct(atoms) or text.count(SEGMENT) != len(names):
         raise _UnreadError
@@ -229,7 +231,7 @@ def _repeated(text: str, names: Sequence[str], atoms: Sequence[_Atom]) -> Callab
     return matches
 
 
-def _merged(atoms: Sequence[_Atom]) -> list[_Atom]:
+def _merge(atoms: Sequence[_Atom]) -> list[_Atom]:
     """Confond les répétitions qui se suivent et valent la même chose."""
     kept: list[_Atom] = []
     for atom in atoms:
@@ -257,7 +259,7 @@ class _Bits:
         for place, atom in enumerate(atoms):
             if len(atom.text) == 1:
                 self._literal[atom.text] |= 1 << place
-        self._start = self._skipped(1)
+        self._start = self._skip(1)
 
     def matches(self, value: str) -> bool:
         """Dit si la valeur satisfait le motif ; comme `$`, un dernier saut de ligne peut être en trop."""
@@ -278,9 +280,9 @@ class _Bits:
         mask |= self._no_line if character != "\n" else 0
         mask |= self._no_slash if character != "/" else 0
         consumed = states & mask
-        return self._skipped((consumed << 1) | (consumed & self._repeats))
+        return self._skip((consumed << 1) | (consumed & self._repeats))
 
-    def _skipped(self, states: int) -> int:
+    def _skip(self, states: int) -> int:
         """Ajoute les états qu'on atteint sans rien lire : la retenue d'une addition parcourt les atomes facultatifs."""
         return states | ((self._skips + (states & self._skips)) ^ self._skips)
 
@@ -293,7 +295,7 @@ def _bits(atoms: Sequence[_Atom], holds: Callable[[_Atom], bool]) -> int:
 # --- globMatch --------------------------------------------------------------------------------------------------------
 
 
-def _globbed(pattern: str) -> Callable[[str], bool]:
+def _compile_glob(pattern: str) -> Callable[[str], bool]:
     """Compare comme `globMatch` : au plus un joker par segment, et aucun après un `**` ; sans accolades ni crochets.
 
     L'expression est celle que wcmatch en fait, compilée une fois ; ainsi bornée, rien ne l'y fait revenir en arrière.
@@ -322,7 +324,7 @@ def _globbed(pattern: str) -> Callable[[str], bool]:
 # --- préfixes et groupes ----------------------------------------------------------------------------------------------
 
 
-def trimmed(function: str, value: str) -> str:
+def trim(function: str, value: str) -> str:
     """Rend ce qu’une fonction regarde : `keyMatch5` coupe au « ? », `globMatch` confond « // » et « / »."""
     if function == "keyMatch5":
         return value.partition("?")[0]
@@ -330,7 +332,7 @@ def trimmed(function: str, value: str) -> str:
 
 
 def probes(function: str, value: str) -> tuple[str, ...]:
-    """Rend les motifs sans joker que satisfait une valeur réduite par `trimmed` ; `globMatch` admet un « / » final."""
+    """Rend les motifs sans joker que satisfait une valeur réduite par `trim` ; `globMatch` admet un « / » final."""
     spare = {"keyMatch": None, "globMatch": "/"}.get(function, "\n")
     return (value, value[:-1]) if spare is not None and value.endswith(spare) else (value,)
 
@@ -341,7 +343,7 @@ def is_literal(function: str, pattern: str) -> bool:
 
 
 def literal_prefix(function: str, pattern: str) -> str:
-    """Rend un texte par lequel commence toute valeur, réduite par `trimmed`, qui satisfait le motif."""
+    """Rend un texte par lequel commence toute valeur, réduite par `trim`, qui satisfait le motif."""
     if function == "keyMatch":
         return pattern.partition("*")[0]
     if function == "globMatch":
@@ -411,7 +413,7 @@ class PatternGroups:
         if is_literal(self._function, pattern):
             self._literals.add(pattern)
             return
-        matcher = matcher_of(self._function, pattern)
+        matcher = compile_pattern(self._function, pattern)
         if matcher is None:
             message = "ce motif ne se compare pas en temps linéaire"
             raise ValueError(message)
@@ -438,7 +440,7 @@ class PatternGroups:
 
     def matching(self, value: str) -> list[str]:
         """Rend les motifs que la valeur satisfait."""
-        text = trimmed(self._function, value)
+        text = trim(self._function, value)
         texts = probes(self._function, text)
         found = [known for known in texts if known in self._literals]
         for length, groups in self._groups.items():

@@ -105,7 +105,7 @@ class LinksAfter:
         for place in places:
             added = self._below[place].get(name, {}) if place in self._below else {}
             nested.update(dict.fromkeys(filter(self._is_role, added)))
-            count, roles = self._graph.nested_members(name, place)
+            count, roles = self._graph.survey_members(name, place)
             has_any = has_any or bool(added) or count > self._gone[name, place]
             nested.update((role, None) for role in roles if (role, name, place) not in self._removed)
         return has_any, list(nested)

@@ -141,7 +141,7 @@ def sweep_young() -> None:
         gc.collect(0)
 
 
-def paced(items: Iterable[T]) -> Iterator[T]:
+def iterate_by_doses(items: Iterable[T]) -> Iterator[T]:
     """Parcourt une longue suite par doses."""
     for place, item in enumerate(items, start=1):
         yield item

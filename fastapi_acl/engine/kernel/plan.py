@@ -273,7 +273,7 @@ class _Planner:
         gate, is_first = gates.find(tree, self._is_free, self._is_sure)
         if gate is None:
             return None
-        then, otherwise = [gates.settled(tree, gate, told, self._is_sure) for told in (True, False)]
+        then, otherwise = [gates.settle(tree, gate, told, self._is_sure) for told in (True, False)]
         return Fork(
             gate,
             then=self.plan(then, forks - 1),
@@ -321,7 +321,7 @@ class _Planner:
         """Range les termes d'une conjonction : clés, requête seule, reste."""
         keys: dict[int, Key] = {}
         gate, rest = [], []
-        bound = dict(filter(None, map(self._bound, terms)))
+        bound = dict(filter(None, map(self._bind, terms)))
         for term in terms:
             key = self._key(term, bound)
             if key is not None and key.field not in keys:
@@ -336,7 +336,7 @@ class _Planner:
     def _without_keys(self, tree: ast.expr) -> ast.expr:
         """Met « vrai » à la place des termes que les clés garantissent ; l'ordre et la valeur du reste sont gardés."""
         terms = self._disjunction(tree)[0]
-        bound = dict(filter(None, map(self._bound, terms)))
+        bound = dict(filter(None, map(self._bind, terms)))
         seen: set[int] = set()
         kept: list[ast.expr] = []
         for term in terms:
@@ -404,7 +404,7 @@ class _Planner:
             domain = bound.get(given.id)
         return None if domain is None else Key(Probe.ROLE, place, request, function=name, domain=domain)
 
-    def _bound(self, term: ast.expr) -> tuple[str, int] | None:
+    def _bind(self, term: ast.expr) -> tuple[str, int] | None:
         """Rend le champ de règle qu'un terme `r.x == p.y` rend égal à une valeur de la requête."""
         key = self._key(term, {})
         if key is None or key.probe is not Probe.EXACT or key.request is None:

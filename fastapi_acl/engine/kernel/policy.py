@@ -144,7 +144,7 @@ class Policy(Judge):
         """Rend les règles qui accordent dans les cases d'une requête ; None si l'index ne peut pas répondre."""
         with self.lock:
             decider = self._decisions.decider()
-            rows = decider.reached(request) if decider is not None else None
+            rows = decider.list_granting(request) if decider is not None else None
         return None if rows is None else [PolicyRule("p", row) for row in rows]
 
     def compile(self, context: Context) -> AnyDecider | None:
@@ -225,7 +225,7 @@ class Policy(Judge):
     def rules(self) -> tuple[PolicyRule, ...]:
         """Toutes les règles en service, type par type, dans l'ordre."""
         with self.lock:
-            return self._state.rules.listed()
+            return self._state.rules.list_rules()
 
     def rows(self, ptype: str) -> Rows:
         """Rend les règles d'un type."""
@@ -360,7 +360,7 @@ class Policy(Judge):
             prepared.rules.join(self._decisions.sequence)
             self._state, self._walks = prepared, {}
             try:
-                with self._decisions.replaced_by(prepared.decider):
+                with self._decisions.decide_by(prepared.decider):
                     yield self
             finally:
                 self._state, self._walks = kept

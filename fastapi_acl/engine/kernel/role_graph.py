@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fastapi_acl.engine.kernel.pacing import drain, paced
+from fastapi_acl.engine.kernel.pacing import drain, iterate_by_doses
 from fastapi_acl.engine.kernel.sequence import SequenceLock
 from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import EVERY_DOMAIN
@@ -113,7 +113,7 @@ def _too_deep(chain: list[str], limit: int) -> InvalidRuleError:
     return InvalidRuleError(message, reason="role_depth", subject=chain[0], chain=chain)
 
 
-def chained(fault: InvalidRuleError) -> Sequence[str]:
+def read_chain(fault: InvalidRuleError) -> Sequence[str]:
     """Rend les noms du cycle, ou de la chaîne trop longue, dont parle une erreur."""
     found = fault.evidence.get("cycle") or fault.evidence.get("chain")
     return found if isinstance(found, list) else []
@@ -209,7 +209,7 @@ class RoleGraph:
     def fill(self, links: Iterable[Sequence[str]]) -> None:
         """Ajoute d'un coup des liens distincts à un graphe encore vide."""
         alone: dict[str, tuple[str, ...]] = {}
-        for member, role, *place in paced(links):
+        for member, role, *place in iterate_by_doses(links):
             domain = place[0] if place else ""
             if domain not in self.links:
                 self.links[domain], self._members[domain] = {}, {}
@@ -343,12 +343,12 @@ class RoleGraph:
     def path(self, member: str, role: str, domain: str = "") -> list[str]:
         """Rend la plus courte suite de noms qui mène d'un membre à un rôle ; vide s'il ne le tient pas."""
         came_from = self._origins(member, domain)
-        return _unwound(role, came_from) if role in came_from else []
+        return _unwind(role, came_from) if role in came_from else []
 
     def paths(self, member: str, domain: str = "") -> dict[str, tuple[str, ...]]:
         """Rend la plus courte suite de noms qui mène d'un membre à chacun des rôles qu'il tient, lui-même compris."""
         came_from = self._origins(member, domain)
-        return {name: tuple(_unwound(name, came_from)) for name in self.closure(member, domain) if name in came_from}
+        return {name: tuple(_unwind(name, came_from)) for name in self.closure(member, domain) if name in came_from}
 
     def _origins(self, member: str, domain: str) -> dict[str, str | None]:
         """Rend, pour chaque nom qu'un membre atteint, celui d'où on l'atteint d'abord."""
@@ -401,7 +401,7 @@ class RoleGraph:
         """Dit si ce lien-là existe."""
         return role in self.links.get(domain, {}).get(member, ())
 
-    def nested_members(self, role: str, domain: str = "") -> tuple[int, list[str]]:
+    def survey_members(self, role: str, domain: str = "") -> tuple[int, list[str]]:
         """Rend le nombre des membres directs d'un rôle, dans ce domaine seul, et ceux d'entre eux qui sont des rôles.
 
         Les autres ne sont pas énumérés, sauf s'ils sont moins nombreux que les rôles emboîtés.
@@ -475,7 +475,7 @@ def _breadth_first(member: str, graphs: Sequence[Mapping[str, Sequence[str]]]) -
     return tuple(found)
 
 
-def _unwound(role: str, came_from: Mapping[str, str | None]) -> list[str]:
+def _unwind(role: str, came_from: Mapping[str, str | None]) -> list[str]:
     """Refait le chemin d'un rôle à son membre, puis le retourne."""
     path: list[str] = []
     name: str | None = role

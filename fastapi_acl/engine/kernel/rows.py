@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
-from fastapi_acl.engine.kernel.pacing import drain, paced
+from fastapi_acl.engine.kernel.pacing import drain, iterate_by_doses
 from fastapi_acl.engine.kernel.sequence import SequenceLock
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Rows:
     def __iter__(self) -> Iterator[list[Any]]:
         """Parcourt les règles dans l'ordre, chacune comme une liste neuve."""
         with self._sequence.lock:
-            return iter([list(row) for row in self.ordered()])
+            return iter([list(row) for row in self.list_ordered()])
 
     @overload
     def __getitem__(self, place: int) -> list[Any]: ...
@@ -108,7 +108,7 @@ class Rows:
     def __getitem__(self, place: slice) -> list[list[Any]]: ...
     def __getitem__(self, place: int | slice) -> list[Any]:
         """Rend la règle de cette place, ou celles de la tranche."""
-        found = list(self.ordered())[place]
+        found = list(self.list_ordered())[place]
         return list(map(list, found)) if isinstance(place, slice) else list(found)
 
     def __eq__(self, other: object) -> bool:
@@ -131,7 +131,7 @@ class Rows:
         """Vrai si une règle y est plusieurs fois."""
         return bool(self._copies)
 
-    def ordered(self) -> Collection[Row]:
+    def list_ordered(self) -> Collection[Row]:
         """Rend les règles dans l'ordre, doubles compris."""
         if self._copies:
             pairs = [(rank, row) for row, rank in self._ranks.items()]
@@ -157,7 +157,7 @@ class Rows:
         Raises:
             ValueError: elle n'y est pas.
         """
-        return list(self.ordered()).index(tuple(row))
+        return list(self.list_ordered()).index(tuple(row))
 
     def matching(self, start: int, values: Sequence[Any]) -> list[Row]:
         """Rend, dans l'ordre, les règles dont les champs, à partir de `start`, ont ces valeurs ; `""` ne filtre pas.
@@ -172,7 +172,7 @@ class Rows:
             exact = [self._field(place).get(value, {}) for place, value in wanted.items() if type(value) is str]
             is_long = all(max(wanted, default=0) < length for length in self._lengths)
             few = min(exact, key=len) if exact and is_long and not self._copies else None
-            rows = self.ordered() if few is None else sorted(few, key=self.rank)
+            rows = self.list_ordered() if few is None else sorted(few, key=self.rank)
             return [row for row in rows if all(_fits(row[place], value) for place, value in wanted.items())]
 
     def starts(self, values: Row) -> bool:
@@ -183,7 +183,7 @@ class Rows:
         """Rend, sans ordre, les règles dont un champ a cette valeur."""
         return list(self._field(place).get(value, ()))
 
-    def ranked(self, rows: Iterable[Row]) -> list[tuple[Rank, Row]]:
+    def rank_all(self, rows: Iterable[Row]) -> list[tuple[Rank, Row]]:
         """Rend le rang de règles ; celles qui sont parties entre-temps n'en ont plus."""
         known = [(self._ranks.get(row), row) for row in rows]
         return [(rank, row) for rank, row in known if rank is not None]
@@ -191,9 +191,9 @@ class Rows:
     def values_of(self, place: int) -> list[Any]:
         """Rend les valeurs distinctes d'un champ, dans l'ordre de leur première règle."""
         with self._sequence.lock:
-            return list(dict.fromkeys(row[place] for row in self.ordered()))
+            return list(dict.fromkeys(row[place] for row in self.list_ordered()))
 
-    def known(self, place: int) -> Collection[Any]:
+    def list_known(self, place: int) -> Collection[Any]:
         """Rend les valeurs distinctes d'un champ, par son index."""
         return self._field(place).keys()
 
@@ -253,7 +253,7 @@ class Rows:
 
     def insert(self, place: int, row: Sequence[Any]) -> None:
         """Met une règle à une place ; toute la liste est reprise."""
-        self._rewrite([*list(self.ordered())[:place], tuple(row), *list(self.ordered())[place:]])
+        self._rewrite([*list(self.list_ordered())[:place], tuple(row), *list(self.list_ordered())[place:]])
 
     def pop(self, place: int = -1) -> list[Any]:
         """Retire la règle d'une place, et la rend."""
@@ -267,7 +267,7 @@ class Rows:
 
     def __delitem__(self, place: int | slice) -> None:
         """Retire ce qui est à une place, ou dans une tranche."""
-        kept = list(self.ordered())
+        kept = list(self.list_ordered())
         del kept[place]
         self._rewrite(kept)
 
@@ -279,7 +279,7 @@ class Rows:
     def _rewrite(self, rows: Sequence[Row]) -> None:
         """Reprend toute la liste : ce qu'une place impose, et que rien ici n'emploie couramment."""
         with self._sequence:
-            for row in list(self.ordered()):
+            for row in list(self.list_ordered()):
                 self._drop(row)
             self.extend(rows)
 
@@ -301,7 +301,7 @@ class Rows:
 
     def follow(self, listener: RowListener) -> None:
         """Remplit un index, puis le tient à jour."""
-        for row in paced(self._ranks):
+        for row in iterate_by_doses(self._ranks):
             listener.add(row)
         self._listeners.append(listener)
 

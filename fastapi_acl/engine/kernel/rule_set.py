@@ -96,9 +96,9 @@ class RuleSet:
         rows = self.rows.get(rule.ptype)
         return rows is not None and rule.values in rows
 
-    def listed(self) -> tuple[PolicyRule, ...]:
+    def list_rules(self) -> tuple[PolicyRule, ...]:
         """Rend toutes les règles, type par type, dans l'ordre."""
-        return tuple(PolicyRule(ptype, row) for ptype, rows in self.rows.items() for row in rows.ordered())
+        return tuple(PolicyRule(ptype, row) for ptype, rows in self.rows.items() for row in rows.list_ordered())
 
     def naming(self, subject: str) -> tuple[PolicyRule, ...]:
         """Rend les règles qui nomment un sujet : celles qui lui donnent ou lui refusent, et ses liens."""
@@ -175,7 +175,7 @@ def _graph(rows: Rows, schema: PolicySchema, ptype: str, sequence: SequenceLock)
     """Fait les liens des règles d'un type, et les tient à jour."""
     has_domains = schema.links[ptype] > 2  # noqa: PLR2004 - membre et rôle
     graph = RoleGraph(shares_domains=bool(schema.shares_domains) and has_domains, sequence=sequence)
-    graph.fill(rows.ordered())
+    graph.fill(rows.list_ordered())
     rows.watch(LinkRows(graph))
     return graph
 

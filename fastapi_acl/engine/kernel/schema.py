@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastapi_acl.engine.kernel.acl_match import ANY, is_pattern
-from fastapi_acl.engine.kernel.key_match import matcher_of
+from fastapi_acl.engine.kernel.key_match import compile_pattern
 from fastapi_acl.engine.kernel.reads import MatcherReads
 from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import ROLE_NAME, ROLE_PREFIX, USER_PREFIX
@@ -184,16 +184,16 @@ class PolicySchema:
         names = self.columns(rule.ptype)
         if not names:
             known = ", ".join([*self.fields, *self.links])
-            raise _refused(rule, f"type de règle inconnu ; le modèle connaît {known}")
+            raise _make_refusal(rule, f"type de règle inconnu ; le modèle connaît {known}")
         if len(rule.values) != len(names):
             expected = f"« {rule.ptype} » attend {len(names)} valeurs ({', '.join(names)}), {len(rule.values)} reçues"
-            raise _refused(rule, expected)
+            raise _make_refusal(rule, expected)
         for name, value in zip(names, rule.values, strict=True):
             fault = self._fault(rule.ptype, name, value) or self._condition_fault(
                 rule.ptype, name, value, self.conditions
             )
             if fault:
-                raise _refused(rule, fault)
+                raise _make_refusal(rule, fault)
 
     def is_undecided(self, rule: PolicyRule) -> bool:
         """Dit si une règle est écrite dans le domaine `*` sans que rien ne dise ce qu'il vaut."""
@@ -259,7 +259,7 @@ class PolicySchema:
         if name.startswith("domain") and ptype[:1] == "g" and ANY in value and value != ANY:
             return "le domaine d’un lien est un nom, ou « * » seul"
         function = self.motifs.get(name)
-        if function is not None and matcher_of(function, value) is None:
+        if function is not None and compile_pattern(function, value) is None:
             return f"« {name} » n’est pas un motif {function} qui se compare en temps linéaire"
         return ""
 
@@ -297,7 +297,7 @@ def _is_user(value: str) -> bool:
     return value.startswith(USER_PREFIX) and len(value) > len(USER_PREFIX)
 
 
-def _refused(rule: PolicyRule, reason: str) -> InvalidRuleError:
+def _make_refusal(rule: PolicyRule, reason: str) -> InvalidRuleError:
     """Fait l'erreur qui dit ce qui manque à la règle."""
     return InvalidRuleError(f"Règle refusée : {reason} ; rien n’a été changé.", rule=rule.as_json())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from fastapi_acl.engine.kernel.role_graph import chained, check_links
+from fastapi_acl.engine.kernel.role_graph import check_links, read_chain
 from fastapi_acl.shared.exceptions import InvalidRuleError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def closing_line(
         numbered: règles du fichier, avec leur ligne.
         shares_domains: un lien dans le domaine `*` vaut dans tous.
     """
-    names = set(chained(fault))
+    names = set(read_chain(fault))
     kept = {rule: None for rule in present if rule.section == "g" and names.issuperset(rule.values[:2])}
     for line, rule in numbered:
         if rule in kept or rule.section != "g" or not names.issuperset(rule.values[:2]):

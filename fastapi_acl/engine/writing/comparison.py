@@ -102,7 +102,7 @@ class Comparison:
         rules = self.policy.rules_of(self.policy.closure(subject, *self.place(asked))) if found is None else found
         return any(grant.allows and self.covers(grant, asked) for grant in map(self.grant, rules))
 
-    def reached(self, subject: str, domain: str) -> list[str]:
+    def reach(self, subject: str, domain: str) -> list[str]:
         """Rend un sujet et les rôles qu'il tient dans une partie d'un domaine."""
         everywhere = domain == ANY or not self.has_domains
         return self.policy.graph.reach(subject, lambda place: everywhere or overlaps(place, domain))

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from fastapi_acl.engine.adapters.base import PACKET, spoilt_batch
+from fastapi_acl.engine.adapters.base import PACKET, blame_batch
 from fastapi_acl.engine.kernel.loading import row_rule, without_tail
 from fastapi_acl.engine.kernel.pacing import aside
 from fastapi_acl.engine.writing.transfer import Batch
@@ -176,7 +176,7 @@ class PolicyHistory:
             up_to = await self.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
         return up_to, max(up_to - head.compacted, 0)
 
-    async def restored(self) -> None:
+    async def renew(self) -> None:
         """Fait tout relire à chaque processus, après la restauration d'une sauvegarde.
 
         Une base revenue en arrière se reconnaît d'elle-même au premier regard ; le journal d'une autre identité l'est
@@ -212,7 +212,7 @@ class PolicyHistory:
     async def _compact(self, head: Head, up_to: int, actor: Principal) -> int:
         """Range les règles d'une révision, retire ce qui l'a faite, puis les lots que plus rien ne nomme."""
         useless = await self._useless_batches(head, up_to)
-        async with self.transfer.opened("snapshot") as snapshot:
+        async with self.transfer.open_batch("snapshot") as snapshot:
             count = await self._snapshot(snapshot, up_to)
             removed = await self._discard(head, _Compaction(up_to, snapshot, count, useless), actor)
         for batch_id in useless:
@@ -286,7 +286,7 @@ class PolicyHistory:
             async for packet in packets:
                 await aside(partial(_feed, rules, batch_id, packet, after), is_short=False)
         if len(rules) < least:
-            raise spoilt_batch(batch_id, f"{len(rules)} règles sur {least}")
+            raise blame_batch(batch_id, f"{len(rules)} règles sur {least}")
         return rules
 
     # --- revenir ----------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ class PolicyHistory:
         gone = await self._of_deleted(target)
         rules = iter([(number, rule) for rule, number in target.items() if rule not in gone])
         count = 0
-        async with self.transfer.opened() as batch_id:
+        async with self.transfer.open_batch() as batch_id:
             while packet := list(islice(rules, PACKET)):
                 await self.adapter.stage(batch_id, packet)
                 count += len(packet)
@@ -411,4 +411,4 @@ def _feed(rules: Numbered, batch_id: str, packet: Sequence[Sequence[Any]], after
             rule = PolicyRule(read_text(ptype), tuple(map(read_text, without_tail(values))))
             rules.setdefault(rule, read_number(row_id) + after)
     except TypeError as error:
-        raise spoilt_batch(batch_id, "une règle ne se lit pas") from error
+        raise blame_batch(batch_id, "une règle ne se lit pas") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from fastapi_acl.engine.administration import ANYTHING
 from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.engine.writing.comparison import Carried, Comparison, is_computable
-from fastapi_acl.engine.writing.losses import Verdicts, hits, sorted_losses
+from fastapi_acl.engine.writing.losses import Verdicts, hits, sort_losses
 from fastapi_acl.shared.exceptions import EscalationRefusedError
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from fastapi_acl.shared.policy import PolicyChange
@@ -104,14 +104,14 @@ class RankGuard:
             for rule in filter(comparison.is_well_formed, rules):
                 name, place = comparison.schema.subject_of(rule), rule.values[1:]
                 if rule.ptype == "p":
-                    alone.setdefault(name, []).extend(await _kept(carried, rule, pace, allows=allows))
+                    alone.setdefault(name, []).extend(await _list_carried(carried, rule, pace, allows=allows))
                     continue
                 if place not in by_role:
-                    by_role[place] = sorted_losses(await _kept(carried, rule, pace, allows=allows))
+                    by_role[place] = sort_losses(await _list_carried(carried, rule, pace, allows=allows))
                 losses.setdefault(name, []).extend(by_role[place])
                 await pace.step()
         for name, grants in alone.items():
-            losses.setdefault(name, []).extend(sorted_losses(grants))
+            losses.setdefault(name, []).extend(sort_losses(grants))
         return {name: known for name, known in losses.items() if known}
 
     async def _check_higher(self, losses: Losses, mine: Rank, after: Carried, pace: Pace) -> None:
@@ -205,7 +205,7 @@ class RankGuard:
         return frozenset(pair for pair in pairs if self.ranks.decides_for(subject, pair))
 
 
-async def _kept(carried: Carried, rule: PolicyRule, pace: Pace, *, allows: bool) -> list[Power]:
+async def _list_carried(carried: Carried, rule: PolicyRule, pace: Pace, *, allows: bool) -> list[Power]:
     """Rend ce que porte une règle, d'un seul effet."""
     return [grant async for grant in pace.through(await carried.of(rule)) if grant.allows is allows]
 

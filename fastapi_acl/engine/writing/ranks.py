@@ -74,7 +74,7 @@ class Ranks:
             return
         place = self.policy.schema.position("p", SUBJECT_NAMES) or 0
         for pair in pairs:
-            rules = PolicyInspector(self.policy).concerned(*pair, EVERY_DOMAIN)
+            rules = PolicyInspector(self.policy).list_concerned(*pair, EVERY_DOMAIN)
             yield from (rule.values[place] for rule in rules if not self._denies(rule))
 
     def under(self, names: Iterable[str]) -> dict[str, None]:
