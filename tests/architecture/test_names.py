@@ -17,7 +17,7 @@ IRREGULAR = {
     *("forgotten", "found", "frozen", "given", "gone", "grown", "heard", "held", "hidden", "kept", "known", "laid"),
     *("led", "left", "lost", "made", "met", "paid", "said", "seen", "sent", "shown", "sold", "spent", "spoilt"),
     *("stood", "stuck", "swept", "taken", "taught", "thought", "thrown", "told", "torn", "understood", "worn"),
-    *("won", "written"),
+    *("overridden", "rewritten", "unwound", "won", "written"),
 }
 VERBS_IN_ED = {"bleed", "embed", "exceed", "feed", "need", "proceed", "seed", "shed", "succeed"}
 

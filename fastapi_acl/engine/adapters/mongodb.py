@@ -86,7 +86,7 @@ class MongoPolicyAdapter(PolicyAdapter):
         return [(one["_id"], show_rule(one.get("ptype"), [one.get(name) for name in COLUMNS])) for one in documents]
 
     async def last_id(self) -> int:
-        """Rend le plus grand numéro de règle présent, ou 0."""
+        """Renvoie le plus grand numéro de règle présent, ou 0."""
         async with self._database.session() as session:
             numbered = {"_id": {"$type": ["int", "long"]}}  # un document mis à la main peut avoir une autre clé
             found = await self._rules.find_one(numbered, {"_id": 1}, sort=[("_id", -1)], session=session)
@@ -124,7 +124,7 @@ class MongoPolicyAdapter(PolicyAdapter):
         return True
 
     async def take(self, row_id: int | str) -> Mapping[str, Any]:
-        """Retire une ligne par sa clé et la rend ; ce qui n'est pas un texte y est montré comme tel."""
+        """Retire une ligne par sa clé et la renvoie ; ce qui n'est pas un texte y est montré comme tel."""
         keys = [row_id, *([ObjectId(row_id)] if isinstance(row_id, str) and ObjectId.is_valid(row_id) else [])]
         async with self._database.session() as session:
             found = await self._rules.find_one_and_delete({"_id": {"$in": keys}}, session=session)
@@ -180,7 +180,7 @@ class MongoPolicyAdapter(PolicyAdapter):
             raise DatabaseUnavailableError
 
     async def list_abandoned(self, before: datetime) -> list[str]:
-        """Rend les lots ouverts avant un instant et jamais rendus définitifs."""
+        """Renvoie les lots ouverts avant un instant et jamais rendus définitifs."""
         wanted = {"created_at": {"$lt": as_text(before)}, "published": False}
         async with self._database.session() as session:
             return [one["_id"] async for one in self._batches.find(wanted, {"_id": 1}, session=session)]
@@ -214,7 +214,7 @@ class MongoPolicyAdapter(PolicyAdapter):
         return self._database.collection("acl_batch_rules")
 
     async def _insert(self, batch_id: str, documents: Sequence[Mapping[str, Any]], session: Any) -> int:  # noqa: ANN401 - du pilote
-        """Ajoute les règles d'un lot, et rend leur nombre.
+        """Ajoute les règles d'un lot, et renvoie leur nombre.
 
         Raises:
             StoredDataError: une main a mis dans le lot, ou sous un de ces numéros, ce que nous n'y avons pas mis.
@@ -227,18 +227,17 @@ class MongoPolicyAdapter(PolicyAdapter):
             raise blame_batch(batch_id, "une règle s’y répète") from error
 
     async def _delete_by_digest(self, rules: Sequence[PolicyRule], session: Any) -> Sequence[PolicyRule]:  # noqa: ANN401 - du pilote
-        """Retire des règles par leurs empreintes, et rend celles qui ne l'ont pas été."""
+        """Retire des règles par leurs empreintes, et renvoie celles qui ne l'ont pas été."""
         digests = {digest(rule): rule for rule in rules}
         known = await self._list_present(list(digests), session)
         _ = await self._delete_where({"digest": {"$in": sorted(known)}}, session)
         return [rule for one, rule in digests.items() if one not in known]
 
     async def _delete_where(self, wanted: Mapping[str, Any], session: Any) -> int:  # noqa: ANN401 - du pilote
-        """Retire les règles qui remplissent une condition, et rend leur nombre."""
         return int((await self._rules.delete_many(wanted, session=session)).deleted_count)
 
     async def _list_present(self, digests: Sequence[str], session: Any) -> set[str]:  # noqa: ANN401 - du pilote
-        """Rend, parmi des empreintes, celles de règles en vigueur."""
+        """Renvoie, parmi des empreintes, celles de règles en vigueur."""
         found = self._rules.find({"digest": {"$in": digests}}, {"digest": 1}, session=session)
         return {one["digest"] async for one in found}
 
@@ -255,7 +254,7 @@ def _fields(rule: PolicyRule) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """Rend une valeur, qui ne peut être qu'un texte.
+    """Renvoie une valeur, qui ne peut être qu'un texte.
 
     Raises:
         InvalidRuleError: elle n'en est pas un.
@@ -272,13 +271,13 @@ def _values_of(rule: PolicyRule) -> dict[str, Any]:
 
 
 def _line(document: Mapping[str, Any], number: str) -> tuple[Any, ...]:
-    """Rend une ligne : numéro, type, colonnes ; ce qu'on y a mis à la main est rendu tel quel, pour être refusé."""
+    """Renvoie une ligne : numéro, type, colonnes ; ce qu'on y a mis à la main est rendu tel quel, pour être refusé."""
     key = document.get(number)
     return (int(key) if isinstance(key, int) else key, *(_hashable(document.get(name)) for name in _CONTENT))
 
 
 def _hashable(value: Any) -> Any:  # noqa: ANN401 - ce qu'un document contient
-    """Rend une valeur qu'un dictionnaire admet."""
+    """Renvoie une valeur qu'un dictionnaire admet."""
     return value if value is None or type(value) is str else repr(type(value)).encode()
 
 
@@ -310,7 +309,6 @@ def _is_again(found: str, seen: set[bytes]) -> bool:
 
 
 def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Coupe une longue suite en paquets."""
     return (items[start : start + PACKET] for start in range(0, len(items), PACKET))
 
 

@@ -109,7 +109,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         return [(row[0], show_rule(row[1], row[2:])) for row in rows]
 
     async def last_id(self) -> int:
-        """Rend le plus grand numéro de règle présent, ou 0."""
+        """Renvoie le plus grand numéro de règle présent, ou 0."""
         async with self._session_scope() as session:
             return last_number((await session.scalar(select(func.max(_RULES.c.id)))) or 0)
 
@@ -146,7 +146,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         return True
 
     async def take(self, row_id: int | str) -> Mapping[str, Any]:
-        """Retire une ligne par son numéro et la rend."""
+        """Retire une ligne par son numéro et la renvoie."""
         if not isinstance(row_id, int):
             raise RuleNotFoundError(id=row_id)
         async with self._session_scope() as session:
@@ -201,7 +201,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
                 raise DatabaseUnavailableError
 
     async def list_abandoned(self, before: datetime) -> list[str]:
-        """Rend les lots ouverts avant un instant et jamais rendus définitifs."""
+        """Renvoie les lots ouverts avant un instant et jamais rendus définitifs."""
         batches = batches_table.c
         query = select(batches.id).where(batches.created_at < before, batches.published.is_(False))
         async with self._session_scope() as session:
@@ -224,7 +224,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
 
 
 async def _delete_by_digest(session: AsyncSession, rules: Sequence[PolicyRule]) -> Sequence[PolicyRule]:
-    """Retire des règles par leurs empreintes, et rend celles qui ne l'ont pas été."""
+    """Retire des règles par leurs empreintes, et renvoie celles qui ne l'ont pas été."""
     digests = {digest(rule): rule for rule in rules}
     known = list(digests)
     if len(known) > 1:
@@ -234,7 +234,6 @@ async def _delete_by_digest(session: AsyncSession, rules: Sequence[PolicyRule]) 
 
 
 async def _delete_where(session: AsyncSession, wanted: ColumnElement[bool]) -> int:
-    """Retire les lignes qui remplissent une condition, et rend leur nombre."""
     result: Any = await session.execute(delete(_RULES).where(wanted))
     return int(result.rowcount)
 

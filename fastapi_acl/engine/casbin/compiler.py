@@ -68,7 +68,7 @@ class ModelCompiler(Compiler):
     effector: Effector | None = None
 
     def decider(self, context: Context) -> AnyDecider | None:
-        """Rend de quoi décider dans un contexte ; None si seul Casbin sait l'évaluer."""
+        """Renvoie de quoi décider dans un contexte ; None si seul Casbin sait l'évaluer."""
         plan = self.plan(context)
         effect = EFFECTS.get(self._effect_of(context)) if plan.is_indexed else None
         if effect is None:
@@ -83,11 +83,11 @@ class ModelCompiler(Compiler):
         return decider.arity - 1 not in {len(assertion.tokens) for assertion in self.model["r"].values()}
 
     def arity(self, context: Context) -> int:
-        """Rend le nombre de valeurs d'une requête."""
+        """Renvoie le nombre de valeurs d'une requête."""
         return len(self.model["r"][context[0]].tokens)
 
     def walk(self, context: Context) -> StrictWalk:
-        """Rend de quoi décider règle par règle, en mode strict.
+        """Renvoie de quoi décider règle par règle, en mode strict.
 
         Raises:
             DecisionFailedError: le modèle n'a pas de quoi décider dans ce contexte.
@@ -143,15 +143,14 @@ class ModelCompiler(Compiler):
         )
 
     def _list_managers(self) -> dict[str, Any]:
-        """Rend les gestionnaires de rôles attachés aux définitions."""
         return {name: assertion.rm for name, assertion in (self.model["g"] or {}).items() if assertion.rm is not None}
 
     def _list_indexed_managers(self) -> dict[str, GraphRoleManager]:
-        """Rend ceux dont l'index sait lire les liens."""
+        """Renvoie ceux dont l'index sait lire les liens."""
         return {name: rm for name, rm in self._list_managers().items() if isinstance(rm, GraphRoleManager)}
 
     def _bind_functions(self) -> dict[str, Callable[..., object]]:
-        """Rend les fonctions du matcher, celles des rôles comprises ; en mode strict, chacune sous surveillance."""
+        """Renvoie les fonctions du matcher, celles des rôles comprises ; en mode strict, chacune sous surveillance."""
         functions = {name: _substitute(name, function) for name, function in self.functions.items()}
         roles = {name: _role_function(assertion) for name, assertion in (self.model["g"] or {}).items()}
         if not self._is_strict:
@@ -161,16 +160,16 @@ class ModelCompiler(Compiler):
         return {name: guard(name, function, is_textual=name in texts) for name, function in known}
 
     def _effect_of(self, context: Context) -> str:
-        """Rend l'effet du contexte ; aucun de connu si l'application a remplacé celui du modèle par un autre."""
+        """Renvoie l'effet du contexte ; aucun de connu si l'application a remplacé celui du modèle par un autre."""
         effects = self.model["e"]
         is_own = self._is_strict or type(self.effector) is type(get_effector(effects["e"].value))
         effect: str = effects[context[2] if context[2] in effects else "e"].value
         return effect if is_own else ""
 
     def _order(self, ptype: str) -> Callable[[Row], Any] | None:
-        """Rend le rang des règles sous la priorité par sujet : le plus bas dans les rôles passe d'abord.
+        """Renvoie le rang des règles sous la priorité par sujet : le plus bas dans les rôles passe d'abord.
 
-        Nu, l'ordre est celui de la liste, que Casbin ne range qu'au chargement.
+        Sur l'enforcer nu, l'ordre est celui de la liste, que Casbin ne range qu'au chargement.
         """
         if not self._is_strict or not self.model["e"]["e"].value.startswith("subjectPriority"):
             return None
@@ -181,7 +180,7 @@ class ModelCompiler(Compiler):
 
 
 def _role_function(assertion: Any) -> Callable[..., object]:  # noqa: ANN401 - type de pycasbin
-    """Rend la fonction qui dit si un rôle est tenu."""
+    """Renvoie la fonction qui dit si un rôle est tenu."""
     if assertion.cond_rm is not None:
         made: Callable[..., object] = util.generate_conditional_g_function(assertion.cond_rm)
     else:
@@ -190,7 +189,7 @@ def _role_function(assertion: Any) -> Callable[..., object]:  # noqa: ANN401 - t
 
 
 def _substitute(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Rend, à la place d'une comparaison de Casbin, celle qui répond de même sans revenir sur ses pas."""
+    """Renvoie, à la place d'une comparaison de Casbin, celle qui répond de même sans revenir sur ses pas."""
     if name == "regexMatch" and function is util.regex_match_func:
         return regex_match
     known = PATTERN_PROBES.get(name)

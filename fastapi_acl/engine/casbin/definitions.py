@@ -93,7 +93,7 @@ class ModelDefinitions(Definitions):
             )
             raise ConfigurationError(message)
         if any(assertion.params_tokens for assertion in (self.model["g"] or {}).values()):
-            message = "le modèle a des rôles conditionnels, que seul l’exécuteur nu (PolicyEnforcer) sait employer."
+            message = "le modèle a des rôles conditionnels, que seul l’enforcer nu (PolicyEnforcer) sait employer."
             raise ConfigurationError(message)
 
     def _check_function(self, name: str, function: object) -> None:
@@ -106,11 +106,11 @@ class ModelDefinitions(Definitions):
         return {name: assertion.value for name, assertion in self.model["m"].items()}
 
     def compiler(self, rules: RuleSet) -> ModelCompiler:
-        """Rend de quoi compiler le modèle sur des règles."""
+        """Renvoie de quoi compiler le modèle sur des règles."""
         return ModelCompiler(self.show(rules), self.functions)
 
     def show(self, rules: RuleSet) -> IndexedModel:
-        """Rend le modèle de Casbin dont ces règles sont celles, et dont seules elles changent les liens."""
+        """Renvoie le modèle de Casbin dont ces règles sont celles, et dont seules elles changent les liens."""
         shown = self.model.showing(rules.rows)
         for ptype, graph in rules.graphs.items():
             has_domains = self.schema.links[ptype] > 2  # noqa: PLR2004 - membre et rôle
@@ -123,7 +123,6 @@ class ModelDefinitions(Definitions):
         self._forgetting.append(forget)
 
     def _forget_compiled(self) -> None:
-        """Fait oublier ce qui a été compilé."""
         for forget in self._forgetting:
             forget()
 

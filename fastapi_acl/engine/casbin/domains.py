@@ -66,7 +66,7 @@ def is_packaged(model: Model) -> bool:
 
 @lru_cache(maxsize=1)
 def _digest_packaged_models() -> frozenset[str]:
-    """Rend l'empreinte de chaque modèle fourni."""
+    """Renvoie l'empreinte de chaque modèle fourni."""
     return frozenset(model_digest(read_model(read_packaged_model(name), name)) for name in get_args(PackagedModel))
 
 
@@ -116,13 +116,13 @@ def spread(model: Model, change: Callable[[str, str], None]) -> None:
 
 
 def _domain_tokens(definitions: dict[str, Any]) -> list[str]:
-    """Rend les jetons de domaine de requêtes ou de règles (`r_dom`, `p2_tenant`…)."""
+    """Renvoie les jetons de domaine de requêtes ou de règles (`r_dom`, `p2_tenant`…)."""
     tokens = (token for definition in definitions.values() for token in definition.tokens)
     return [token for token in tokens if token.partition("_")[2] in DOMAIN_NAMES]
 
 
 def _everywhere(matcher: str, rules: list[str], requests: list[str]) -> str:
-    """Rend un matcher sous lequel une règle dans `*` compte, dans chaque domaine, comme si elle le nommait."""
+    """Renvoie un matcher sous lequel une règle dans `*` compte, dans chaque domaine, comme si elle le nommait."""
     if not rules:
         return matcher
     try:
@@ -140,24 +140,24 @@ def _everywhere(matcher: str, rules: list[str], requests: list[str]) -> str:
     tree = _Literal(field, asked).visit(tree)
     literal, anywhere = _with(tree, field, ast.Constant(value=EVERY_DOMAIN)), _with(tree, field, ast.Name(id=asked))
     if ast.dump(literal) == ast.dump(anywhere):
-        return _rewritten(tree, matcher)
+        return _rewrite(tree, matcher)
     return ast.unparse(ast.BoolOp(ast.Or(), [tree, _in_every_domain(field, anywhere)]))
 
 
-def _rewritten(tree: ast.expr, matcher: str) -> str:
-    """Rend un matcher tel qu'il est écrit, si son arbre n'a pas changé."""
+def _rewrite(tree: ast.expr, matcher: str) -> str:
+    """Écrit le matcher de cet arbre, ou le laisse tel qu'il est écrit si rien n'y a changé."""
     return matcher if ast.dump(tree) == ast.dump(parse(matcher)) else ast.unparse(tree)
 
 
 def _list_asked(named: set[str], requests: list[str]) -> list[str]:
-    """Rend les domaines de requête qu'un matcher lit, ou sinon ceux du type de requête (`r`, `r2`…) qu'il nomme."""
+    """Renvoie les domaines de requête qu'un matcher lit, ou sinon ceux du type de requête (`r`, `r2`…) qu'il nomme."""
     read = sorted(named.intersection(requests))
     kinds = {name.partition("_")[0] for name in named}
     return read or [token for token in requests if token.partition("_")[0] in kinds] or requests[:1]
 
 
 def _in_every_domain(field: str, anywhere: ast.expr) -> ast.expr:
-    """Rend la branche des règles écrites dans `*`."""
+    """Renvoie la branche des règles écrites dans `*`."""
     if ast.dump(anywhere) == FALSE:
         message = "il n’accepte jamais une règle du domaine demandé"
         raise _UnsharableError(message)
@@ -166,7 +166,7 @@ def _in_every_domain(field: str, anywhere: ast.expr) -> ast.expr:
 
 
 def _only(names: list[str], kind: str) -> str:
-    """Rend le seul domaine que le matcher lit."""
+    """Renvoie le seul domaine que le matcher lit."""
     if len(names) != 1:
         message = f"il lit {len(names)} domaines {kind}, et il en faut un"
         raise _UnsharableError(message)
@@ -198,7 +198,7 @@ def _refuse_odd_uses(tree: ast.expr, field: str, asked: str) -> None:
 
 
 def _operands(node: ast.AST) -> list[ast.AST]:
-    """Rend ce qu'un nœud lit directement ; une liste de valeurs compte pour celles-ci."""
+    """Renvoie ce qu'un nœud lit directement ; une liste de valeurs compte pour celles-ci."""
     if isinstance(node, (ast.Tuple, ast.List)):
         return []
     children = list(ast.iter_child_nodes(node))
@@ -241,7 +241,7 @@ class _Literal(ast.NodeTransformer):
 
 
 def _is_shared(field: str) -> ast.expr:
-    """Rend le terme que seules les règles de `*` vérifient."""
+    """Renvoie le terme que seules les règles de `*` vérifient."""
     return ast.Compare(ast.Name(id=field), [ast.Eq()], [ast.Constant(value=EVERY_DOMAIN)])
 
 

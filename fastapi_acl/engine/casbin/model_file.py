@@ -166,7 +166,7 @@ class ModelFile:
 
 
 def as_casbin(value: str) -> str:
-    """Rend un effet ou un matcher tel que Casbin le prépare : `r_sub` pour `r.sub`, commentaire retiré."""
+    """Renvoie un effet ou un matcher tel que Casbin le prépare : `r_sub` pour `r.sub`, commentaire retiré."""
     prepared: str = remove_comments(escape_assertion(value))
     return prepared
 
@@ -192,7 +192,7 @@ def _definitions(text: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _letter(source: str, section: str, line: int) -> str:
-    """Rend la lettre d'une section.
+    """Renvoie la lettre d'une section.
 
     Raises:
         ConfigurationError: Casbin ne connaît pas la section.
@@ -235,7 +235,6 @@ def _link_fault(name: str, value: str) -> str:
 
 
 def _has_effect(definition: Definition) -> bool:
-    """Dit si une règle porte son effet."""
     return "eft" in [part.strip() for part in definition.value.split(",")]
 
 

@@ -47,7 +47,7 @@ class ModelSource:
         return f"modèle « {self.name} », ligne {number} : « {text} »"
 
     def _lines(self, matcher: str) -> list[tuple[int, str]]:
-        """Rend les lignes, numérotées, qui définissent un matcher ; une barre oblique inverse à la fin continue."""
+        """Renvoie les lignes, numérotées, qui définissent un matcher ; une barre oblique inverse à la fin continue."""
         found: list[tuple[int, str]] = []
         section, continues = "", False
         for number, line in enumerate(map(str.strip, self.text.splitlines()), start=1):

@@ -60,12 +60,12 @@ def read_model(text: str, source: str) -> Model:
 
 
 def read_packaged_model(name: str) -> str:
-    """Rend le texte d'un modèle fourni (`rbac`, `rbac_with_domains`, `abac`, `acl`, `rest`)."""
+    """Renvoie le texte d'un modèle fourni (`rbac`, `rbac_with_domains`, `abac`, `acl`, `rest`)."""
     return (files("fastapi_acl.engine.casbin") / "models" / f"{name}.conf").read_text("utf-8")
 
 
 def model_digest(model: Model) -> str:
-    """Rend l'empreinte d'un modèle : commentaires, blancs et ordre des sections n'y comptent pas.
+    """Renvoie l'empreinte d'un modèle : commentaires, blancs et ordre des sections n'y comptent pas.
 
     Args:
         model: modèle que Casbin a lu.

@@ -108,13 +108,13 @@ class GraphRoleManager(default_role_manager.DomainManager):
         return self.graph.has(name1, name2, self._domain(domain))
 
     def get_roles(self, name: str, *domain: str) -> list[str]:
-        """Rend les rôles directs d'un nom."""
+        """Renvoie les rôles directs d'un nom."""
         if self._stock is not None:
             return list(self._stock.get_roles(name, *domain))
         return self.graph.roles_of(name, self._domain(domain))
 
     def get_users(self, name: str, *domain: str) -> list[str]:
-        """Rend les membres directs d'un rôle."""
+        """Renvoie les membres directs d'un rôle."""
         if self._stock is not None:
             return list(self._stock.get_users(name, *domain))
         return self.graph.members_of(name, self._domain(domain))
@@ -123,7 +123,7 @@ class GraphRoleManager(default_role_manager.DomainManager):
         """Ne fait rien : la politique ne s'écrit pas dans un journal."""
 
     def _domain(self, domain: Sequence[str]) -> str:
-        """Rend le domaine d'une question ; sans domaines, il est ignoré.
+        """Renvoie le domaine d'une question ; sans domaines, il est ignoré.
 
         Raises:
             RuntimeError: plus d'un domaine.
@@ -180,12 +180,12 @@ class ConditionalRoles(_KeptConditions):
             super().add_domain_link_condition_func(name1, name2, domain[0] if domain else "", condition)
 
     def get_roles(self, name: str, *_: str) -> list[str]:
-        """Rend les rôles directs d'un nom, que leur condition soit tenue ou non ; un nom inconnu ne laisse rien."""
+        """Renvoie les rôles directs d'un nom, que leur condition soit tenue ou non ; un nom inconnu ne laisse rien."""
         known = self.all_roles.get(name)
         return sorted(known.get_roles()) if known is not None else []
 
     def get_users(self, name: str, *_: str) -> list[str]:
-        """Rend les membres directs d'un rôle, que leur condition soit tenue ou non."""
+        """Renvoie les membres directs d'un rôle, que leur condition soit tenue ou non."""
         known = self.all_roles.get(name)
         return sorted(member.name for member in known.users) if known is not None else []
 
@@ -206,16 +206,16 @@ class ConditionalDomainRoles(_KeptConditions, default_role_manager.ConditionalDo
             self.rm_map[place].add_domain_link_condition_func(name1, name2, place, condition)
 
     def get_roles(self, name: str, *domain: str) -> list[str]:
-        """Rend les rôles directs d'un nom dans un domaine, que leur condition soit tenue ou non."""
+        """Renvoie les rôles directs d'un nom dans un domaine, que leur condition soit tenue ou non."""
         known = self._find_role(name, domain)
         return sorted(known.get_roles()) if known is not None else []
 
     def get_users(self, name: str, *domain: str) -> list[str]:
-        """Rend les membres directs d'un rôle dans un domaine, que leur condition soit tenue ou non."""
+        """Renvoie les membres directs d'un rôle dans un domaine, que leur condition soit tenue ou non."""
         known = self._find_role(name, domain)
         return sorted(member.name for member in known.users) if known is not None else []
 
     def _find_role(self, name: str, domain: Sequence[str]) -> Any:  # noqa: ANN401 - type de pycasbin
-        """Rend ce que Casbin tient d'un nom dans un domaine ; None s'il n'y est pas."""
+        """Renvoie ce que Casbin tient d'un nom dans un domaine ; None s'il n'y est pas."""
         manager = self.rm_map.get(self._get_domain(*domain))
         return manager.all_roles.get(name) if manager is not None else None

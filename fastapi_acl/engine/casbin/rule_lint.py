@@ -43,10 +43,10 @@ class KnownAccounts(Protocol):
     """Ce que la relecture demande aux comptes."""
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent."""
 
     async def like(self, name: str) -> dict[str, str]:
-        """Rend quelques comptes dont le nom ressemble à celui-ci : leur identifiant, par nom."""
+        """Renvoie quelques comptes dont le nom ressemble à celui-ci : leur identifiant, par nom."""
 
 
 class Declared(NamedTuple):
@@ -78,7 +78,7 @@ class RuleLint:
     declared: Declared | None = None
 
     async def findings(self) -> list[str]:
-        """Rend une phrase par nom suspect, qui cite une règle et le nom le plus proche ; aucune si tout va bien."""
+        """Renvoie une phrase par nom suspect, qui cite une règle et le nom le plus proche ; aucune si tout va bien."""
         found = [*await self._about_accounts(), *self._about_roles(), *self._about_literals()]
         return found + (list(self._about_routes(self.declared)) if self.declared is not None else [])
 
@@ -138,7 +138,7 @@ class RuleLint:
                 yield from self._all(name, wrong, admitted, f"le modèle n’y connaît que {said}")
 
     def _literals(self) -> dict[str, set[str]]:
-        """Rend, pour chaque colonne que le matcher ne compare qu'à des textes, ces textes."""
+        """Renvoie, pour chaque colonne que le matcher ne compare qu'à des textes, ces textes."""
         matcher, found = self.policy.schema.matcher, dict[str, set[str]]()
         for match in _LITERAL.finditer(matcher):
             left, *texts, right = match.groups()
@@ -163,7 +163,7 @@ class RuleLint:
             yield from self._all(name, wrong, known, "aucune route ne le demande")
 
     def _matcher_of(self, name: str) -> str:
-        """Rend la fonction par laquelle le matcher compare une colonne ; rien s'il la compare par égalité."""
+        """Renvoie la fonction par laquelle le matcher compare une colonne ; rien s'il la compare par égalité."""
         schema = self.policy.schema
         return "aclMatch" if name in schema.patterns else schema.motifs.get(name, "")
 
@@ -194,7 +194,7 @@ class RuleLint:
         return {**self._ruled, **members}
 
     def _column(self, ptype: str, place: int) -> dict[str, None]:
-        """Rend les valeurs distinctes d'une colonne, dans leur ordre."""
+        """Renvoie les valeurs distinctes d'une colonne, dans leur ordre."""
         return dict.fromkeys(self.policy.rows(ptype).values_of(place))
 
     def _all(self, name: str, wrong: Sequence[str], known: Collection[str], reason: str) -> Iterator[str]:
@@ -263,7 +263,6 @@ def _uses(matcher: str, name: str) -> int:
 
 
 def _is_any(value: str) -> bool:
-    """Dit si une valeur est le joker."""
     return value == ANY
 
 
@@ -282,6 +281,5 @@ def _cite(ptype: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _more(found: Collection[object], kind: str) -> Iterator[str]:
-    """Compte ce qui n'a pas été cité."""
     if len(found) > MAX_FINDINGS:
         yield f"… et {len(found) - MAX_FINDINGS} autres {kind}."

@@ -95,7 +95,7 @@ class Lexicon(Conditions):
         return (*self.request, *self.fields)
 
     def faults(self, tree: ast.expr, *, admits_eval: bool = True) -> list[Fault]:
-        """Rend ce qui ne va pas dans une expression."""
+        """Renvoie ce qui ne va pas dans une expression."""
         trial = _Trial(self, admits_eval=admits_eval)
         trial.boolean(tree)
         return list(dict.fromkeys(trial.found))
@@ -110,7 +110,7 @@ class Lexicon(Conditions):
         return f"« {found[0].word} » {found[0].reason}" if found else ""
 
     def without_functions(self) -> Lexicon:
-        """Rend le même lexique, qui ne vérifie pas les fonctions."""
+        """Renvoie le même lexique, qui ne vérifie pas les fonctions."""
         return replace(self, functions=None)
 
 
@@ -238,13 +238,13 @@ class _Trial(ast.NodeVisitor):
             self._note(node, f"reçoit {given} valeur(s), ce que « {name} » n’admet pas")
 
     def _sort(self, node: ast.expr) -> str:
-        """Rend la sorte d'un terme, si elle se lit dans l'expression."""
+        """Renvoie la sorte d'un terme, si elle se lit dans l'expression."""
         if isinstance(node, ast.Constant):
             return "texte" if isinstance(node.value, str) else "nombre" if isinstance(node.value, (int, float)) else ""
         return "texte" if isinstance(node, ast.Name) and node.id in self._lexicon.fields else ""
 
     def _list_names(self) -> list[str]:
-        """Rend les noms de valeurs, comme le modèle les écrit."""
+        """Renvoie les noms de valeurs, comme le modèle les écrit."""
         return [name.replace("_", ".", 1) for name in self._lexicon.names] + ["True", "False", "None"]
 
     @staticmethod
@@ -258,7 +258,6 @@ class _Trial(ast.NodeVisitor):
         return f" : vouliez-vous « {near[0]} » ?" if near else ""
 
     def _note(self, node: ast.AST, reason: str) -> None:
-        """Note un défaut."""
         self.found.append(Fault(tell_term(node), reason))
 
 
@@ -270,7 +269,7 @@ def _never_boolean(node: ast.expr, fields: Iterable[str]) -> bool:
 
 
 def _width(name: str, function: object) -> int | None:
-    """Rend le nombre de valeurs d'une fonction fournie ; None d'une autre."""
+    """Renvoie le nombre de valeurs d'une fonction fournie ; None d'une autre."""
     is_ours = name == "aclOwns" or is_textual(function)
     return WIDTHS.get(name, 2) if is_ours else None
 

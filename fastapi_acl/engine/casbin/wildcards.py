@@ -57,12 +57,11 @@ def explain_failed(rule: Iterable[str], error: DecisionFailedError) -> str:
 
 
 def _keys_of(policy: Policy) -> list[Key]:
-    """Rend les termes que l'index cherche, dans toutes les branches."""
     return [key for leaf in policy.plan.leaves for branch in leaf.branches for key in branch.keys]
 
 
 def _list_evaluated(policy: Policy) -> list[str]:
-    """Rend les termes qui s'évaluent, sur la requête seule ou sur les règles trouvées."""
+    """Renvoie les termes qui s'évaluent, sur la requête seule ou sur les règles trouvées."""
     leaves = policy.plan.leaves
     gates = [ast.unparse(branch.gate) for leaf in leaves for branch in leaf.branches if branch.gate is not None]
     return list(dict.fromkeys(map(restore_dots, [*gates, *(leaf.residual for leaf in leaves if leaf.residual)])))
@@ -82,7 +81,7 @@ def _excludes(key: Key, schema: PolicySchema) -> bool:
 
 
 def _mend(key: Key, schema: PolicySchema) -> str:
-    """Rend le terme qui admettrait la règle ; rien si le champ n'est comparé à aucune valeur de la requête."""
+    """Renvoie le terme qui admettrait la règle ; rien si le champ n'est comparé à aucune valeur de la requête."""
     name = schema.fields["p"][key.field]
     asked = next((term.request for term in key.terms if term.request is not None), None)
     if asked is None:
@@ -94,5 +93,4 @@ def _mend(key: Key, schema: PolicySchema) -> str:
 
 
 def _quote(terms: Iterable[str]) -> str:
-    """Énumère des termes du matcher."""
     return ", ".join(f"« {term} »" for term in terms)

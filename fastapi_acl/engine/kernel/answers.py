@@ -29,7 +29,7 @@ CHAIN: Final = "…"
 
 
 def truth(value: object, words: str) -> bool:
-    """Rend une valeur qui doit être vraie ou fausse.
+    """Renvoie une valeur qui doit être vraie ou fausse.
 
     Args:
         value: ce que le terme vaut.
@@ -61,7 +61,7 @@ def describe(value: object) -> str:
 
 
 def _kind(known: type) -> type:
-    """Rend la sorte d'un type : texte, nombre (booléens compris, comme le veut Python), ou lui-même."""
+    """Renvoie la sorte d'un type : texte, nombre (booléens compris, comme le veut Python), ou lui-même."""
     if issubclass(known, str):
         return str
     return Number if issubclass(known, (int, float, Number)) else known
@@ -154,14 +154,14 @@ def read(value: Any, name: str, words: str) -> object:  # noqa: ANN401 - objet d
 
 @lru_cache(maxsize=1_024)
 def _reading(known: Any) -> Callable[[Any, str], object]:  # noqa: ANN401 - un type, que mypy ne tient pas pour hachable
-    """Rend la façon de lire un attribut d'une valeur de ce type."""
+    """Renvoie la façon de lire un attribut d'une valeur de ce type."""
     if issubclass(known, str):
         return _read_held
     return operator.getitem if issubclass(known, Mapping) else attribute
 
 
 def _read_held(value: str, name: str) -> object:
-    """Rend ce qu'on a mis sur un texte : ses méthodes ne sont pas des attributs."""
+    """Renvoie ce qu'on a mis sur un texte : ses méthodes ne sont pas des attributs."""
     held: Mapping[str, object] = getattr(value, "__dict__", NOTHING)
     return held[name]
 

@@ -50,7 +50,7 @@ def is_forbidden(name: str) -> bool:
 
 
 def tell_term(node: ast.AST) -> str:
-    """Rend un terme comme le modèle l'écrit : `r_obj.owner` y est `r.obj.owner`."""
+    """Renvoie un terme comme le modèle l'écrit : `r_obj.owner` y est `r.obj.owner`."""
     if isinstance(node, ast.Name):
         return node.id.replace("_", ".", 1)
     if isinstance(node, ast.Attribute):
@@ -61,7 +61,7 @@ def tell_term(node: ast.AST) -> str:
 
 
 def restore_dots(text: str) -> str:
-    """Rend à un texte les noms du modèle : Casbin a mis « _ » à la place de leur point."""
+    """Renvoie à un texte les noms du modèle : Casbin a mis « _ » à la place de leur point."""
     return _TOKEN.sub(r"\1.", text)
 
 
@@ -125,12 +125,10 @@ def is_boolean(node: ast.expr) -> bool:
 
 
 def _call(name: str, *arguments: ast.expr) -> ast.Call:
-    """Écrit l'appel d'une fonction de `CHECKS`."""
     return ast.Call(ast.Name(name, ast.Load()), list(arguments), [])
 
 
 def _texts(found: Iterable[str]) -> ast.expr:
-    """Écrit un n-uplet de textes."""
     return ast.Tuple([ast.Constant(text) for text in found], ast.Load())
 
 
@@ -177,7 +175,7 @@ class InPlace(ast.NodeTransformer):
         return [ast.If(ast.UnaryOp(ast.Not(), proofs), [ast.Return(asked)], [])]
 
     def _sort(self, node: ast.expr) -> str:
-        """Rend la sorte d'un terme, si elle se lit dans le texte."""
+        """Renvoie la sorte d'un terme, si elle se lit dans le texte."""
         if isinstance(node, ast.Constant):
             return "texts" if type(node.value) is str else "numbers" if type(node.value) in SORTS["numbers"] else ""
         return "texts" if isinstance(node, ast.Name) and node.id in self._texts else ""
@@ -187,7 +185,6 @@ _COMPARED: Final = {name: op for op, name in OPERATORS.items() if name in {"==",
 
 
 def _is_name(node: ast.expr) -> TypeGuard[ast.Name]:
-    """Dit si un terme n'est qu'un nom."""
     return isinstance(node, ast.Name)
 
 

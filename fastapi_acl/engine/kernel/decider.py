@@ -71,7 +71,7 @@ class Definition:
         return all(compile_pattern(function, row[field]) is not None for function, field in motifs)
 
     def evaluation(self, expression: ast.expr, fields: Sequence[str]) -> Evaluator:
-        """Rend de quoi évaluer une expression qui lit la requête et ces champs.
+        """Renvoie de quoi évaluer une expression qui lit la requête et ces champs.
 
         Raises:
             UnreadableMatcherError: elle ne se lit pas.
@@ -119,7 +119,7 @@ class Decider:
         self._rows.leave(self)
 
     def dismantle(self) -> None:
-        """Rend peu à peu les cases à la mémoire."""
+        """Libère peu à peu la mémoire des cases."""
         for index in self.indexes:
             index.dismantle()
 
@@ -163,7 +163,7 @@ class Decider:
     # --- décision -------------------------------------------------------------------------------------------------
 
     def explain(self, request: Sequence[Any]) -> tuple[bool, Row | None] | None:
-        """Décide et rend la règle que Casbin nommerait : celle qui a mis fin à la lecture, ou la dernière acceptée.
+        """Décide et renvoie la règle que Casbin nommerait : celle qui a mis fin à la lecture, ou la dernière acceptée.
 
         Returns:
             None si l'index ne peut pas répondre : politique vide, règle ou requête qu'il ne sait pas comparer.
@@ -180,7 +180,7 @@ class Decider:
         return self._effect.settle(seen), shown
 
     def list_granting(self, request: Sequence[Any]) -> list[Row] | None:
-        """Rend les règles qui accordent dans les cases d'une requête, sans évaluer ce qu'il reste du matcher.
+        """Renvoie les règles qui accordent dans les cases d'une requête, sans évaluer ce qu'il reste du matcher.
 
         Returns:
             None si l'index ne peut pas répondre.
@@ -238,11 +238,11 @@ class Decider:
         return None if found is None else found[0]
 
     def _otherwise(self, cells: Sequence[Cell] | None, *, allowed: bool) -> bool | None:
-        """Rend la réponse, sauf si l'index ne peut pas répondre."""
+        """Renvoie la réponse, sauf si l'index ne peut pas répondre."""
         return None if cells is None or self._foreign or not self._size else allowed
 
     def _cells(self, request: Sequence[Any]) -> list[Cell] | None:
-        """Rend les cases que la requête atteint, toutes branches confondues."""
+        """Renvoie les cases que la requête atteint, toutes branches confondues."""
         found: list[Cell] = []
         for gate, index in zip(self._gates, self.indexes, strict=True):
             if gate is None or gate.accepts(request, ()):
@@ -253,7 +253,7 @@ class Decider:
         return found
 
     def _reach(self, request: Sequence[Any]) -> Mapping[Row, int] | None:
-        """Rend les règles que la requête atteint, et ce que chacune dit."""
+        """Renvoie les règles que la requête atteint, et ce que chacune dit."""
         cells = self._cells(request)
         if cells is None:
             return None
@@ -291,12 +291,12 @@ class Decider:
 
 
 def _list_masks(cell: Cell) -> Iterable[int]:
-    """Rend ce que disent les règles d'une case ; une grande le sait sans les lire."""
+    """Renvoie ce que disent les règles d'une case ; une grande le sait sans les lire."""
     return cell.said if isinstance(cell, Crowd) else cell.values()
 
 
 def _motifs_of(plan: MatcherPlan) -> set[tuple[str, int]]:
-    """Rend les comparaisons de motifs d'un plan, et le champ de chacune : l'index doit savoir en lire chaque motif."""
+    """Renvoie les comparaisons de motifs d'un plan, et le champ de chacune : l'index doit en lire chaque motif."""
     keys = [key for branch in plan.branches for key in branch.keys]
     motifs = [motif for key in keys if (motif := key.find(Probe.KEY_MATCH)) is not None]
     return {(motif.function, motif.field) for motif in motifs}

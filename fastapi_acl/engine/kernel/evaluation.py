@@ -95,7 +95,7 @@ class Evaluator:
         """Dit si la règle satisfait la requête.
 
         Raises:
-            RuntimeError: l'expression ne rend ni un booléen ni un flottant, comme dans Casbin.
+            RuntimeError: l'expression ne renvoie ni un booléen ni un flottant, comme dans Casbin.
         """
         compiled = self._for_rule(row) if self._places else self._compiled
         answer = compiled(*request, *row)
@@ -123,7 +123,7 @@ class Evaluator:
             request: valeurs de la requête.
             cell: la case.
             version: numéro de la politique, qui dit si les parts de la case valent encore.
-            rows: rend ses règles, dans l'ordre.
+            rows: renvoie ses règles, dans l'ordre.
         """
         for part, evaluate in self.parts(cell, version, rows):
             try:
@@ -133,7 +133,7 @@ class Evaluator:
             yield from (part[place] for place in places if self.accepts(request, part[place]))
 
     def parts(self, cell: object, version: int, rows: Callable[[], Iterable[Row]]) -> list[Part]:
-        """Rend les parts d'une case, compilées une fois pour toutes tant que la politique ne change pas."""
+        """Renvoie les parts d'une case, compilées une fois pour toutes tant que la politique ne change pas."""
         known = self._parts.get(id(cell))
         if known is None or known[0] != version:
             known = (version, self._divide(list(rows())))
@@ -153,7 +153,7 @@ class Evaluator:
         return [(part, self._fused[part]) for part in parts]
 
     def _fuse(self, part: Sequence[Row]) -> Callable[..., Iterable[int]]:
-        """Compile une part en une fonction de la requête, qui rend les places des règles qui ne valent pas faux."""
+        """Compile une part en une fonction de la requête, qui renvoie les places des règles qui ne valent pas faux."""
         try:
             trees = self._trees(part)
         except UnreadableMatcherError:
@@ -163,7 +163,7 @@ class Evaluator:
         return self._together(part)
 
     def _trees(self, part: Sequence[Row]) -> list[ast.expr]:
-        """Rend l'expression de chaque règle d'une part.
+        """Renvoie l'expression de chaque règle d'une part.
 
         Raises:
             UnreadableMatcherError: une règle ne se lit pas seule.
@@ -175,7 +175,7 @@ class Evaluator:
         return self._join(*self._bodies(part))
 
     def _bodies(self, part: Sequence[Row]) -> tuple[list[ast.stmt], list[ast.expr]]:
-        """Rend ce qu'il faut lire d'abord, puis l'expression de chaque règle, prête à être compilée."""
+        """Renvoie ce qu'il faut lire d'abord, puis l'expression de chaque règle, prête à être compilée."""
         reads = _Reads(self.request)
         bodies = [
             reads.visit(_Calls().visit(_Values(self.fields, row).visit(self._guard(tree))))
@@ -208,7 +208,7 @@ class Evaluator:
         return compiled
 
     def _for_rule(self, row: Row) -> Callable[..., object]:
-        """Rend l'expression où les règles de `eval()` ont pris leur place ; compilée une fois par texte."""
+        """Renvoie l'expression où les règles de `eval()` ont pris leur place ; compilée une fois par texte."""
         texts = tuple(row[place] for place in self._places)
         found = self._by_rule.get(texts)
         if found is None:
@@ -241,7 +241,7 @@ class Evaluator:
         return compiled
 
     def _guard(self, tree: ast.expr) -> ast.expr:
-        """Récrit une expression avant qu'elle soit compilée ou interprétée ; nue, elle reste ce qu'elle est."""
+        """Récrit une expression avant qu'elle soit compilée ou interprétée , ce que seul le mode strict demande."""
         return tree
 
     def _finish(self, body: ast.expr) -> ast.expr:
@@ -249,11 +249,11 @@ class Evaluator:
         return body
 
     def _callables(self) -> Mapping[str, Callable[..., object]]:
-        """Rend ce qu'une expression interprétée appelle."""
+        """Renvoie ce qu'une expression interprétée appelle."""
         return self.functions
 
     def _scope(self) -> dict[str, Any]:
-        """Rend ce qu'une expression compilée peut nommer, outre ses arguments."""
+        """Renvoie ce qu'une expression compilée peut nommer, outre ses arguments."""
         return {"__builtins__": {}, "functions": self.functions, "attribute": attribute}
 
 
@@ -319,7 +319,7 @@ class _Reads(ast.NodeTransformer):
         return ast.Name(variable, ast.Load())
 
     def assign(self) -> list[ast.stmt]:
-        """Rend les lectures, à faire d'abord."""
+        """Renvoie les lectures, à faire d'abord."""
         return [ast.Assign([ast.Name(variable, ast.Store())], read) for variable, read in self._known.values()]
 
 
@@ -343,7 +343,7 @@ def read_condition(text: str, language: Language) -> ast.expr:
 
 
 def _list_evaluated(expression: ast.expr) -> list[str]:
-    """Rend les champs que chaque `eval()` lit, dans l'ordre où l'expression les nomme.
+    """Renvoie les champs que chaque `eval()` lit, dans l'ordre où l'expression les nomme.
 
     Raises:
         UnreadableMatcherError: un `eval()` lit autre chose qu'un champ.

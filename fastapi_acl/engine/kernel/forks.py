@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def decider_of(definition: Definition, rows: Rows) -> AnyDecider:
-    """Rend de quoi décider selon un plan : par ses index, par ses questions, ou sur toutes les règles à la fois."""
+    """Renvoie de quoi décider selon un plan : par ses index, par ses questions, ou sur toutes les règles à la fois."""
     if definition.plan.fork is not None:
         return ForkedDecider(definition, definition.plan.fork, rows)
     return EveryRow(definition, rows) if definition.plan.accepts_all else Decider(definition, rows)
@@ -34,7 +34,7 @@ class ForkedDecider:
     Une question que Casbin peut ne pas poser (`r.sub == p.sub || isRoot(r.sub)`) ne l'est que si la première règle y
     mène ; sinon les règles sont lues comme il les lit.
 
-    La question n'est posée que si la politique a une règle, comme Casbin, qui l'évalue avec la première. Nu, un échec
+    La question n'est posée que si la politique a une règle, comme Casbin, qui l'évalue avec la première. Un échec
     rend la main à Casbin, qui échouera s'il l'atteint ; en mode strict, c'est une erreur.
     """
 
@@ -67,7 +67,6 @@ class ForkedDecider:
 
     @property
     def _deciders(self) -> list[AnyDecider]:
-        """Ce qui peut décider."""
         return [self._then, self._otherwise, *([] if self._unforked is None else [self._unforked])]
 
     def stop(self) -> None:
@@ -86,7 +85,7 @@ class ForkedDecider:
         return None if chosen is None else chosen.decide(*request)
 
     def explain(self, request: Sequence[object]) -> tuple[bool, Row | None] | None:
-        """Décide et rend la règle que Casbin nommerait ; None si l'index ne peut pas répondre."""
+        """Décide et renvoie la règle que Casbin nommerait ; None si l'index ne peut pas répondre."""
         chosen = self._choose(request)
         return None if chosen is None else chosen.explain(request)
 
@@ -96,12 +95,12 @@ class ForkedDecider:
         return None if chosen is None else chosen.grants(request)
 
     def list_granting(self, request: Sequence[object]) -> list[Row] | None:
-        """Rend les règles qui accordent dans les cases d'une requête ; voir `Decider.list_granting`."""
+        """Renvoie les règles qui accordent dans les cases d'une requête ; voir `Decider.list_granting`."""
         chosen = self._choose(request)
         return None if chosen is None else chosen.list_granting(request)
 
     def _choose(self, request: Sequence[object]) -> AnyDecider | None:
-        """Pose la question, et rend ce qui décide alors."""
+        """Pose la question, et renvoie ce qui décide alors."""
         if not self._rows or any(request[place].__class__ not in TEXTS for place in self._texts):
             return None
         if self._unforked is not None and not self._is_asked(request):
@@ -176,7 +175,7 @@ class EveryRow:
         return None if self._foreign or not self._seen else self._effect.settle(self._seen)
 
     def explain(self, request: Sequence[object]) -> tuple[bool, Row | None] | None:  # noqa: ARG002 - toute règle vaut
-        """Décide et rend la règle que Casbin nommerait : celle qui met fin à la lecture, ou la dernière."""
+        """Décide et renvoie la règle que Casbin nommerait : celle qui met fin à la lecture, ou la dernière."""
         if self._foreign or not self._seen:
             return None
         shown = self._decisive()
@@ -191,12 +190,12 @@ class EveryRow:
         return bool(self._said[ALLOW])
 
     def list_granting(self, request: Sequence[object]) -> list[Row] | None:  # noqa: ARG002 - toute règle vaut
-        """Rend toutes les règles qui accordent ; voir `Decider.list_granting`."""
+        """Renvoie toutes les règles qui accordent ; voir `Decider.list_granting`."""
         allows = (row for row in self._rows.list_ordered() if self.definition.mask(row) == ALLOW)
         return None if self._foreign else list(allows)
 
     def _decisive(self) -> Row | None:
-        """Rend la règle qui met fin à la lecture, ou la dernière ; cherchée une fois par état de la politique."""
+        """Renvoie la règle qui met fin à la lecture, ou la dernière ; cherchée une fois par état de la politique."""
         version = self._rows.version
         known, shown = self._shown
         if known != version or version & 1:

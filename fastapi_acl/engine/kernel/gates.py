@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def find(tree: ast.expr, is_free: Test, is_sure: Test) -> tuple[ast.expr | None, bool]:
-    """Rend la première question à poser d'avance, et s'il suffit pour cela qu'il y ait une règle.
+    """Renvoie la première question à poser d'avance, et s'il suffit pour cela qu'il y ait une règle.
 
     Args:
         tree: matcher, ou ce qu'il en reste.
@@ -50,7 +50,7 @@ def _questions(tree: ast.expr, is_free: Test, *, under_or: bool, is_first: bool)
 
 
 def settle(tree: ast.expr, gate: ast.expr, told: bool, is_sure: Test) -> ast.expr:  # noqa: FBT001 - la réponse même
-    """Rend ce qu'il reste d'un matcher quand une question est répondue.
+    """Renvoie ce qu'il reste d'un matcher quand une question est répondue.
 
     Args:
         tree: le matcher.

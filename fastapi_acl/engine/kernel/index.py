@@ -96,11 +96,11 @@ class BranchIndex:
         return (cell for cells in self._buckets.values() for cell in cells.values())
 
     def dismantle(self) -> None:
-        """Rend peu à peu les cases à la mémoire."""
+        """Libère peu à peu la mémoire des cases."""
         drain(self._buckets, self._groups)
 
     def _place(self, row: Row) -> tuple[Any, tuple[Any, ...]]:
-        """Rend la première clé d'une règle, et les autres."""
+        """Renvoie la première clé d'une règle, et les autres."""
         first = row[self._first.field] if self._first is not None else None
         return first, tuple([row[key.field] for key in self._others])
 
@@ -112,7 +112,7 @@ class BranchIndex:
     def _write(self, roles: Mapping[str, RoleGraph], request_size: int) -> Callable[..., list[Cell] | None]:
         """Écrit la fonction qui cherche : une boucle par clé à plusieurs valeurs.
 
-        Elle rend les cases atteintes, ou None si une valeur de la requête ne se cherche pas comme un texte.
+        Elle renvoie les cases atteintes, ou None si une valeur de la requête ne se cherche pas comme un texte.
         """
         scope: dict[str, Any] = {
             "buckets": self._buckets,
@@ -172,7 +172,7 @@ def _source(first: Key | None, others: Sequence[Key], request_size: int, *, read
 
 
 def _refusal(keys: Sequence[Key]) -> list[str]:
-    """Écrit ce qui rend None si une valeur de la requête ne se cherche pas comme un texte."""
+    """Écrit ce qui renvoie None si une valeur de la requête ne se cherche pas comme un texte."""
     terms = [term for key in keys for term in key.terms]
     texts = sorted({place for term in terms for place in (term.request, term.domain) if isinstance(place, int)})
     return (

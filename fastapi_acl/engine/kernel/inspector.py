@@ -96,7 +96,7 @@ def _steady(method: Callable[Concatenate[PolicyInspector, P], T]) -> Callable[Co
 
 @dataclass(frozen=True, slots=True)
 class PolicyInspector:
-    """Interroge la politique en service d'un exécuteur strict."""
+    """Interroge la politique en service d'un enforcer strict."""
 
     policy: Policy
 
@@ -104,7 +104,7 @@ class PolicyInspector:
 
     @_steady
     def roles_of(self, member: str, domain: str = "", *, inherited: bool = True) -> list[str]:
-        """Rend les rôles d'un membre, les directs d'abord.
+        """Renvoie les rôles d'un membre, les directs d'abord.
 
         Args:
             member: sujet.
@@ -116,23 +116,23 @@ class PolicyInspector:
 
     @_steady
     def members_of(self, role: str, domain: str = "", *, inherited: bool = True) -> list[str]:
-        """Rend les membres d'un rôle, les directs d'abord."""
+        """Renvoie les membres d'un rôle, les directs d'abord."""
         graph, place = self.policy.graph, self._link_domain(domain)
         return graph.everyone(role, place)[1:] if inherited else graph.members_of(role, place)
 
     def _link_domain(self, domain: str) -> str:
-        """Rend le domaine où chercher des liens ; aucun si les liens n'en portent pas."""
+        """Renvoie le domaine où chercher des liens ; aucun si les liens n'en portent pas."""
         return domain if self.policy.schema.links.get("g", 2) > 2 else ""  # noqa: PLR2004 - membre et rôle
 
     # --- permissions ------------------------------------------------------------------------------------------------
 
     @_steady
     def permissions_of(self, subject: str, domain: str = "") -> list[Permission]:
-        """Rend les règles qui valent pour un sujet, refus compris, dans l'ordre où ses rôles les lui donnent."""
+        """Renvoie les règles qui valent pour un sujet, refus compris, dans l'ordre où ses rôles les lui donnent."""
         return [permission for batch in self.batches_of(subject, domain) for permission in batch]
 
     def batches_of(self, subject: str, domain: str = "") -> Iterator[list[Permission]]:
-        """Rend les mêmes règles par petits lots, vides parfois : entre deux, la politique peut changer.
+        """Renvoie les mêmes règles par petits lots, vides parfois : entre deux, la politique peut changer.
 
         Ce n'est alors plus un seul état d'elle, et c'est à qui lit de recommencer.
         """
@@ -157,12 +157,12 @@ class PolicyInspector:
 
     @_steady
     def path(self, subject: str, holder: str, domain: str = "") -> tuple[str, ...]:
-        """Rend le plus court chemin de rôles d'un sujet à celui d'une règle ; vide s'il n'y en a pas."""
+        """Renvoie le plus court chemin de rôles d'un sujet à celui d'une règle ; vide s'il n'y en a pas."""
         return tuple(self.policy.graph.path(subject, holder, self._link_domain(domain)))
 
     @_steady
     def subjects_of(self, resource: str, action: str, domain: str = "") -> list[str]:
-        """Rend les sujets, rôles compris, à qui la politique permet une action sur une ressource.
+        """Renvoie les sujets, rôles compris, à qui la politique permet une action sur une ressource.
 
         Sous un matcher que l'index ne sait pas lire, toutes les règles sont regardées. Aucun sujet n'est rendu si la
         requête porte une valeur que la bibliothèque ne sait pas nommer.
@@ -177,7 +177,7 @@ class PolicyInspector:
 
     @_steady
     def list_concerned(self, resource: str, action: str, domain: str = "") -> list[PolicyRule]:
-        """Rend les règles `p` qui portent sur une permission, quel que soit leur sujet, refus compris."""
+        """Renvoie les règles `p` qui portent sur une permission, quel que soit leur sujet, refus compris."""
         rows = self._list_concerned({"resource": resource, "action": action, "domain": domain})
         return [PolicyRule("p", row) for row in rows]
 
@@ -208,7 +208,7 @@ class PolicyInspector:
 
     @_steady
     def nearest(self, *request: str) -> list[PolicyChange]:
-        """Rend des changements dont chacun, à lui seul, ferait accorder une requête refusée.
+        """Renvoie des changements dont chacun, à lui seul, ferait accorder une requête refusée.
 
         D'abord les refus à lever, puis les rôles à donner, puis la règle à écrire. Chacun a été essayé.
         """
@@ -220,7 +220,7 @@ class PolicyInspector:
 
     @_steady
     def smallest(self, *request: str) -> PolicyChange:
-        """Rend le plus petit changement trouvé qui ferait accorder une requête refusée ; vide si aucun ne l'a été.
+        """Renvoie le plus petit changement trouvé qui ferait accorder une requête refusée ; vide si aucun ne l'a été.
 
         Un changement seul, s'il suffit : la règle à écrire, un refus à lever, puis un rôle à donner. Sinon les refus
         qu'il faut lever, et ce qu'il faut donner avec. Tout a été essayé. Rien n'est cherché si la requête porte une
@@ -234,7 +234,7 @@ class PolicyInspector:
         return next(islice(single, 1), None) or self._combine(levers, request)
 
     def _combine(self, levers: _Levers, request: Sequence[str]) -> PolicyChange:
-        """Rend les refus à lever, et ce qu'il faut donner avec, moins ce dont on peut se passer."""
+        """Renvoie les refus à lever, et ce qu'il faut donner avec, moins ce dont on peut se passer."""
         if not levers.denials:
             return PolicyChange()
         gifts = (PolicyChange(), *levers.rules, *levers.links)
@@ -279,13 +279,13 @@ class PolicyInspector:
     # --- champs -----------------------------------------------------------------------------------------------------
 
     def _list_concerned(self, named: dict[str, str]) -> list[Row]:
-        """Rend les règles qui portent sur ces valeurs, quel que soit leur sujet."""
+        """Renvoie les règles qui portent sur ces valeurs, quel que soit leur sujet."""
         request = self._request({**named, "subject": ""})
         branches = self.policy.plan.branches or (None,)
         return list(dict.fromkeys(row for branch in branches for row in self._list_reached(branch, request)))
 
     def _list_reached(self, branch: Branch | None, request: Sequence[str]) -> Iterable[Row]:
-        """Rend les règles que les clés d'une branche désignent, rôles du sujet mis à part."""
+        """Renvoie les règles que les clés d'une branche désignent, rôles du sujet mis à part."""
         keys = [key for key in (branch.keys if branch else ()) if key.reads_request and not self._is_subject(key)]
         accepted = {key.field: {found for term in key.terms for found in self._variants(term, request)} for key in keys}
         if not accepted:
@@ -295,7 +295,7 @@ class PolicyInspector:
         return [row for row in rows if all(row[field] in values for field, values in accepted.items())]
 
     def _variants(self, key: Key, request: Sequence[str]) -> Iterable[str]:
-        """Rend les valeurs de règle qui satisfont un terme, pour cette requête."""
+        """Renvoie les valeurs de règle qui satisfont un terme, pour cette requête."""
         if key.request is None:
             return (key.constant,)
         value = request[key.request]
@@ -318,7 +318,7 @@ class PolicyInspector:
         return any(self.policy.schema.request[place] in SUBJECT_NAMES for place in asked)
 
     def _in_domain(self, domain: str) -> Callable[[Row], bool]:
-        """Rend de quoi dire si une règle vaut dans un domaine ; le plan n'est lu qu'une fois."""
+        """Renvoie de quoi dire si une règle vaut dans un domaine ; le plan n'est lu qu'une fois."""
         place = self._place(DOMAIN_NAMES)
         if place is None or not domain:
             return lambda _: True
@@ -328,12 +328,11 @@ class PolicyInspector:
         return lambda row: row[place] in named or (is_pattern and acl_match(domain, row[place]))
 
     def _rows(self, field: int, values: Collection[str]) -> list[Row]:
-        """Rend les règles dont un champ a l'une de ces valeurs."""
+        """Renvoie les règles dont un champ a l'une de ces valeurs."""
         rows = self.policy.rows("p")
         return [row for value in values for row in rows.matching(field, [value])]
 
     def _place(self, names: frozenset[str]) -> int | None:
-        """Rend la place d'un champ dans une règle."""
         return self.policy.schema.position("p", names)
 
     # --- requêtes et règles -------------------------------------------------------------------------------------------
@@ -355,18 +354,18 @@ class PolicyInspector:
         return {"subject": "", "resource": "", "action": "", "domain": "", **named}
 
     def _make_rule(self, named: dict[str, str]) -> PolicyRule:
-        """Rend la règle qui accorderait exactement la requête à son sujet."""
+        """Renvoie la règle qui accorderait exactement la requête à son sujet."""
         known = {"eft": "allow", "scope": "*", "priority": "1"}
         names = self.policy.schema.fields["p"]
         return PolicyRule("p", tuple(known[name] if name in known else named.get(_kind(name), "*") for name in names))
 
     def _link(self, named: dict[str, str], role: str) -> PolicyRule:
-        """Rend le lien qui donnerait un rôle au sujet, dans le domaine de la requête."""
+        """Renvoie le lien qui donnerait un rôle au sujet, dans le domaine de la requête."""
         domain = (named["domain"],) if self.policy.schema.links["g"] > 2 else ()  # noqa: PLR2004 - membre et rôle
         return PolicyRule("g", (named["subject"], role, *domain))
 
     def _path_to(self, rule: PolicyRule, request: Sequence[str]) -> tuple[str, ...]:
-        """Rend le chemin de rôles du sujet d'une requête à celui d'une règle."""
+        """Renvoie le chemin de rôles du sujet d'une requête à celui d'une règle."""
         named, place = self._name_values(request), self._place(SUBJECT_NAMES)
         return () if place is None else self.path(named["subject"], rule.values[place], named["domain"])
 
@@ -376,16 +375,15 @@ class PolicyInspector:
         return "eft" in names and rule.values[names.index("eft")] == "deny"
 
     def _allows(self, request: Sequence[str]) -> bool:
-        """Pose une question."""
         return self.policy.decide(*request)
 
 
 def _kind(name: str) -> str:
-    """Rend ce qu'un jeton désigne."""
+    """Renvoie ce qu'un jeton désigne."""
     kinds = {"subject": SUBJECT_NAMES, "domain": DOMAIN_NAMES, "resource": RESOURCE_NAMES, "action": ACTION_NAMES}
     return next((kind for kind, names in kinds.items() if name in names), name)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - `request_builder` donne ce qu'il veut sous les noms qui sont à lui
-    """Rend un texte sans les attributs qu'il porte ; toute autre valeur telle quelle."""
+    """Renvoie un texte sans les attributs qu'il porte ; toute autre valeur telle quelle."""
     return str.__str__(value) if isinstance(value, str) else value

@@ -96,7 +96,7 @@ def compile_pattern(function: str, pattern: str) -> Callable[[str], bool] | None
 
 
 def linear(function: str, stock: Callable[..., bool]) -> Callable[..., bool]:
-    """Rend une comparaison qui répond comme celle de Casbin, en temps linéaire chaque fois que le motif le permet."""
+    """Renvoie une comparaison qui répond comme celle de Casbin, en temps linéaire si le motif le permet."""
 
     def compare(value: str, pattern: str) -> bool:
         if type(value) is str and type(pattern) is str:
@@ -111,7 +111,6 @@ def linear(function: str, stock: Callable[..., bool]) -> Callable[..., bool]:
 
 @lru_cache(MAX_COMPILED)
 def _regex(pattern: str) -> re.Pattern[str]:
-    """Compile une expression rationnelle une seule fois."""
     return re.compile(pattern)
 
 
@@ -148,7 +147,7 @@ def _compile_key(function: str, pattern: str) -> Callable[[str], bool]:
 
 
 def _expression(function: str, pattern: str) -> tuple[list[str], str]:
-    """Rend les noms d'un motif et l'expression que Casbin en fait, sans ses bornes."""
+    """Renvoie les noms d'un motif et l'expression que Casbin en fait, sans ses bornes."""
     if "\n" in pattern:
         raise _UnreadError
     text = pattern.replace("/*", "/.*")
@@ -179,7 +178,7 @@ def _atoms(text: str) -> Iterator[_Atom]:
 
 
 def _one(text: str, place: int) -> tuple[str, int]:
-    """Lit un atome sans sa répétition, et rend ce qui le suit."""
+    """Lit un atome sans sa répétition, et renvoie ce qui le suit."""
     if text.startswith(SEGMENT, place):
         return "[^/]", place + len(SEGMENT) - 1
     character = text[place]
@@ -275,7 +274,7 @@ class _Bits:
         return bool(states & self._end)
 
     def _read(self, states: int, character: str) -> int:
-        """Rend les états atteints en lisant un caractère."""
+        """Renvoie les états atteints en lisant un caractère."""
         mask = self._literal.get(character, 0)
         mask |= self._no_line if character != "\n" else 0
         mask |= self._no_slash if character != "/" else 0
@@ -288,7 +287,7 @@ class _Bits:
 
 
 def _bits(atoms: Sequence[_Atom], holds: Callable[[_Atom], bool]) -> int:
-    """Rend un entier dont les bits sont les atomes qui ont une propriété."""
+    """Renvoie un entier dont les bits sont les atomes qui ont une propriété."""
     return sum(1 << place for place, atom in enumerate(atoms) if holds(atom))
 
 
@@ -325,14 +324,14 @@ def _compile_glob(pattern: str) -> Callable[[str], bool]:
 
 
 def trim(function: str, value: str) -> str:
-    """Rend ce qu’une fonction regarde : `keyMatch5` coupe au « ? », `globMatch` confond « // » et « / »."""
+    """Renvoie ce qu’une fonction regarde : `keyMatch5` coupe au « ? », `globMatch` confond « // » et « / »."""
     if function == "keyMatch5":
         return value.partition("?")[0]
     return _SLASHES.sub("/", value) if function == "globMatch" else value
 
 
 def probes(function: str, value: str) -> tuple[str, ...]:
-    """Rend les motifs sans joker que satisfait une valeur réduite par `trim` ; `globMatch` admet un « / » final."""
+    """Renvoie les motifs sans joker que satisfait une valeur réduite par `trim` ; `globMatch` admet un « / » final."""
     spare = {"keyMatch": None, "globMatch": "/"}.get(function, "\n")
     return (value, value[:-1]) if spare is not None and value.endswith(spare) else (value,)
 
@@ -343,7 +342,7 @@ def is_literal(function: str, pattern: str) -> bool:
 
 
 def literal_prefix(function: str, pattern: str) -> str:
-    """Rend un texte par lequel commence toute valeur, réduite par `trim`, qui satisfait le motif."""
+    """Renvoie un texte par lequel commence toute valeur, réduite par `trim`, qui satisfait le motif."""
     if function == "keyMatch":
         return pattern.partition("*")[0]
     if function == "globMatch":
@@ -357,7 +356,7 @@ def literal_prefix(function: str, pattern: str) -> str:
 
 
 def literal_suffix(function: str, pattern: str) -> str:
-    """Rend un texte par lequel finit l'une au moins des valeurs que rend `probes`, si elle satisfait le motif."""
+    """Renvoie un texte par lequel finit l'une au moins des valeurs que renvoie `probes`, si elle satisfait le motif."""
     if function == "keyMatch":
         return ""
     if function == "globMatch":
@@ -398,7 +397,7 @@ class PatternGroups:
         self._groups: dict[int, dict[str, dict[int, dict[str, _Matchers]]]] = {}
 
     def __len__(self) -> int:
-        """Rend le nombre de motifs distincts."""
+        """Renvoie le nombre de motifs distincts."""
         return len(self._counts)
 
     def add(self, pattern: str) -> None:
@@ -434,12 +433,12 @@ class PatternGroups:
         _drop(self._groups, (*self._place(pattern), pattern))
 
     def _place(self, pattern: str) -> tuple[int, str, int, str]:
-        """Rend le chemin d'un motif parmi les groupes."""
+        """Renvoie le chemin d'un motif parmi les groupes."""
         prefix, suffix = literal_prefix(self._function, pattern), literal_suffix(self._function, pattern)
         return len(prefix), prefix, len(suffix), suffix
 
     def matching(self, value: str) -> list[str]:
-        """Rend les motifs que la valeur satisfait."""
+        """Renvoie les motifs que la valeur satisfait."""
         text = trim(self._function, value)
         texts = probes(self._function, text)
         found = [known for known in texts if known in self._literals]

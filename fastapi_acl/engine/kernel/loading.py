@@ -105,19 +105,19 @@ class PolicyReader:
 
     @staticmethod
     def _row(columns: Sequence[_Column] | None, values: Sequence[str | None]) -> Row:
-        """Rend la règle d'une ligne, chaque texte étant l'exemplaire gardé."""
+        """Renvoie la règle d'une ligne, chaque texte étant l'exemplaire gardé."""
         if not columns or values[len(columns) :].count(None) != len(values) - len(columns):
             raise _UnreadableError
         return tuple([column[value] for column, value in zip(columns, values)])  # type: ignore[index]  # noqa: B905 - les colonnes inutilisées sont de trop ; un None au milieu se refuse
 
     def forget(self) -> None:
-        """Rend peu à peu à la mémoire ce qui ne servait qu'à lire."""
+        """Libère peu à peu la mémoire de ce qui ne servait qu'à lire."""
         for columns in self._columns.values():
             for column in columns:
                 drain(column)
 
     def finish(self) -> Loaded:
-        """Vérifie les chaînes de rôles, et rend ce qui a été lu.
+        """Vérifie les chaînes de rôles, et renvoie ce qui a été lu.
 
         Raises:
             PolicyUnreadableError: un refus se perdrait au bout d'une chaîne de rôles trop longue ou circulaire.

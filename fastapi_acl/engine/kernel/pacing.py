@@ -127,7 +127,7 @@ def _work(work: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.
 
 
 def _unless_done(done: asyncio.Future[T], settle: Callable[[Any], None], outcome: object) -> None:
-    """Rend une issue que personne n'a cessé d'attendre."""
+    """Renvoie une issue que personne n'a cessé d'attendre."""
     if not done.done():
         settle(outcome)
 

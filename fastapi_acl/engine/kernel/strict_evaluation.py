@@ -39,11 +39,10 @@ class StrictEvaluator(Evaluator):
             raise failure(error, self._name_rule(row)) from (error.__cause__ or error)
 
     def _name_rule(self, row: Row) -> tuple[str, ...]:
-        """Rend la règle, type en tête ; rien si l'expression ne porte que sur la requête."""
+        """Renvoie la règle, type en tête ; rien si l'expression ne porte que sur la requête."""
         return (self.fields[0].partition("_")[0], *row) if row else ()
 
     def _guard(self, tree: ast.expr) -> ast.expr:
-        """Met l'expression sous surveillance."""
         return Checked().whole(tree)
 
     def _finish(self, body: ast.expr) -> ast.expr:
@@ -70,11 +69,9 @@ class StrictEvaluator(Evaluator):
         return self._join([*first, *in_place.unless(self.request)], quick, otherwise=otherwise)
 
     def _callables(self) -> Mapping[str, Callable[..., object]]:
-        """Ajoute ce que l'expression surveillée appelle."""
         return {**self.functions, **CHECKS}
 
     def _scope(self) -> dict[str, Any]:
-        """Ajoute ce que l'expression surveillée appelle."""
         return {**super()._scope(), **CHECKS, **SORTS}
 
 
@@ -108,7 +105,7 @@ class StrictWalk:
         return cls(definition, rows, evaluator)
 
     def explain(self, request: Sequence[Any]) -> tuple[bool, Row | None]:
-        """Décide et rend la règle qui a décidé ; sans aucune règle, le matcher est évalué sur des champs vides."""
+        """Décide et renvoie la règle qui a décidé ; sans aucune règle, le matcher est évalué sur des champs vides."""
         effect = self.definition.effect
         if not len(self.rows):
             nothing = ("",) * len(self.definition.fields)
@@ -135,7 +132,7 @@ class StrictWalk:
 
 
 def failure(error: Exception, rule: tuple[str, ...] = ()) -> DecisionFailedError:
-    """Fait, d'une erreur quelconque, celle que la garde rend ; d'une erreur étrangère on ne dit que le type."""
+    """Fait, d'une erreur quelconque, celle que la garde renvoie ; d'une erreur étrangère on ne dit que le type."""
     if isinstance(error, DecisionFailedError):
         return DecisionFailedError(reason=error.reason, rule=rule or error.rule)
     if isinstance(error, UnreadableMatcherError):
@@ -144,7 +141,7 @@ def failure(error: Exception, rule: tuple[str, ...] = ()) -> DecisionFailedError
 
 
 def guard(name: str, function: Callable[..., object], *, is_textual: bool) -> Callable[..., object]:
-    """Enveloppe une fonction du matcher : ce qu'elle lève la nomme, et ce qu'elle rend n'est pas à attendre.
+    """Enveloppe une fonction du matcher : ce qu'elle lève la nomme, et ce qu'elle renvoie n'est pas à attendre.
 
     Args:
         name: son nom dans le matcher.

@@ -28,7 +28,7 @@ class ActiveAccounts(Protocol):
     """Ce que la garde demande aux comptes."""
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+        """Renvoie, parmi ces identifiants, ceux des comptes actifs."""
 
 
 class _Administrators(NamedTuple):
@@ -118,27 +118,27 @@ class AdministratorGuard:
         return not touched and self.ranks.is_whole(actor) and bool(await self._active([actor.id]))
 
     async def _present(self, first: str, pace: Pace) -> _Administrators:
-        """Rend les comptes actifs qui administrent ; celui-ci est regardé même si nulle règle ne le nomme."""
+        """Renvoie les comptes actifs qui administrent ; celui-ci est regardé même si nulle règle ne le nomme."""
         whole = await self._gather(_Administrators(set(), are_whole=True), first, pace)
         return whole if whole.accounts else await self._writing(pace, first)
 
     async def _writing(self, pace: Pace, first: str = "") -> _Administrators:
-        """Rend les comptes actifs qui peuvent écrire les règles."""
+        """Renvoie les comptes actifs qui peuvent écrire les règles."""
         return await self._gather(_Administrators(set(), are_whole=False), first, pace)
 
     async def _gather(self, kind: _Administrators, first: str, pace: Pace) -> _Administrators:
-        """Rend les comptes actifs d'une sorte."""
+        """Renvoie les comptes actifs d'une sorte."""
         names = self.ranks.under(await self.ranks.holding(self._list_questions(kind), pace))
         accounts = dict.fromkeys(_accounts([f"{USER_PREFIX}{first}", *names]))
         kept = [account async for account in pace.through(accounts) if self._keep_administering(kind, [account])]
         return kind._replace(accounts=await self._active(kept))
 
     def _list_questions(self, kind: _Administrators) -> Sequence[tuple[str, str]]:
-        """Rend ce qu'il faut chercher dans les règles pour trouver ceux qui administrent."""
+        """Renvoie ce qu'il faut chercher dans les règles pour trouver ceux qui administrent."""
         return [ANYTHING] if kind.are_whole else self.ranks.administration.questions(*ADMINISTRATION)
 
     def _keep_administering(self, kind: _Administrators, accounts: Iterable[str]) -> list[str]:
-        """Rend, parmi des comptes, ceux qui administrent sous la politique en service."""
+        """Renvoie, parmi des comptes, ceux qui administrent sous la politique en service."""
         if kind.are_whole:
             return [account for account in accounts if self.ranks.is_whole(Principal(id=account))]
         return [account for account in accounts if self.ranks.administers(account)]
@@ -153,14 +153,13 @@ class AdministratorGuard:
         yield from _accounts(self.ranks.under(self.ranks.holding_now(self._list_questions(kind))))
 
     async def _active(self, accounts: Sequence[str]) -> set[str]:
-        """Rend, parmi ces comptes, ceux qui sont actifs ; sans comptes à nous, tout sujet l'est."""
+        """Renvoie, parmi ces comptes, ceux qui sont actifs ; sans comptes à nous, tout sujet l'est."""
         if self.accounts is None or not accounts:
             return set(accounts)
         return await self.accounts.active_ids(accounts)
 
 
 def _accounts(names: Iterable[str]) -> list[str]:
-    """Rend les identifiants des sujets qui sont des comptes."""
     return [name[len(USER_PREFIX) :] for name in dict.fromkeys(names) if name.startswith(USER_PREFIX)]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def links_fault(rules: Iterable[PolicyRule], *, shares_domains: bool) -> InvalidRuleError | None:
-    """Rend ce qui ne va pas dans les liens de ces règles ; None si tout va bien.
+    """Renvoie ce qui ne va pas dans les liens de ces règles ; None si tout va bien.
 
     Args:
         rules: règles, liens ou non.
@@ -37,7 +37,7 @@ def links_fault(rules: Iterable[PolicyRule], *, shares_domains: bool) -> Invalid
 def closing_line(
     fault: InvalidRuleError, present: Iterable[PolicyRule], numbered: Iterable[NumberedRule], *, shares_domains: bool
 ) -> tuple[int, InvalidRuleError] | None:
-    """Rend la première ligne avec laquelle les liens ne se tiennent plus, et ce qu'on peut en dire.
+    """Renvoie la première ligne avec laquelle les liens ne se tiennent plus, et ce qu'on peut en dire.
 
     Seuls comptent les liens entre les noms en cause : le fichier entier peut être aussi grand que l'on veut.
 

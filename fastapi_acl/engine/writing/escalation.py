@@ -65,7 +65,7 @@ class EscalationGuard:
             raise EscalationRefusedError(message)
 
     async def _list_given(self, change: PolicyChange, pace: Pace) -> dict[Power, None]:
-        """Rend ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
+        """Renvoie ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
         comparison = Comparison.over(self.policy)
         carried = Carried(comparison, change, pace)
         given = {grant: None async for grant in carried.distinct(change.added) if grant.allows}
@@ -97,7 +97,7 @@ class _Held:
         return not denied and self._comparison.is_granted(self._actor.subject, asked)
 
     def _denials_in(self, domain: str) -> list[Power]:
-        """Rend les refus qui visent l'auteur dans une partie d'un domaine ; lus une fois par domaine."""
+        """Renvoie les refus qui visent l'auteur dans une partie d'un domaine ; lus une fois par domaine."""
         if not self._denials:
             return []
         if domain not in self._by_domain:
@@ -106,10 +106,9 @@ class _Held:
         return self._by_domain[domain]
 
     def _reach(self, domain: str) -> list[str]:
-        """Rend l'auteur et les rôles qu'il tient dans une partie d'un domaine."""
         return self._comparison.reach(self._actor.subject, domain)
 
     def _denials_of(self, name: str) -> list[Power]:
-        """Rend les refus qui nomment un sujet."""
+        """Renvoie les refus qui nomment un sujet."""
         grants = map(self._comparison.grant, self._comparison.rules_of([name]))
         return list(dict.fromkeys(grant for grant in grants if not grant.allows))

@@ -84,7 +84,7 @@ class GrantIndex:
                 self._below[name, pattern].add(grant)
 
     def list_touched(self, held: Power) -> frozenset[Power]:
-        """Rend les permissions rangées que celle-ci couvre, ou touche."""
+        """Renvoie les permissions rangées que celle-ci couvre, ou touche."""
         found: set[Power] | frozenset[Power] | None = None
         for name, value, by_pattern in self._values(held):
             near = self._near(name, value, by_pattern=by_pattern)
@@ -94,7 +94,7 @@ class GrantIndex:
         return frozenset(found or _NONE)
 
     def _near(self, name: str, value: str, *, by_pattern: bool) -> set[Power] | frozenset[Power]:
-        """Rend les permissions rangées que ce champ-ci n'écarte pas."""
+        """Renvoie les permissions rangées que ce champ-ci n'écarte pas."""
         below = self._below.get((name, value), _NONE)
         if not self._overlapping or not by_pattern:
             return below
@@ -141,14 +141,14 @@ class Verdicts:
         return self._known[key]
 
     async def _judge(self, loss: Loss, touched: Sequence[frozenset[Power]]) -> bool:
-        """Rend le verdict : tout ce qui part doit être couvert, rien de ce qui se refuse ne doit être tenu."""
+        """Renvoie le verdict : tout ce qui part doit être couvert, rien de ce qui se refuse ne doit être tenu."""
         await self._pace.step()
         if loss.allows:
             return bool(loss.grants.difference(*touched))
         return not all(map(loss.grants.isdisjoint, touched))
 
     async def _list_touched(self, name: str, *, allows: bool) -> frozenset[Power]:
-        """Rend ce que les accords d'un nom couvrent de ce qui part, ou touchent de ce qui se refuse."""
+        """Renvoie ce que les accords d'un nom couvrent de ce qui part, ou touchent de ce qui se refuse."""
         if (allows, name) not in self._by_name:
             await self._pace.step()
             read = self._after.rules if allows else self._after.comparison.rules_of
@@ -160,7 +160,7 @@ class Verdicts:
         return self._by_name[allows, name]
 
     def _list_touched_by(self, grant: Power, *, allows: bool) -> frozenset[Power]:
-        """Rend ce qu'un accord couvre de ce qui part, ou touche de ce qui se refuse."""
+        """Renvoie ce qu'un accord couvre de ce qui part, ou touche de ce qui se refuse."""
         if (allows, grant) not in self._by_grant:
             found = self._indexes[allows].list_touched(grant)
             self._by_grant[allows, grant] = self._shared.setdefault(found, found)

@@ -81,7 +81,7 @@ class PolicyStore:
         return self._get_written(self.database.ambient).net
 
     def _get_written(self, transaction: Transaction | None) -> _Written:
-        """Rend ce qu'une transaction a écrit ; rien, hors de toute transaction."""
+        """Renvoie ce qu'une transaction a écrit ; rien, hors de toute transaction."""
         return self._written.get(transaction, _Written()) if transaction is not None else _Written()
 
     @contextmanager
@@ -155,7 +155,7 @@ class PolicyStore:
         return revision
 
     async def _numbers(self, transaction: Transaction, change: PolicyChange) -> tuple[int, ...]:
-        """Rend les numéros des règles qui arrivent : donnés, ou ceux de celles qu'elles remplacent, ou à la suite."""
+        """Renvoie les numéros des règles qui arrivent : les donnés, ceux des règles remplacées, ou les suivants."""
         if change.ids:
             return change.ids
         settled = self._get_written(transaction).touched.isdisjoint(change.removed)

@@ -187,7 +187,7 @@ class PolicyTransfer:
             await self.adapter.drop(batch_id)
 
     async def _stage(self, batch_id: str, file: TextIO, form: RuleFormat, progress: Callable[[int], None]) -> int:
-        """Lit, vérifie et range un fichier, par paquets ; rend le nombre de règles."""
+        """Lit, vérifie et range un fichier, par paquets ; renvoie le nombre de règles."""
         rules, count = read_rules(file, form), 0
         while packet := await aside(partial(self._packet, rules), is_short=False):
             await self.adapter.stage(batch_id, list(enumerate(packet, start=count + 1)))
@@ -196,11 +196,10 @@ class PolicyTransfer:
         return count
 
     def _packet(self, rules: Iterator[NumberedRule]) -> list[PolicyRule]:
-        """Lit et vérifie quelques règles."""
         return [self.check_rule(line, rule) for line, rule in islice(rules, STAGED)]
 
     def check_rule(self, line: int, rule: PolicyRule) -> PolicyRule:
-        """Rend une règle que le modèle admet.
+        """Renvoie une règle que le modèle admet.
 
         Raises:
             InvalidImportError: il ne l'admet pas.
@@ -326,7 +325,6 @@ class PolicyTransfer:
 
 
 async def _count(lines: AsyncGenerator[Sequence[Any]], counts: list[int]) -> AsyncGenerator[Sequence[Any]]:
-    """Compte les lignes qui passent."""
     async with aclosing(lines) as packets:
         async for packet in packets:
             counts.append(len(packet))
