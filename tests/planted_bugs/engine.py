@@ -83,7 +83,7 @@ FAULTS = [
     Fault(
         "un objet qui redéfinit l'égalité se cherche comme un texte",
         "engine/kernel/index.py",
-        "_refusal",
+        "_ProbeText._refusal",
         "f'r{place}.__class__ not in TEXTS'",
         "f'not isinstance(r{place}, str)'",
     ),
