@@ -276,7 +276,7 @@ async def test_an_abandoned_batch_is_swept_by_a_later_import(
 
 async def test_an_import_under_way_is_not_swept_by_another(manager: ACLManager) -> None:
     transfer, adapter = manager.get_policy_transfer(), manager._parts.storage.adapter
-    async with transfer.opened() as batch_id:
+    async with transfer.open_batch() as batch_id:
         await adapter.stage(batch_id, [(1, READ)])
 
         await imported(manager, many(1))
