@@ -55,7 +55,7 @@ class ACLCollector(Collector):
         self._manager = manager
 
     def collect(self) -> Iterator[Metric]:
-        """Rend les mesures de l'instant."""
+        """Renvoie les mesures de l'instant."""
         counters, health = self._manager.counters(), self._manager.health()
         decisions = CounterMetricFamily(f"{PREFIX}_decisions", "Décisions des routes gardées.", labels=["outcome"])
         for outcome in ("allowed", "denied"):
@@ -68,7 +68,7 @@ class ACLCollector(Collector):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=float("inf") if value is None else value)
         yield GaugeMetricFamily(f"{PREFIX}_up", "1 si ce processus décide.", value=health.status != "unavailable")
         connected = health.watcher in {"connected", "none"}
-        yield GaugeMetricFamily(f"{PREFIX}_watcher_connected", "1 si le guetteur est abonné.", value=connected)
+        yield GaugeMetricFamily(f"{PREFIX}_watcher_connected", "1 si le watcher est abonné.", value=connected)
         fallback = health.cache == "redis_fallback"
         yield GaugeMetricFamily(f"{PREFIX}_cache_fallback", "1 si la mémoire remplace Redis.", value=fallback)
 

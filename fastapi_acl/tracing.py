@@ -6,8 +6,8 @@ Example:
     trace_acl(acl)
     ```
 
-Une étendue ne dit que ce que le code de l'application a écrit (la permission, le rôle) et des numéros de révision :
-ni compte, ni jeton, ni valeur de la requête. Ce que lève un fournisseur d'étendues ne change aucune décision.
+Un span ne dit que ce que le code de l'application a écrit (la permission, le rôle) et des numéros de révision :
+ni compte, ni jeton, ni valeur de la requête. Ce que lève un fournisseur de spans ne change aucune décision.
 
 Source : https://opentelemetry.io/docs/specs/otel/trace/api/
 Source : https://opentelemetry.io/docs/specs/otel/error-handling/
@@ -63,13 +63,13 @@ OUTCOMES: Final[Mapping[type[Exception], str]] = {
 """Issue d'une garde, selon la famille de ce qu'elle lève."""
 
 FAULTS: Final = frozenset({"unavailable", FAILED})
-"""Issues dont l'étendue est en erreur : un refus n'en est pas une."""
+"""Issues dont le span est en erreur : un refus n'en est pas une."""
 
 
 class ACLTracer(Observer):
-    """Fait une étendue de ce qui arrive à un manager : décisions, changements, rattrapages et relectures.
+    """Fait un span de ce qui arrive à un manager : décisions, changements, rattrapages et relectures.
 
-    | étendue | quand | attributs |
+    | span | quand | attributs |
     | --- | --- | --- |
     | `acl.decide` | une garde a décidé | `acl.permissions`, `acl.mode` ou `acl.role` ; `acl.outcome`, `acl.revision` |
     | `acl.change` | une entrée que ce processus a validée | `acl.kind`, `acl.revision` |
@@ -82,7 +82,7 @@ class ACLTracer(Observer):
 
         Args:
             manager: celui dont on veut les traces.
-            tracer_provider: ce qui fait les étendues ; celui du processus par défaut.
+            tracer_provider: ce qui fait les spans ; celui du processus par défaut.
         """
         if manager.tracer is not None:
             manager.tracer.remove()
@@ -99,14 +99,16 @@ class ACLTracer(Observer):
 
     # --- ce qui arrive -----------------------------------------------------------------------------------------
 
-    async def decided(self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]) -> Principal:
-        """Attend ce qu'une garde décide, dans une étendue.
+    async def trace_decision(
+        self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]
+    ) -> Principal:
+        """Attend ce qu'une garde décide, dans un span.
 
         Args:
             asked: ce qu'elle demande, tel que le code de l'application l'écrit, paramètres de chemin compris.
             deciding: la garde.
         """
-        span = self._opened("acl.decide", {f"acl.{name}": value for name, value in asked.items()})
+        span = self._open("acl.decide", {f"acl.{name}": value for name, value in asked.items()})
         try:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 principal = await deciding
@@ -116,11 +118,11 @@ class ACLTracer(Observer):
         self._judge(span)
         return principal
 
-    def changed(self, before: Position, change: Change) -> None:  # noqa: ARG002 - un observateur
-        """Dit une entrée que ce processus vient de valider ; l'étendue part de l'instant où elle a été écrite."""
+    def note_change(self, before: Position, change: Change) -> None:  # noqa: ARG002 - un observateur
+        """Dit une entrée que ce processus vient de valider ; le span part de l'instant où elle a été écrite."""
         self._tell("acl.change", change.at.timestamp(), {"acl.kind": change.kind, "acl.revision": change.revision})
 
-    def learned(self, lesson: Lesson) -> None:
+    def note_lesson(self, lesson: Lesson) -> None:
         """Dit ce que la base vient d'apprendre à ce processus, soit des entrées, soit tout."""
         began, before, after, is_whole = lesson
         told = {"acl.revision": after}
@@ -128,14 +130,14 @@ class ACLTracer(Observer):
             told = {"acl.entries": after - before, "acl.from": before, "acl.to": after}
         self._tell("acl.reload" if is_whole else "acl.catch_up", on_the_wall(began), told)
 
-    def failed(self, attempt: Attempt, began: float, error: Exception) -> None:
+    def note_failure(self, attempt: Attempt, began: float, error: Exception) -> None:
         """Dit une lecture de la base qui a échoué ; il n'en reste que la nature de l'erreur."""
         self._tell("acl.reload" if attempt == "reload" else "acl.catch_up", on_the_wall(began), {}, error)
 
-    # --- les étendues ------------------------------------------------------------------------------------------
+    # --- les spans ----------------------------------------------------------------------------------------------
 
-    def _opened(self, name: str, attributes: Attributes, began: float | None = None) -> Span:
-        """Ouvre une étendue, sous celle qui est en cours ; une étendue vide si le fournisseur n'y parvient pas.
+    def _open(self, name: str, attributes: Attributes, began: float | None = None) -> Span:
+        """Ouvre un span, sous celui qui est en cours ; un span vide si le fournisseur n'y parvient pas.
 
         Args:
             name: son nom.
@@ -148,19 +150,18 @@ class ACLTracer(Observer):
         return INVALID_SPAN
 
     def _judge(self, span: Span, error: BaseException | None = None) -> None:
-        """Ferme l'étendue d'une décision sur son issue."""
+        """Ferme le span d'une décision sur son issue."""
         outcome = outcome_of(error)
         with harmless():
             span.set_attributes({"acl.outcome": outcome, "acl.revision": self._replica.revision})
         self._close(span, error if outcome in FAULTS else None)
 
     def _tell(self, name: str, began: float, attributes: Attributes, error: Exception | None = None) -> None:
-        """Fait l'étendue d'une chose passée."""
-        self._close(self._opened(name, attributes, began), error)
+        self._close(self._open(name, attributes, began), error)
 
     @staticmethod
     def _close(span: Span, error: BaseException | None = None) -> None:
-        """Ferme une étendue ; d'une erreur, elle ne garde que la nature, le message pouvant nommer quelqu'un."""
+        """Ferme un span ; d'une erreur, il ne garde que la nature, le message pouvant nommer quelqu'un."""
         with harmless():
             if error is not None:
                 span.set_attribute("error.type", type(cause_of(error)).__name__)
@@ -171,7 +172,7 @@ class ACLTracer(Observer):
 
 @contextmanager
 def harmless() -> Iterator[None]:
-    """Retient ce que lève un fournisseur d'étendues : une trace perdue ne change rien d'autre."""
+    """Retient ce que lève un fournisseur de spans : une trace perdue ne change rien d'autre."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - rien de ce qui trace ne doit atteindre une décision
@@ -184,7 +185,7 @@ def on_the_wall(instant: float) -> float:
 
 
 def outcome_of(error: BaseException | None) -> str:
-    """Rend l'issue d'une garde, d'après ce qu'elle a levé."""
+    """Renvoie l'issue d'une garde, d'après ce qu'elle a levé."""
     if error is None:
         return "allowed"
     cause = cause_of(error)
@@ -192,7 +193,7 @@ def outcome_of(error: BaseException | None) -> str:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Rend l'erreur de la bibliothèque qu'un problème habille, ou l'erreur elle-même."""
+    """Renvoie l'erreur de la bibliothèque qu'un problème habille, ou l'erreur elle-même."""
     return error.error if isinstance(error, ProblemException) else error
 
 
@@ -201,7 +202,7 @@ def trace_acl(manager: ACLManager, tracer_provider: TracerProvider | None = None
 
     Args:
         manager: celui dont on veut les traces.
-        tracer_provider: ce qui fait les étendues ; celui du processus par défaut.
+        tracer_provider: ce qui fait les spans ; celui du processus par défaut.
 
     Returns:
         Ce qui les fait, dont `remove` les retire.

@@ -47,7 +47,7 @@ def declare_restored(application: Application = None) -> None:
 
     async def action(manager: ACLManager) -> str:
         await manager.check_schema()
-        await manager.get_policy_history().restored()
+        await manager.get_policy_history().renew()
         return "Le journal a une autre identité : chaque processus relit tout à son prochain regard."
 
     run(application, action)

@@ -220,7 +220,7 @@ def _compute_replacing(manager: ACLManager, file: Path) -> PolicyChange:
     """
     policy, transfer = manager.get_policy(), manager.get_policy_transfer()
     with open_rules(file) as text:
-        wanted = dict.fromkeys(transfer.admitted(line, rule) for line, rule in read_rules(text, read_format(file)))
+        wanted = dict.fromkeys(transfer.check_rule(line, rule) for line, rule in read_rules(text, read_format(file)))
     removed = tuple(rule for rule in policy.rules if rule not in wanted)
     return PolicyChange(added=tuple(rule for rule in wanted if not policy.holds(rule)), removed=removed)
 

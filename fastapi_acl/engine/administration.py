@@ -41,7 +41,7 @@ class Administration:
     asked: Mapping[Pair, tuple[Pair, ...]] = field(default_factory=lambda: AS_THEY_ARE)
 
     def questions(self, resource: str, action: str) -> tuple[Pair, ...]:
-        """Rend ce qu'il faut demander pour une permission ; elle-même si aucune route ne la demande."""
+        """Renvoie ce qu'il faut demander pour une permission ; elle-même si aucune route ne la demande."""
         return self.asked.get((resource, action), ((resource, action),))
 
     @property

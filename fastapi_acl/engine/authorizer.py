@@ -192,7 +192,7 @@ class PolicyAuthorizer(Authorizer):
         return self._policy.decide(*self._administering(who, resource, action))
 
     def _administering(self, who: Principal | str, resource: str, action: str) -> list[object]:
-        """Rend les valeurs d'une question d'administration, pour un compte, un rôle ou tout autre sujet."""
+        """Renvoie les valeurs d'une question d'administration, pour un compte, un rôle ou tout autre sujet."""
         principal = who if isinstance(who, Principal) else Principal(id=who.removeprefix(USER_PREFIX))
         values = self._values(Demand(principal, resource, action, EVERY_DOMAIN))
         if isinstance(who, Principal) or who.startswith(USER_PREFIX):
@@ -202,7 +202,7 @@ class PolicyAuthorizer(Authorizer):
         return [subject if name in SUBJECT_NAMES else value for name, value in tokens]
 
     def request(self, question: Question) -> list[object]:
-        """Rend la requête que devient une question sur n'importe quel sujet, dans l'ordre du modèle.
+        """Renvoie la requête que devient une question sur n'importe quel sujet, dans l'ordre du modèle.
 
         Raises:
             DecisionFailedError: le modèle a des domaines et la question n'en donne pas.
@@ -228,13 +228,13 @@ class PolicyAuthorizer(Authorizer):
         return self._policy.decide(*self._values(Demand(principal, resource, action, place)))
 
     def _values(self, demand: Demand) -> list[object]:
-        """Rend les valeurs de la requête, dans l'ordre du modèle."""
+        """Renvoie les valeurs de la requête, dans l'ordre du modèle."""
         built = self._builder(demand) if self._builder else {}
         names = self._schema.request
         return [_check_built(name, built[name]) if name in built else self._value(name, demand) for name in names]
 
     def _value(self, name: str, demand: Demand) -> object:
-        """Rend la valeur que porte un jeton connu."""
+        """Renvoie la valeur que porte un jeton connu."""
         if name in SUBJECT_NAMES:
             return demand.principal.subject
         if name in RESOURCE_NAMES:
@@ -263,7 +263,7 @@ def _is_plain(request: tuple[str, ...]) -> bool:
 
 
 def request_text(name: str, value: object) -> str:
-    """Rend le texte d'une valeur de la requête, avec ses attributs si elle en porte.
+    """Renvoie le texte d'une valeur de la requête, avec ses attributs si elle en porte.
 
     Une valeur vide est refusée : aucune règle ne peut la nommer, seuls les jokers la couvriraient, et les refus d'un
     locataire ne tiendraient plus.
@@ -287,12 +287,12 @@ def request_text(name: str, value: object) -> str:
 
 
 def _check_built(name: str, value: object) -> object:
-    """Rend une valeur que `request_builder` donne : celle d'un jeton connu est un texte, les autres sont libres."""
+    """Renvoie une valeur que `request_builder` donne : celle d'un jeton connu est un texte, les autres sont libres."""
     return request_text(f"request_builder[{name}]", value) if name in KNOWN_NAMES else value
 
 
 def _domain_of(demand: Demand) -> str:
-    """Rend le domaine de la décision ; celles sur la bibliothèque elle-même se prennent dans `*`."""
+    """Renvoie le domaine de la décision ; celles sur la bibliothèque elle-même se prennent dans `*`."""
     if demand.domain is not None:
         return demand.domain
     if str.startswith(demand.resource, ACL_NAMESPACE):  # un objet peut porter un attribut « startswith »

@@ -25,7 +25,7 @@ ATTEMPTS: Final = 8
 
 @final
 class PolicyGrants:
-    """Lit les droits d'un appelant en mémoire ; son coût est celui de ce qu'il rend."""
+    """Lit les droits d'un appelant en mémoire ; son coût est celui de ce qu'il renvoie."""
 
     def __init__(self, policy: Policy, replica: Replica) -> None:
         """Retient la politique.
@@ -40,14 +40,14 @@ class PolicyGrants:
         self._replica = replica
 
     def stamp(self, principal: Principal, domain: str | None) -> PolicyStamp:
-        """Rend de quoi reconnaître les droits d'un appelant sans les lire."""
+        """Renvoie de quoi reconnaître les droits d'un appelant sans les lire."""
         policy = self._replica.policy
         seen = (tuple(policy or ()), self._form, principal.subject, domain)
         digest = hashlib.blake2b(repr(seen).encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).hexdigest()
         return PolicyStamp(self._replica.revision, self._replica.policy_revision, digest)
 
     async def of(self, principal: Principal, domain: str | None) -> tuple[PolicyStamp, list[Grant]]:
-        """Rend les droits d'un appelant, refus compris, et la politique qui les donne.
+        """Renvoie les droits d'un appelant, refus compris, et la politique qui les donne.
 
         Args:
             principal: l'appelant.
@@ -72,11 +72,11 @@ class PolicyGrants:
     def _grant(self, permission: Permission) -> Grant:
         """Range les valeurs d'une règle selon ce qu'elles désignent."""
         said = dict(zip(self._schema.columns("p"), permission.rule.values, strict=True))
-        resource, action = (_taken(said, names) for names in (RESOURCE_NAMES, ACTION_NAMES))
-        _taken(said, SUBJECT_NAMES)
+        resource, action = (_take(said, names) for names in (RESOURCE_NAMES, ACTION_NAMES))
+        _take(said, SUBJECT_NAMES)
         return Grant(resource, action, said.pop("eft", "allow"), permission.path[1:], said)
 
 
-def _taken(said: dict[str, str], names: frozenset[str]) -> str:
-    """Retire d'une règle la valeur qui porte l'un de ces noms, et la rend ; vide si elle n'y est pas."""
+def _take(said: dict[str, str], names: frozenset[str]) -> str:
+    """Retire d'une règle la valeur qui porte l'un de ces noms, et la renvoie ; vide si elle n'y est pas."""
     return said.pop(next((name for name in said if name in names), ""), "")

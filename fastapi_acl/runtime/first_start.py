@@ -99,7 +99,7 @@ class Bootstrap:
             await self._write(administrators, lines)
 
     async def apply_policy_file(self) -> int:
-        """Ajoute les règles du fichier `policy_path` qui manquent ; rend leur nombre.
+        """Ajoute les règles du fichier `policy_path` qui manquent, et renvoie leur nombre.
 
         Raises:
             ConfigurationError: aucun fichier n'est configuré, ou il est fautif.
@@ -133,9 +133,9 @@ class Bootstrap:
                 return []
         given = self.config.default_admin_password
         password = given.get_secret_value() if given else secrets.token_urlsafe(18)
-        return [_Administrator(await self._prepared(password), generated=password if given is None else None)]
+        return [_Administrator(await self._prepare_configured(password), generated=password if given is None else None)]
 
-    async def _prepared(self, password: str) -> AuthUser:
+    async def _prepare_configured(self, password: str) -> AuthUser:
         """Valide le compte configuré."""
         config = self.config
         request = RegisterDTO(
@@ -150,7 +150,7 @@ class Bootstrap:
     async def _write(
         self, administrators: list[_Administrator], lines: dict[int, PolicyRule], *, is_asked: bool = False
     ) -> int:
-        """Écrit les comptes et les règles en une transaction ordonnée ; rend le nombre de règles ajoutées.
+        """Écrit les comptes et les règles en une transaction ordonnée ; renvoie le nombre de règles ajoutées.
 
         Args:
             administrators: comptes à créer.
@@ -160,7 +160,7 @@ class Bootstrap:
         async with self.replica.writing() as transaction:
             given = [(one.account, await self._create(one, transaction)) for one in administrators]
             created = {fold(account.username): account for account, rules in given if rules}
-            resolved = {number: await self._resolved(number, rule, created) for number, rule in lines.items()}
+            resolved = {number: await self._resolve(number, rule, created) for number, rule in lines.items()}
             rules = [rule for _, held in given for rule in held]
             self._check_links(rules, resolved)
             wanted = dict.fromkeys([*rules, *resolved.values()])
@@ -175,7 +175,7 @@ class Bootstrap:
         return len(missing)
 
     async def _create(self, administrator: _Administrator, transaction: Transaction) -> list[PolicyRule]:
-        """Crée le compte, marque le journal et rend les règles qui font l'administrateur.
+        """Crée le compte, marque le journal et renvoie les règles qui font l'administrateur.
 
         Raises:
             ConfigurationError: le nom est déjà pris ; un compte que n'importe qui a pu créer n'est jamais promu.
@@ -232,7 +232,7 @@ class Bootstrap:
             raise ConfigurationError(explain_closed(self.policy))
 
     async def _pending_lines(self, *, force: bool) -> dict[int, PolicyRule]:
-        """Rend les règles du fichier, par numéro de ligne, s'il faut les écrire.
+        """Renvoie les règles du fichier, par numéro de ligne, s'il faut les écrire.
 
         Le fichier se lit une fois dans une base vide ; changé, il n'ajoute ce qui manque qu'en développement, ou sur
         demande.
@@ -277,7 +277,7 @@ class Bootstrap:
         message = f"{place}{found.detail}"
         raise ConfigurationError(message) from found
 
-    async def _resolved(self, number: int, rule: PolicyRule, created: Mapping[str, AuthUser]) -> PolicyRule:
+    async def _resolve(self, number: int, rule: PolicyRule, created: Mapping[str, AuthUser]) -> PolicyRule:
         """Remplace `user:@<nom>` par l'identifiant du compte, et vérifie la règle.
 
         Args:
@@ -289,7 +289,7 @@ class Bootstrap:
             ConfigurationError: la ligne est fautive ; le message la nomme.
         """
         try:
-            values = [await self._identified(value, created) for value in rule.values]
+            values = [await self._identify(value, created) for value in rule.values]
             resolved = PolicyRule.of(rule.ptype, values)
             self.policy.schema.check(resolved)
         except ACLException as error:
@@ -297,8 +297,8 @@ class Bootstrap:
             raise ConfigurationError(message) from error
         return resolved
 
-    async def _identified(self, value: str, created: Mapping[str, AuthUser]) -> str:
-        """Rend `user:<id>` pour `user:@<nom>`, et toute autre valeur telle quelle."""
+    async def _identify(self, value: str, created: Mapping[str, AuthUser]) -> str:
+        """Renvoie `user:<id>` pour `user:@<nom>`, et toute autre valeur telle quelle."""
         prefix = f"{USER_PREFIX}@"
         if not value.startswith(prefix):
             return value
@@ -311,7 +311,7 @@ class Bootstrap:
         return _subject(account)
 
     def _digest(self) -> str:
-        """Rend l'empreinte du fichier de règles.
+        """Renvoie l'empreinte du fichier de règles.
 
         Raises:
             ConfigurationError: il ne se lit plus.
@@ -334,7 +334,6 @@ def _fault(rule: PolicyRule, schema: PolicySchema) -> str:
 
 
 def _subject(account: AuthUser) -> str:
-    """Rend le sujet de politique d'un compte."""
     return f"{USER_PREFIX}{account.id}"
 
 
@@ -351,7 +350,7 @@ def _reveal(username: str, password: str) -> None:
 
 
 def administrator_rules(schema: PolicySchema, user: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Rend les règles que le premier démarrage écrit pour le premier administrateur.
+    """Renvoie les règles que le premier démarrage écrit pour le premier administrateur.
 
     Args:
         schema: forme du modèle.

@@ -27,7 +27,8 @@ KEPT_ALIVE = r"survi(t|vent|vre)\b|vieilli|dit adieu"
 FILES = [
     *ROOT.glob("docs/**/*.md"),
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml", ".env.example")),
-    *(path for room in ("auth", "permissions", "cli") for path in ROOT.glob(f"fastapi_acl/{room}/**/*.py")),
+    *(path for room in ("auth", "permissions", "engine", "cli") for path in ROOT.glob(f"fastapi_acl/{room}/**/*.py")),
+    *(ROOT / "fastapi_acl" / name for name in ("tracing.py", "metrics.py", "runtime/first_start.py")),
     *(ROOT / "fastapi_acl/shared" / name for name in ("config.py", "exceptions.py")),
     *ROOT.glob("examples/*.py"),
 ]

@@ -31,14 +31,14 @@ async def test_an_import_puts_in_force_a_rule_removed_while_it_is_prepared(
 ) -> None:
     await change(manager, add=(rule(1),))
     transfer = type(manager.get_policy_transfer())
-    checked = transfer._checked
+    checked = transfer._prepare_unlocked
 
     async def slow(*arguments: Any) -> Any:
         result = await checked(*arguments)
         await change(manager, remove=(rule(1),))
         return result
 
-    monkeypatch.setattr(transfer, "_checked", slow)
+    monkeypatch.setattr(transfer, "_prepare_unlocked", slow)
 
     await imported(manager, 1, 2)
 

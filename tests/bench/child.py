@@ -20,7 +20,7 @@ from casbin import AsyncEnforcer
 from casbin_async_sqlalchemy_adapter import Adapter
 
 from fastapi_acl import ACLConfig
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.engine.kernel.acl_match import acl_match
 from fastapi_acl.engine.writing import rule_files
 from fastapi_acl.runtime.composition import Composition, compose
@@ -87,7 +87,7 @@ def composed(path: str) -> Composition:
 
 def stock(path: str) -> Any:
     """Fait l'exécuteur de pycasbin et l'adaptateur amont sur le même fichier."""
-    enforcer = AsyncEnforcer(peers.loaded(packaged_model_text("rbac")), Adapter(f"sqlite+aiosqlite:///{path}"))
+    enforcer = AsyncEnforcer(peers.loaded(read_packaged_model("rbac")), Adapter(f"sqlite+aiosqlite:///{path}"))
     enforcer.add_function("aclMatch", acl_match)
     return enforcer
 
@@ -222,7 +222,7 @@ def on_server(uri: str) -> Composition:
 def stock_on_server(uri: str) -> Any:
     """Fait l'exécuteur de pycasbin et l'adaptateur amont sur le même serveur."""
     adapter = Adapter(uri.replace("postgresql://", "postgresql+asyncpg://"))
-    enforcer = AsyncEnforcer(peers.loaded(packaged_model_text("rbac")), adapter)
+    enforcer = AsyncEnforcer(peers.loaded(read_packaged_model("rbac")), adapter)
     enforcer.add_function("aclMatch", acl_match)
     return enforcer
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastapi_acl import PolicyRule
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 
 ALLOW = "some(where (p.eft == allow))"
 DENY_OVERRIDES = "some(where (p.eft == allow)) && !some(where (p.eft == deny))"
@@ -126,7 +126,7 @@ def packaged(size: int) -> World:
         Request("accord par joker", (f"user:{staff.user_of(covered)}", _below(covered), "read"), True),
         Request("refus", (f"user:{staff.user_of(covered)}", _below(covered), "write"), False),
     )
-    return World(packaged_model_text("rbac"), [*grants, *staff.links(), refusal], requests)
+    return World(read_packaged_model("rbac"), [*grants, *staff.links(), refusal], requests)
 
 
 def _pattern(role: int) -> str:
@@ -165,7 +165,7 @@ def domains(size: int) -> World:
 
 def packaged_domains(size: int) -> World:
     """Le modèle à domaines fourni : refus, jokers."""
-    return _in_domains(packaged_model_text("rbac_with_domains"), size, "allow")
+    return _in_domains(read_packaged_model("rbac_with_domains"), size, "allow")
 
 
 def _in_domains(text: str, size: int, *effect: str) -> World:

@@ -22,7 +22,7 @@ from fastapi_acl.auth.application.usecases.sessions import LoginUseCase
 from fastapi_acl.auth.domain.dtos.auth_dtos import LoginDTO
 from fastapi_acl.cli import app, losses
 from fastapi_acl.cli.files import replace_file
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.shared.config import ACLConfig, unknown_variables
 from fastapi_acl.shared.exceptions import AuthenticationError
 from tests.support import byhand
@@ -258,7 +258,7 @@ EVALUATED = "g(r.sub, p.sub) && aclMatch(r.path, p.path) && aclMatch(r.method, p
 def test_what_remains_to_evaluate_on_the_rules_found_is_told_by_plan_and_is_no_fault(
     folder: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    text = packaged_model_text("rest")
+    text = read_packaged_model("rest")
     matcher = text[text.index("m = ") :]
     (folder / "mine.conf").write_text(text.replace(matcher, f"m = {EVALUATED}\n"), "utf-8")
     monkeypatch.setenv("ACL_MODEL_PATH" if model.endswith(".conf") else "ACL_MODEL", model)

@@ -18,7 +18,7 @@ from fastapi_acl.auth.application.usecases.register import RegisterUseCase
 from fastapi_acl.auth.domain.dtos.auth_dtos import RegisterDTO
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.cli import app
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.shared.exceptions import DecisionFailedError, UserNotFoundError
 from fastapi_acl.shared.sync.changes import ADMIN_CREATED
 from tests.support.app import ADMIN, config, protected, started
@@ -92,7 +92,7 @@ async def test_an_existing_account_is_never_promoted(sqlite_uri: str) -> None:
 
 def model_under(tmp_path: Path, matcher: str, links: str = "_, _") -> Path:
     """Écrit le modèle rbac fourni sous un autre matcher."""
-    text = packaged_model_text("rbac").replace("g = _, _", f"g = {links}")
+    text = read_packaged_model("rbac").replace("g = _, _", f"g = {links}")
     path = tmp_path / "model.conf"
     path.write_text(text[: text.index("m = ")] + f"m = {matcher}\n", "utf-8")
     return path
@@ -431,7 +431,7 @@ def test_migrate_and_the_reference_commands(tmp_path: Path) -> None:
     planned = command_here("policy", "plan", cwd=tmp_path, ACL_MODEL="abac")
     clean = command_here("policy", "lint", cwd=tmp_path)
     risky = tmp_path / "risky.conf"
-    risky.write_text(packaged_model_text("rest").replace("aclMatch(r.path", "keyMatch(r.path"), "utf-8")
+    risky.write_text(read_packaged_model("rest").replace("aclMatch(r.path", "keyMatch(r.path"), "utf-8")
     warned = command_here("policy", "lint", cwd=tmp_path, ACL_MODEL_PATH=str(risky))
 
     assert (migrated.exit_code, listed.exit_code, helped.exit_code) == (0, 0, 0), migrated.stderr

@@ -172,7 +172,7 @@ async def call_all(manager: ACLManager) -> None:
         lambda: imported(manager),
         lambda: history.rollback(manager.get_replica().revision - 1),
         lambda: history.compact(older_than=NOW),
-        history.restored,
+        history.renew,
         manager._parts.replica.refresh,
         manager.get_policy_transfer().sweep,
         manager.adopt_model,

@@ -11,7 +11,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from fastapi_acl import ACLManager, ConfigurationError, Principal, require
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.shared.exceptions import InvalidTokenError
 from tests.support.app import Client, config, living, serve
 
@@ -88,7 +88,7 @@ async def test_nobody_approves_his_own_however_his_number_is_kept(
 
 def own_model(tmp_path: Path, term: str) -> Path:
     path = tmp_path / "model.conf"
-    text = packaged_model_text("abac")
+    text = read_packaged_model("abac")
     assert ABAC_MATCHER in text
     path.write_text(text.replace(ABAC_MATCHER, term), "utf-8")
     return path
@@ -152,7 +152,7 @@ async def test_an_application_whose_matcher_names_nothing_does_not_start(sqlite_
 
 def test_a_matcher_that_evaluates_rules_makes_no_manager_unless_it_is_admitted(sqlite_uri: str, tmp_path: Path) -> None:
     path = tmp_path / "model.conf"
-    text = packaged_model_text("rbac")
+    text = read_packaged_model("rbac")
     path.write_text(f"{text[: text.index('m = ')]}m = g(r.sub, p.sub) && eval(p.obj)\n", "utf-8")
 
     with pytest.raises(ConfigurationError, match="ACL_ALLOW_EVAL"):

@@ -246,7 +246,7 @@ async def test_what_many_looks_learn_together_is_told_once(
     async with protected(sqlite_uri=sqlite_uri, **SETTINGS) as other:
         await other.manager.get_enforcer().add_policy("role:r", "document", "read", "allow")
         await asyncio.gather(*(replica.refresh() for _ in range(5)))
-        await other.manager.get_policy_history().restored()
+        await other.manager.get_policy_history().renew()
         await asyncio.gather(*(replica.refresh() for _ in range(5)))
 
     assert [name for name, _ in told(exporter)] == ["acl.catch_up", "acl.reload"]

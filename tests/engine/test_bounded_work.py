@@ -13,7 +13,7 @@ import casbin
 import pytest
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule, Principal
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.engine.grants import PolicyGrants
 from fastapi_acl.engine.kernel.acl_match import Prefixes, acl_match, patterns_of
 from fastapi_acl.engine.kernel.crowd import Crowd
@@ -191,7 +191,7 @@ class Log:
 
 def grants(model: str, size: int) -> tuple[PolicyGrants, Log]:
     """Un compte dont l'un des rôles a beaucoup de règles."""
-    enforcer = strict_enforcer(model_of(packaged_model_text(model)), share_domains=True)
+    enforcer = strict_enforcer(model_of(read_packaged_model(model)), share_domains=True)
     domain = ["*"] if enforcer.policy.schema.has_domains else []
     rules = [PolicyRule("p", ("role:a", *domain, f"doc{place}", "read", "allow")) for place in range(size)]
     enforcer.policy.install(
@@ -262,7 +262,7 @@ async def test_a_policy_that_never_rests_is_not_read_for_ever() -> None:
 @pytest.mark.parametrize("hostile", [":" * LONG, "a:" * (LONG // 2), ":" * 250, "é:" * 125, "doc:" + ":" * 4_000])
 @pytest.mark.parametrize("model", ["rbac", "rbac_with_domains", "abac", "acl"])
 def test_the_segments_of_a_value_cost_nothing_when_rules_have_few_prefixes(model: str, hostile: str) -> None:
-    enforcer = strict_enforcer(model_of(packaged_model_text(model)), share_domains=True)
+    enforcer = strict_enforcer(model_of(read_packaged_model(model)), share_domains=True)
     names = enforcer.policy.schema.fields["p"]
     held = {"sub": "role:a", "dom": "*", "obj": "doc:*", "act": "*", "scope": "*", "eft": "allow"}
     enforcer.policy.install([PolicyRule("p", tuple(held[name] for name in names))])
@@ -277,7 +277,7 @@ def test_the_segments_of_a_value_cost_nothing_when_rules_have_few_prefixes(model
 def test_prefixes_of_every_length_in_two_fields_do_not_multiply() -> None:
     """Le pire qu'une politique puisse faire : deux cent quarante longueurs dans chaque champ."""
     lengths = range(1, 241)
-    enforcer = strict_enforcer(model_of(packaged_model_text("rbac")))
+    enforcer = strict_enforcer(model_of(read_packaged_model("rbac")))
     objects = [PolicyRule("p", ("role:a", ":" * length + "*", "jamais", "allow")) for length in lengths]
     actions = [PolicyRule("p", ("role:a", "jamais", ":" * length + "*", "allow")) for length in lengths]
     enforcer.policy.install([*objects, *actions])

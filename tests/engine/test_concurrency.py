@@ -12,7 +12,7 @@ import pytest
 from casbin.model import Model
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.engine.kernel.pacing import aside, gc_paused
 from tests.support.engines import strict_enforcer
@@ -24,7 +24,7 @@ OTHERS = [PolicyRule("p", (f"role:r{number}", f"doc{number}", "read", "allow")) 
 
 def enforcer(rules: list[PolicyRule]) -> PolicyEnforcer:
     model = Model()
-    model.load_model_from_text(packaged_model_text("rbac"))
+    model.load_model_from_text(read_packaged_model("rbac"))
     made = strict_enforcer(model)
     made.policy.install(rules)
     return made

@@ -11,24 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyEnforcer, PolicyRule
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.engine.kernel.acl_match import acl_match
 from fastapi_acl.engine.kernel.role_graph import RoleGraph, check_links
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
 from fastapi_acl.shared.identity import AttributedName
 from tests.support.engines import strict_enforcer
 
-ALLOW_OVERRIDE = packaged_model_text("rbac").replace(" && !some(where (p.eft == deny))", "")
+ALLOW_OVERRIDE = read_packaged_model("rbac").replace(" && !some(where (p.eft == deny))", "")
 EQUALITIES = ALLOW_OVERRIDE.replace("aclMatch(r.obj, p.obj)", "r.obj == p.obj").replace(
     "aclMatch(r.act, p.act)", "p.act == r.act"
 )
 WITHOUT_EFFECT = EQUALITIES.replace("p = sub, obj, act, eft", "p = sub, obj, act")
-RESIDUAL = packaged_model_text("rbac").replace(
+RESIDUAL = read_packaged_model("rbac").replace(
     "g(r.sub, p.sub) &&", "g(r.sub, p.sub) && r.act != p.obj && !(p.act == r.obj) &&"
 )
 
 MODELS = {
-    **{name: packaged_model_text(name) for name in ("rbac", "rbac_with_domains", "abac", "acl", "rest")},
+    **{name: read_packaged_model(name) for name in ("rbac", "rbac_with_domains", "abac", "acl", "rest")},
     "allow_override": ALLOW_OVERRIDE,
     "equalities": EQUALITIES,
     "without_effect": WITHOUT_EFFECT,

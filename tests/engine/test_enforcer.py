@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.engine.adapters.base import digest
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.engine.casbin.trial import Lexicon
 from fastapi_acl.engine.kernel.acl_match import acl_match, covers, is_pattern, overlaps
 from fastapi_acl.engine.kernel.schema import PolicySchema
@@ -37,7 +37,7 @@ ADA = PolicyRule("g", ("user:ada", "role:reader"))
 
 def model(name: str = "rbac") -> Model:
     loaded = Model()
-    loaded.load_model_from_text(packaged_model_text(name))
+    loaded.load_model_from_text(read_packaged_model(name))
     return loaded
 
 

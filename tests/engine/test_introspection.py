@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl import PolicyChange, PolicyRule
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from tests.support.engines import strict_enforcer
 
@@ -26,7 +26,7 @@ RULES = [
 
 def inspector(model: str, rules: list[PolicyRule]) -> PolicyInspector:
     loaded = Model()
-    loaded.load_model_from_text(packaged_model_text(model))
+    loaded.load_model_from_text(read_packaged_model(model))
     enforcer = strict_enforcer(loaded, share_domains=True)
     enforcer.policy.install(rules)
     return PolicyInspector(enforcer.policy)
@@ -134,7 +134,7 @@ def test_questions_do_not_walk_the_policy(size: int, monkeypatch: pytest.MonkeyP
     asked.subjects_of("document:1", "read")
     asked.permissions_of("user:ada")
     monkeypatch.setattr(
-        "fastapi_acl.engine.kernel.rows.Rows.ordered", lambda _: pytest.fail("toute la liste a été lue")
+        "fastapi_acl.engine.kernel.rows.Rows.list_ordered", lambda _: pytest.fail("toute la liste a été lue")
     )
 
     assert "user:ada" in asked.subjects_of("document:1", "read")

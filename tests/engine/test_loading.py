@@ -11,7 +11,7 @@ import pytest
 from casbin.model import Model
 
 from fastapi_acl.engine.casbin.definitions import ModelDefinitions
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.engine.kernel.loading import PolicyReader
 from fastapi_acl.engine.kernel.policy import Policy
 from fastapi_acl.shared.exceptions import PolicyUnreadableError
@@ -43,7 +43,7 @@ def line(number: int, ptype: str, *values: str | None) -> Line:
 @pytest.fixture
 def policy() -> Policy:
     model = Model()
-    model.load_model_from_text(packaged_model_text("rbac"))
+    model.load_model_from_text(read_packaged_model("rbac"))
     return Policy(ModelDefinitions(model))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastapi_acl import ACLManager, ConfigurationError, PolicyRule
-from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
+from fastapi_acl.engine.casbin.models import load_model, read_packaged_model
 from fastapi_acl.runtime.first_start import administrator_rules
 from tests.support.app import config
 from tests.support.engines import strict_enforcer
@@ -180,7 +180,7 @@ def fault_of(path: Path) -> str:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_with_a_piece_missing_is_refused_by_name_or_decides(tmp_path: Path, name: str) -> None:
     path, started = tmp_path / "model.conf", 0
-    for text in mutilated(packaged_model_text(name)):
+    for text in mutilated(read_packaged_model(name)):
         path.write_text(text, "utf-8")
         said = fault_of(path)
         if said:

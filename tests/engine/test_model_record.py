@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastapi_acl import ACLConfig, ACLManager, ConfigurationError
-from fastapi_acl.engine.casbin.models import load_model, model_digest, packaged_model_text
+from fastapi_acl.engine.casbin.models import load_model, model_digest, read_packaged_model
 from fastapi_acl.shared.config import PackagedModel
 from fastapi_acl.shared.identity import SYSTEM
 from fastapi_acl.shared.sync.changes import MODEL_ADOPTED
@@ -32,7 +32,7 @@ async def kinds(manager: ACLManager) -> list[str]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_comments_blanks_and_order_do_not_count(tmp_path: Path, model: PackagedModel) -> None:
-    sections = packaged_model_text(model).replace("\n[", "\0[").split("\0")[1:]
+    sections = read_packaged_model(model).replace("\n[", "\0[").split("\0")[1:]
     *others, matchers = sections
     again = [matchers.replace(" && ", "  &&\t").replace("(r.", "( r."), *reversed(others), "# autre commentaire\n"]
 
@@ -42,9 +42,9 @@ def test_comments_blanks_and_order_do_not_count(tmp_path: Path, model: PackagedM
 
 
 def test_models_that_differ_have_different_digests(tmp_path: Path) -> None:
-    base = packaged_model_text("rbac")
+    base = read_packaged_model("rbac")
     texts = [
-        *map(packaged_model_text, MODELS),
+        *map(read_packaged_model, MODELS),
         base.replace("aclMatch(r.act, p.act)", "r.act == p.act"),
         base.replace("p.act)", 'p.act) && p.obj != "a b"'),
         base.replace("p.act)", 'p.act) && p.obj != "a  b"'),
@@ -118,7 +118,7 @@ async def test_an_administrator_is_not_written_in_rules_that_the_model_in_place_
 
 async def test_a_tool_does_not_adopt_the_model_under_which_it_was_launched(sqlite_uri: str, tmp_path: Path) -> None:
     file = tmp_path / "model.conf"
-    file.write_text(packaged_model_text("rbac").replace("p.act)", 'p.act) && r.sub != "user:x"'), "utf-8")
+    file.write_text(read_packaged_model("rbac").replace("p.act)", 'p.act) && r.sub != "user:x"'), "utf-8")
     async with started(sqlite_uri=sqlite_uri):
         pass
     tool = ACLManager(config(sqlite_uri=sqlite_uri, model_path=file))

@@ -7,7 +7,7 @@ from casbin.model import Model
 
 from fastapi_acl import PolicyRule, Principal
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.shared.exceptions import DecisionFailedError
 from fastapi_acl.shared.identity import UnreadableAttribute, make_name
 from tests.support.engines import strict_enforcer
@@ -71,7 +71,7 @@ def test_the_attributes_read_are_those_the_matcher_writes(matcher: str, read: se
 
 @pytest.mark.parametrize(("model", "read"), [("rbac", set()), ("abac", {"owner"}), ("acl", set()), ("rest", set())])
 def test_a_packaged_model_reads_the_owner_or_nothing(model: str, read: set[str]) -> None:
-    assert authorizer(packaged_model_text(model)).resource_attributes == read
+    assert authorizer(read_packaged_model(model)).resource_attributes == read
 
 
 def test_a_function_of_casbin_that_was_replaced_may_read_anything() -> None:

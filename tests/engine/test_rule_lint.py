@@ -10,7 +10,7 @@ import pytest
 
 from fastapi_acl import ACLConfig, PolicyRule
 from fastapi_acl.engine.casbin.definitions import ModelDefinitions
-from fastapi_acl.engine.casbin.models import load_model, packaged_model_text
+from fastapi_acl.engine.casbin.models import load_model, read_packaged_model
 from fastapi_acl.engine.casbin.rule_lint import MAX_FINDINGS, Declared, RuleLint
 from fastapi_acl.engine.kernel.loading import Loaded
 from fastapi_acl.engine.kernel.policy import Policy
@@ -96,7 +96,7 @@ async def test_a_scope_that_the_matcher_does_not_name_is_cited(scope: str, near:
 
 async def test_a_column_compared_with_the_request_as_well_is_free(tmp_path: Path) -> None:
     file = tmp_path / "model.conf"
-    text = packaged_model_text("rbac").replace("aclMatch(r.act, p.act)", '(p.act == "any" || r.act == p.act)')
+    text = read_packaged_model("rbac").replace("aclMatch(r.act, p.act)", '(p.act == "any" || r.act == p.act)')
     file.write_text(text, "utf-8")
     rules = (("p", "role:reader", "document", "read", "allow"), ("p", "role:reader", "document", "any", "allow"))
 
@@ -124,7 +124,7 @@ async def test_under_a_model_of_routes_paths_and_methods_are_those_of_the_routes
 
 async def test_motifs_are_compared_with_what_routes_ask(tmp_path: Path) -> None:
     file = tmp_path / "model.conf"
-    file.write_text(packaged_model_text("rest").replace("aclMatch(r.path", "keyMatch2(r.path"), "utf-8")
+    file.write_text(read_packaged_model("rest").replace("aclMatch(r.path", "keyMatch2(r.path"), "utf-8")
     link = ("g", "user:1", "role:reader")
 
     right = await findings((link, ("p", "role:reader", "/documents/:name", "GET", "allow")), ROUTES, model_path=file)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fastapi_acl import ACLManager, ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule, Principal
 from fastapi_acl.cli import app
 from fastapi_acl.engine.casbin.domains import describe, shares_domains
-from fastapi_acl.engine.casbin.models import packaged_model_text, read_model
+from fastapi_acl.engine.casbin.models import read_model, read_packaged_model
 from fastapi_acl.shared.exceptions import InvalidImportError, InvalidRuleError, PolicyUnreadableError
 from tests.support.app import config, protected, started
 from tests.support.byhand import write_row
@@ -103,7 +103,7 @@ def test_a_copy_of_a_packaged_model_decides_as_the_model_itself(tmp_path: Path, 
     original = ACLManager(config(model=model)).get_enforcer()
     others = [
         ACLManager(config(model_path=written(tmp_path / f"{number}.conf", text))).get_enforcer()
-        for number, text in enumerate(copies(packaged_model_text(model)))
+        for number, text in enumerate(copies(read_packaged_model(model)))
     ]
     for _ in range(120):
         rules = drawn(original, draw)
@@ -120,7 +120,7 @@ def test_a_copy_of_a_packaged_model_decides_as_the_model_itself(tmp_path: Path, 
 
 @pytest.mark.parametrize("name", ["original", "copie"])
 def test_a_deny_linked_in_every_domain_holds_wherever_the_model_comes_from(tmp_path: Path, name: str) -> None:
-    copy = {"model_path": model_file(tmp_path, packaged_model_text("rbac_with_domains"))}
+    copy = {"model_path": model_file(tmp_path, read_packaged_model("rbac_with_domains"))}
     settings = {"model": "rbac_with_domains"} if name == "original" else copy
     enforcer = ACLManager(config(**settings)).get_enforcer()
     enforcer.policy.install(
@@ -139,7 +139,7 @@ def test_a_deny_linked_in_every_domain_holds_wherever_the_model_comes_from(tmp_p
     [("aclMatch(r.act, p.act)", "r.act == p.act"), ("sub, dom, obj", "sub, obj, dom"), ("_, _, _", "_, _")],
 )
 def test_a_packaged_model_changed_by_a_term_is_another_model(old: str, new: str) -> None:
-    text = packaged_model_text("rbac_with_domains")
+    text = read_packaged_model("rbac_with_domains")
     assert old in text
 
     assert shares_domains(None, read_model(text, "essai")) is True
@@ -402,7 +402,7 @@ def test_the_command_shows_the_plan_and_what_every_domain_means(
 )
 def test_the_plan_says_what_every_domain_means_and_why(shared: str | None, said: str) -> None:
     enforcer = enforcer_of(custom(), shared)
-    packaged = enforcer_of(packaged_model_text("rbac_with_domains"), None)
+    packaged = enforcer_of(read_packaged_model("rbac_with_domains"), None)
 
     assert re.search(said, describe(enforcer.policy.schema, shared))
     assert describe(packaged.policy.schema, None).endswith("vaut dans tous (modèle fourni)")

@@ -59,7 +59,7 @@ def administration(manager: ACLManager) -> str:
 
 
 async def batches(manager: ACLManager) -> list[str]:
-    return await manager._parts.storage.adapter.abandoned(datetime.now(timezone.utc) + timedelta(days=1))
+    return await manager._parts.storage.adapter.list_abandoned(datetime.now(timezone.utc) + timedelta(days=1))
 
 
 async def administrator(manager: ACLManager) -> Principal:
@@ -219,14 +219,14 @@ async def test_a_change_made_while_an_import_is_prepared_is_kept(
     manager: ACLManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transfer = manager.get_policy_transfer()
-    checked = type(transfer)._checked
+    checked = type(transfer)._prepare_unlocked
 
     async def slow(*arguments: Any) -> Any:
         result = await checked(*arguments)
         await manager.get_policy_store().change(PolicyChange(added=(READ,)))
         return result
 
-    monkeypatch.setattr(type(transfer), "_checked", slow)
+    monkeypatch.setattr(type(transfer), "_prepare_unlocked", slow)
 
     await imported(manager, many(5))
 
@@ -276,7 +276,7 @@ async def test_an_abandoned_batch_is_swept_by_a_later_import(
 
 async def test_an_import_under_way_is_not_swept_by_another(manager: ACLManager) -> None:
     transfer, adapter = manager.get_policy_transfer(), manager._parts.storage.adapter
-    async with transfer.opened() as batch_id:
+    async with transfer.open_batch() as batch_id:
         await adapter.stage(batch_id, [(1, READ)])
 
         await imported(manager, many(1))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fastapi_acl import ACLManager, PolicyRule, Principal, require, require_role
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
 from fastapi_acl.shared.policy import PolicyChange
 from tests.support.app import Client, config, serve
@@ -377,7 +377,7 @@ def test_the_change_suggested_flips_the_answer_and_no_part_of_it_does(seed: int)
         for effect in draw.choices(["allow", "deny", "deny"], k=6)
     }
     links = {PolicyRule("g", ("user:1", "role:a")), PolicyRule("g", (draw.choice(NAMES[:3]), "role:b"))}
-    enforcer = enforcer_of(packaged_model_text("rbac"), sorted(rules) + sorted(links))
+    enforcer = enforcer_of(read_packaged_model("rbac"), sorted(rules) + sorted(links))
     before = enforcer.policy.rules
     request = (draw.choice(NAMES[:2]), draw.choice(RESOURCES[:2]), "read")
 

@@ -95,4 +95,4 @@ async def test_the_index_finds_what_a_comparison_of_each_pair_would(sqlite_uri: 
             for grant in grants:
                 index.add(grant)
             for held in grants:
-                assert index.touched_by(held) == {asked for asked in grants if compare(held, asked)}
+                assert index.list_touched(held) == {asked for asked in grants if compare(held, asked)}

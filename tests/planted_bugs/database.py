@@ -184,8 +184,8 @@ FAULTS = [
     Fault(
         "un lot abîmé de MongoDB est une erreur sans nom",
         "engine/adapters/mongodb.py",
-        "_staged",
-        "raise spoilt_batch(batch_id, f'« {name} » ne s’y lit pas') from error",
+        "_read_staged",
+        "raise blame_batch(batch_id, f'« {name} » ne s’y lit pas') from error",
         "raise",
         "tests/storage/test_hostile_data.py::test_a_batch_where_a_hand_was_is_told_and_nothing_else_is_refused",
         "mongodb",

@@ -48,14 +48,14 @@ FAULTS = [
     Fault(
         "ce qui peut échouer avant une question vraie n'est plus évalué",
         "engine/kernel/gates.py",
-        "_joined",
+        "_join",
         "all(map(is_sure, kept))",
         "kept is not None",
     ),
     Fault(
         "la réponse à une question est renversée",
         "engine/kernel/forks.py",
-        "ForkedDecider._chosen",
+        "ForkedDecider._choose",
         "self._then if self._gate.accepts(request, ()) else self._otherwise",
         "self._otherwise if self._gate.accepts(request, ()) else self._then",
     ),
@@ -83,7 +83,7 @@ FAULTS = [
     Fault(
         "un objet qui redéfinit l'égalité se cherche comme un texte",
         "engine/kernel/index.py",
-        "_refusal",
+        "_ProbeText._refusal",
         "f'r{place}.__class__ not in TEXTS'",
         "f'not isinstance(r{place}, str)'",
     ),
@@ -316,7 +316,7 @@ FAULTS = [
         "la méthode d'un texte est un attribut",
         "engine/kernel/answers.py",
         "_reading",
-        "return _held",
+        "return _read_held",
         "return attribute",
     ),
     Fault(
@@ -343,7 +343,7 @@ FAULTS = [
     Fault(
         "une fonction de textes compare n'importe quoi",
         "engine/kernel/strict_evaluation.py",
-        "guarded.called",
+        "guard.call",
         "if is_textual:\n    _require_texts(name, arguments)",
         "if name == '':\n    _require_texts(name, arguments)",
     ),
@@ -424,7 +424,7 @@ FAULTS = [
     Fault(
         "retirer une règle absente ne se dit pas",
         "engine/adapters/sql.py",
-        "_left",
+        "_delete_by_digest",
         "found == len(rules)",
         "found <= len(rules)",
     ),

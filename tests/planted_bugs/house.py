@@ -698,7 +698,7 @@ FAULTS = [
         "une lecture qui échoue ne se sait pas",
         "shared/sync/replica.py",
         "Replica._noting",
-        "observer.failed(attempt, began, error)",
+        "observer.note_failure(attempt, began, error)",
         "",
         "tests/e2e/test_tracing.py::test_a_reload_that_fails_leaves_its_nature_and_nothing_it_says",
     ),

@@ -152,7 +152,7 @@ FAULTS = [
     Fault(
         "lever un refus n'est pas accorder",
         "engine/writing/escalation.py",
-        "EscalationGuard._given",
+        "EscalationGuard._list_given",
         "given.update([(grant, None) async for grant in carried.distinct(change.removed) if not grant.allows])",
         "",
         "tests/permissions/test_rank.py::test_lifting_a_denial_is_granting_what_it_kept",
@@ -160,7 +160,7 @@ FAULTS = [
     Fault(
         "une escalade nomme à tous ce qu'il faudrait détenir",
         "engine/writing/escalation.py",
-        "EscalationGuard._refused",
+        "EscalationGuard._make_refusal",
         "not self.actors.may_read(actor)",
         "False",
         "tests/permissions/test_rank.py::test_who_may_not_read_rules_learns_none_from_an_error",
@@ -286,7 +286,7 @@ FAULTS = [
     Fault(
         "un import annulé laisse son lot",
         TRANSFER,
-        "PolicyTransfer.opened",
+        "PolicyTransfer.open_batch",
         "await to_the_end(self.adapter.drop(batch_id))",
         "pass",
         "tests/engine/test_transfer.py::test_a_bad_line_is_named_and_nothing_is_changed",

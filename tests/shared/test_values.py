@@ -18,7 +18,7 @@ from starlette.convertors import CONVERTOR_TYPES, Convertor
 
 from fastapi_acl import ACLManager, Demand, PolicyRule, Principal, require, require_role
 from fastapi_acl.engine.authorizer import PolicyAuthorizer, RequestBuilder
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidTokenError, ValueTooLongError
 from fastapi_acl.shared.identity import MAX_REQUEST_VALUE, AttributedName
 from fastapi_acl.shared.values import canonical_text
@@ -140,7 +140,7 @@ DENIED = [
 def of(name: str, *rules: PolicyRule, builder: RequestBuilder | None = None, text: str = "") -> PolicyAuthorizer:
     """Fait de quoi décider sous un modèle fourni, ou sous ce texte."""
     model = Model()
-    model.load_model_from_text(text or packaged_model_text(name))
+    model.load_model_from_text(text or read_packaged_model(name))
     enforcer = strict_enforcer(model, share_domains=True)
     enforcer.policy.install(rules)
     return PolicyAuthorizer(enforcer.policy, Fresh(), max_staleness=1, request_builder=builder)  # type: ignore[arg-type]

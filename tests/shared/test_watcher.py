@@ -182,7 +182,7 @@ async def test_an_announcement_replayed_or_of_another_log_does_nothing(watched: 
 async def test_a_log_whose_identity_changes_is_listened_to_again(watched: dict[str, Any], start: Start) -> None:
     first, second = await start(watched), await start(watched)
     before = scope_of(second)
-    await first.get_policy_history().restored()
+    await first.get_policy_history().renew()
     await asyncio.gather(*(manager.get_replica().refresh() for manager in (first, second)))
     await until(lambda: first.get_replica().scope == second.get_replica().scope != before)
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastapi_acl.engine.adapters.base import PACKET, PolicyAdapter
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 from fastapi_acl.runtime.storage import Storage
 from fastapi_acl.shared.database.base import Mode
 from fastapi_acl.shared.exceptions import (
@@ -420,7 +420,7 @@ async def test_pages_follow_one_another_without_gap_or_repeat(adapter: PolicyAda
 
 
 async def abandoned(adapter: PolicyAdapter, age: timedelta = -timedelta(days=1)) -> list[str]:
-    return sorted(await adapter.abandoned(datetime.now(timezone.utc) - age))
+    return sorted(await adapter.list_abandoned(datetime.now(timezone.utc) - age))
 
 
 async def staged(adapter: PolicyAdapter, batch_id: str, rules: Sequence[tuple[int, PolicyRule]]) -> None:
@@ -567,7 +567,7 @@ async def test_any_line_may_be_taken_out_by_its_number(storage: Storage) -> None
 
 def model() -> Model:
     loaded = Model()
-    loaded.load_model_from_text(packaged_model_text("rbac"))
+    loaded.load_model_from_text(read_packaged_model("rbac"))
     return loaded
 
 

@@ -306,7 +306,7 @@ class MemoryPolicyAdapter(PolicyAdapter):
                 raise DatabaseUnavailableError
             state.batches[batch_id] = state.batches[batch_id]._replace(published=True)
 
-    async def abandoned(self, before: datetime) -> list[str]:
+    async def list_abandoned(self, before: datetime) -> list[str]:
         async with self._database.session() as state:
             return [name for name, one in state.batches.items() if one.created_at < before and not one.published]
 

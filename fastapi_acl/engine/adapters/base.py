@@ -57,7 +57,7 @@ class PolicyAdapter(AsyncAdapter, ABC):
 
     @abstractmethod
     async def last_id(self) -> int:
-        """Rend le plus grand numéro de règle présent, ou 0."""
+        """Renvoie le plus grand numéro de règle présent, ou 0."""
 
     @abstractmethod
     async def insert_numbered(self, rules: Sequence[PolicyRule], ids: Sequence[int]) -> None:
@@ -86,7 +86,7 @@ class PolicyAdapter(AsyncAdapter, ABC):
 
     @abstractmethod
     async def take(self, row_id: int | str) -> Mapping[str, Any]:
-        """Retire une ligne par son numéro, quoi qu'elle contienne, et la rend colonne par colonne.
+        """Retire une ligne par son numéro, quoi qu'elle contienne, et la renvoie colonne par colonne.
 
         Raises:
             RuleNotFoundError: aucune ligne n'a ce numéro.
@@ -125,8 +125,8 @@ class PolicyAdapter(AsyncAdapter, ABC):
         """
 
     @abstractmethod
-    async def abandoned(self, before: datetime) -> list[str]:
-        """Rend les lots ouverts avant un instant et jamais rendus définitifs : leur auteur est mort en chemin."""
+    async def list_abandoned(self, before: datetime) -> list[str]:
+        """Renvoie les lots ouverts avant un instant et jamais rendus définitifs : leur import a été interrompu."""
 
     @abstractmethod
     async def release(self, batch_ids: Sequence[str]) -> None:
@@ -256,7 +256,7 @@ class PolicyAdapter(AsyncAdapter, ABC):
         field_index: int,
         *field_values: str,
     ) -> list[list[str]]:
-        """Remplace les règles qu'un filtre retient par d'autres, ajoutées à la suite, et rend les anciennes."""
+        """Remplace les règles qu'un filtre retient par d'autres, ajoutées à la suite, et renvoie les anciennes."""
         async with self._database.transaction(log=True):
             matched = [rule for _, rule in await self._matching(ptype, field_index, field_values)]
             if matched:
@@ -265,7 +265,7 @@ class PolicyAdapter(AsyncAdapter, ABC):
         return [list(rule.values) for rule in matched]
 
     async def _id_of(self, rule: PolicyRule) -> int:
-        """Rend le numéro d'une règle.
+        """Renvoie le numéro d'une règle.
 
         Raises:
             RuleNotFoundError: elle n'existe pas.
@@ -277,7 +277,7 @@ class PolicyAdapter(AsyncAdapter, ABC):
         raise RuleNotFoundError(rule=rule.as_json())
 
     async def _matching(self, ptype: str, index: int, values: Sequence[str]) -> list[tuple[int, PolicyRule]]:
-        """Rend les règles d'un type qu'un filtre non vide retient."""
+        """Renvoie les règles d'un type qu'un filtre non vide retient."""
         wanted = {COLUMNS[place]: value for place, value in enumerate(values, start=index) if value}
         if not wanted:
             return []
@@ -290,7 +290,7 @@ class PolicyAdapter(AsyncAdapter, ABC):
 
 
 def digest(rule: PolicyRule) -> str:
-    """Rend l'empreinte d'une règle : SHA-256 de ses textes, chacun précédé de sa longueur, donc sans ambiguïté."""
+    """Renvoie l'empreinte d'une règle : SHA-256 de ses textes, chacun précédé de sa longueur, donc sans ambiguïté."""
     state = hashlib.sha256()
     for text in (rule.ptype, *rule.values):
         encoded = text.encode()
@@ -299,14 +299,14 @@ def digest(rule: PolicyRule) -> str:
     return state.hexdigest()
 
 
-def shown(value: Any) -> str | None:  # noqa: ANN401 - ce que la base a rendu
-    """Rend une valeur sous une forme que le journal garde."""
+def show_value(value: Any) -> str | None:  # noqa: ANN401 - ce que la base a rendu
+    """Renvoie une valeur sous une forme que le journal garde."""
     return value if value is None or (type(value) is str and is_storable(value)) else repr(value)[:250]
 
 
-def shown_rule(ptype: Any, values: Sequence[Any]) -> PolicyRule:  # noqa: ANN401 - idem
+def show_rule(ptype: Any, values: Sequence[Any]) -> PolicyRule:  # noqa: ANN401 - idem
     """Refait une règle pour la montrer ; ce qu'une main y a mis et qui n'est pas un texte y est montré comme tel."""
-    return PolicyRule(shown(ptype) or "", without_tail([shown(value) for value in values]))
+    return PolicyRule(show_value(ptype) or "", without_tail([show_value(value) for value in values]))
 
 
 def last_number(value: object) -> int:
@@ -318,8 +318,8 @@ def last_number(value: object) -> int:
     return read_value(("casbin_rule", "id", value, "id"), value, read_number)
 
 
-def spoilt_batch(batch_id: str, fault: str) -> StoredDataError:
-    """Nomme un lot où une main a mis ce que nous n'y avions pas, ou d'où elle l'a retiré ; rend l'erreur à lever."""
+def blame_batch(batch_id: str, fault: str) -> StoredDataError:
+    """Nomme un lot où une main a mis ce que nous n'y avions pas, ou d'où elle l'a retiré ; renvoie l'erreur à lever."""
     return unreadable("acl_batch_rules", f"batch_id={batch_id} ({fault})")
 
 
@@ -330,5 +330,4 @@ def columns(rule: PolicyRule) -> dict[str, str | None]:
 
 
 def _rules(ptype: str, rows: Iterable[Sequence[str]]) -> list[PolicyRule]:
-    """Fait des règles d'un type."""
     return [PolicyRule.of(ptype, row) for row in rows]

@@ -13,12 +13,12 @@ from fastapi_acl.engine.adapters.base import (
     COLUMNS,
     PACKET,
     PolicyAdapter,
+    blame_batch,
     columns,
     digest,
     last_number,
-    shown,
-    shown_rule,
-    spoilt_batch,
+    show_rule,
+    show_value,
 )
 from fastapi_acl.shared.database.mongodb import as_text, is_duplicate
 from fastapi_acl.shared.exceptions import (
@@ -83,10 +83,10 @@ class MongoPolicyAdapter(PolicyAdapter):
         async with self._database.snapshot() as reading:
             found = self._rules.find({**wanted, "_id": {"$gt": after}}, session=reading.connection)
             documents = await found.sort("_id", 1).limit(limit).to_list(limit)
-        return [(one["_id"], shown_rule(one.get("ptype"), [one.get(name) for name in COLUMNS])) for one in documents]
+        return [(one["_id"], show_rule(one.get("ptype"), [one.get(name) for name in COLUMNS])) for one in documents]
 
     async def last_id(self) -> int:
-        """Rend le plus grand numéro de règle présent, ou 0."""
+        """Renvoie le plus grand numéro de règle présent, ou 0."""
         async with self._database.session() as session:
             numbered = {"_id": {"$type": ["int", "long"]}}  # un document mis à la main peut avoir une autre clé
             found = await self._rules.find_one(numbered, {"_id": 1}, sort=[("_id", -1)], session=session)
@@ -112,25 +112,25 @@ class MongoPolicyAdapter(PolicyAdapter):
         async with self._database.transaction() as transaction:
             with transaction.unfinished():
                 for part in _parts(rules):
-                    for rule in part if by_value else await self._left(part, transaction.connection):
+                    for rule in part if by_value else await self._delete_by_digest(part, transaction.connection):
                         wanted = {"$or": [{"digest": digest(rule)}, _values_of(rule)]}
-                        if not await self._removed(wanted, transaction.connection):
+                        if not await self._delete_where(wanted, transaction.connection):
                             raise RuleNotFoundError(rule=rule.as_json())
 
     async def clear_policy(self) -> bool:
         """Retire toutes les règles."""
         async with self._database.session() as session:
-            await self._removed({}, session)
+            await self._delete_where({}, session)
         return True
 
     async def take(self, row_id: int | str) -> Mapping[str, Any]:
-        """Retire une ligne par sa clé et la rend ; ce qui n'est pas un texte y est montré comme tel."""
+        """Retire une ligne par sa clé et la renvoie ; ce qui n'est pas un texte y est montré comme tel."""
         keys = [row_id, *([ObjectId(row_id)] if isinstance(row_id, str) and ObjectId.is_valid(row_id) else [])]
         async with self._database.session() as session:
             found = await self._rules.find_one_and_delete({"_id": {"$in": keys}}, session=session)
         if found is None:
             raise RuleNotFoundError(id=row_id)
-        return {"id": row_id} | {name: shown(found.get(name)) for name in _CONTENT}
+        return {"id": row_id} | {name: show_value(found.get(name)) for name in _CONTENT}
 
     async def open_batch(self, batch_id: str, kind: str) -> None:
         """Ouvre un lot."""
@@ -152,7 +152,7 @@ class MongoPolicyAdapter(PolicyAdapter):
             staged = self._batch_rules.find({"batch_id": batch_id}, {"digest": 1}, session=session, batch_size=PACKET)
             ordered = staged.sort("number", 1)
             while packet := await ordered.to_list(PACKET):
-                useless = [one["_id"] for one in packet if _is_again(_staged(batch_id, one, "digest"), seen)]
+                useless = [one["_id"] for one in packet if _is_again(_read_staged(batch_id, one, "digest"), seen)]
                 if useless:
                     await self._batch_rules.delete_many({"_id": {"$in": useless}}, session=session)
 
@@ -165,10 +165,10 @@ class MongoPolicyAdapter(PolicyAdapter):
             ordered = staged.sort("number", 1)
             while packet := await ordered.to_list(PACKET):
                 documents = [_in_force(batch_id, one, after) for one in packet]
-                known = await self._known([one["digest"] for one in documents], session)
+                known = await self._list_present([one["digest"] for one in documents], session)
                 fresh = [one for one in documents if one["digest"] not in known]
                 if fresh:
-                    added += await self._inserted(batch_id, fresh, session)
+                    added += await self._insert(batch_id, fresh, session)
         return added
 
     async def seal(self, batch_id: str) -> None:
@@ -179,8 +179,8 @@ class MongoPolicyAdapter(PolicyAdapter):
         if not found.matched_count:
             raise DatabaseUnavailableError
 
-    async def abandoned(self, before: datetime) -> list[str]:
-        """Rend les lots ouverts avant un instant et jamais rendus définitifs."""
+    async def list_abandoned(self, before: datetime) -> list[str]:
+        """Renvoie les lots ouverts avant un instant et jamais rendus définitifs."""
         wanted = {"created_at": {"$lt": as_text(before)}, "published": False}
         async with self._database.session() as session:
             return [one["_id"] async for one in self._batches.find(wanted, {"_id": 1}, session=session)]
@@ -213,8 +213,8 @@ class MongoPolicyAdapter(PolicyAdapter):
     def _batch_rules(self) -> Any:  # noqa: ANN401 - du pilote
         return self._database.collection("acl_batch_rules")
 
-    async def _inserted(self, batch_id: str, documents: Sequence[Mapping[str, Any]], session: Any) -> int:  # noqa: ANN401 - du pilote
-        """Ajoute les règles d'un lot, et rend leur nombre.
+    async def _insert(self, batch_id: str, documents: Sequence[Mapping[str, Any]], session: Any) -> int:  # noqa: ANN401 - du pilote
+        """Ajoute les règles d'un lot, et renvoie leur nombre.
 
         Raises:
             StoredDataError: une main a mis dans le lot, ou sous un de ces numéros, ce que nous n'y avons pas mis.
@@ -224,21 +224,20 @@ class MongoPolicyAdapter(PolicyAdapter):
         except PyMongoError as error:
             if not is_duplicate(error):
                 raise
-            raise spoilt_batch(batch_id, "une règle s’y répète") from error
+            raise blame_batch(batch_id, "une règle s’y répète") from error
 
-    async def _left(self, rules: Sequence[PolicyRule], session: Any) -> Sequence[PolicyRule]:  # noqa: ANN401 - du pilote
-        """Retire des règles par leurs empreintes, et rend celles qui ne l'ont pas été."""
+    async def _delete_by_digest(self, rules: Sequence[PolicyRule], session: Any) -> Sequence[PolicyRule]:  # noqa: ANN401 - du pilote
+        """Retire des règles par leurs empreintes, et renvoie celles qui ne l'ont pas été."""
         digests = {digest(rule): rule for rule in rules}
-        known = await self._known(list(digests), session)
-        _ = await self._removed({"digest": {"$in": sorted(known)}}, session)
+        known = await self._list_present(list(digests), session)
+        _ = await self._delete_where({"digest": {"$in": sorted(known)}}, session)
         return [rule for one, rule in digests.items() if one not in known]
 
-    async def _removed(self, wanted: Mapping[str, Any], session: Any) -> int:  # noqa: ANN401 - du pilote
-        """Retire les règles qui remplissent une condition, et rend leur nombre."""
+    async def _delete_where(self, wanted: Mapping[str, Any], session: Any) -> int:  # noqa: ANN401 - du pilote
         return int((await self._rules.delete_many(wanted, session=session)).deleted_count)
 
-    async def _known(self, digests: Sequence[str], session: Any) -> set[str]:  # noqa: ANN401 - du pilote
-        """Rend, parmi des empreintes, celles de règles en vigueur."""
+    async def _list_present(self, digests: Sequence[str], session: Any) -> set[str]:  # noqa: ANN401 - du pilote
+        """Renvoie, parmi des empreintes, celles de règles en vigueur."""
         found = self._rules.find({"digest": {"$in": digests}}, {"digest": 1}, session=session)
         return {one["digest"] async for one in found}
 
@@ -255,7 +254,7 @@ def _fields(rule: PolicyRule) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """Rend une valeur, qui ne peut être qu'un texte.
+    """Renvoie une valeur, qui ne peut être qu'un texte.
 
     Raises:
         InvalidRuleError: elle n'en est pas un.
@@ -272,23 +271,23 @@ def _values_of(rule: PolicyRule) -> dict[str, Any]:
 
 
 def _line(document: Mapping[str, Any], number: str) -> tuple[Any, ...]:
-    """Rend une ligne : numéro, type, colonnes ; ce qu'on y a mis à la main est rendu tel quel, pour être refusé."""
+    """Renvoie une ligne : numéro, type, colonnes ; ce qu'on y a mis à la main est rendu tel quel, pour être refusé."""
     key = document.get(number)
     return (int(key) if isinstance(key, int) else key, *(_hashable(document.get(name)) for name in _CONTENT))
 
 
 def _hashable(value: Any) -> Any:  # noqa: ANN401 - ce qu'un document contient
-    """Rend une valeur qu'un dictionnaire admet."""
+    """Renvoie une valeur qu'un dictionnaire admet."""
     return value if value is None or type(value) is str else repr(type(value)).encode()
 
 
 def _in_force(batch_id: str, staged: Mapping[str, Any], after: int) -> dict[str, Any]:
     """Fait, d'une règle d'un lot, le document qui la met en vigueur."""
-    number, digest = (_staged(batch_id, staged, name) for name in _STAGED)
+    number, digest = (_read_staged(batch_id, staged, name) for name in _STAGED)
     return {"_id": number + after, "digest": digest, **{name: staged.get(name) for name in _CONTENT}}
 
 
-def _staged(batch_id: str, document: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - un texte ou un nombre
+def _read_staged(batch_id: str, document: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - un texte ou un nombre
     """Lit le champ d'une règle d'un lot.
 
     Raises:
@@ -297,7 +296,7 @@ def _staged(batch_id: str, document: Mapping[str, Any], name: str) -> Any:  # no
     try:
         return _STAGED[name](document[name])
     except MISREADINGS as error:
-        raise spoilt_batch(batch_id, f"« {name} » ne s’y lit pas") from error
+        raise blame_batch(batch_id, f"« {name} » ne s’y lit pas") from error
 
 
 def _is_again(found: str, seen: set[bytes]) -> bool:
@@ -310,7 +309,6 @@ def _is_again(found: str, seen: set[bytes]) -> bool:
 
 
 def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Coupe une longue suite en paquets."""
     return (items[start : start + PACKET] for start in range(0, len(items), PACKET))
 
 

@@ -18,12 +18,12 @@ from fastapi_acl.engine.adapters.base import (
     COLUMNS,
     PACKET,
     PolicyAdapter,
+    blame_batch,
     columns,
     digest,
     last_number,
-    shown,
-    shown_rule,
-    spoilt_batch,
+    show_rule,
+    show_value,
 )
 from fastapi_acl.shared.database.tables import Base, batch_rules_table, batches_table
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError, RuleAlreadyExistsError, RuleNotFoundError
@@ -106,10 +106,10 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         async with self._database.snapshot() as reading:
             query = _QUERY.where(_RULES.c.id > after, *wanted).limit(limit)
             rows = (await reading.connection.execute(query)).all()
-        return [(row[0], shown_rule(row[1], row[2:])) for row in rows]
+        return [(row[0], show_rule(row[1], row[2:])) for row in rows]
 
     async def last_id(self) -> int:
-        """Rend le plus grand numéro de règle présent, ou 0."""
+        """Renvoie le plus grand numéro de règle présent, ou 0."""
         async with self._session_scope() as session:
             return last_number((await session.scalar(select(func.max(_RULES.c.id)))) or 0)
 
@@ -135,8 +135,8 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         """Retire exactement ces règles ; une empreinte refaite à la main renvoie aux valeurs."""
         async with self._session_scope() as session:
             for part in _parts(rules, BATCH):
-                for rule in part if by_value else await _left(session, part):
-                    if not await _removed(session, (_RULES.c.digest == digest(rule)) | _has_values_of(rule)):
+                for rule in part if by_value else await _delete_by_digest(session, part):
+                    if not await _delete_where(session, (_RULES.c.digest == digest(rule)) | _has_values_of(rule)):
                         raise RuleNotFoundError(rule=rule.as_json())
 
     async def clear_policy(self) -> bool:
@@ -146,7 +146,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
         return True
 
     async def take(self, row_id: int | str) -> Mapping[str, Any]:
-        """Retire une ligne par son numéro et la rend."""
+        """Retire une ligne par son numéro et la renvoie."""
         if not isinstance(row_id, int):
             raise RuleNotFoundError(id=row_id)
         async with self._session_scope() as session:
@@ -154,7 +154,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
             if row is None:
                 raise RuleNotFoundError(id=row_id)
             await session.execute(delete(_RULES).where(_RULES.c.id == row_id))
-        return {"id": row_id} | {name: shown(row._mapping[name]) for name in _CONTENT}  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
+        return {"id": row_id} | {name: show_value(row._mapping[name]) for name in _CONTENT}  # noqa: SLF001 - l'interface publique d'une ligne, malgré son nom
 
     async def open_batch(self, batch_id: str, kind: str) -> None:
         """Ouvre un lot."""
@@ -190,7 +190,7 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
             try:
                 return await self._database.bulk_copy(transaction, _RULES, ["id", *_CONTENT, "digest"], source)
             except IntegrityError as error:
-                raise spoilt_batch(batch_id, "une règle s’y répète") from error
+                raise blame_batch(batch_id, "une règle s’y répète") from error
 
     async def seal(self, batch_id: str) -> None:
         """Marque un lot comme définitif."""
@@ -200,8 +200,8 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
             if not result.rowcount:
                 raise DatabaseUnavailableError
 
-    async def abandoned(self, before: datetime) -> list[str]:
-        """Rend les lots ouverts avant un instant et jamais rendus définitifs."""
+    async def list_abandoned(self, before: datetime) -> list[str]:
+        """Renvoie les lots ouverts avant un instant et jamais rendus définitifs."""
         batches = batches_table.c
         query = select(batches.id).where(batches.created_at < before, batches.published.is_(False))
         async with self._session_scope() as session:
@@ -223,18 +223,17 @@ class SQLPolicyAdapter(PolicyAdapter, Adapter):
                 await self._database.bulk_execute(transaction, content)
 
 
-async def _left(session: AsyncSession, rules: Sequence[PolicyRule]) -> Sequence[PolicyRule]:
-    """Retire des règles par leurs empreintes, et rend celles qui ne l'ont pas été."""
+async def _delete_by_digest(session: AsyncSession, rules: Sequence[PolicyRule]) -> Sequence[PolicyRule]:
+    """Retire des règles par leurs empreintes, et renvoie celles qui ne l'ont pas été."""
     digests = {digest(rule): rule for rule in rules}
     known = list(digests)
     if len(known) > 1:
         known = list(await session.scalars(select(_RULES.c.digest).where(_RULES.c.digest.in_(known))))
-    found = await _removed(session, _RULES.c.digest.in_(known)) if known else 0
+    found = await _delete_where(session, _RULES.c.digest.in_(known)) if known else 0
     return [] if found == len(rules) else [rule for one, rule in digests.items() if one not in known or not found]
 
 
-async def _removed(session: AsyncSession, wanted: ColumnElement[bool]) -> int:
-    """Retire les lignes qui remplissent une condition, et rend leur nombre."""
+async def _delete_where(session: AsyncSession, wanted: ColumnElement[bool]) -> int:
     result: Any = await session.execute(delete(_RULES).where(wanted))
     return int(result.rowcount)
 

@@ -26,7 +26,7 @@ from fastapi_acl.engine.kernel.plan import (
     scan_matcher,
 )
 from fastapi_acl.engine.kernel.policy import Compiler
-from fastapi_acl.engine.kernel.strict_evaluation import StrictEvaluator, StrictWalk, guarded
+from fastapi_acl.engine.kernel.strict_evaluation import StrictEvaluator, StrictWalk, guard
 from fastapi_acl.shared.exceptions import DecisionFailedError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ModelCompiler(Compiler):
     effector: Effector | None = None
 
     def decider(self, context: Context) -> AnyDecider | None:
-        """Rend de quoi décider dans un contexte ; None si seul Casbin sait l'évaluer."""
+        """Renvoie de quoi décider dans un contexte ; None si seul Casbin sait l'évaluer."""
         plan = self.plan(context)
         effect = EFFECTS.get(self._effect_of(context)) if plan.is_indexed else None
         if effect is None:
@@ -83,11 +83,11 @@ class ModelCompiler(Compiler):
         return decider.arity - 1 not in {len(assertion.tokens) for assertion in self.model["r"].values()}
 
     def arity(self, context: Context) -> int:
-        """Rend le nombre de valeurs d'une requête."""
+        """Renvoie le nombre de valeurs d'une requête."""
         return len(self.model["r"][context[0]].tokens)
 
     def walk(self, context: Context) -> StrictWalk:
-        """Rend de quoi décider règle par règle, en mode strict.
+        """Renvoie de quoi décider règle par règle, en mode strict.
 
         Raises:
             DecisionFailedError: le modèle n'a pas de quoi décider dans ce contexte.
@@ -108,9 +108,9 @@ class ModelCompiler(Compiler):
             request=self.model["r"][rtype].tokens,
             fields=fields,
             eft=fields.index(f"{ptype}_eft") if f"{ptype}_eft" in fields else None,
-            functions=self._bound_functions(),
+            functions=self._bind_functions(),
             language=CASBIN,
-            roles={name: manager.graph for name, manager in self._indexed_managers().items()},
+            roles={name: manager.graph for name, manager in self._list_indexed_managers().items()},
             order=self._order(ptype),
             evaluator=StrictEvaluator if self._is_strict else Evaluator,
             is_strict=self._is_strict,
@@ -123,7 +123,7 @@ class ModelCompiler(Compiler):
         request, rule, matcher = [(self.model[section] or {}).get(name) for section, name in names]
         if request is None or rule is None or matcher is None or "m" not in self.model["m"]:
             return MatcherPlan(reason="une définition r, p ou m manque")
-        if any(getattr(manager, "is_patterned", False) for manager in self._managers().values()):
+        if any(getattr(manager, "is_patterned", False) for manager in self._list_managers().values()):
             return scan_matcher(matcher.value)
         return plan_matcher(matcher.value, self._vocabulary(request.tokens, rule.tokens))
 
@@ -138,39 +138,38 @@ class ModelCompiler(Compiler):
         return Vocabulary(
             request={name: place for place, name in enumerate(request)},
             fields={name: place for place, name in enumerate(fields)},
-            links={name: manager.has_domains for name, manager in self._indexed_managers().items()},
+            links={name: manager.has_domains for name, manager in self._list_indexed_managers().items()},
             patterns={name: probe for name, (function, probe) in probes if self.functions.get(name) is function},
         )
 
-    def _managers(self) -> dict[str, Any]:
-        """Rend les gestionnaires de rôles attachés aux définitions."""
+    def _list_managers(self) -> dict[str, Any]:
         return {name: assertion.rm for name, assertion in (self.model["g"] or {}).items() if assertion.rm is not None}
 
-    def _indexed_managers(self) -> dict[str, GraphRoleManager]:
-        """Rend ceux dont l'index sait lire les liens."""
-        return {name: rm for name, rm in self._managers().items() if isinstance(rm, GraphRoleManager)}
+    def _list_indexed_managers(self) -> dict[str, GraphRoleManager]:
+        """Renvoie ceux dont l'index sait lire les liens."""
+        return {name: rm for name, rm in self._list_managers().items() if isinstance(rm, GraphRoleManager)}
 
-    def _bound_functions(self) -> dict[str, Callable[..., object]]:
-        """Rend les fonctions du matcher, celles des rôles comprises ; en mode strict, chacune sous surveillance."""
-        functions = {name: _bounded(name, function) for name, function in self.functions.items()}
+    def _bind_functions(self) -> dict[str, Callable[..., object]]:
+        """Renvoie les fonctions du matcher, celles des rôles comprises ; en mode strict, chacune sous surveillance."""
+        functions = {name: _substitute(name, function) for name, function in self.functions.items()}
         roles = {name: _role_function(assertion) for name, assertion in (self.model["g"] or {}).items()}
         if not self._is_strict:
             return {**functions, **roles}
         texts = {name for name, function in self.functions.items() if is_textual(function)} | roles.keys()
         known = {**functions, **roles}.items()
-        return {name: guarded(name, function, is_textual=name in texts) for name, function in known}
+        return {name: guard(name, function, is_textual=name in texts) for name, function in known}
 
     def _effect_of(self, context: Context) -> str:
-        """Rend l'effet du contexte ; aucun de connu si l'application a remplacé celui du modèle par un autre."""
+        """Renvoie l'effet du contexte ; aucun de connu si l'application a remplacé celui du modèle par un autre."""
         effects = self.model["e"]
         is_own = self._is_strict or type(self.effector) is type(get_effector(effects["e"].value))
         effect: str = effects[context[2] if context[2] in effects else "e"].value
         return effect if is_own else ""
 
     def _order(self, ptype: str) -> Callable[[Row], Any] | None:
-        """Rend le rang des règles sous la priorité par sujet : le plus bas dans les rôles passe d'abord.
+        """Renvoie le rang des règles sous la priorité par sujet : le plus bas dans les rôles passe d'abord.
 
-        Nu, l'ordre est celui de la liste, que Casbin ne range qu'au chargement.
+        Sur l'enforcer nu, l'ordre est celui de la liste, que Casbin ne range qu'au chargement.
         """
         if not self._is_strict or not self.model["e"]["e"].value.startswith("subjectPriority"):
             return None
@@ -181,7 +180,7 @@ class ModelCompiler(Compiler):
 
 
 def _role_function(assertion: Any) -> Callable[..., object]:  # noqa: ANN401 - type de pycasbin
-    """Rend la fonction qui dit si un rôle est tenu."""
+    """Renvoie la fonction qui dit si un rôle est tenu."""
     if assertion.cond_rm is not None:
         made: Callable[..., object] = util.generate_conditional_g_function(assertion.cond_rm)
     else:
@@ -189,8 +188,8 @@ def _role_function(assertion: Any) -> Callable[..., object]:  # noqa: ANN401 - t
     return made
 
 
-def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Rend, à la place d'une comparaison de Casbin, celle qui répond de même sans revenir sur ses pas."""
+def _substitute(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Renvoie, à la place d'une comparaison de Casbin, celle qui répond de même sans revenir sur ses pas."""
     if name == "regexMatch" and function is util.regex_match_func:
         return regex_match
     known = PATTERN_PROBES.get(name)

@@ -67,7 +67,7 @@ class ModelDefinitions(Definitions):
         self.model = IndexedModel.over(model).blank()
         self.model.sort_policies_by_priority()
         known = {**FunctionMap.load_function_map().fm, **strict_functions(owner_attribute)}
-        self.functions = MatcherFunctions(known, self._changed, self._check_function)
+        self.functions = MatcherFunctions(known, self._forget_compiled, self._check_function)
         self._forgetting: list[Callable[[], None]] = []
         if share_domains:
             spread(self.model, partial(_replace_matcher, self.model))
@@ -78,7 +78,7 @@ class ModelDefinitions(Definitions):
             shares_domains=share_domains,
         )
         self._check_model(allow_eval=allow_eval)
-        self.model.listener = self._changed
+        self.model.listener = self._forget_compiled
 
     def _check_model(self, *, allow_eval: bool) -> None:
         """Refuse un modèle que le mode strict n'admet pas.
@@ -93,7 +93,7 @@ class ModelDefinitions(Definitions):
             )
             raise ConfigurationError(message)
         if any(assertion.params_tokens for assertion in (self.model["g"] or {}).values()):
-            message = "le modèle a des rôles conditionnels, que seul l’exécuteur nu (PolicyEnforcer) sait employer."
+            message = "le modèle a des rôles conditionnels, que seul l’enforcer nu (PolicyEnforcer) sait employer."
             raise ConfigurationError(message)
 
     def _check_function(self, name: str, function: object) -> None:
@@ -106,24 +106,23 @@ class ModelDefinitions(Definitions):
         return {name: assertion.value for name, assertion in self.model["m"].items()}
 
     def compiler(self, rules: RuleSet) -> ModelCompiler:
-        """Rend de quoi compiler le modèle sur des règles."""
+        """Renvoie de quoi compiler le modèle sur des règles."""
         return ModelCompiler(self.show(rules), self.functions)
 
     def show(self, rules: RuleSet) -> IndexedModel:
-        """Rend le modèle de Casbin dont ces règles sont celles, et dont seules elles changent les liens."""
+        """Renvoie le modèle de Casbin dont ces règles sont celles, et dont seules elles changent les liens."""
         shown = self.model.showing(rules.rows)
         for ptype, graph in rules.graphs.items():
             has_domains = self.schema.links[ptype] > 2  # noqa: PLR2004 - membre et rôle
-            shown["g"][ptype].rm = ReadOnlyRoleManager(graph, has_domains=has_domains, on_change=self._changed)
-        shown.listener = self._changed  # une fois fait : le faire n'est pas un changement
+            shown["g"][ptype].rm = ReadOnlyRoleManager(graph, has_domains=has_domains, on_change=self._forget_compiled)
+        shown.listener = self._forget_compiled  # une fois fait : le faire n'est pas un changement
         return shown
 
     def listen(self, forget: Callable[[], None]) -> None:
         """Retient ce qu'il faut appeler quand une fonction ou une définition change."""
         self._forgetting.append(forget)
 
-    def _changed(self) -> None:
-        """Fait oublier ce qui a été compilé."""
+    def _forget_compiled(self) -> None:
         for forget in self._forgetting:
             forget()
 
@@ -135,6 +134,6 @@ def policy_of(model: Model, **options: object) -> Policy:
 
 def _replace_matcher(model: IndexedModel, name: str, matcher: str) -> None:
     """Met un matcher à la place d'un autre, dans ce modèle et dans aucun autre."""
-    replaced = model["m"][name].emptied(model.sequence, model.listener)
+    replaced = model["m"][name].copy_without_rules(model.sequence, model.listener)
     replaced.value = matcher
     model["m"][name] = replaced

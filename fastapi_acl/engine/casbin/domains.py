@@ -8,12 +8,12 @@ nommait ; le matcher est récrit, dans son arbre, pour qu'il en soit ainsi.
 from __future__ import annotations
 
 import ast
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fastapi_acl.engine.casbin.model_file import ROLE_FUNCTION
-from fastapi_acl.engine.casbin.models import model_digest, packaged_model_text, read_model
+from fastapi_acl.engine.casbin.models import model_digest, read_model, read_packaged_model
+from fastapi_acl.engine.kernel.checked import restore_dots
 from fastapi_acl.engine.kernel.plan import UnreadableMatcherError, calls, parse
 from fastapi_acl.engine.kernel.schema import DOMAIN_NAMES
 from fastapi_acl.shared.config import PackagedModel
@@ -35,7 +35,6 @@ COMPARISONS: Final = frozenset(
 KNOWN: Final = {(ast.Eq, False): True, (ast.NotEq, False): False, (ast.In, True): True, (ast.NotIn, True): False}
 """Ce que vaut la comparaison d'une chose à elle-même, ou à une liste qui la contient (vrai en second)."""
 
-_TOKEN: Final = re.compile(r"\b([rp]\d*)_")
 
 TRUE: Final = ast.dump(ast.Constant(value=True))
 FALSE: Final = ast.dump(ast.Constant(value=False))
@@ -62,13 +61,13 @@ def shares_domains(given: str | None, model: Model) -> bool | None:
 
 def is_packaged(model: Model) -> bool:
     """Dit si un modèle dit la même chose qu'un de ceux qui sont fournis, mise en page à part."""
-    return model_digest(model) in _packaged()
+    return model_digest(model) in _digest_packaged_models()
 
 
 @lru_cache(maxsize=1)
-def _packaged() -> frozenset[str]:
-    """Rend l'empreinte de chaque modèle fourni."""
-    return frozenset(model_digest(read_model(packaged_model_text(name), name)) for name in get_args(PackagedModel))
+def _digest_packaged_models() -> frozenset[str]:
+    """Renvoie l'empreinte de chaque modèle fourni."""
+    return frozenset(model_digest(read_model(read_packaged_model(name), name)) for name in get_args(PackagedModel))
 
 
 def describe(schema: PolicySchema, given: str | None) -> str:
@@ -117,13 +116,13 @@ def spread(model: Model, change: Callable[[str, str], None]) -> None:
 
 
 def _domain_tokens(definitions: dict[str, Any]) -> list[str]:
-    """Rend les jetons de domaine de requêtes ou de règles (`r_dom`, `p2_tenant`…)."""
+    """Renvoie les jetons de domaine de requêtes ou de règles (`r_dom`, `p2_tenant`…)."""
     tokens = (token for definition in definitions.values() for token in definition.tokens)
     return [token for token in tokens if token.partition("_")[2] in DOMAIN_NAMES]
 
 
 def _everywhere(matcher: str, rules: list[str], requests: list[str]) -> str:
-    """Rend un matcher sous lequel une règle dans `*` compte, dans chaque domaine, comme si elle le nommait."""
+    """Renvoie un matcher sous lequel une règle dans `*` compte, dans chaque domaine, comme si elle le nommait."""
     if not rules:
         return matcher
     try:
@@ -136,29 +135,29 @@ def _everywhere(matcher: str, rules: list[str], requests: list[str]) -> str:
     if not read:
         _refuse_eval(tree)
         return matcher
-    field, asked = _only(read, "de règle"), _only(_asked(named, requests), "de requête")
+    field, asked = _only(read, "de règle"), _only(_list_asked(named, requests), "de requête")
     _refuse_odd_uses(tree, field, asked)
     tree = _Literal(field, asked).visit(tree)
     literal, anywhere = _with(tree, field, ast.Constant(value=EVERY_DOMAIN)), _with(tree, field, ast.Name(id=asked))
     if ast.dump(literal) == ast.dump(anywhere):
-        return _rewritten(tree, matcher)
+        return _rewrite(tree, matcher)
     return ast.unparse(ast.BoolOp(ast.Or(), [tree, _in_every_domain(field, anywhere)]))
 
 
-def _rewritten(tree: ast.expr, matcher: str) -> str:
-    """Rend un matcher tel qu'il est écrit, si son arbre n'a pas changé."""
+def _rewrite(tree: ast.expr, matcher: str) -> str:
+    """Écrit le matcher de cet arbre, ou le laisse tel qu'il est écrit si rien n'y a changé."""
     return matcher if ast.dump(tree) == ast.dump(parse(matcher)) else ast.unparse(tree)
 
 
-def _asked(named: set[str], requests: list[str]) -> list[str]:
-    """Rend les domaines de requête qu'un matcher lit, ou sinon ceux du type de requête (`r`, `r2`…) qu'il nomme."""
+def _list_asked(named: set[str], requests: list[str]) -> list[str]:
+    """Renvoie les domaines de requête qu'un matcher lit, ou sinon ceux du type de requête (`r`, `r2`…) qu'il nomme."""
     read = sorted(named.intersection(requests))
     kinds = {name.partition("_")[0] for name in named}
     return read or [token for token in requests if token.partition("_")[0] in kinds] or requests[:1]
 
 
 def _in_every_domain(field: str, anywhere: ast.expr) -> ast.expr:
-    """Rend la branche des règles écrites dans `*`."""
+    """Renvoie la branche des règles écrites dans `*`."""
     if ast.dump(anywhere) == FALSE:
         message = "il n’accepte jamais une règle du domaine demandé"
         raise _UnsharableError(message)
@@ -167,7 +166,7 @@ def _in_every_domain(field: str, anywhere: ast.expr) -> ast.expr:
 
 
 def _only(names: list[str], kind: str) -> str:
-    """Rend le seul domaine que le matcher lit."""
+    """Renvoie le seul domaine que le matcher lit."""
     if len(names) != 1:
         message = f"il lit {len(names)} domaines {kind}, et il en faut un"
         raise _UnsharableError(message)
@@ -193,19 +192,13 @@ def _refuse_odd_uses(tree: ast.expr, field: str, asked: str) -> None:
         )
         known = all(isinstance(one, ast.Constant) or ast.unparse(one) in {field, asked} for one in operands)
         if not is_role and not (is_compared and known):
-            message = (
-                f"« {_shown(node)} » fait du domaine d’une règle autre chose que le comparer à celui de la requête"
-            )
+            term = restore_dots(ast.unparse(node))
+            message = f"« {term} » fait du domaine d’une règle autre chose que le comparer à celui de la requête"
             raise _UnsharableError(message)
 
 
-def _shown(node: ast.AST) -> str:
-    """Rend un terme, comme le modèle l'écrit."""
-    return _TOKEN.sub(r"\1.", ast.unparse(node))
-
-
 def _operands(node: ast.AST) -> list[ast.AST]:
-    """Rend ce qu'un nœud lit directement ; une liste de valeurs compte pour celles-ci."""
+    """Renvoie ce qu'un nœud lit directement ; une liste de valeurs compte pour celles-ci."""
     if isinstance(node, (ast.Tuple, ast.List)):
         return []
     children = list(ast.iter_child_nodes(node))
@@ -242,13 +235,13 @@ class _Literal(ast.NodeTransformer):
             self.generic_visit(node)
             return node
         if ast.unparse(node.args[0]) != self._asked:
-            message = f"« {_shown(node)} » lirait « * » comme une expression rationnelle"
+            message = f"« {restore_dots(ast.unparse(node))} » lirait « * » comme une expression rationnelle"
             raise _UnsharableError(message)
         return ast.BoolOp(ast.Or(), [_is_shared(self._field), node])
 
 
 def _is_shared(field: str) -> ast.expr:
-    """Rend le terme que seules les règles de `*` vérifient."""
+    """Renvoie le terme que seules les règles de `*` vérifient."""
     return ast.Compare(ast.Name(id=field), [ast.Eq()], [ast.Constant(value=EVERY_DOMAIN)])
 
 

@@ -1,4 +1,4 @@
-"""L'exécuteur de politique nu : un `casbin.AsyncEnforcer` qui répond comme pycasbin, et décide par un index.
+"""L'enforcer de politique nu : un `casbin.AsyncEnforcer` qui répond comme pycasbin, et décide par un index.
 
 Ce que l'index ne sait pas lire revient à l'évaluation de Casbin, règle par règle. Celui de la bibliothèque, qui échoue
 fermé, est `StrictEnforcer`.
@@ -65,7 +65,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         enable_log: bool = False,  # noqa: FBT001, FBT002 - signature de pycasbin
         logging_config: dict[str, Any] | None = None,
     ) -> None:
-        """Prépare l'exécuteur ; aucune règle n'est lue avant `load_policy`.
+        """Prépare l'enforcer ; aucune règle n'est lue avant `load_policy`.
 
         Args:
             model: modèle chargé, ou chemin d'un fichier `.conf`.
@@ -83,7 +83,6 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             self.logger = _silent_logger()
 
     def _make_decisions(self) -> Decisions:
-        """Fait ce qui décide."""
         return Decisions(_BareJudge(self), self._log)
 
     # --- ce que Casbin lit et remplace --------------------------------------------------------------------------------
@@ -155,7 +154,6 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
                 )
 
     def _forget_compiled(self) -> None:
-        """Oublie ce qui a été compilé."""
         self._decisions.forget()
 
     # --- décision -----------------------------------------------------------------------------------------------------
@@ -168,7 +166,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         return result
 
     def enforce_ex(self, *rvals: Any) -> tuple[bool, list[str]]:  # noqa: ANN401 - signature de pycasbin
-        """Décide et rend la règle qui a décidé."""
+        """Décide et renvoie la règle qui a décidé."""
         context, values = split_context(rvals)
         allowed, rule = self._decisions.explain(values, context)
         return allowed, list(rule or ())
@@ -183,9 +181,9 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         if decider is None or decider.evaluates:
             return [self.enforce(*request) for request in rvals]
         known: dict[tuple[Any, ...], bool] = {}
-        return [self._remembered(tuple(request), known) for request in rvals]
+        return [self._enforce_once(tuple(request), known) for request in rvals]
 
-    def _remembered(self, request: tuple[Any, ...], known: dict[tuple[Any, ...], bool]) -> bool:
+    def _enforce_once(self, request: tuple[Any, ...], known: dict[tuple[Any, ...], bool]) -> bool:
         """Décide une requête, ou redit ce qui vient d'en être décidé, si ses valeurs ne sont que des textes."""
         if set(map(type, request)) != {str}:
             return self.enforce(*request)
@@ -237,7 +235,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
             self._build_links(self.model)
 
     def _build_links(self, model: IndexedModel) -> None:
-        """Refait les liens d'un modèle, conditionnels compris : l'exécuteur asynchrone de Casbin oublie ceux-là."""
+        """Refait les liens d'un modèle, conditionnels compris : l'enforcer asynchrone de Casbin oublie ceux-là."""
         for manager in (*self.rm_map.values(), *self.cond_rm_map.values()):
             manager.clear()
         model.build_role_links(self.rm_map)
@@ -249,11 +247,11 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         self.build_role_links()
 
     def get_named_policy(self, ptype: str) -> list[list[str]]:
-        """Rend les règles d'un type, comme une liste neuve."""
+        """Renvoie les règles d'un type, comme une liste neuve."""
         return list(super().get_named_policy(ptype))
 
     def get_named_grouping_policy(self, ptype: str) -> list[list[str]]:
-        """Rend les liens d'un type, comme une liste neuve."""
+        """Renvoie les liens d'un type, comme une liste neuve."""
         return list(super().get_named_grouping_policy(ptype))
 
     async def add_named_grouping_policy(self, ptype: str, *params: Any) -> bool:  # noqa: ANN401 - signature de pycasbin
@@ -269,7 +267,7 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
         Args:
             ptype: type des liens.
             rules: valeurs de chacun.
-            alone: vrai pour un lien seul, que l'adaptateur et le guetteur reçoivent comme tel.
+            alone: vrai pour un lien seul, que l'adaptateur et le watcher reçoivent comme tel.
         """
         added = bool(await (self._add_policy("g", ptype, rules[0]) if alone else self._add_policies("g", ptype, rules)))
         if self.auto_build_role_links:
@@ -290,17 +288,17 @@ class PolicyEnforcer(casbin.AsyncEnforcer):
     # --- rôles --------------------------------------------------------------------------------------------------------
 
     def get_named_role_manager(self, ptype: str) -> Any:  # noqa: ANN401 - type de pycasbin
-        """Rend le gestionnaire d'un type de liens, conditionnels ou non ; Casbin oublie les premiers."""
+        """Renvoie le gestionnaire d'un type de liens, conditionnels ou non ; Casbin oublie les premiers."""
         return self.cond_rm_map[ptype] if ptype in self.cond_rm_map else super().get_named_role_manager(ptype)
 
     async def get_all_roles_by_domain(self, domain: str) -> list[str]:
-        """Rend les rôles que des liens donnent dans un domaine, que suivent les paramètres d'une condition."""
+        """Renvoie les rôles que des liens donnent dans un domaine, que suivent les paramètres d'une condition."""
         links = self.model.model["g"]["g"]
         last = -1 - len(links.params_tokens)
         return list(dict.fromkeys(row[last - 1] for row in links.policy if row[last] == domain))
 
     async def get_implicit_roles_for_user(self, name: str, domain: str = "") -> list[str]:
-        """Rend les rôles qu'un nom tient, directement ou par héritage ; une condition n'y est pas consultée."""
+        """Renvoie les rôles qu'un nom tient, directement ou par héritage ; une condition n'y est pas consultée."""
         found: list[str] = []
         waiting = [name]
         while waiting:
@@ -342,7 +340,7 @@ class _BareJudge(Judge):
         return allowed, rule
 
     def _compiler(self) -> ModelCompiler:
-        """Rend de quoi compiler le modèle d'aujourd'hui."""
+        """Renvoie de quoi compiler le modèle d'aujourd'hui."""
         return ModelCompiler(self.enforcer.model, self.enforcer.fm.get_functions(), self.enforcer.eft)
 
 
@@ -360,7 +358,7 @@ def _silence() -> Iterator[None]:
 
 
 def _silent_logger() -> logging.Logger:
-    """Rend un journal muet : celui de Casbin écrirait les valeurs de chaque requête refusée."""
+    """Renvoie un journal où rien ne s'écrit : celui de Casbin écrirait les valeurs de chaque requête refusée."""
     silent = logging.Logger("fastapi_acl.engine.casbin")  # noqa: LOG001 - hors de l'arbre, exprès
     silent.disabled = True
     return silent

@@ -82,7 +82,7 @@ class MatcherFunctions(dict[str, Any]):
             self[name] = function
 
     def setdefault(self, name: str, function: Any = None) -> Any:  # noqa: ANN401 - signature de dict
-        """Admet une fonction, si le nom n'en désigne aucune, et rend celle qu'il désigne."""
+        """Admet une fonction, si le nom n'en désigne aucune, et renvoie celle qu'il désigne."""
         if name not in self:
             self[name] = function
         return self[name]
@@ -99,7 +99,7 @@ def is_textual(function: object) -> bool:
 
 
 def strict_functions(owner_attribute: str = OWNER) -> dict[str, Callable[..., object]]:
-    """Rend les fonctions que le mode strict ajoute à celles de pycasbin.
+    """Renvoie les fonctions que le mode strict ajoute à celles de pycasbin.
 
     Args:
         owner_attribute: attribut qui porte le propriétaire d'un objet.

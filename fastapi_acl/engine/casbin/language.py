@@ -28,12 +28,12 @@ class CasbinLanguage(Language):
         """Confie une expression à simpleeval."""
         text = ast.unparse(expression)
 
-        def interpreted(*values: object) -> object:
+        def evaluate(*values: object) -> object:
             evaluator = SimpleEval("", functions)  # un par appel : il garde ses noms, et deux fils les mêleraient
             evaluator.expr, evaluator.ast_parsed_value = text, expression
             return evaluator.eval(dict(zip(names, values, strict=True)))
 
-        return interpreted
+        return evaluate
 
 
 CASBIN = CasbinLanguage()

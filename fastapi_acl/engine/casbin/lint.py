@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.engine.casbin.trial import told_faults
+from fastapi_acl.engine.casbin.trial import tell_faults
 from fastapi_acl.engine.kernel.effects import EFFECTS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def lint(definitions: ModelDefinitions, plan: MatcherPlan) -> list[str]:
     Returns:
         Une phrase par défaut ; aucune si tout va bien.
     """
-    found = [*told_faults(definitions), *_about_plan(plan)]
+    found = [*tell_faults(definitions), *_about_plan(plan)]
     if definitions.schema.effect not in EFFECTS:
         found.append("L’effet n’est pas de ceux de Casbin : il est évalué règle par règle.")
     matchers = definitions.schema.matcher.replace(" (", "(")

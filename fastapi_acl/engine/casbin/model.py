@@ -40,7 +40,7 @@ class IndexedAssertion(Assertion):
 
         Args:
             source: définition lue par Casbin.
-            sequence: verrou de l'exécuteur.
+            sequence: verrou de l'enforcer.
             notify: appelé quand la liste ou le gestionnaire de rôles est remplacé.
             rows: règles à prendre à la place des siennes.
         """
@@ -50,20 +50,20 @@ class IndexedAssertion(Assertion):
         return made
 
     def join(self, sequence: SequenceLock) -> None:
-        """Prend le verrou d'un exécuteur, comme le font ses règles et ses liens."""
+        """Prend le verrou d'un enforcer, comme le font ses règles et ses liens."""
         self._sequence = sequence
         self._rows.join(sequence)
         if isinstance(self.rm, GraphRoleManager):
             self.rm.graph.join(sequence)
 
-    def emptied(self, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
-        """Rend une copie sans règle ni gestionnaire de rôles."""
+    def copy_without_rules(self, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
+        """Renvoie une copie sans règle ni gestionnaire de rôles."""
         made = IndexedAssertion.over(self, sequence, notify, rows=[])
         made.rm = made.cond_rm = None
         return made
 
     def showing(self, rows: Rows, sequence: SequenceLock, notify: Callable[[], None]) -> IndexedAssertion:
-        """Rend une copie dont les règles sont tenues ailleurs, sans gestionnaire de rôles."""
+        """Renvoie une copie dont les règles sont tenues ailleurs, sans gestionnaire de rôles."""
         made = IndexedAssertion.__new__(IndexedAssertion)
         made._sequence, made._notify, made._rows = sequence, notify, rows  # noqa: SLF001 - construction de la même classe
         made.copy_settings(self)
@@ -131,7 +131,7 @@ class IndexedModel(Model):
         """Part vide.
 
         Args:
-            sequence: verrou de l'exécuteur.
+            sequence: verrou de l'enforcer.
         """
         super().__init__()
         self.sequence = sequence or SequenceLock()
@@ -154,7 +154,7 @@ class IndexedModel(Model):
             copy[section] = dict(assertions)
         for section in POLICY_SECTIONS:
             for key, assertion in (copy[section] or {}).items():
-                copy[section][key] = assertion.emptied(copy.sequence, copy._changed)
+                copy[section][key] = assertion.copy_without_rules(copy.sequence, copy._notify_listener)
         return copy
 
     def showing(self, rows: Mapping[str, Rows]) -> IndexedModel:
@@ -164,11 +164,11 @@ class IndexedModel(Model):
             copy[section] = dict(assertions)
         for section in POLICY_SECTIONS:
             for key, assertion in (copy[section] or {}).items():
-                copy[section][key] = assertion.showing(rows[key], copy.sequence, copy._changed)
+                copy[section][key] = assertion.showing(rows[key], copy.sequence, copy._notify_listener)
         return copy
 
     def join(self, sequence: SequenceLock) -> None:
-        """Prend le verrou d'un exécuteur, sous lequel ce modèle va décider."""
+        """Prend le verrou d'un enforcer, sous lequel ce modèle va décider."""
         self.sequence = sequence
         for assertions in self.values():
             for assertion in assertions.values():
@@ -179,13 +179,13 @@ class IndexedModel(Model):
         for assertions in self.values():
             for key, assertion in assertions.items():
                 if not isinstance(assertion, IndexedAssertion):
-                    assertions[key] = IndexedAssertion.over(assertion, self.sequence, self._changed)
+                    assertions[key] = IndexedAssertion.over(assertion, self.sequence, self._notify_listener)
 
     def add_def(self, sec: str, key: str, value: str) -> bool | None:
         """Ajoute une définition."""
         added: bool | None = super().add_def(sec, key, value)
         self.adopt()
-        self._changed()
+        self._notify_listener()
         return added
 
     def lists(self) -> Iterator[tuple[str, Rows]]:
@@ -195,7 +195,7 @@ class IndexedModel(Model):
                 yield key, assertion.policy
 
     def rows(self, ptype: str) -> Rows:
-        """Rend les règles d'un type."""
+        """Renvoie les règles d'un type."""
         found: Rows = self[ptype[:1]][ptype].policy
         return found
 
@@ -224,7 +224,7 @@ class IndexedModel(Model):
             noted[:] = _net(noted)
 
     def __len__(self) -> int:
-        """Rend le nombre de règles."""
+        """Renvoie le nombre de règles."""
         return sum(len(rows) for _, rows in self.lists())
 
     def __bool__(self) -> bool:
@@ -232,7 +232,7 @@ class IndexedModel(Model):
         return True
 
     def dismantle(self) -> None:
-        """Rend peu à peu à la mémoire une politique qui ne décide plus."""
+        """Libère peu à peu la mémoire d'une politique qui ne décide plus."""
         for _, rows in self.lists():
             rows.dismantle()
 
@@ -278,7 +278,7 @@ class IndexedModel(Model):
             raise ValueError(message)
 
     def get_filtered_policy(self, sec: str, ptype: str, field_index: int, *field_values: Any) -> list[list[Any]]:  # noqa: ANN401 - Casbin admet des fonctions
-        """Rend les règles qu'un filtre retient."""
+        """Renvoie les règles qu'un filtre retient."""
         return list(map(list, self[sec][ptype].policy.matching(field_index, field_values)))
 
     def remove_filtered_policy(self, sec: str, ptype: str, field_index: int, *field_values: str) -> bool:
@@ -288,7 +288,7 @@ class IndexedModel(Model):
     def remove_filtered_policy_returns_effects(
         self, sec: str, ptype: str, field_index: int, *field_values: str
     ) -> list[list[Any]]:
-        """Retire les règles qu'un filtre retient, et les rend ; sans valeur, n'en retire aucune."""
+        """Retire les règles qu'un filtre retient, et les renvoie ; sans valeur, n'en retire aucune."""
         return self._remove_filtered(sec, ptype, field_index, field_values) if field_values else []
 
     def _remove_filtered(self, sec: str, ptype: str, index: int, values: Sequence[str]) -> list[list[Any]]:
@@ -303,7 +303,7 @@ class IndexedModel(Model):
         return list(map(list, found))
 
     def get_values_for_field_in_policy(self, sec: str, ptype: str, field_index: int) -> list[Any]:
-        """Rend les valeurs distinctes d'un champ."""
+        """Renvoie les valeurs distinctes d'un champ."""
         assertion = (self[sec] or {}).get(ptype)
         return [] if assertion is None else list(assertion.policy.values_of(field_index))
 
@@ -322,8 +322,7 @@ class IndexedModel(Model):
     def print_policy(self) -> None:
         """Ne fait rien : une politique ne s'écrit pas dans un journal."""
 
-    def _changed(self) -> None:
-        """Prévient l'exécuteur."""
+    def _notify_listener(self) -> None:
         self.listener()
 
 
@@ -332,7 +331,7 @@ def _nothing() -> None:
 
 
 def _net(noted: Sequence[tuple[str, Row, bool]]) -> list[tuple[str, Row, bool]]:
-    """Rend ce qui a changé pour finir : ce qui est arrivé puis reparti, le temps d'un essai, n'en est pas."""
+    """Renvoie ce qui a changé pour finir : ce qui est arrivé puis reparti, le temps d'un essai, n'en est pas."""
     first: dict[tuple[str, Row], bool] = {}
     last: dict[tuple[str, Row], bool] = {}
     for ptype, row, arrives in noted:
@@ -343,7 +342,7 @@ def _net(noted: Sequence[tuple[str, Row, bool]]) -> list[tuple[str, Row, bool]]:
 
 
 def _ungiven(assertion: Any, rules: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:  # noqa: ANN401 - type de pycasbin
-    """Rend, une fois chacun, les liens de règles parties qu'aucune règle restante ne donne encore."""
+    """Renvoie, une fois chacun, les liens de règles parties qu'aucune règle restante ne donne encore."""
     width = assertion.value.count("_") - len(assertion.params_tokens)
     links = {tuple(rule[:width]): tuple(rule) for rule in rules if len(rule) >= width}
     return [rule for link, rule in links.items() if not assertion.policy.starts(link)]

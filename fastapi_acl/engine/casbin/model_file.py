@@ -87,10 +87,10 @@ class ModelFile:
                 continue
             if not equals or not value:
                 fault = f"« {name} » n’a pas de valeur ; écrivez par exemple « {EXAMPLES[letter]} »"
-                raise _refused(source, fault, section, line)
+                raise _make_refusal(source, fault, section, line)
             if name in found[letter]:
                 fault = f"« {name} » est déjà défini ligne {found[letter][name].line} ; n’en gardez qu’un"
-                raise _refused(source, fault, section, line)
+                raise _make_refusal(source, fault, section, line)
             found[letter][name] = Definition(value, line)
         read = cls(source, found)
         read._check()
@@ -103,7 +103,7 @@ class ModelFile:
         for section, letter, name, definition in self._each():
             fault = self._fault(letter, name, definition)
             if fault:
-                raise _refused(self.source, fault, section, definition.line)
+                raise _make_refusal(self.source, fault, section, definition.line)
 
     def _each(self) -> Iterator[tuple[str, str, str, Definition]]:
         """Énumère les définitions, dans l'ordre des sections."""
@@ -122,10 +122,10 @@ class ModelFile:
         unread = next((name for name in known if name not in expected), None)
         if unread is not None:
             fault = f"« {unread} » ne serait jamais lu ; les noms attendus sont {', '.join(expected)}"
-            raise _refused(self.source, fault, section, known[unread].line)
+            raise _make_refusal(self.source, fault, section, known[unread].line)
         if not known and letter != "g":
             fault = f"la section [{section}] manque, ou elle est vide ; écrivez-y par exemple « {EXAMPLES[letter]} »"
-            raise _refused(self.source, fault)
+            raise _make_refusal(self.source, fault)
 
     def _fault(self, letter: str, name: str, definition: Definition) -> str:
         """Dit ce qui ne va pas dans une définition ; rien si tout va bien."""
@@ -166,7 +166,7 @@ class ModelFile:
 
 
 def as_casbin(value: str) -> str:
-    """Rend un effet ou un matcher tel que Casbin le prépare : `r_sub` pour `r.sub`, commentaire retiré."""
+    """Renvoie un effet ou un matcher tel que Casbin le prépare : `r_sub` pour `r.sub`, commentaire retiré."""
     prepared: str = remove_comments(escape_assertion(value))
     return prepared
 
@@ -192,7 +192,7 @@ def _definitions(text: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _letter(source: str, section: str, line: int) -> str:
-    """Rend la lettre d'une section.
+    """Renvoie la lettre d'une section.
 
     Raises:
         ConfigurationError: Casbin ne connaît pas la section.
@@ -201,11 +201,11 @@ def _letter(source: str, section: str, line: int) -> str:
         return SECTIONS[section]
     if not section:
         fault = f"une définition précède toute section ; mettez-la sous [{next(iter(SECTIONS))}] ou une autre"
-        raise _refused(source, fault, line=line)
+        raise _make_refusal(source, fault, line=line)
     near = difflib.get_close_matches(section.lower(), SECTIONS, n=1)
     meant = f"vouliez-vous [{near[0]}] ?" if near else f"les sections sont {', '.join(SECTIONS)}"
     fault = f"la section [{section}] n’est pas de celles d’un modèle ; {meant}"
-    raise _refused(source, fault, line=line)
+    raise _make_refusal(source, fault, line=line)
 
 
 def _names_fault(letter: str, name: str, value: str) -> str:
@@ -235,11 +235,10 @@ def _link_fault(name: str, value: str) -> str:
 
 
 def _has_effect(definition: Definition) -> bool:
-    """Dit si une règle porte son effet."""
     return "eft" in [part.strip() for part in definition.value.split(",")]
 
 
-def _refused(source: str, fault: str, section: str = "", line: int = 0) -> ConfigurationError:
+def _make_refusal(source: str, fault: str, section: str = "", line: int = 0) -> ConfigurationError:
     """Fait l'erreur qui dit où est la faute, et comment la corriger."""
     place = f", ligne {line}" * bool(line) + f", section [{section}]" * bool(section)
     return ConfigurationError(f"le modèle « {source} » est illisible{place} : {fault}.")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fastapi_acl.engine.casbin.models import packaged_model_text
+from fastapi_acl.engine.casbin.models import read_packaged_model
 
 if TYPE_CHECKING:
     from fastapi_acl.shared.config import ACLConfig
@@ -31,7 +31,7 @@ class ModelSource:
         """Lit le texte du modèle que la configuration choisit."""
         if config.model_path is not None:
             return cls(str(config.model_path), config.model_path.read_text("utf-8"))
-        return cls(f"{config.model} (fourni)", packaged_model_text(config.model))
+        return cls(f"{config.model} (fourni)", read_packaged_model(config.model))
 
     def cite(self, matcher: str, word: str) -> str:
         """Cite une ligne d'un matcher : le modèle, le numéro, la ligne telle qu'elle est écrite.
@@ -47,7 +47,7 @@ class ModelSource:
         return f"modèle « {self.name} », ligne {number} : « {text} »"
 
     def _lines(self, matcher: str) -> list[tuple[int, str]]:
-        """Rend les lignes, numérotées, qui définissent un matcher ; une barre oblique inverse à la fin continue."""
+        """Renvoie les lignes, numérotées, qui définissent un matcher ; une barre oblique inverse à la fin continue."""
         found: list[tuple[int, str]] = []
         section, continues = "", False
         for number, line in enumerate(map(str.strip, self.text.splitlines()), start=1):

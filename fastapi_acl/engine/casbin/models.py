@@ -29,7 +29,7 @@ def load_model(config: ACLConfig) -> Model:
             nomme le fichier, la ligne, la section et le remède.
     """
     if config.model_path is None:
-        return read_model(packaged_model_text(config.model), f"{config.model} (fourni)")
+        return read_model(read_packaged_model(config.model), f"{config.model} (fourni)")
     try:
         text = config.model_path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -59,13 +59,13 @@ def read_model(text: str, source: str) -> Model:
     return model
 
 
-def packaged_model_text(name: str) -> str:
-    """Rend le texte d'un modèle fourni (`rbac`, `rbac_with_domains`, `abac`, `acl`, `rest`)."""
+def read_packaged_model(name: str) -> str:
+    """Renvoie le texte d'un modèle fourni (`rbac`, `rbac_with_domains`, `abac`, `acl`, `rest`)."""
     return (files("fastapi_acl.engine.casbin") / "models" / f"{name}.conf").read_text("utf-8")
 
 
 def model_digest(model: Model) -> str:
-    """Rend l'empreinte d'un modèle : commentaires, blancs et ordre des sections n'y comptent pas.
+    """Renvoie l'empreinte d'un modèle : commentaires, blancs et ordre des sections n'y comptent pas.
 
     Args:
         model: modèle que Casbin a lu.

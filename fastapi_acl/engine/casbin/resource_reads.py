@@ -61,7 +61,7 @@ class ResourceReads:
         return cls(frozenset(named | owned), tuple(called & TEXT_FUNCTIONS.keys()))
 
     def among(self, functions: Mapping[str, Any]) -> frozenset[str] | None:
-        """Rend les attributs lus, sous ces fonctions ; None s'ils peuvent l'être tous."""
+        """Renvoie les attributs lus, sous ces fonctions ; None s'ils peuvent l'être tous."""
         replaced = any(functions.get(name) is not TEXT_FUNCTIONS[name] for name in self.functions)
         return None if replaced else self.attributes
 
@@ -84,5 +84,4 @@ def _parts(call: ast.Call) -> Iterator[ast.AST]:
 
 
 def _is_resource(node: ast.AST) -> bool:
-    """Dit si un nœud est la ressource de la requête."""
     return isinstance(node, ast.Name) and _RESOURCE.fullmatch(node.id) is not None

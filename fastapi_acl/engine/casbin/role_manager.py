@@ -48,10 +48,10 @@ class GraphRoleManager(default_role_manager.DomainManager):
     def add_matching_func(self, fn: Callable[[str, str], bool]) -> None:
         """Compare les noms de rôles par une fonction, comme Casbin le fait."""
         self.matching_func = fn
-        self._stock = self._made_by_casbin()
+        self._stock = self._make_casbin_manager()
         self._on_change()
 
-    def _made_by_casbin(self) -> RoleManager:
+    def _make_casbin_manager(self) -> RoleManager:
         """Refait, des mêmes liens, le gestionnaire de Casbin."""
         kind = default_role_manager.DomainManager if self.has_domains else default_role_manager.RoleManager
         made = kind(MAX_HIERARCHY_LEVEL)
@@ -99,7 +99,7 @@ class GraphRoleManager(default_role_manager.DomainManager):
         self._links.pop((name1, name2, place), None)
         self.graph.remove(name1, name2, place)
         if self._stock is not None:
-            self._stock = self._made_by_casbin()
+            self._stock = self._make_casbin_manager()
 
     def has_link(self, name1: str, name2: str, *domain: str) -> bool:
         """Dit si le premier tient le second."""
@@ -108,13 +108,13 @@ class GraphRoleManager(default_role_manager.DomainManager):
         return self.graph.has(name1, name2, self._domain(domain))
 
     def get_roles(self, name: str, *domain: str) -> list[str]:
-        """Rend les rôles directs d'un nom."""
+        """Renvoie les rôles directs d'un nom."""
         if self._stock is not None:
             return list(self._stock.get_roles(name, *domain))
         return self.graph.roles_of(name, self._domain(domain))
 
     def get_users(self, name: str, *domain: str) -> list[str]:
-        """Rend les membres directs d'un rôle."""
+        """Renvoie les membres directs d'un rôle."""
         if self._stock is not None:
             return list(self._stock.get_users(name, *domain))
         return self.graph.members_of(name, self._domain(domain))
@@ -123,7 +123,7 @@ class GraphRoleManager(default_role_manager.DomainManager):
         """Ne fait rien : la politique ne s'écrit pas dans un journal."""
 
     def _domain(self, domain: Sequence[str]) -> str:
-        """Rend le domaine d'une question ; sans domaines, il est ignoré.
+        """Renvoie le domaine d'une question ; sans domaines, il est ignoré.
 
         Raises:
             RuntimeError: plus d'un domaine.
@@ -180,12 +180,12 @@ class ConditionalRoles(_KeptConditions):
             super().add_domain_link_condition_func(name1, name2, domain[0] if domain else "", condition)
 
     def get_roles(self, name: str, *_: str) -> list[str]:
-        """Rend les rôles directs d'un nom, que leur condition soit tenue ou non ; un nom inconnu ne laisse rien."""
+        """Renvoie les rôles directs d'un nom, que leur condition soit tenue ou non ; un nom inconnu ne laisse rien."""
         known = self.all_roles.get(name)
         return sorted(known.get_roles()) if known is not None else []
 
     def get_users(self, name: str, *_: str) -> list[str]:
-        """Rend les membres directs d'un rôle, que leur condition soit tenue ou non."""
+        """Renvoie les membres directs d'un rôle, que leur condition soit tenue ou non."""
         known = self.all_roles.get(name)
         return sorted(member.name for member in known.users) if known is not None else []
 
@@ -206,16 +206,16 @@ class ConditionalDomainRoles(_KeptConditions, default_role_manager.ConditionalDo
             self.rm_map[place].add_domain_link_condition_func(name1, name2, place, condition)
 
     def get_roles(self, name: str, *domain: str) -> list[str]:
-        """Rend les rôles directs d'un nom dans un domaine, que leur condition soit tenue ou non."""
-        known = self._known(name, domain)
+        """Renvoie les rôles directs d'un nom dans un domaine, que leur condition soit tenue ou non."""
+        known = self._find_role(name, domain)
         return sorted(known.get_roles()) if known is not None else []
 
     def get_users(self, name: str, *domain: str) -> list[str]:
-        """Rend les membres directs d'un rôle dans un domaine, que leur condition soit tenue ou non."""
-        known = self._known(name, domain)
+        """Renvoie les membres directs d'un rôle dans un domaine, que leur condition soit tenue ou non."""
+        known = self._find_role(name, domain)
         return sorted(member.name for member in known.users) if known is not None else []
 
-    def _known(self, name: str, domain: Sequence[str]) -> Any:  # noqa: ANN401 - type de pycasbin
-        """Rend ce que Casbin tient d'un nom dans un domaine ; None s'il n'y est pas."""
+    def _find_role(self, name: str, domain: Sequence[str]) -> Any:  # noqa: ANN401 - type de pycasbin
+        """Renvoie ce que Casbin tient d'un nom dans un domaine ; None s'il n'y est pas."""
         manager = self.rm_map.get(self._get_domain(*domain))
         return manager.all_roles.get(name) if manager is not None else None

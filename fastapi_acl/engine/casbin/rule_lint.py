@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from fastapi_acl.engine.kernel.acl_match import ANY
-from fastapi_acl.engine.kernel.key_match import matcher_of
+from fastapi_acl.engine.kernel.key_match import compile_pattern
 from fastapi_acl.engine.kernel.schema import ACTION_NAMES, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.identity import ACL_NAMESPACE, ROLE_PREFIX, USER_PREFIX
 
@@ -43,10 +43,10 @@ class KnownAccounts(Protocol):
     """Ce que la relecture demande aux comptes."""
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent."""
 
     async def like(self, name: str) -> dict[str, str]:
-        """Rend quelques comptes dont le nom ressemble à celui-ci : leur identifiant, par nom."""
+        """Renvoie quelques comptes dont le nom ressemble à celui-ci : leur identifiant, par nom."""
 
 
 class Declared(NamedTuple):
@@ -78,7 +78,7 @@ class RuleLint:
     declared: Declared | None = None
 
     async def findings(self) -> list[str]:
-        """Rend une phrase par nom suspect, qui cite une règle et le nom le plus proche ; aucune si tout va bien."""
+        """Renvoie une phrase par nom suspect, qui cite une règle et le nom le plus proche ; aucune si tout va bien."""
         found = [*await self._about_accounts(), *self._about_roles(), *self._about_literals()]
         return found + (list(self._about_routes(self.declared)) if self.declared is not None else [])
 
@@ -102,7 +102,7 @@ class RuleLint:
         near = difflib.get_close_matches(account.casefold(), {name.casefold() for name in named}, n=1)
         likely = [name for name in named if name.casefold() in near]
         hint = f" ; le compte « {likely[0]} » est {USER_PREFIX}{named[likely[0]]}" if likely else ""
-        return f"{self._cited(f'{USER_PREFIX}{account}')} : aucun compte n’a l’identifiant « {account} »{hint}."
+        return f"{self._cite_subject(f'{USER_PREFIX}{account}')} : aucun compte n’a l’identifiant « {account} »{hint}."
 
     # --- rôles ------------------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class RuleLint:
         ruled = {name for name in self._ruled if name.startswith(ROLE_PREFIX)}
         empty = [role for role in given if role not in ruled and role not in members]
         for role in empty[:MAX_FINDINGS]:
-            yield f"{self._cited(role)} : le rôle « {role} » n’a aucune règle{_nearest(role, ruled) or '.'}"
+            yield f"{self._cite_subject(role)} : le rôle « {role} » n’a aucune règle{_nearest(role, ruled) or '.'}"
         yield from _more(empty, "rôles sans règle")
         yield from self._about_unused(ruled - set(given), set(given) - set(empty))
 
@@ -124,7 +124,7 @@ class RuleLint:
         for role in islice(sorted(unused), MAX_FINDINGS):
             hint = _nearest(role, given, CLOSE)
             if hint:
-                yield f"{self._cited(role)} : le rôle « {role} » n’est donné à personne{hint}"
+                yield f"{self._cite_subject(role)} : le rôle « {role} » n’est donné à personne{hint}"
 
     # --- valeurs que le matcher nomme ---------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class RuleLint:
                 yield from self._all(name, wrong, admitted, f"le modèle n’y connaît que {said}")
 
     def _literals(self) -> dict[str, set[str]]:
-        """Rend, pour chaque colonne que le matcher ne compare qu'à des textes, ces textes."""
+        """Renvoie, pour chaque colonne que le matcher ne compare qu'à des textes, ces textes."""
         matcher, found = self.policy.schema.matcher, dict[str, set[str]]()
         for match in _LITERAL.finditer(matcher):
             left, *texts, right = match.groups()
@@ -163,7 +163,7 @@ class RuleLint:
             yield from self._all(name, wrong, known, "aucune route ne le demande")
 
     def _matcher_of(self, name: str) -> str:
-        """Rend la fonction par laquelle le matcher compare une colonne ; rien s'il la compare par égalité."""
+        """Renvoie la fonction par laquelle le matcher compare une colonne ; rien s'il la compare par égalité."""
         schema = self.policy.schema
         return "aclMatch" if name in schema.patterns else schema.motifs.get(name, "")
 
@@ -194,7 +194,7 @@ class RuleLint:
         return {**self._ruled, **members}
 
     def _column(self, ptype: str, place: int) -> dict[str, None]:
-        """Rend les valeurs distinctes d'une colonne, dans leur ordre."""
+        """Renvoie les valeurs distinctes d'une colonne, dans leur ordre."""
         return dict.fromkeys(self.policy.rows(ptype).values_of(place))
 
     def _all(self, name: str, wrong: Sequence[str], known: Collection[str], reason: str) -> Iterator[str]:
@@ -205,7 +205,7 @@ class RuleLint:
             yield f"{cited} : « {name} » vaut « {value} », {reason}{_nearest(value, known) or '.'}"
         yield from _more(wrong, f"valeurs de « {name} »")
 
-    def _cited(self, subject: str) -> str:
+    def _cite_subject(self, subject: str) -> str:
         """Cite une règle qui nomme un sujet, et compte les autres."""
         schema = self.policy.schema
         for ptype in (*schema.fields, *(["g"] if "g" in schema.links else [])):
@@ -234,7 +234,7 @@ class _Asked:
         if value in self._known:
             return True
         if self._function not in {"aclMatch", ""}:
-            return self._by_motif(matcher_of(self._function, value))
+            return self._by_motif(compile_pattern(self._function, value))
         parts = value.split(":")
         is_open = self._function == "aclMatch" and len(parts) > 1 and parts[-1] == ANY
         near = (*self._split.get(parts[0], ()), *self._split.get("", ()))
@@ -263,7 +263,6 @@ def _uses(matcher: str, name: str) -> int:
 
 
 def _is_any(value: str) -> bool:
-    """Dit si une valeur est le joker."""
     return value == ANY
 
 
@@ -282,6 +281,5 @@ def _cite(ptype: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _more(found: Collection[object], kind: str) -> Iterator[str]:
-    """Compte ce qui n'a pas été cité."""
     if len(found) > MAX_FINDINGS:
         yield f"… et {len(found) - MAX_FINDINGS} autres {kind}."

@@ -1,4 +1,4 @@
-"""L'exécuteur strict, celui de la bibliothèque : l'interface de gestion de Casbin, sur la politique en service.
+"""L'enforcer strict, celui de la bibliothèque : l'interface de gestion de Casbin, sur la politique en service.
 
 Il décide par elle, qui échoue fermée ; toute écriture passe par la base avant la mémoire, et ce qui ouvrirait l'accès
 ou contournerait la base n'est pas admis.
@@ -57,7 +57,7 @@ class PolicyJournal(Protocol):
 
 @final
 class StrictEnforcer(PolicyEnforcer):
-    """Décide en échouant fermé ; c'est l'exécuteur que rend `ACLManager.get_enforcer()`."""
+    """Décide en échouant fermé ; c'est l'enforcer que renvoie `ACLManager.get_enforcer()`."""
 
     def __init__(
         self,
@@ -86,7 +86,6 @@ class StrictEnforcer(PolicyEnforcer):
     # --- ce que Casbin lit et remplace --------------------------------------------------------------------------------
 
     def _make_decisions(self) -> Decisions:
-        """Rend ce qui décide de la politique."""
         return self.policy.decisions
 
     @property
@@ -144,7 +143,7 @@ class StrictEnforcer(PolicyEnforcer):
         return self.policy.plan
 
     def enforce_ex(self, *rvals: Any) -> tuple[bool, list[str]]:  # noqa: ANN401 - signature de pycasbin
-        """Décide et rend la règle qui a décidé ; toute erreur est un refus que l'appelant voit.
+        """Décide et renvoie la règle qui a décidé ; toute erreur est un refus que l'appelant voit.
 
         Raises:
             PolicyUnavailableError: aucune politique n'est chargée.
@@ -161,12 +160,12 @@ class StrictEnforcer(PolicyEnforcer):
     # --- lecture ------------------------------------------------------------------------------------------------------
 
     def get_named_policy(self, ptype: str) -> list[list[str]]:
-        """Rend les règles d'un type, comme une liste neuve."""
+        """Renvoie les règles d'un type, comme une liste neuve."""
         with self.as_written():
             return super().get_named_policy(ptype)
 
     def get_filtered_named_policy(self, ptype: str, field_index: int, *field_values: str) -> list[list[str]]:
-        """Rend les règles d'un type qu'un filtre retient."""
+        """Renvoie les règles d'un type qu'un filtre retient."""
         with self.as_written():
             return list(super().get_filtered_named_policy(ptype, field_index, *field_values))
 
@@ -176,12 +175,12 @@ class StrictEnforcer(PolicyEnforcer):
             return bool(super().has_named_policy(ptype, *params))
 
     def get_named_grouping_policy(self, ptype: str) -> list[list[str]]:
-        """Rend les liens d'un type, comme une liste neuve."""
+        """Renvoie les liens d'un type, comme une liste neuve."""
         with self.as_written():
             return super().get_named_grouping_policy(ptype)
 
     def get_filtered_named_grouping_policy(self, ptype: str, field_index: int, *field_values: str) -> list[list[str]]:
-        """Rend les liens d'un type qu'un filtre retient."""
+        """Renvoie les liens d'un type qu'un filtre retient."""
         with self.as_written():
             return list(super().get_filtered_named_grouping_policy(ptype, field_index, *field_values))
 
@@ -197,7 +196,7 @@ class StrictEnforcer(PolicyEnforcer):
             PolicyUnreadableError: une ligne de la base pourrait refuser mais ne se lit pas ;
                 l'ancienne politique reste en service.
         """
-        await self._bound(self._journal).reload()
+        await self._require(self._journal).reload()
 
     def build_role_links(self) -> None:
         """Ne fait rien : les liens suivent les règles."""
@@ -205,17 +204,17 @@ class StrictEnforcer(PolicyEnforcer):
     # --- écriture -----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _bound(path: T | None) -> T:
-        """Rend ce par quoi l'on passe, s'il est donné."""
+    def _require(path: T | None) -> T:
+        """Renvoie ce par quoi l'on passe, s'il est donné."""
         if path is None:
-            message = "cet exécuteur strict n’est relié à aucune base : passez par ACLManager."
+            message = "cet enforcer strict n’est relié à aucune base : passez par ACLManager."
             raise ConfigurationError(message)
         return path
 
     async def _write(self, build: Callable[[], PolicyChange]) -> bool:
         """Fait passer un changement par la base, qui décide ; False si elle a déjà la règle, ou ne l'a pas."""
         try:
-            await self._bound(self._writer).write(build)
+            await self._require(self._writer).write(build)
         except (RuleAlreadyExistsError, RuleNotFoundError):
             return False
         return True
@@ -272,7 +271,7 @@ class StrictEnforcer(PolicyEnforcer):
         return [list(rule.values) for rule in found] if await self._write(build) else []
 
     def _matching(self, sec: str, ptype: str, index: int, values: Sequence[str]) -> tuple[PolicyRule, ...]:
-        """Rend les règles qu'un filtre retient."""
+        """Renvoie les règles qu'un filtre retient."""
         if ptype not in (self.model[sec] or {}):
             return ()
         with self.as_written():
@@ -280,12 +279,12 @@ class StrictEnforcer(PolicyEnforcer):
 
     async def delete_user(self, user: str) -> bool:
         """Retire les liens et les règles d'un sujet, d'un seul tenant."""
-        async with self._bound(self._journal).writing():
+        async with self._require(self._journal).writing():
             return bool(await super().delete_user(user))
 
     async def delete_role(self, role: str) -> bool:
         """Retire les liens et les règles d'un rôle, d'un seul tenant."""
-        async with self._bound(self._journal).writing():
+        async with self._require(self._journal).writing():
             return bool(await super().delete_role(role))
 
     # --- ce qui est refusé --------------------------------------------------------------------------------------------
@@ -340,7 +339,7 @@ class StrictEnforcer(PolicyEnforcer):
 
     def _refuse(self, name: str) -> NoReturn:
         """Refuse un appel qui ouvrirait l'accès ou contournerait la base."""
-        message = f"« {name} » n’est pas admis sur l’exécuteur d’ACLManager : il contournerait la base ou la décision."
+        message = f"« {name} » n’est pas admis sur l’enforcer d’ACLManager : il contournerait la base ou la décision."
         raise ConfigurationError(message)
 
 
@@ -352,5 +351,4 @@ def _check_filter(values: Sequence[str]) -> None:
 
 
 def _rules(ptype: str, rows: Iterable[Sequence[str]]) -> tuple[PolicyRule, ...]:
-    """Fait des règles d'un type."""
     return tuple(PolicyRule.of(ptype, row) for row in rows)

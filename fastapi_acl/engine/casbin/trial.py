@@ -17,7 +17,7 @@ from casbin.util import SimpleEval
 
 from fastapi_acl.engine.casbin.functions import is_textual
 from fastapi_acl.engine.casbin.language import CASBIN
-from fastapi_acl.engine.kernel.checked import dotted, is_boolean, is_forbidden, written
+from fastapi_acl.engine.kernel.checked import is_boolean, is_forbidden, restore_dots, tell_term
 from fastapi_acl.engine.kernel.evaluation import WHITE_LIST, read_condition
 from fastapi_acl.engine.kernel.plan import UnreadableMatcherError, parse
 from fastapi_acl.engine.kernel.schema import Conditions
@@ -95,7 +95,7 @@ class Lexicon(Conditions):
         return (*self.request, *self.fields)
 
     def faults(self, tree: ast.expr, *, admits_eval: bool = True) -> list[Fault]:
-        """Rend ce qui ne va pas dans une expression."""
+        """Renvoie ce qui ne va pas dans une expression."""
         trial = _Trial(self, admits_eval=admits_eval)
         trial.boolean(tree)
         return list(dict.fromkeys(trial.found))
@@ -110,7 +110,7 @@ class Lexicon(Conditions):
         return f"« {found[0].word} » {found[0].reason}" if found else ""
 
     def without_functions(self) -> Lexicon:
-        """Rend le même lexique, qui ne vérifie pas les fonctions."""
+        """Renvoie le même lexique, qui ne vérifie pas les fonctions."""
         return replace(self, functions=None)
 
 
@@ -173,7 +173,7 @@ class _Trial(ast.NodeVisitor):
     def visit_Name(self, node: ast.Name) -> None:
         """Un nom désigne une valeur de la requête ou un champ de la règle."""
         if node.id not in self._lexicon.names and node.id not in self._local:
-            self._note(node, f"n’existe pas{self._nearest(written(node), self._shown())}")
+            self._note(node, f"n’existe pas{self._nearest(tell_term(node), self._list_names())}")
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         """Un attribut se lit sur une valeur de la requête, jamais sur un champ de règle."""
@@ -185,7 +185,7 @@ class _Trial(ast.NodeVisitor):
         if isinstance(root, ast.Name) and root.id in self._lexicon.fields:
             self._note(node, "n’existe pas : un champ de règle est un texte, il n’a pas d’attribut")
         elif isinstance(root, ast.Name) and root.id not in self._local and root.id not in self._lexicon.names:
-            self._note(node, f"n’existe pas{self._nearest(written(node), self._shown())}")
+            self._note(node, f"n’existe pas{self._nearest(tell_term(node), self._list_names())}")
         elif not isinstance(root, ast.Name):
             self.visit(root)
 
@@ -238,13 +238,13 @@ class _Trial(ast.NodeVisitor):
             self._note(node, f"reçoit {given} valeur(s), ce que « {name} » n’admet pas")
 
     def _sort(self, node: ast.expr) -> str:
-        """Rend la sorte d'un terme, si elle se lit dans l'expression."""
+        """Renvoie la sorte d'un terme, si elle se lit dans l'expression."""
         if isinstance(node, ast.Constant):
             return "texte" if isinstance(node.value, str) else "nombre" if isinstance(node.value, (int, float)) else ""
         return "texte" if isinstance(node, ast.Name) and node.id in self._lexicon.fields else ""
 
-    def _shown(self) -> list[str]:
-        """Rend les noms de valeurs, comme le modèle les écrit."""
+    def _list_names(self) -> list[str]:
+        """Renvoie les noms de valeurs, comme le modèle les écrit."""
         return [name.replace("_", ".", 1) for name in self._lexicon.names] + ["True", "False", "None"]
 
     @staticmethod
@@ -258,8 +258,7 @@ class _Trial(ast.NodeVisitor):
         return f" : vouliez-vous « {near[0]} » ?" if near else ""
 
     def _note(self, node: ast.AST, reason: str) -> None:
-        """Note un défaut."""
-        self.found.append(Fault(written(node), reason))
+        self.found.append(Fault(tell_term(node), reason))
 
 
 def _never_boolean(node: ast.expr, fields: Iterable[str]) -> bool:
@@ -270,7 +269,7 @@ def _never_boolean(node: ast.expr, fields: Iterable[str]) -> bool:
 
 
 def _width(name: str, function: object) -> int | None:
-    """Rend le nombre de valeurs d'une fonction fournie ; None d'une autre."""
+    """Renvoie le nombre de valeurs d'une fonction fournie ; None d'une autre."""
     is_ours = name == "aclOwns" or is_textual(function)
     return WIDTHS.get(name, 2) if is_ours else None
 
@@ -307,7 +306,7 @@ def _where(error: Exception) -> str:
     cause = error.__cause__
     if not isinstance(cause, SyntaxError) or not cause.text or not cause.offset:
         return ""
-    near = dotted(cause.text[max(cause.offset - 1, 0) :][:20].strip() or cause.text[-20:].strip())
+    near = restore_dots(cause.text[max(cause.offset - 1, 0) :][:20].strip() or cause.text[-20:].strip())
     return f", près de « {near} »"
 
 
@@ -317,17 +316,17 @@ def check_matchers(definitions: ModelDefinitions) -> None:
     Raises:
         ConfigurationError: la phrase cite la ligne du modèle, le terme fautif, et le nom le plus proche.
     """
-    faults = told_faults(definitions)
+    faults = tell_faults(definitions)
     if faults:
         raise ConfigurationError("\n".join(faults))
 
 
-def told_faults(definitions: ModelDefinitions) -> list[str]:
+def tell_faults(definitions: ModelDefinitions) -> list[str]:
     """Dit chaque défaut des matchers d'un modèle."""
-    return [_told(name, fault, definitions.source) for name, fault in matcher_faults(definitions)]
+    return [_tell(name, fault, definitions.source) for name, fault in matcher_faults(definitions)]
 
 
-def _told(name: str, fault: Fault, source: ModelSource | None) -> str:
+def _tell(name: str, fault: Fault, source: ModelSource | None) -> str:
     """Dit un défaut d'un matcher, et où il se trouve."""
     place = source.cite(name, fault.word) if source is not None else f"matcher « {name} »"
     return f"{place} : " + (f"« {fault.word} » {fault.reason}" if fault.word else fault.reason)

@@ -1,4 +1,4 @@
-"""Guetteur au sens de Casbin, pour un exécuteur nu : sans notre base ni notre journal, mais par les mêmes transports.
+"""Watcher au sens de Casbin, pour un enforcer nu : sans notre base ni notre journal, mais par les mêmes transports.
 
 Il dit que la politique a changé, et comment ; ce qu'on en fait est à la fonction de rappel, `enforcer.load_policy` le
 plus souvent. Rien ne garde ce qui se perd : à chaque abonnement, la fonction est rappelée.

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Final
 
 from fastapi_acl.engine.kernel.acl_match import ANY
-from fastapi_acl.engine.kernel.checked import dotted
+from fastapi_acl.engine.kernel.checked import restore_dots
 from fastapi_acl.engine.kernel.plan import Probe
 from fastapi_acl.engine.kernel.schema import DOMAIN_NAMES, SUBJECT_NAMES
 
@@ -33,8 +33,8 @@ def explain_closed(policy: Policy) -> str:
     """
     schema = policy.schema
     closed = list(dict.fromkeys(key for key in _keys_of(policy) if _excludes(key, schema)))
-    terms = [key.describe(schema.request, schema.fields["p"]) for key in closed] or _evaluated(policy)
-    cause = f" Ce qui l’exclut : {_listed(terms)}." if terms else ""
+    terms = [key.describe(schema.request, schema.fields["p"]) for key in closed] or _list_evaluated(policy)
+    cause = f" Ce qui l’exclut : {_quote(terms)}." if terms else ""
     mends = list(filter(None, (_mend(key, schema) for key in closed)))
     mend = f"Comparez par {' et '.join(mends)}" if mends else "Corrigez le matcher"
     fact = "sous ce modèle, une règle « * » ne permet rien : l’administrateur ne pourrait rien faire."
@@ -57,15 +57,14 @@ def explain_failed(rule: Iterable[str], error: DecisionFailedError) -> str:
 
 
 def _keys_of(policy: Policy) -> list[Key]:
-    """Rend les termes que l'index cherche, dans toutes les branches."""
     return [key for leaf in policy.plan.leaves for branch in leaf.branches for key in branch.keys]
 
 
-def _evaluated(policy: Policy) -> list[str]:
-    """Rend les termes qui s'évaluent, sur la requête seule ou sur les règles trouvées."""
+def _list_evaluated(policy: Policy) -> list[str]:
+    """Renvoie les termes qui s'évaluent, sur la requête seule ou sur les règles trouvées."""
     leaves = policy.plan.leaves
     gates = [ast.unparse(branch.gate) for leaf in leaves for branch in leaf.branches if branch.gate is not None]
-    return list(dict.fromkeys(map(dotted, [*gates, *(leaf.residual for leaf in leaves if leaf.residual)])))
+    return list(dict.fromkeys(map(restore_dots, [*gates, *(leaf.residual for leaf in leaves if leaf.residual)])))
 
 
 def _excludes(key: Key, schema: PolicySchema) -> bool:
@@ -82,7 +81,7 @@ def _excludes(key: Key, schema: PolicySchema) -> bool:
 
 
 def _mend(key: Key, schema: PolicySchema) -> str:
-    """Rend le terme qui admettrait la règle ; rien si le champ n'est comparé à aucune valeur de la requête."""
+    """Renvoie le terme qui admettrait la règle ; rien si le champ n'est comparé à aucune valeur de la requête."""
     name = schema.fields["p"][key.field]
     asked = next((term.request for term in key.terms if term.request is not None), None)
     if asked is None:
@@ -93,6 +92,5 @@ def _mend(key: Key, schema: PolicySchema) -> str:
     return f"aclMatch(r.{schema.request[asked]}, p.{name})"
 
 
-def _listed(terms: Iterable[str]) -> str:
-    """Énumère des termes du matcher."""
+def _quote(terms: Iterable[str]) -> str:
     return ", ".join(f"« {term} »" for term in terms)

@@ -53,21 +53,21 @@ def acl_owns(resource: object, subject: object, effect: str, *, attribute: str =
     Raises:
         DecisionFailedError: le propriétaire ne peut pas être lu, ou n'est ni un texte, ni un entier, ni un UUID.
     """
-    owner, identifier = _held(resource, attribute), _held(subject, "id")
+    owner, identifier = _read_attribute(resource, attribute), _read_attribute(subject, "id")
     if owner is None or identifier is None:
         return effect == "deny"
     return _canonical(owner, f"r.obj.{attribute}") == _canonical(identifier, "r.sub.id")
 
 
-def _held(value: object, name: str) -> object:
-    """Rend un attribut, ou None ; les méthodes d'un texte n'en sont pas."""
+def _read_attribute(value: object, name: str) -> object:
+    """Renvoie un attribut, ou None ; les méthodes d'un texte n'en sont pas."""
     if isinstance(value, str):
         return getattr(value, "__dict__", {}).get(name)
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _canonical(value: object, words: str) -> str:
-    """Rend le texte d'un identifiant : un entier vaut son écriture canonique, un UUID se compare sans casse."""
+    """Renvoie le texte d'un identifiant : un entier vaut son écriture canonique, un UUID se compare sans casse."""
     if isinstance(value, str):
         text = str.__str__(value)
         return text.lower() if _UUID.fullmatch(text) else text
@@ -135,7 +135,7 @@ class Prefixes:
             _tally(self.lengths, len(text) - 1, step)
 
     def covering(self, value: str) -> Sequence[str]:
-        """Rend, sans doublon, les textes de règles à chercher pour une valeur : elle-même et les motifs connus."""
+        """Renvoie, sans doublon, les textes de règles à chercher pour une valeur : elle-même et les motifs connus."""
         found = [value, ANY] if self.anys and value != ANY else [value]
         size = len(value)
         for length in self.lengths:

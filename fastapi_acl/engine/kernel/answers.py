@@ -29,7 +29,7 @@ CHAIN: Final = "…"
 
 
 def truth(value: object, words: str) -> bool:
-    """Rend une valeur qui doit être vraie ou fausse.
+    """Renvoie une valeur qui doit être vraie ou fausse.
 
     Args:
         value: ce que le terme vaut.
@@ -41,7 +41,7 @@ def truth(value: object, words: str) -> bool:
     if value is True or value is False:
         return value
     discard(value)
-    message = f"« {words} » est {described(value)}, là où le matcher demande vrai ou faux"
+    message = f"« {words} » est {describe(value)}, là où le matcher demande vrai ou faux"
     raise DecisionFailedError(reason=message)
 
 
@@ -51,7 +51,7 @@ def discard(value: object) -> None:
         value.close()
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """Nomme la sorte et le type d'une valeur, jamais la valeur."""
     if value is None:
         return "None"
@@ -61,7 +61,7 @@ def described(value: object) -> str:
 
 
 def _kind(known: type) -> type:
-    """Rend la sorte d'un type : texte, nombre (booléens compris, comme le veut Python), ou lui-même."""
+    """Renvoie la sorte d'un type : texte, nombre (booléens compris, comme le veut Python), ou lui-même."""
     if issubclass(known, str):
         return str
     return Number if issubclass(known, (int, float, Number)) else known
@@ -78,7 +78,7 @@ def is_alike(one: type, other: type) -> bool:
 def _comparison(compare: Callable[[Any, Any], object], *, admits_none: bool) -> Callable[..., bool]:
     """Fait une comparaison qui échoue plutôt que de répondre entre deux sortes de valeurs."""
 
-    def compared(left: object, right: object, left_words: str, right_words: str) -> bool:
+    def check_and_compare(left: object, right: object, left_words: str, right_words: str) -> bool:
         is_absent = admits_none and (left is None or right is None)
         if left.__class__ is not right.__class__ and not is_absent and not is_alike(type(left), type(right)):
             raise _mismatch(left, right, left_words, right_words)
@@ -87,7 +87,7 @@ def _comparison(compare: Callable[[Any, Any], object], *, admits_none: bool) -> 
             return answer
         return truth(answer, f"la comparaison de {left_words} et {right_words}")
 
-    return compared
+    return check_and_compare
 
 
 def _mismatch(left: object, right: object, left_words: str, right_words: str) -> DecisionFailedError:
@@ -95,7 +95,7 @@ def _mismatch(left: object, right: object, left_words: str, right_words: str) ->
     discard(left)
     discard(right)
     message = (
-        f"« {left_words} » est {described(left)} et « {right_words} » {described(right)} : ils ne se comparent pas ; "
+        f"« {left_words} » est {describe(left)} et « {right_words} » {describe(right)} : ils ne se comparent pas ; "
         "donnez-leur la même sorte de valeur"
     )
     return DecisionFailedError(reason=message)
@@ -144,7 +144,7 @@ def read(value: Any, name: str, words: str) -> object:  # noqa: ANN401 - objet d
         found = _reading(value.__class__)(value, name)
     except (AttributeError, KeyError, TypeError) as error:
         discard(value)
-        message = f"« {words} » n’existe pas : {described(value)} n’a pas d’attribut « {name} »"
+        message = f"« {words} » n’existe pas : {describe(value)} n’a pas d’attribut « {name} »"
         raise DecisionFailedError(reason=message) from error
     if isinstance(found, UnreadableAttribute):
         message = f"« {words} » ne peut pas être lu : {found.reason}"
@@ -154,14 +154,14 @@ def read(value: Any, name: str, words: str) -> object:  # noqa: ANN401 - objet d
 
 @lru_cache(maxsize=1_024)
 def _reading(known: Any) -> Callable[[Any, str], object]:  # noqa: ANN401 - un type, que mypy ne tient pas pour hachable
-    """Rend la façon de lire un attribut d'une valeur de ce type."""
+    """Renvoie la façon de lire un attribut d'une valeur de ce type."""
     if issubclass(known, str):
-        return _held
+        return _read_held
     return operator.getitem if issubclass(known, Mapping) else attribute
 
 
-def _held(value: str, name: str) -> object:
-    """Rend ce qu'on a mis sur un texte : ses méthodes ne sont pas des attributs."""
+def _read_held(value: str, name: str) -> object:
+    """Renvoie ce qu'on a mis sur un texte : ses méthodes ne sont pas des attributs."""
     held: Mapping[str, object] = getattr(value, "__dict__", NOTHING)
     return held[name]
 

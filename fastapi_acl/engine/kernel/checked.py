@@ -49,19 +49,19 @@ def is_forbidden(name: str) -> bool:
     return name.startswith(FORBIDDEN_ATTRIBUTES) or name in FORBIDDEN_METHODS
 
 
-def written(node: ast.AST) -> str:
-    """Rend un terme comme le modèle l'écrit : `r_obj.owner` y est `r.obj.owner`."""
+def tell_term(node: ast.AST) -> str:
+    """Renvoie un terme comme le modèle l'écrit : `r_obj.owner` y est `r.obj.owner`."""
     if isinstance(node, ast.Name):
         return node.id.replace("_", ".", 1)
     if isinstance(node, ast.Attribute):
-        return f"{written(node.value)}.{node.attr}"
+        return f"{tell_term(node.value)}.{node.attr}"
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return f"{node.func.id}({', '.join(map(written, node.args))})"
-    return repr(node.value) if isinstance(node, ast.Constant) else dotted(ast.unparse(node))
+        return f"{node.func.id}({', '.join(map(tell_term, node.args))})"
+    return repr(node.value) if isinstance(node, ast.Constant) else restore_dots(ast.unparse(node))
 
 
-def dotted(text: str) -> str:
-    """Rend à un texte les noms du modèle : Casbin a mis « _ » à la place de leur point."""
+def restore_dots(text: str) -> str:
+    """Renvoie à un texte les noms du modèle : Casbin a mis « _ » à la place de leur point."""
     return _TOKEN.sub(r"\1.", text)
 
 
@@ -95,12 +95,12 @@ class Checked(ast.NodeTransformer):
         """Un attribut se lit par `read` ; un nom défendu reste à qui le refuse."""
         if is_forbidden(node.attr):
             return node
-        return _call(READ, self.visit(node.value), ast.Constant(node.attr), ast.Constant(written(node)))
+        return _call(READ, self.visit(node.value), ast.Constant(node.attr), ast.Constant(tell_term(node)))
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         """Une comparaison n'a de réponse qu'entre deux valeurs de même sorte."""
         operands = [node.left, *node.comparators]
-        words = [written(operand) for operand in operands]
+        words = [tell_term(operand) for operand in operands]
         names = [OPERATORS[type(op)] for op in node.ops]
         values = [self.visit(operand) for operand in operands]
         if len(names) == 1:
@@ -109,7 +109,7 @@ class Checked(ast.NodeTransformer):
 
     def _boolean(self, node: ast.expr) -> ast.expr:
         """Récrit un terme qui doit valoir vrai ou faux."""
-        words = written(node) if not isinstance(node, (ast.BoolOp, ast.Compare, ast.IfExp)) else ""
+        words = tell_term(node) if not isinstance(node, (ast.BoolOp, ast.Compare, ast.IfExp)) else ""
         if isinstance(node, ast.IfExp):
             return ast.IfExp(self._boolean(node.test), self._boolean(node.body), self._boolean(node.orelse))
         visited: ast.expr = self.visit(node)
@@ -125,12 +125,10 @@ def is_boolean(node: ast.expr) -> bool:
 
 
 def _call(name: str, *arguments: ast.expr) -> ast.Call:
-    """Écrit l'appel d'une fonction de `CHECKS`."""
     return ast.Call(ast.Name(name, ast.Load()), list(arguments), [])
 
 
 def _texts(found: Iterable[str]) -> ast.expr:
-    """Écrit un n-uplet de textes."""
     return ast.Tuple([ast.Constant(text) for text in found], ast.Load())
 
 
@@ -177,7 +175,7 @@ class InPlace(ast.NodeTransformer):
         return [ast.If(ast.UnaryOp(ast.Not(), proofs), [ast.Return(asked)], [])]
 
     def _sort(self, node: ast.expr) -> str:
-        """Rend la sorte d'un terme, si elle se lit dans le texte."""
+        """Renvoie la sorte d'un terme, si elle se lit dans le texte."""
         if isinstance(node, ast.Constant):
             return "texts" if type(node.value) is str else "numbers" if type(node.value) in SORTS["numbers"] else ""
         return "texts" if isinstance(node, ast.Name) and node.id in self._texts else ""
@@ -187,7 +185,6 @@ _COMPARED: Final = {name: op for op, name in OPERATORS.items() if name in {"==",
 
 
 def _is_name(node: ast.expr) -> TypeGuard[ast.Name]:
-    """Dit si un terme n'est qu'un nom."""
     return isinstance(node, ast.Name)
 
 

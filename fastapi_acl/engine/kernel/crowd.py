@@ -51,7 +51,7 @@ class Crowd(Cell):
             del self.said[mask]
 
     def first(self, rank: Callable[[Row], Rank], version: int) -> Iterable[tuple[Row, int]]:
-        """Rend la première règle qui accorde ou refuse, s'il y en a une ; cherchée une fois par état de la politique.
+        """Cherche la première règle qui accorde ou refuse, une fois par état de la politique.
 
         Args:
             rank: rang d'une règle.

@@ -11,7 +11,7 @@ from fastapi_acl.engine.kernel.crowd import Crowd
 from fastapi_acl.engine.kernel.effects import ALLOW, DENY, MASKS, OTHER, Effect
 from fastapi_acl.engine.kernel.evaluation import Evaluator
 from fastapi_acl.engine.kernel.index import BranchIndex
-from fastapi_acl.engine.kernel.key_match import matcher_of
+from fastapi_acl.engine.kernel.key_match import compile_pattern
 from fastapi_acl.engine.kernel.plan import Probe
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ class Definition:
         """Dit si l'index sait comparer une règle : des textes, au bon nombre, et des motifs qu'il sait lire."""
         if len(row) != len(self.fields) or set(map(type, row)) != TEXT:
             return False
-        return all(matcher_of(function, row[field]) is not None for function, field in motifs)
+        return all(compile_pattern(function, row[field]) is not None for function, field in motifs)
 
     def evaluation(self, expression: ast.expr, fields: Sequence[str]) -> Evaluator:
-        """Rend de quoi évaluer une expression qui lit la requête et ces champs.
+        """Renvoie de quoi évaluer une expression qui lit la requête et ces champs.
 
         Raises:
             UnreadableMatcherError: elle ne se lit pas.
@@ -106,7 +106,7 @@ class Decider:
         self._size = 0
         self._denials = 0
         self._single = self.indexes[0].probe if len(self.indexes) == 1 and self._gates == [None] else None
-        self.decide: Callable[..., bool | None] = self._chosen()
+        self.decide: Callable[..., bool | None] = self._choose()
         rows.follow(self)
 
     @property
@@ -119,7 +119,7 @@ class Decider:
         self._rows.leave(self)
 
     def dismantle(self) -> None:
-        """Rend peu à peu les cases à la mémoire."""
+        """Libère peu à peu la mémoire des cases."""
         for index in self.indexes:
             index.dismantle()
 
@@ -129,7 +129,7 @@ class Decider:
             return None
         return self.definition.evaluation(expression, fields)
 
-    def _chosen(self) -> Callable[..., bool | None]:
+    def _choose(self) -> Callable[..., bool | None]:
         """Choisit la façon de décider : sans rien évaluer ni ranger quand les cases suffisent."""
         if self._rest is not None or (self._effect.is_ordered and self.definition.order is not None):
             return self._decide_in_order
@@ -163,29 +163,29 @@ class Decider:
     # --- décision -------------------------------------------------------------------------------------------------
 
     def explain(self, request: Sequence[Any]) -> tuple[bool, Row | None] | None:
-        """Décide et rend la règle que Casbin nommerait : celle qui a mis fin à la lecture, ou la dernière acceptée.
+        """Décide et renvoie la règle que Casbin nommerait : celle qui a mis fin à la lecture, ou la dernière acceptée.
 
         Returns:
             None si l'index ne peut pas répondre : politique vide, règle ou requête qu'il ne sait pas comparer.
         """
-        masks = self._reached(request)
+        masks = self._reach(request)
         if masks is None or self._foreign or not self._size:
             return None
         seen, shown = 0, None
-        for row in self._accepted(masks, request):
+        for row in self._list_accepted(masks, request):
             shown = row
             seen |= masks[row]
             if seen & self._effect.stops:
                 break
         return self._effect.settle(seen), shown
 
-    def reached(self, request: Sequence[Any]) -> list[Row] | None:
-        """Rend les règles qui accordent dans les cases d'une requête, sans évaluer ce qu'il reste du matcher.
+    def list_granting(self, request: Sequence[Any]) -> list[Row] | None:
+        """Renvoie les règles qui accordent dans les cases d'une requête, sans évaluer ce qu'il reste du matcher.
 
         Returns:
             None si l'index ne peut pas répondre.
         """
-        masks = self._reached(request)
+        masks = self._reach(request)
         return None if masks is None or self._foreign else [row for row, mask in masks.items() if mask == ALLOW]
 
     def grants(self, request: Sequence[Any]) -> bool | None:
@@ -194,17 +194,17 @@ class Decider:
         Returns:
             None si l'index ne peut pas répondre, ou si l'effet accorde sans règle : les refus y sont tout.
         """
-        masks = self._reached(request)
+        masks = self._reach(request)
         if masks is None or self._foreign or not self._size or not self._effect.needs:
             return None
-        return any(masks[row] == ALLOW for row in self._accepted(masks, request))
+        return any(masks[row] == ALLOW for row in self._list_accepted(masks, request))
 
     def _decide_first_allow(self, *request: object) -> bool | None:
         """Décide quand un accord suffit."""
         cells = self._single(*request) if self._single is not None else self._cells(request)
         if cells:
             for cell in cells:
-                if ALLOW in _said(cell):
+                if ALLOW in _list_masks(cell):
                     return True if not self._foreign else None
         return self._otherwise(cells, allowed=False)
 
@@ -213,7 +213,7 @@ class Decider:
         cells = self._single(*request) if self._single is not None else self._cells(request)
         allowed = not self._effect.needs
         for cell in cells or ():
-            masks = _said(cell)
+            masks = _list_masks(cell)
             if self._denials and DENY in masks:
                 return self._otherwise(cells, allowed=False)
             allowed = allowed or ALLOW in masks
@@ -238,11 +238,11 @@ class Decider:
         return None if found is None else found[0]
 
     def _otherwise(self, cells: Sequence[Cell] | None, *, allowed: bool) -> bool | None:
-        """Rend la réponse, sauf si l'index ne peut pas répondre."""
+        """Renvoie la réponse, sauf si l'index ne peut pas répondre."""
         return None if cells is None or self._foreign or not self._size else allowed
 
     def _cells(self, request: Sequence[Any]) -> list[Cell] | None:
-        """Rend les cases que la requête atteint, toutes branches confondues."""
+        """Renvoie les cases que la requête atteint, toutes branches confondues."""
         found: list[Cell] = []
         for gate, index in zip(self._gates, self.indexes, strict=True):
             if gate is None or gate.accepts(request, ()):
@@ -252,8 +252,8 @@ class Decider:
                 found += cells
         return found
 
-    def _reached(self, request: Sequence[Any]) -> Mapping[Row, int] | None:
-        """Rend les règles que la requête atteint, et ce que chacune dit."""
+    def _reach(self, request: Sequence[Any]) -> Mapping[Row, int] | None:
+        """Renvoie les règles que la requête atteint, et ce que chacune dit."""
         cells = self._cells(request)
         if cells is None:
             return None
@@ -261,11 +261,11 @@ class Decider:
             return cells[0] if cells else NOTHING
         return {row: mask for cell in cells for row, mask in cell.items()}
 
-    def _accepted(self, masks: Mapping[Row, int], request: Sequence[Any]) -> Iterable[Row]:
+    def _list_accepted(self, masks: Mapping[Row, int], request: Sequence[Any]) -> Iterable[Row]:
         """Énumère, dans l'ordre, les règles que le matcher accepte."""
         rest = self._rest
         if rest is not None and self._is_many(masks):
-            return rest.accepted(request, masks, self._rows.version, lambda: self._in_order(masks))
+            return rest.list_accepted(request, masks, self._rows.version, lambda: self._in_order(masks))
         rows = self._in_order(masks)
         return rows if rest is None else (row for row in rows if rest.accepts(request, row))
 
@@ -286,17 +286,17 @@ class Decider:
             places = [(rank, row) for row in masks for rank in self._rows.ranks(row)]
             return [row for _, row in sorted(places, key=itemgetter(0))]
         if len(masks) == self._size and self.definition.order is None:
-            return self._rows.ordered()
+            return self._rows.list_ordered()
         return sorted(masks, key=self._order) if len(masks) > 1 else masks
 
 
-def _said(cell: Cell) -> Iterable[int]:
-    """Rend ce que disent les règles d'une case ; une grande le sait sans les lire."""
+def _list_masks(cell: Cell) -> Iterable[int]:
+    """Renvoie ce que disent les règles d'une case ; une grande le sait sans les lire."""
     return cell.said if isinstance(cell, Crowd) else cell.values()
 
 
 def _motifs_of(plan: MatcherPlan) -> set[tuple[str, int]]:
-    """Rend les comparaisons de motifs d'un plan, et le champ de chacune : l'index doit savoir en lire chaque motif."""
+    """Renvoie les comparaisons de motifs d'un plan, et le champ de chacune : l'index doit en lire chaque motif."""
     keys = [key for branch in plan.branches for key in branch.keys]
     motifs = [motif for key in keys if (motif := key.find(Probe.KEY_MATCH)) is not None]
     return {(motif.function, motif.field) for motif in motifs}

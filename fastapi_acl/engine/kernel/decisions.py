@@ -28,7 +28,7 @@ class Judge(Protocol):
         """Dit si une décision du contexte habituel peut aller tout droit."""
 
     def walk(self, context: Context, values: tuple[Any, ...]) -> tuple[bool, Sequence[Any] | None]:
-        """Décide règle par règle, et rend la règle décisive."""
+        """Décide règle par règle, et renvoie la règle décisive."""
 
 
 class Decisions:
@@ -55,7 +55,7 @@ class Decisions:
         self._deciders: dict[Context, AnyDecider | None] = {}
 
     def explain(self, values: tuple[Any, ...], context: Context = DEFAULT_CONTEXT) -> tuple[bool, Sequence[Any] | None]:
-        """Décide sur un seul état de la politique, et rend la règle décisive.
+        """Décide sur un seul état de la politique, et renvoie la règle décisive.
 
         Si la politique change pendant la lecture, elle recommence sous le verrou.
 
@@ -87,7 +87,7 @@ class Decisions:
         return found
 
     def decider(self, context: Context = DEFAULT_CONTEXT) -> AnyDecider | None:
-        """Rend de quoi décider dans un contexte ; fait à la première demande, puis tenu à jour."""
+        """Renvoie de quoi décider dans un contexte ; fait à la première demande, puis tenu à jour."""
         try:
             return self._deciders[context]
         except KeyError:
@@ -118,7 +118,7 @@ class Decisions:
                     decider.stop()
 
     @contextmanager
-    def replaced_by(self, decider: AnyDecider | None) -> Iterator[None]:
+    def decide_by(self, decider: AnyDecider | None) -> Iterator[None]:
         """Décide par un autre, le temps d'un bloc que l'appelant tient sous le verrou."""
         kept = self._deciders, self.hot
         self._deciders, self.hot = {}, None

@@ -87,7 +87,7 @@ class Evaluator:
     def __post_init__(self) -> None:
         """Compile l'expression, ou note les champs que `eval()` y lit."""
         if "eval" in calls(self.expression):
-            self._places = tuple(self.fields.index(name) for name in _evaluated(self.expression))
+            self._places = tuple(self.fields.index(name) for name in _list_evaluated(self.expression))
         else:
             self._compiled = self._compile(self.expression)
 
@@ -95,7 +95,7 @@ class Evaluator:
         """Dit si la règle satisfait la requête.
 
         Raises:
-            RuntimeError: l'expression ne rend ni un booléen ni un flottant, comme dans Casbin.
+            RuntimeError: l'expression ne renvoie ni un booléen ni un flottant, comme dans Casbin.
         """
         compiled = self._for_rule(row) if self._places else self._compiled
         answer = compiled(*request, *row)
@@ -111,7 +111,7 @@ class Evaluator:
         """Vrai si l'expression change d'une règle à l'autre : elle emploie `eval()`."""
         return bool(self._places)
 
-    def accepted(
+    def list_accepted(
         self, request: Sequence[object], cell: object, version: int, rows: Callable[[], Iterable[Row]]
     ) -> Iterator[Row]:
         """Énumère, dans l'ordre, les règles d'une grande case que la requête satisfait.
@@ -123,7 +123,7 @@ class Evaluator:
             request: valeurs de la requête.
             cell: la case.
             version: numéro de la politique, qui dit si les parts de la case valent encore.
-            rows: rend ses règles, dans l'ordre.
+            rows: renvoie ses règles, dans l'ordre.
         """
         for part, evaluate in self.parts(cell, version, rows):
             try:
@@ -133,16 +133,16 @@ class Evaluator:
             yield from (part[place] for place in places if self.accepts(request, part[place]))
 
     def parts(self, cell: object, version: int, rows: Callable[[], Iterable[Row]]) -> list[Part]:
-        """Rend les parts d'une case, compilées une fois pour toutes tant que la politique ne change pas."""
+        """Renvoie les parts d'une case, compilées une fois pour toutes tant que la politique ne change pas."""
         known = self._parts.get(id(cell))
         if known is None or known[0] != version:
-            known = (version, self._divided(list(rows())))
+            known = (version, self._divide(list(rows())))
             if len(self._parts) >= MAX_CELLS:
                 self._parts.clear()
             self._parts[id(cell)] = known
         return known[1]
 
-    def _divided(self, rows: Sequence[Row]) -> list[Part]:
+    def _divide(self, rows: Sequence[Row]) -> list[Part]:
         """Coupe des règles en parts compilées ; une part inchangée n'est pas recompilée."""
         parts = [tuple(rows[start : start + PART]) for start in range(0, len(rows), PART)]
         if len(self._fused) > MAX_CELLS:
@@ -153,7 +153,7 @@ class Evaluator:
         return [(part, self._fused[part]) for part in parts]
 
     def _fuse(self, part: Sequence[Row]) -> Callable[..., Iterable[int]]:
-        """Compile une part en une fonction de la requête, qui rend les places des règles qui ne valent pas faux."""
+        """Compile une part en une fonction de la requête, qui renvoie les places des règles qui ne valent pas faux."""
         try:
             trees = self._trees(part)
         except UnreadableMatcherError:
@@ -163,27 +163,27 @@ class Evaluator:
         return self._together(part)
 
     def _trees(self, part: Sequence[Row]) -> list[ast.expr]:
-        """Rend l'expression de chaque règle d'une part.
+        """Renvoie l'expression de chaque règle d'une part.
 
         Raises:
             UnreadableMatcherError: une règle ne se lit pas seule.
         """
-        return [self._spliced(tuple(row[place] for place in self._places)) for row in part]
+        return [self._splice(tuple(row[place] for place in self._places)) for row in part]
 
     def _together(self, part: Sequence[Row]) -> Callable[..., Iterable[int]]:
         """Compile ensemble des règles qui ne font que lire, comparer et appeler."""
-        return self._joined(*self._bodies(part))
+        return self._join(*self._bodies(part))
 
     def _bodies(self, part: Sequence[Row]) -> tuple[list[ast.stmt], list[ast.expr]]:
-        """Rend ce qu'il faut lire d'abord, puis l'expression de chaque règle, prête à être compilée."""
+        """Renvoie ce qu'il faut lire d'abord, puis l'expression de chaque règle, prête à être compilée."""
         reads = _Reads(self.request)
         bodies = [
-            reads.visit(_Calls().visit(_Values(self.fields, row).visit(self._checked(tree))))
+            reads.visit(_Calls().visit(_Values(self.fields, row).visit(self._guard(tree))))
             for tree, row in zip(self._trees(part), part, strict=True)
         ]
-        return reads.assigned(), bodies
+        return reads.assign(), bodies
 
-    def _joined(
+    def _join(
         self, first: Sequence[ast.stmt], bodies: Sequence[ast.expr], **scope: object
     ) -> Callable[..., Iterable[int]]:
         """Compile des expressions en une fonction de la requête."""
@@ -208,17 +208,17 @@ class Evaluator:
         return compiled
 
     def _for_rule(self, row: Row) -> Callable[..., object]:
-        """Rend l'expression où les règles de `eval()` ont pris leur place ; compilée une fois par texte."""
+        """Renvoie l'expression où les règles de `eval()` ont pris leur place ; compilée une fois par texte."""
         texts = tuple(row[place] for place in self._places)
         found = self._by_rule.get(texts)
         if found is None:
-            found = self._compile(self._spliced(texts))
+            found = self._compile(self._splice(texts))
             if len(self._by_rule) >= MAX_EXPRESSIONS:
                 self._by_rule.clear()
             self._by_rule[texts] = found
         return found
 
-    def _spliced(self, texts: Sequence[str]) -> ast.expr:
+    def _splice(self, texts: Sequence[str]) -> ast.expr:
         """Met l'arbre de chaque règle à la place de son `eval()`.
 
         Raises:
@@ -231,29 +231,29 @@ class Evaluator:
     def _compile(self, expression: ast.expr) -> Callable[..., object]:
         """Compile une expression de la liste blanche ; la langue évalue les autres."""
         if not _is_simple(expression, {*self.request, *self.fields}, self.functions):
-            checked = self._checked(copy.deepcopy(expression))
+            checked = self._guard(copy.deepcopy(expression))
             return self.language.interpret(checked, (*self.request, *self.fields), self._callables())
         names = [ast.arg(name) for name in (*self.request, *self.fields)]
         arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-        body = self._finished(_Calls().visit(self._checked(copy.deepcopy(expression))))
+        body = self._finish(_Calls().visit(self._guard(copy.deepcopy(expression))))
         tree = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, body)))
         compiled: Callable[..., object] = eval(compile(tree, "<matcher>", "eval"), self._scope())  # noqa: S307 - arbre vérifié
         return compiled
 
-    def _checked(self, tree: ast.expr) -> ast.expr:
-        """Récrit une expression avant qu'elle soit compilée ou interprétée ; nue, elle reste ce qu'elle est."""
+    def _guard(self, tree: ast.expr) -> ast.expr:
+        """Récrit une expression avant qu'elle soit compilée ou interprétée , ce que seul le mode strict demande."""
         return tree
 
-    def _finished(self, body: ast.expr) -> ast.expr:
+    def _finish(self, body: ast.expr) -> ast.expr:
         """Récrit une expression prête à être compilée."""
         return body
 
     def _callables(self) -> Mapping[str, Callable[..., object]]:
-        """Rend ce qu'une expression interprétée appelle."""
+        """Renvoie ce qu'une expression interprétée appelle."""
         return self.functions
 
     def _scope(self) -> dict[str, Any]:
-        """Rend ce qu'une expression compilée peut nommer, outre ses arguments."""
+        """Renvoie ce qu'une expression compilée peut nommer, outre ses arguments."""
         return {"__builtins__": {}, "functions": self.functions, "attribute": attribute}
 
 
@@ -318,8 +318,8 @@ class _Reads(ast.NodeTransformer):
         variable, _ = self._known.setdefault((owner, str(name.value)), (f"read{len(self._known)}", node))
         return ast.Name(variable, ast.Load())
 
-    def assigned(self) -> list[ast.stmt]:
-        """Rend les lectures, à faire d'abord."""
+    def assign(self) -> list[ast.stmt]:
+        """Renvoie les lectures, à faire d'abord."""
         return [ast.Assign([ast.Name(variable, ast.Store())], read) for variable, read in self._known.values()]
 
 
@@ -342,8 +342,8 @@ def read_condition(text: str, language: Language) -> ast.expr:
     return tree
 
 
-def _evaluated(expression: ast.expr) -> list[str]:
-    """Rend les champs que chaque `eval()` lit, dans l'ordre où l'expression les nomme.
+def _list_evaluated(expression: ast.expr) -> list[str]:
+    """Renvoie les champs que chaque `eval()` lit, dans l'ordre où l'expression les nomme.
 
     Raises:
         UnreadableMatcherError: un `eval()` lit autre chose qu'un champ.

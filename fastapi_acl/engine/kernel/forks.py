@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def decider_of(definition: Definition, rows: Rows) -> AnyDecider:
-    """Rend de quoi décider selon un plan : par ses index, par ses questions, ou sur toutes les règles à la fois."""
+    """Renvoie de quoi décider selon un plan : par ses index, par ses questions, ou sur toutes les règles à la fois."""
     if definition.plan.fork is not None:
         return ForkedDecider(definition, definition.plan.fork, rows)
     return EveryRow(definition, rows) if definition.plan.accepts_all else Decider(definition, rows)
@@ -34,7 +34,7 @@ class ForkedDecider:
     Une question que Casbin peut ne pas poser (`r.sub == p.sub || isRoot(r.sub)`) ne l'est que si la première règle y
     mène ; sinon les règles sont lues comme il les lit.
 
-    La question n'est posée que si la politique a une règle, comme Casbin, qui l'évalue avec la première. Nu, un échec
+    La question n'est posée que si la politique a une règle, comme Casbin, qui l'évalue avec la première. Un échec
     rend la main à Casbin, qui échouera s'il l'atteint ; en mode strict, c'est une erreur.
     """
 
@@ -67,7 +67,6 @@ class ForkedDecider:
 
     @property
     def _deciders(self) -> list[AnyDecider]:
-        """Ce qui peut décider."""
         return [self._then, self._otherwise, *([] if self._unforked is None else [self._unforked])]
 
     def stop(self) -> None:
@@ -82,26 +81,26 @@ class ForkedDecider:
 
     def decide(self, *request: object) -> bool | None:
         """Décide ; None si l'index ne peut pas répondre."""
-        chosen = self._chosen(request)
+        chosen = self._choose(request)
         return None if chosen is None else chosen.decide(*request)
 
     def explain(self, request: Sequence[object]) -> tuple[bool, Row | None] | None:
-        """Décide et rend la règle que Casbin nommerait ; None si l'index ne peut pas répondre."""
-        chosen = self._chosen(request)
+        """Décide et renvoie la règle que Casbin nommerait ; None si l'index ne peut pas répondre."""
+        chosen = self._choose(request)
         return None if chosen is None else chosen.explain(request)
 
     def grants(self, request: Sequence[object]) -> bool | None:
         """Dit si une règle accorde la requête, refus mis à part ; voir `Decider.grants`."""
-        chosen = self._chosen(request)
+        chosen = self._choose(request)
         return None if chosen is None else chosen.grants(request)
 
-    def reached(self, request: Sequence[object]) -> list[Row] | None:
-        """Rend les règles qui accordent dans les cases d'une requête ; voir `Decider.reached`."""
-        chosen = self._chosen(request)
-        return None if chosen is None else chosen.reached(request)
+    def list_granting(self, request: Sequence[object]) -> list[Row] | None:
+        """Renvoie les règles qui accordent dans les cases d'une requête ; voir `Decider.list_granting`."""
+        chosen = self._choose(request)
+        return None if chosen is None else chosen.list_granting(request)
 
-    def _chosen(self, request: Sequence[object]) -> AnyDecider | None:
-        """Pose la question, et rend ce qui décide alors."""
+    def _choose(self, request: Sequence[object]) -> AnyDecider | None:
+        """Pose la question, et renvoie ce qui décide alors."""
         if not self._rows or any(request[place].__class__ not in TEXTS for place in self._texts):
             return None
         if self._unforked is not None and not self._is_asked(request):
@@ -117,7 +116,7 @@ class ForkedDecider:
         """Dit si Casbin poserait la question à la première règle : ce que le matcher y vaut dépend de la réponse."""
         if self.definition.order is not None:
             return False
-        first = next(iter(self._rows.ordered()))
+        first = next(iter(self._rows.list_ordered()))
         try:
             then, otherwise = [evaluator.accepts(request, first) for evaluator in self._reaches]
         except Exception:  # noqa: BLE001 - une règle échoue : les lire dans l'ordre dira si on l'atteint
@@ -176,7 +175,7 @@ class EveryRow:
         return None if self._foreign or not self._seen else self._effect.settle(self._seen)
 
     def explain(self, request: Sequence[object]) -> tuple[bool, Row | None] | None:  # noqa: ARG002 - toute règle vaut
-        """Décide et rend la règle que Casbin nommerait : celle qui met fin à la lecture, ou la dernière."""
+        """Décide et renvoie la règle que Casbin nommerait : celle qui met fin à la lecture, ou la dernière."""
         if self._foreign or not self._seen:
             return None
         shown = self._decisive()
@@ -190,23 +189,23 @@ class EveryRow:
             return None
         return bool(self._said[ALLOW])
 
-    def reached(self, request: Sequence[object]) -> list[Row] | None:  # noqa: ARG002 - toute règle vaut
-        """Rend toutes les règles qui accordent ; voir `Decider.reached`."""
-        allows = (row for row in self._rows.ordered() if self.definition.mask(row) == ALLOW)
+    def list_granting(self, request: Sequence[object]) -> list[Row] | None:  # noqa: ARG002 - toute règle vaut
+        """Renvoie toutes les règles qui accordent ; voir `Decider.list_granting`."""
+        allows = (row for row in self._rows.list_ordered() if self.definition.mask(row) == ALLOW)
         return None if self._foreign else list(allows)
 
     def _decisive(self) -> Row | None:
-        """Rend la règle qui met fin à la lecture, ou la dernière ; cherchée une fois par état de la politique."""
+        """Renvoie la règle qui met fin à la lecture, ou la dernière ; cherchée une fois par état de la politique."""
         version = self._rows.version
         known, shown = self._shown
         if known != version or version & 1:
-            shown = self._searched()
+            shown = self._search()
             self._shown = (version, shown)
         return shown
 
-    def _searched(self) -> Row | None:
+    def _search(self) -> Row | None:
         """Cherche cette règle, dans l'ordre."""
-        rows: Iterable[Row] = self._rows.ordered()
+        rows: Iterable[Row] = self._rows.list_ordered()
         if self.definition.order is not None:
             rows = sorted(rows, key=self.definition.order)
         if self._seen & self._effect.stops:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def find(tree: ast.expr, is_free: Test, is_sure: Test) -> tuple[ast.expr | None, bool]:
-    """Rend la première question à poser d'avance, et s'il suffit pour cela qu'il y ait une règle.
+    """Renvoie la première question à poser d'avance, et s'il suffit pour cela qu'il y ait une règle.
 
     Args:
         tree: matcher, ou ce qu'il en reste.
@@ -49,8 +49,8 @@ def _questions(tree: ast.expr, is_free: Test, *, under_or: bool, is_first: bool)
         yield from _questions(tree.operand, is_free, under_or=under_or, is_first=is_first)
 
 
-def settled(tree: ast.expr, gate: ast.expr, told: bool, is_sure: Test) -> ast.expr:  # noqa: FBT001 - la réponse même
-    """Rend ce qu'il reste d'un matcher quand une question est répondue.
+def settle(tree: ast.expr, gate: ast.expr, told: bool, is_sure: Test) -> ast.expr:  # noqa: FBT001 - la réponse même
+    """Renvoie ce qu'il reste d'un matcher quand une question est répondue.
 
     Args:
         tree: le matcher.
@@ -61,15 +61,15 @@ def settled(tree: ast.expr, gate: ast.expr, told: bool, is_sure: Test) -> ast.ex
     if tree is gate:
         return ast.Constant(value=told)
     if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):
-        operand = settled(tree.operand, gate, told, is_sure)
+        operand = settle(tree.operand, gate, told, is_sure)
         is_known = isinstance(operand, ast.Constant) and isinstance(operand.value, bool)
         return ast.Constant(value=not operand.value) if is_known else ast.UnaryOp(tree.op, operand)  # type: ignore[attr-defined]
     if not isinstance(tree, ast.BoolOp):
         return tree
-    return _joined(tree.op, [settled(value, gate, told, is_sure) for value in tree.values], is_sure)
+    return _join(tree.op, [settle(value, gate, told, is_sure) for value in tree.values], is_sure)
 
 
-def _joined(operator: ast.boolop, terms: list[ast.expr], is_sure: Test) -> ast.expr:
+def _join(operator: ast.boolop, terms: list[ast.expr], is_sure: Test) -> ast.expr:
     """Joint des termes, sans ceux qui n'y changent plus rien ; ce que Casbin évaluerait et qui peut échouer y reste."""
     ends = isinstance(operator, ast.Or)
     kept: list[ast.expr] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi_acl.engine.kernel.acl_match import Prefixes
@@ -96,11 +97,11 @@ class BranchIndex:
         return (cell for cells in self._buckets.values() for cell in cells.values())
 
     def dismantle(self) -> None:
-        """Rend peu à peu les cases à la mémoire."""
+        """Libère peu à peu la mémoire des cases."""
         drain(self._buckets, self._groups)
 
     def _place(self, row: Row) -> tuple[Any, tuple[Any, ...]]:
-        """Rend la première clé d'une règle, et les autres."""
+        """Renvoie la première clé d'une règle, et les autres."""
         first = row[self._first.field] if self._first is not None else None
         return first, tuple([row[key.field] for key in self._others])
 
@@ -112,7 +113,7 @@ class BranchIndex:
     def _write(self, roles: Mapping[str, RoleGraph], request_size: int) -> Callable[..., list[Cell] | None]:
         """Écrit la fonction qui cherche : une boucle par clé à plusieurs valeurs.
 
-        Elle rend les cases atteintes, ou None si une valeur de la requête ne se cherche pas comme un texte.
+        Elle renvoie les cases atteintes, ou None si une valeur de la requête ne se cherche pas comme un texte.
         """
         scope: dict[str, Any] = {
             "buckets": self._buckets,
@@ -120,87 +121,132 @@ class BranchIndex:
             "TEXTS": TEXTS,
             "NONE": {},
         }
-        for name, key in _named(self._keys):
+        for name, key in _name_terms(self._keys):
             if key.probe is Probe.ROLE:
                 scope[name] = roles[key.function]
             elif key.probe is Probe.PATTERN:
                 scope[name] = self._prefixes[key.field]
         exact = self._first is not None and self._first.probe is Probe.ROLE and roles[self._first.function].is_exact
-        source = _source(self._first, self._others, request_size, reads_links=exact)
-        exec(compile(source, "<index>", "exec"), scope)  # noqa: S102 - texte fait de numéros de clés, d'aucune donnée
+        text = _ProbeText(self._first, self._others, request_size, reads_links=exact).write()
+        exec(compile(text, "<index>", "exec"), scope)  # noqa: S102 - texte fait de numéros de clés, d'aucune donnée
         written: Callable[..., list[Cell] | None] = scope["probe"]
         return written
 
 
-def _named(keys: Sequence[Key]) -> Iterator[tuple[str, Key]]:
+def _name_terms(keys: Sequence[Key]) -> Iterator[tuple[str, Key]]:
     """Donne un nom à ce que cherche chaque terme simple."""
     for place, key in enumerate(keys):
         for number, term in enumerate(key.terms):
             yield f"known{place}_{number}", term
 
 
-def _source(first: Key | None, others: Sequence[Key], request_size: int, *, reads_links: bool) -> str:
-    """Écrit le texte de la fonction qui cherche.
+@dataclass(frozen=True, slots=True)
+class _ProbeText:
+    """Le texte de la fonction qui cherche, morceau par morceau.
 
     Les valeurs de chaque clé sont énumérées une fois ; les motifs `keyMatch*`, groupés par première clé, le sont pour
     chacune. Là où leurs combinaisons seraient plus nombreuses que les cases, ce sont les cases qui sont parcourues.
+
+    Attributes:
+        first: clé qui mène à un seau ; None s'il n'y en a qu'un.
+        others: clés qui mènent à une case de ce seau.
+        request_size: nombre de valeurs d'une requête.
+        reads_links: vrai si les rôles de la première clé se lisent dans les liens mêmes.
     """
-    keys = ([first] if first is not None else []) + list(others)
-    offset = len(keys) - len(others)
-    lines = [
-        f"def probe({', '.join(f'r{place}' for place in range(request_size))}):",
-        *_refusal(keys),
-        "    found = []",
-    ]
-    several = [place for place, key in enumerate(others, start=offset) if key.probe is not Probe.EXACT]
-    fixed = [place for place in several if keys[place].find(Probe.KEY_MATCH) is None]
-    lines += [f"    v{place} = {_values(keys[place], place)}" for place in fixed]
-    lines += [f"    for first in {_firsts(first, reads_links=reads_links)}:"]
-    lines += ["        cells = buckets.get(first)", "        if cells is None: continue"]
-    for number, place in enumerate(place for place in several if place not in fixed):
-        lines.append(f"        v{place} = {_values(keys[place], place, f'groups[first][{number}]')}")
-    if len(several) > 1:
-        lines += _few_cells(others, offset)
-    indent = "        "
-    for place in several:
-        lines.append(f"{indent}for k{place} in v{place}:")
-        indent += "    "
-    components = [f"k{place}" if place in several else _value(keys[place]) for place in range(offset, len(keys))]
-    lines.append(f"{indent}cell = cells.get(({''.join(f'{name}, ' for name in components)}))")
-    lines += [f"{indent}if cell is not None: found.append(cell)", "    return found"]
-    return "\n".join(lines)
+
+    first: Key | None
+    others: Sequence[Key]
+    request_size: int
+    reads_links: bool
+
+    @property
+    def keys(self) -> list[Key]:
+        """Toutes les clés ; la place d'une clé dans cette liste numérote ses variables."""
+        return [*([] if self.first is None else [self.first]), *self.others]
+
+    @property
+    def placed(self) -> list[tuple[int, Key]]:
+        """Les clés d'une case, et leur place."""
+        return list(enumerate(self.others, start=0 if self.first is None else 1))
+
+    @property
+    def several(self) -> dict[int, Key]:
+        """Celles qui peuvent chercher plusieurs valeurs, par place."""
+        return {place: key for place, key in self.placed if key.probe is not Probe.EXACT}
+
+    def write(self) -> str:
+        """Écrit la fonction entière."""
+        lines = [
+            f"def probe({', '.join(f'r{place}' for place in range(self.request_size))}):",
+            *self._refusal(),
+            "    found = []",
+            *self._values_once(),
+            f"    for first in {self._firsts()}:",
+            "        cells = buckets.get(first)",
+            "        if cells is None: continue",
+            *self._motifs_of_bucket(),
+            *self._scan_if_fewer(),
+            *self._lookups(),
+            "    return found",
+        ]
+        return "\n".join(lines)
+
+    def _refusal(self) -> list[str]:
+        """Écrit ce qui renvoie None si une valeur de la requête ne se cherche pas comme un texte."""
+        terms = [term for key in self.keys for term in key.terms]
+        texts = sorted({place for term in terms for place in (term.request, term.domain) if isinstance(place, int)})
+        tests = " or ".join(f"r{place}.__class__ not in TEXTS" for place in texts)
+        return [f"    if {tests}: return None"] if texts else []
+
+    def _values_once(self) -> list[str]:
+        """Écrit les valeurs qui ne dépendent que de la requête."""
+        fixed = {place: key for place, key in self.several.items() if not _has_motif(key)}
+        return [f"    v{place} = {_values(key, place)}" for place, key in fixed.items()]
+
+    def _firsts(self) -> str:
+        """Écrit les valeurs de la première clé."""
+        if self.first is None:
+            return "(None,)"
+        return _flat(self.first) if self.reads_links else _values(self.first, 0)
+
+    def _motifs_of_bucket(self) -> list[str]:
+        """Écrit les valeurs que couvrent les motifs rangés sous la première clé."""
+        motifs = [(place, key) for place, key in self.several.items() if _has_motif(key)]
+        return [
+            f"        v{place} = {_values(key, place, f'groups[first][{number}]')}"
+            for number, (place, key) in enumerate(motifs)
+        ]
+
+    def _scan_if_fewer(self) -> list[str]:
+        """Écrit le parcours des cases, quand elles sont moins nombreuses que les combinaisons à chercher."""
+        if len(self.several) < 2:  # noqa: PLR2004 - une seule énumération se cherche toujours
+            return []
+        sizes = " * ".join(f"len(v{place})" for place in self.several)
+        tests = [
+            f"key[{number}] in s{place}" if place in self.several else f"key[{number}] == {_value(key)}"
+            for number, (place, key) in enumerate(self.placed)
+        ]
+        return [
+            f"        if {sizes} > {FEW_PROBES} + len(cells):",
+            *[f"            s{place} = set(v{place})" for place in self.several],
+            f"            found += [cell for key, cell in cells.items() if {' and '.join(tests)}]",
+            "            continue",
+        ]
+
+    def _lookups(self) -> list[str]:
+        """Écrit la recherche d'une case par combinaison : une boucle par clé à plusieurs valeurs."""
+        loops = [f"{'    ' * depth}for k{place} in v{place}:" for depth, place in enumerate(self.several, start=2)]
+        indent = "    " * (2 + len(loops))
+        components = [f"k{place}" if place in self.several else _value(key) for place, key in self.placed]
+        return [
+            *loops,
+            f"{indent}cell = cells.get(({''.join(f'{name}, ' for name in components)}))",
+            f"{indent}if cell is not None: found.append(cell)",
+        ]
 
 
-def _refusal(keys: Sequence[Key]) -> list[str]:
-    """Écrit ce qui rend None si une valeur de la requête ne se cherche pas comme un texte."""
-    terms = [term for key in keys for term in key.terms]
-    texts = sorted({place for term in terms for place in (term.request, term.domain) if isinstance(place, int)})
-    return (
-        [f"    if {' or '.join(f'r{place}.__class__ not in TEXTS' for place in texts)}: return None"] if texts else []
-    )
-
-
-def _few_cells(others: Sequence[Key], offset: int) -> list[str]:
-    """Écrit le parcours des cases, quand elles sont moins nombreuses que les combinaisons à chercher."""
-    several = [place for place, key in enumerate(others, start=offset) if key.probe is not Probe.EXACT]
-    sizes = " * ".join(f"len(v{place})" for place in several)
-    tests = [
-        f"key[{number}] in s{number}" if number + offset in several else f"key[{number}] == {_value(key)}"
-        for number, key in enumerate(others)
-    ]
-    return [
-        f"        if {sizes} > {FEW_PROBES} + len(cells):",
-        *[f"            s{place - offset} = set(v{place})" for place in several],
-        f"            found += [cell for key, cell in cells.items() if {' and '.join(tests)}]",
-        "            continue",
-    ]
-
-
-def _firsts(first: Key | None, *, reads_links: bool) -> str:
-    """Écrit les valeurs de la première clé."""
-    if first is None:
-        return "(None,)"
-    return _flat(first) if reads_links else _values(first, 0)
+def _has_motif(key: Key) -> bool:
+    return key.find(Probe.KEY_MATCH) is not None
 
 
 def _value(key: Key) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, TypeVar
 from typing_extensions import ParamSpec
 
 from fastapi_acl.engine.kernel.acl_match import ANY, acl_match, patterns_of
-from fastapi_acl.engine.kernel.key_match import matcher_of
+from fastapi_acl.engine.kernel.key_match import compile_pattern
 from fastapi_acl.engine.kernel.plan import Probe
 from fastapi_acl.engine.kernel.schema import ACTION_NAMES, DOMAIN_NAMES, MAX_VALUE_LENGTH, RESOURCE_NAMES, SUBJECT_NAMES
 from fastapi_acl.shared.exceptions import DecisionFailedError, InvalidRuleError
@@ -96,7 +96,7 @@ def _steady(method: Callable[Concatenate[PolicyInspector, P], T]) -> Callable[Co
 
 @dataclass(frozen=True, slots=True)
 class PolicyInspector:
-    """Interroge la politique en service d'un exécuteur strict."""
+    """Interroge la politique en service d'un enforcer strict."""
 
     policy: Policy
 
@@ -104,35 +104,35 @@ class PolicyInspector:
 
     @_steady
     def roles_of(self, member: str, domain: str = "", *, inherited: bool = True) -> list[str]:
-        """Rend les rôles d'un membre, les directs d'abord.
+        """Renvoie les rôles d'un membre, les directs d'abord.
 
         Args:
             member: sujet.
             domain: domaine, si le modèle en a.
             inherited: vrai pour y joindre les rôles hérités.
         """
-        graph, place = self.policy.graph, self._linked(domain)
+        graph, place = self.policy.graph, self._link_domain(domain)
         return list(graph.closure(member, place)[1:]) if inherited else graph.roles_of(member, place)
 
     @_steady
     def members_of(self, role: str, domain: str = "", *, inherited: bool = True) -> list[str]:
-        """Rend les membres d'un rôle, les directs d'abord."""
-        graph, place = self.policy.graph, self._linked(domain)
+        """Renvoie les membres d'un rôle, les directs d'abord."""
+        graph, place = self.policy.graph, self._link_domain(domain)
         return graph.everyone(role, place)[1:] if inherited else graph.members_of(role, place)
 
-    def _linked(self, domain: str) -> str:
-        """Rend le domaine où chercher des liens ; aucun si les liens n'en portent pas."""
+    def _link_domain(self, domain: str) -> str:
+        """Renvoie le domaine où chercher des liens ; aucun si les liens n'en portent pas."""
         return domain if self.policy.schema.links.get("g", 2) > 2 else ""  # noqa: PLR2004 - membre et rôle
 
     # --- permissions ------------------------------------------------------------------------------------------------
 
     @_steady
     def permissions_of(self, subject: str, domain: str = "") -> list[Permission]:
-        """Rend les règles qui valent pour un sujet, refus compris, dans l'ordre où ses rôles les lui donnent."""
+        """Renvoie les règles qui valent pour un sujet, refus compris, dans l'ordre où ses rôles les lui donnent."""
         return [permission for batch in self.batches_of(subject, domain) for permission in batch]
 
     def batches_of(self, subject: str, domain: str = "") -> Iterator[list[Permission]]:
-        """Rend les mêmes règles par petits lots, vides parfois : entre deux, la politique peut changer.
+        """Renvoie les mêmes règles par petits lots, vides parfois : entre deux, la politique peut changer.
 
         Ce n'est alors plus un seul état d'elle, et c'est à qui lit de recommencer.
         """
@@ -141,12 +141,12 @@ class PolicyInspector:
             return
         with self.policy.lock:
             rows, holds = self.policy.rows("p"), self._in_domain(domain)
-            paths = self.policy.graph.paths(subject, self._linked(domain))
+            paths = self.policy.graph.paths(subject, self._link_domain(domain))
             held = [(path, rows.holding(place, name)) for name, path in paths.items()]
         for path, known in held:
             ranked: list[tuple[Rank, Row]] = []
             for start in range(0, len(known), BATCH):
-                ranked += rows.ranked(known[start : start + BATCH])
+                ranked += rows.rank_all(known[start : start + BATCH])
                 yield []
             ranked.sort()
             for start in range(0, len(ranked), BATCH):
@@ -157,12 +157,12 @@ class PolicyInspector:
 
     @_steady
     def path(self, subject: str, holder: str, domain: str = "") -> tuple[str, ...]:
-        """Rend le plus court chemin de rôles d'un sujet à celui d'une règle ; vide s'il n'y en a pas."""
-        return tuple(self.policy.graph.path(subject, holder, self._linked(domain)))
+        """Renvoie le plus court chemin de rôles d'un sujet à celui d'une règle ; vide s'il n'y en a pas."""
+        return tuple(self.policy.graph.path(subject, holder, self._link_domain(domain)))
 
     @_steady
     def subjects_of(self, resource: str, action: str, domain: str = "") -> list[str]:
-        """Rend les sujets, rôles compris, à qui la politique permet une action sur une ressource.
+        """Renvoie les sujets, rôles compris, à qui la politique permet une action sur une ressource.
 
         Sous un matcher que l'index ne sait pas lire, toutes les règles sont regardées. Aucun sujet n'est rendu si la
         requête porte une valeur que la bibliothèque ne sait pas nommer.
@@ -170,15 +170,15 @@ class PolicyInspector:
         if not self.can_ask:
             return []
         named = {"resource": resource, "action": action, "domain": domain}
-        holders = dict.fromkeys(row[self._place(SUBJECT_NAMES) or 0] for row in self._concerned(named))
-        graph, place = self.policy.graph, self._linked(domain)
+        holders = dict.fromkeys(row[self._place(SUBJECT_NAMES) or 0] for row in self._list_concerned(named))
+        graph, place = self.policy.graph, self._link_domain(domain)
         subjects = dict.fromkeys(name for holder in holders for name in graph.everyone(holder, place))
         return [subject for subject in subjects if self._allows(self._request({**named, "subject": subject}))]
 
     @_steady
-    def concerned(self, resource: str, action: str, domain: str = "") -> list[PolicyRule]:
-        """Rend les règles `p` qui portent sur une permission, quel que soit leur sujet, refus compris."""
-        rows = self._concerned({"resource": resource, "action": action, "domain": domain})
+    def list_concerned(self, resource: str, action: str, domain: str = "") -> list[PolicyRule]:
+        """Renvoie les règles `p` qui portent sur une permission, quel que soit leur sujet, refus compris."""
+        rows = self._list_concerned({"resource": resource, "action": action, "domain": domain})
         return [PolicyRule("p", row) for row in rows]
 
     # --- explication ------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class PolicyInspector:
 
     @_steady
     def nearest(self, *request: str) -> list[PolicyChange]:
-        """Rend des changements dont chacun, à lui seul, ferait accorder une requête refusée.
+        """Renvoie des changements dont chacun, à lui seul, ferait accorder une requête refusée.
 
         D'abord les refus à lever, puis les rôles à donner, puis la règle à écrire. Chacun a été essayé.
         """
@@ -220,7 +220,7 @@ class PolicyInspector:
 
     @_steady
     def smallest(self, *request: str) -> PolicyChange:
-        """Rend le plus petit changement trouvé qui ferait accorder une requête refusée ; vide si aucun ne l'a été.
+        """Renvoie le plus petit changement trouvé qui ferait accorder une requête refusée ; vide si aucun ne l'a été.
 
         Un changement seul, s'il suffit : la règle à écrire, un refus à lever, puis un rôle à donner. Sinon les refus
         qu'il faut lever, et ce qu'il faut donner avec. Tout a été essayé. Rien n'est cherché si la requête porte une
@@ -234,7 +234,7 @@ class PolicyInspector:
         return next(islice(single, 1), None) or self._combine(levers, request)
 
     def _combine(self, levers: _Levers, request: Sequence[str]) -> PolicyChange:
-        """Rend les refus à lever, et ce qu'il faut donner avec, moins ce dont on peut se passer."""
+        """Renvoie les refus à lever, et ce qu'il faut donner avec, moins ce dont on peut se passer."""
         if not levers.denials:
             return PolicyChange()
         gifts = (PolicyChange(), *levers.rules, *levers.links)
@@ -263,39 +263,39 @@ class PolicyInspector:
 
     def _levers(self, request: Sequence[str]) -> _Levers:
         """Rassemble ce qui pourrait lever un refus."""
-        named = self._named(request)
-        rows = self._concerned(named)
-        mine = set(self.policy.closure(named["subject"], self._linked(named["domain"])))
+        named = self._name_values(request)
+        rows = self._list_concerned(named)
+        mine = set(self.policy.closure(named["subject"], self._link_domain(named["domain"])))
         place = self._place(SUBJECT_NAMES) or 0
         reaching = (PolicyRule("p", row) for row in rows if row[place] in mine or ANY in row[place])
         denials = islice((rule for rule in reaching if self._denies(rule)), MAX_TRIALS)
         given = dict.fromkeys(row[place] for row in rows if row[place] not in mine)
         roles = islice(given, MAX_TRIALS) if "g" in self.policy.schema.links else ()
         links = tuple(PolicyChange(added=(self._link(named, role),)) for role in roles)
-        written = self._written(named)
+        written = self._make_rule(named)
         rules = () if self.policy.holds(written) else (PolicyChange(added=(written,)),)
         return _Levers(tuple(denials), links, rules)
 
     # --- champs -----------------------------------------------------------------------------------------------------
 
-    def _concerned(self, named: dict[str, str]) -> list[Row]:
-        """Rend les règles qui portent sur ces valeurs, quel que soit leur sujet."""
+    def _list_concerned(self, named: dict[str, str]) -> list[Row]:
+        """Renvoie les règles qui portent sur ces valeurs, quel que soit leur sujet."""
         request = self._request({**named, "subject": ""})
         branches = self.policy.plan.branches or (None,)
-        return list(dict.fromkeys(row for branch in branches for row in self._reached(branch, request)))
+        return list(dict.fromkeys(row for branch in branches for row in self._list_reached(branch, request)))
 
-    def _reached(self, branch: Branch | None, request: Sequence[str]) -> Iterable[Row]:
-        """Rend les règles que les clés d'une branche désignent, rôles du sujet mis à part."""
+    def _list_reached(self, branch: Branch | None, request: Sequence[str]) -> Iterable[Row]:
+        """Renvoie les règles que les clés d'une branche désignent, rôles du sujet mis à part."""
         keys = [key for key in (branch.keys if branch else ()) if key.reads_request and not self._is_subject(key)]
         accepted = {key.field: {found for term in key.terms for found in self._variants(term, request)} for key in keys}
         if not accepted:
-            return self.policy.rows("p").ordered()
+            return self.policy.rows("p").list_ordered()
         narrow = min(accepted, key=lambda field: (field == self._place(ACTION_NAMES), len(accepted[field])))
         rows = self._rows(narrow, accepted[narrow])
         return [row for row in rows if all(row[field] in values for field, values in accepted.items())]
 
     def _variants(self, key: Key, request: Sequence[str]) -> Iterable[str]:
-        """Rend les valeurs de règle qui satisfont un terme, pour cette requête."""
+        """Renvoie les valeurs de règle qui satisfont un terme, pour cette requête."""
         if key.request is None:
             return (key.constant,)
         value = request[key.request]
@@ -305,7 +305,10 @@ class PolicyInspector:
             domain = request[key.domain] if isinstance(key.domain, int) else key.domain or ""
             return tuple(self.policy.graph_of(key.function).closure(value, domain))
         if key.probe is Probe.KEY_MATCH:
-            known = {pattern: matcher_of(key.function, pattern) for pattern in self.policy.rows("p").known(key.field)}
+            known = {
+                pattern: compile_pattern(key.function, pattern)
+                for pattern in self.policy.rows("p").list_known(key.field)
+            }
             return [pattern for pattern, matches in known.items() if matches is not None and matches(value)]
         return (value,)
 
@@ -315,7 +318,7 @@ class PolicyInspector:
         return any(self.policy.schema.request[place] in SUBJECT_NAMES for place in asked)
 
     def _in_domain(self, domain: str) -> Callable[[Row], bool]:
-        """Rend de quoi dire si une règle vaut dans un domaine ; le plan n'est lu qu'une fois."""
+        """Renvoie de quoi dire si une règle vaut dans un domaine ; le plan n'est lu qu'une fois."""
         place = self._place(DOMAIN_NAMES)
         if place is None or not domain:
             return lambda _: True
@@ -325,12 +328,11 @@ class PolicyInspector:
         return lambda row: row[place] in named or (is_pattern and acl_match(domain, row[place]))
 
     def _rows(self, field: int, values: Collection[str]) -> list[Row]:
-        """Rend les règles dont un champ a l'une de ces valeurs."""
+        """Renvoie les règles dont un champ a l'une de ces valeurs."""
         rows = self.policy.rows("p")
         return [row for value in values for row in rows.matching(field, [value])]
 
     def _place(self, names: frozenset[str]) -> int | None:
-        """Rend la place d'un champ dans une règle."""
         return self.policy.schema.position("p", names)
 
     # --- requêtes et règles -------------------------------------------------------------------------------------------
@@ -345,26 +347,26 @@ class PolicyInspector:
         """Range des valeurs dans l'ordre du modèle."""
         return tuple(named[_kind(name)] for name in self.policy.schema.request)
 
-    def _named(self, request: Sequence[str]) -> dict[str, str]:
+    def _name_values(self, request: Sequence[str]) -> dict[str, str]:
         """Nomme les valeurs d'une requête, sans les attributs qu'un texte peut porter."""
         kinds = map(_kind, self.policy.schema.request)
         named = dict(zip(kinds, map(_plain, request), strict=True))
         return {"subject": "", "resource": "", "action": "", "domain": "", **named}
 
-    def _written(self, named: dict[str, str]) -> PolicyRule:
-        """Rend la règle qui accorderait exactement la requête à son sujet."""
+    def _make_rule(self, named: dict[str, str]) -> PolicyRule:
+        """Renvoie la règle qui accorderait exactement la requête à son sujet."""
         known = {"eft": "allow", "scope": "*", "priority": "1"}
         names = self.policy.schema.fields["p"]
         return PolicyRule("p", tuple(known[name] if name in known else named.get(_kind(name), "*") for name in names))
 
     def _link(self, named: dict[str, str], role: str) -> PolicyRule:
-        """Rend le lien qui donnerait un rôle au sujet, dans le domaine de la requête."""
+        """Renvoie le lien qui donnerait un rôle au sujet, dans le domaine de la requête."""
         domain = (named["domain"],) if self.policy.schema.links["g"] > 2 else ()  # noqa: PLR2004 - membre et rôle
         return PolicyRule("g", (named["subject"], role, *domain))
 
     def _path_to(self, rule: PolicyRule, request: Sequence[str]) -> tuple[str, ...]:
-        """Rend le chemin de rôles du sujet d'une requête à celui d'une règle."""
-        named, place = self._named(request), self._place(SUBJECT_NAMES)
+        """Renvoie le chemin de rôles du sujet d'une requête à celui d'une règle."""
+        named, place = self._name_values(request), self._place(SUBJECT_NAMES)
         return () if place is None else self.path(named["subject"], rule.values[place], named["domain"])
 
     def _denies(self, rule: PolicyRule) -> bool:
@@ -373,16 +375,15 @@ class PolicyInspector:
         return "eft" in names and rule.values[names.index("eft")] == "deny"
 
     def _allows(self, request: Sequence[str]) -> bool:
-        """Pose une question."""
         return self.policy.decide(*request)
 
 
 def _kind(name: str) -> str:
-    """Rend ce qu'un jeton désigne."""
+    """Renvoie ce qu'un jeton désigne."""
     kinds = {"subject": SUBJECT_NAMES, "domain": DOMAIN_NAMES, "resource": RESOURCE_NAMES, "action": ACTION_NAMES}
     return next((kind for kind, names in kinds.items() if name in names), name)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - `request_builder` donne ce qu'il veut sous les noms qui sont à lui
-    """Rend un texte sans les attributs qu'il porte ; toute autre valeur telle quelle."""
+    """Renvoie un texte sans les attributs qu'il porte ; toute autre valeur telle quelle."""
     return str.__str__(value) if isinstance(value, str) else value

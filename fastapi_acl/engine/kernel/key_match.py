@@ -22,8 +22,8 @@ from fastapi_acl.engine.kernel import segments
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    _Matcher = Callable[[str], bool]
-    _Matchers = dict[str, _Matcher]
+    Comparison = Callable[[str], bool]
+    Comparisons = dict[str, Comparison]
 
 PATTERN_FUNCTIONS: Final = frozenset({"keyMatch", "keyMatch2", "keyMatch3", "keyMatch4", "keyMatch5", "globMatch"})
 """Fonctions que ce module sait comparer."""
@@ -44,6 +44,7 @@ _PLACEHOLDERS: Final = {
 }
 _REPEAT: Final = re.compile(r"{[0-9,]*}")
 _SLASHES: Final = re.compile(r"/{2,}")
+_STARS: Final = re.compile(r"\*+")
 _GLOB_SPECIAL: Final = re.compile(r"[*?\[\]{}\\!()|@+~-]")
 _GLOB_UNREAD: Final = re.compile(r"[\[\]{}\\!()|@+~\n]")
 
@@ -76,7 +77,7 @@ class _UnreadError(Exception):
 
 
 @lru_cache(MAX_COMPILED)
-def matcher_of(function: str, pattern: str) -> Callable[[str], bool] | None:
+def compile_pattern(function: str, pattern: str) -> Comparison | None:
     """Compile un motif.
 
     Args:
@@ -89,21 +90,21 @@ def matcher_of(function: str, pattern: str) -> Callable[[str], bool] | None:
     """
     try:
         if function == "keyMatch":
-            return _prefixed(pattern)
-        return _globbed(pattern) if function == "globMatch" else _keyed(function, pattern)
+            return _compile_prefix(pattern)
+        return _compile_glob(pattern) if function == "globMatch" else _compile_key(function, pattern)
     except _UnreadError:
         return None
 
 
 def linear(function: str, stock: Callable[..., bool]) -> Callable[..., bool]:
-    """Rend une comparaison qui répond comme celle de Casbin, en temps linéaire chaque fois que le motif le permet."""
+    """Renvoie une comparaison qui répond comme celle de Casbin, en temps linéaire si le motif le permet."""
 
     def compare(value: str, pattern: str) -> bool:
         if type(value) is str and type(pattern) is str:
-            compiled = matcher_of if len(pattern) <= MAX_LENGTH else matcher_of.__wrapped__
-            matcher = compiled(function, pattern)
-            if matcher is not None:
-                return matcher(value)
+            compiles = compile_pattern if len(pattern) <= MAX_LENGTH else compile_pattern.__wrapped__
+            matches = compiles(function, pattern)
+            if matches is not None:
+                return matches(value)
         return stock(value, pattern)
 
     return compare
@@ -111,7 +112,6 @@ def linear(function: str, stock: Callable[..., bool]) -> Callable[..., bool]:
 
 @lru_cache(MAX_COMPILED)
 def _regex(pattern: str) -> re.Pattern[str]:
-    """Compile une expression rationnelle une seule fois."""
     return re.compile(pattern)
 
 
@@ -123,7 +123,7 @@ def regex_match(value: str, pattern: str) -> bool:
 # --- keyMatch ---------------------------------------------------------------------------------------------------------
 
 
-def _prefixed(pattern: str) -> Callable[[str], bool]:
+def _compile_prefix(pattern: str) -> Comparison:
     """Compare comme `keyMatch` : tout ce qui suit le premier `*` est ignoré."""
     prefix, star, _ = pattern.partition("*")
     if not star:
@@ -134,19 +134,25 @@ def _prefixed(pattern: str) -> Callable[[str], bool]:
 # --- keyMatch2 à keyMatch5 --------------------------------------------------------------------------------------------
 
 
-def _keyed(function: str, pattern: str) -> Callable[[str], bool]:
+def _compile_key(function: str, pattern: str) -> Comparison:
     """Compare comme `keyMatch2` à `keyMatch5`."""
     names, text = _expression(function, pattern)
     atoms = list(_atoms(text))
-    if len(set(names)) != len(names):
-        matcher = _repeated(text, names, atoms)
-    else:
-        matcher = _segmented(atoms) or (_direct(text) if _is_direct(atoms) else _Bits(_merged(atoms)).matches)
-    return (lambda value: matcher(value.partition("?")[0])) if function == "keyMatch5" else matcher
+    is_repeated = len(set(names)) != len(names)
+    matches = _compile_repeated(text, names, atoms) if is_repeated else _compile_atoms(text, atoms)
+    return (lambda value: matches(value.partition("?")[0])) if function == "keyMatch5" else matches
+
+
+def _compile_atoms(text: str, atoms: Sequence[_Atom]) -> Comparison:
+    """Compare par segments si le motif s'y prête, par `re` si rien ne le fait revenir sur ses pas, sinon par bits."""
+    by_segments = _compile_segments(atoms)
+    if by_segments is not None:
+        return by_segments
+    return _compile_direct(text) if _is_direct(atoms) else _Bits(_merge(atoms)).matches
 
 
 def _expression(function: str, pattern: str) -> tuple[list[str], str]:
-    """Rend les noms d'un motif et l'expression que Casbin en fait, sans ses bornes."""
+    """Renvoie les noms d'un motif et l'expression que Casbin en fait, sans ses bornes."""
     if "\n" in pattern:
         raise _UnreadError
     text = pattern.replace("/*", "/.*")
@@ -177,7 +183,7 @@ def _atoms(text: str) -> Iterator[_Atom]:
 
 
 def _one(text: str, place: int) -> tuple[str, int]:
-    """Lit un atome sans sa répétition, et rend ce qui le suit."""
+    """Lit un atome sans sa répétition, et renvoie ce qui le suit."""
     if text.startswith(SEGMENT, place):
         return "[^/]", place + len(SEGMENT) - 1
     character = text[place]
@@ -190,7 +196,7 @@ def _one(text: str, place: int) -> tuple[str, int]:
     return character, place + 1
 
 
-def _segmented(atoms: Sequence[_Atom]) -> Callable[[str], bool] | None:
+def _compile_segments(atoms: Sequence[_Atom]) -> Comparison | None:
     """Compare par segments, quand le motif n'a que des caractères, des `[^/]+` et des `.*`."""
     holes = {_Atom("[^/]", "+"): segments.HOLE, _Atom("any", "*"): ".*"}
     if not all(atom.is_literal or atom in holes for atom in atoms):
@@ -200,20 +206,26 @@ def _segmented(atoms: Sequence[_Atom]) -> Callable[[str], bool] | None:
 
 
 def _is_direct(atoms: Sequence[_Atom]) -> bool:
-    """Dit si rien ne peut revenir sur ses pas : des segments entiers, et une seule répétition libre, la dernière."""
-    free = [place for place, atom in enumerate(atoms) if atom.quantifier and atom.text != "[^/]"]
-    segments = [place for place, atom in enumerate(atoms) if atom.quantifier and atom.text == "[^/]"]
-    closed = all(place + 1 == len(atoms) or atoms[place + 1] == _Atom("/") for place in segments)
-    return closed and len(free) <= 1 and all(place > last for place in free for last in segments)
+    """Dit si rien ne peut revenir sur ses pas : des segments entiers, puis une seule répétition libre au plus."""
+    repeated = [place for place, atom in enumerate(atoms) if atom.quantifier]
+    if repeated and atoms[repeated[-1]].text != "[^/]":
+        repeated.pop()  # après la dernière, nulle autre ne lui dispute son texte
+    return all(_is_whole_segment(atoms, place) for place in repeated)
 
 
-def _direct(text: str) -> Callable[[str], bool]:
+def _is_whole_segment(atoms: Sequence[_Atom], place: int) -> bool:
+    """Dit si un `[^/]` répété va jusqu'au prochain « / », ou à la fin : il ne peut alors s'arrêter que là."""
+    following = atoms[place + 1 : place + 2]
+    return atoms[place].text == "[^/]" and all(atom == _Atom("/") for atom in following)
+
+
+def _compile_direct(text: str) -> Comparison:
     """Compare par `re`, dont rien ici ne peut faire revenir en arrière."""
     match = re.compile(f"^{text}$").match
     return lambda value: match(value) is not None
 
 
-def _repeated(text: str, names: Sequence[str], atoms: Sequence[_Atom]) -> Callable[[str], bool]:
+def _compile_repeated(text: str, names: Sequence[str], atoms: Sequence[_Atom]) -> Comparison:
     """Compare comme `keyMatch4` quand un nom revient : ses valeurs doivent être égales."""
     if not _is_direct(atoms) or text.count(SEGMENT) != len(names):
         raise _UnreadError
@@ -229,7 +241,7 @@ def _repeated(text: str, names: Sequence[str], atoms: Sequence[_Atom]) -> Callab
     return matches
 
 
-def _merged(atoms: Sequence[_Atom]) -> list[_Atom]:
+def _merge(atoms: Sequence[_Atom]) -> list[_Atom]:
     """Confond les répétitions qui se suivent et valent la même chose."""
     kept: list[_Atom] = []
     for atom in atoms:
@@ -257,7 +269,7 @@ class _Bits:
         for place, atom in enumerate(atoms):
             if len(atom.text) == 1:
                 self._literal[atom.text] |= 1 << place
-        self._start = self._skipped(1)
+        self._start = self._skip(1)
 
     def matches(self, value: str) -> bool:
         """Dit si la valeur satisfait le motif ; comme `$`, un dernier saut de ligne peut être en trop."""
@@ -273,41 +285,36 @@ class _Bits:
         return bool(states & self._end)
 
     def _read(self, states: int, character: str) -> int:
-        """Rend les états atteints en lisant un caractère."""
+        """Renvoie les états atteints en lisant un caractère."""
         mask = self._literal.get(character, 0)
         mask |= self._no_line if character != "\n" else 0
         mask |= self._no_slash if character != "/" else 0
         consumed = states & mask
-        return self._skipped((consumed << 1) | (consumed & self._repeats))
+        return self._skip((consumed << 1) | (consumed & self._repeats))
 
-    def _skipped(self, states: int) -> int:
+    def _skip(self, states: int) -> int:
         """Ajoute les états qu'on atteint sans rien lire : la retenue d'une addition parcourt les atomes facultatifs."""
         return states | ((self._skips + (states & self._skips)) ^ self._skips)
 
 
 def _bits(atoms: Sequence[_Atom], holds: Callable[[_Atom], bool]) -> int:
-    """Rend un entier dont les bits sont les atomes qui ont une propriété."""
+    """Renvoie un entier dont les bits sont les atomes qui ont une propriété."""
     return sum(1 << place for place, atom in enumerate(atoms) if holds(atom))
 
 
 # --- globMatch --------------------------------------------------------------------------------------------------------
 
 
-def _globbed(pattern: str) -> Callable[[str], bool]:
+def _compile_glob(pattern: str) -> Comparison:
     """Compare comme `globMatch` : au plus un joker par segment, et aucun après un `**` ; sans accolades ni crochets.
 
     L'expression est celle que wcmatch en fait, compilée une fois ; ainsi bornée, rien ne l'y fait revenir en arrière.
     """
     while pattern.startswith("*/"):
         pattern = pattern[1:]
-    segments = pattern.split("/")
-    _, *after = "/".join(segments).split("**", maxsplit=1) if "**" in segments else ("", "")
-    crowded = any(re.sub(r"\*+", "*", segment).count("*") > 1 for segment in segments)
-    if not pattern or _GLOB_UNREAD.search(pattern) or crowded or any("*" in rest or "?" in rest for rest in after):
+    if not pattern or _GLOB_UNREAD.search(pattern) or not _is_bounded_glob(pattern):
         raise _UnreadError
-    read = "/".join(segment if segment == "**" else re.sub(r"\*{2,}", "*", segment) for segment in segments)
-    read = f"{{{read[:-3]},{read}}}" if read.endswith("/**") else read
-    included, excluded = glob.translate(read, flags=glob.GLOBSTAR | glob.BRACE)
+    included, excluded = glob.translate(_rewrite_glob(pattern), flags=glob.GLOBSTAR | glob.BRACE)
     if excluded:
         raise _UnreadError
     matches = [re.compile(one).fullmatch for one in included]
@@ -319,18 +326,33 @@ def _globbed(pattern: str) -> Callable[[str], bool]:
     return compare
 
 
+def _is_bounded_glob(pattern: str) -> bool:
+    """Dit si un motif n'a qu'un joker au plus par segment, et aucun après un `**`."""
+    segments = pattern.split("/")
+    if any(_STARS.sub("*", segment).count("*") > 1 for segment in segments):
+        return False
+    after = pattern.partition("**")[2] if "**" in segments else ""
+    return "*" not in after and "?" not in after
+
+
+def _rewrite_glob(pattern: str) -> str:
+    """Écrit un motif comme wcmatch le lit : `**` n'y traverse les « / » que seul, et un dernier `/**` peut manquer."""
+    read = "/".join(segment if segment == "**" else _STARS.sub("*", segment) for segment in pattern.split("/"))
+    return f"{{{read[:-3]},{read}}}" if read.endswith("/**") else read
+
+
 # --- préfixes et groupes ----------------------------------------------------------------------------------------------
 
 
-def trimmed(function: str, value: str) -> str:
-    """Rend ce qu’une fonction regarde : `keyMatch5` coupe au « ? », `globMatch` confond « // » et « / »."""
+def trim(function: str, value: str) -> str:
+    """Renvoie ce qu’une fonction regarde : `keyMatch5` coupe au « ? », `globMatch` confond « // » et « / »."""
     if function == "keyMatch5":
         return value.partition("?")[0]
     return _SLASHES.sub("/", value) if function == "globMatch" else value
 
 
 def probes(function: str, value: str) -> tuple[str, ...]:
-    """Rend les motifs sans joker que satisfait une valeur réduite par `trimmed` ; `globMatch` admet un « / » final."""
+    """Renvoie les motifs sans joker que satisfait une valeur réduite par `trim` ; `globMatch` admet un « / » final."""
     spare = {"keyMatch": None, "globMatch": "/"}.get(function, "\n")
     return (value, value[:-1]) if spare is not None and value.endswith(spare) else (value,)
 
@@ -341,7 +363,7 @@ def is_literal(function: str, pattern: str) -> bool:
 
 
 def literal_prefix(function: str, pattern: str) -> str:
-    """Rend un texte par lequel commence toute valeur, réduite par `trimmed`, qui satisfait le motif."""
+    """Renvoie un texte par lequel commence toute valeur, réduite par `trim`, qui satisfait le motif."""
     if function == "keyMatch":
         return pattern.partition("*")[0]
     if function == "globMatch":
@@ -355,7 +377,7 @@ def literal_prefix(function: str, pattern: str) -> str:
 
 
 def literal_suffix(function: str, pattern: str) -> str:
-    """Rend un texte par lequel finit l'une au moins des valeurs que rend `probes`, si elle satisfait le motif."""
+    """Renvoie un texte par lequel finit l'une au moins des valeurs que renvoie `probes`, si elle satisfait le motif."""
     if function == "keyMatch":
         return ""
     if function == "globMatch":
@@ -393,10 +415,10 @@ class PatternGroups:
         self._function = function
         self._counts: Counter[str] = Counter()
         self._literals: set[str] = set()
-        self._groups: dict[int, dict[str, dict[int, dict[str, _Matchers]]]] = {}
+        self._groups: dict[int, dict[str, dict[int, dict[str, Comparisons]]]] = {}
 
     def __len__(self) -> int:
-        """Rend le nombre de motifs distincts."""
+        """Renvoie le nombre de motifs distincts."""
         return len(self._counts)
 
     def add(self, pattern: str) -> None:
@@ -411,14 +433,14 @@ class PatternGroups:
         if is_literal(self._function, pattern):
             self._literals.add(pattern)
             return
-        matcher = matcher_of(self._function, pattern)
-        if matcher is None:
+        matches = compile_pattern(self._function, pattern)
+        if matches is None:
             message = "ce motif ne se compare pas en temps linéaire"
             raise ValueError(message)
         group: dict[Any, Any] = self._groups
         for key in self._place(pattern):
             group = group.setdefault(key, {})
-        group[pattern] = matcher
+        group[pattern] = matches
 
     def discard(self, pattern: str) -> None:
         """Retire un motif ajouté."""
@@ -432,13 +454,13 @@ class PatternGroups:
         _drop(self._groups, (*self._place(pattern), pattern))
 
     def _place(self, pattern: str) -> tuple[int, str, int, str]:
-        """Rend le chemin d'un motif parmi les groupes."""
+        """Renvoie le chemin d'un motif parmi les groupes."""
         prefix, suffix = literal_prefix(self._function, pattern), literal_suffix(self._function, pattern)
         return len(prefix), prefix, len(suffix), suffix
 
     def matching(self, value: str) -> list[str]:
-        """Rend les motifs que la valeur satisfait."""
-        text = trimmed(self._function, value)
+        """Renvoie les motifs que la valeur satisfait."""
+        text = trim(self._function, value)
         texts = probes(self._function, text)
         found = [known for known in texts if known in self._literals]
         for length, groups in self._groups.items():
@@ -447,7 +469,9 @@ class PatternGroups:
                 found += [pattern for pattern, matches in self._ending(group, texts) if matches(value)]
         return found
 
-    def _ending(self, group: dict[int, dict[str, _Matchers]], texts: Sequence[str]) -> Iterator[tuple[str, _Matcher]]:
+    def _ending(
+        self, group: dict[int, dict[str, Comparisons]], texts: Sequence[str]
+    ) -> Iterator[tuple[str, Comparison]]:
         """Énumère les motifs d'un groupe dont une valeur a la fin."""
         for length, ends in group.items():
             for suffix in {text[len(text) - length :] if length <= len(text) else None for text in texts}:

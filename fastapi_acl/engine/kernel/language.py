@@ -18,7 +18,7 @@ class Language(Protocol):
     def interpret(
         self, expression: ast.expr, names: Sequence[str], functions: Mapping[str, Callable[..., object]]
     ) -> Callable[..., object]:
-        """Rend une fonction qui évalue une expression hors de la liste blanche.
+        """Renvoie une fonction qui évalue une expression hors de la liste blanche.
 
         Args:
             expression: arbre de l'expression.

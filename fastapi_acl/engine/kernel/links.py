@@ -63,11 +63,11 @@ class LinksAfter:
     # --- lecture --------------------------------------------------------------------------------------------------
 
     def roles_of(self, name: str, domain: str) -> list[str]:
-        """Rend les rôles directs d'un nom, dans un domaine et dans ceux qui y valent."""
+        """Renvoie les rôles directs d'un nom, dans un domaine et dans ceux qui y valent."""
         return list(self._roles(name, self._graph.places_of(domain)))
 
     def reach(self, name: str) -> list[str]:
-        """Rend un nom et tous les rôles qu'il atteint, par des liens de n'importe quels domaines."""
+        """Renvoie un nom et tous les rôles qu'il atteint, par des liens de n'importe quels domaines."""
         places = self._everywhere()
         found, waiting = {name: None}, [name]
         while waiting:
@@ -77,7 +77,7 @@ class LinksAfter:
         return list(found)
 
     def closure(self, name: str, domain: str) -> list[str]:
-        """Rend un nom et tous les rôles qu'il tient dans un domaine."""
+        """Renvoie un nom et tous les rôles qu'il tient dans un domaine."""
         found, edge = {name: None}, [name]
         for _ in range(MAX_LINKS):
             reached = (role for known in edge for role in self.roles_of(known, domain))
@@ -86,11 +86,11 @@ class LinksAfter:
         return list(found)
 
     def _everywhere(self) -> list[str]:
-        """Rend tous les domaines où il y a des liens."""
+        """Renvoie tous les domaines où il y a des liens."""
         return list(dict.fromkeys([*self._graph.links, *self._above]))
 
     def _roles(self, name: str, places: Sequence[str]) -> dict[str, None]:
-        """Rend les rôles directs d'un nom dans ces domaines."""
+        """Renvoie les rôles directs d'un nom dans ces domaines."""
         found: dict[str, None] = {}
         for place in places:
             kept = self._graph.links.get(place, {}).get(name, ())
@@ -100,12 +100,12 @@ class LinksAfter:
         return found
 
     def _members(self, name: str, places: Sequence[str]) -> tuple[bool, list[str]]:
-        """Dit si un nom a des membres dans ces domaines, et rend ceux qui sont eux-mêmes des rôles."""
+        """Dit si un nom a des membres dans ces domaines, et renvoie ceux qui sont eux-mêmes des rôles."""
         has_any, nested = False, dict[str, None]()
         for place in places:
             added = self._below[place].get(name, {}) if place in self._below else {}
             nested.update(dict.fromkeys(filter(self._is_role, added)))
-            count, roles = self._graph.nested_members(name, place)
+            count, roles = self._graph.survey_members(name, place)
             has_any = has_any or bool(added) or count > self._gone[name, place]
             nested.update((role, None) for role in roles if (role, name, place) not in self._removed)
         return has_any, list(nested)
@@ -151,7 +151,7 @@ class LinksAfter:
                 measure(member, upward, {}, MAX_LINKS - below)  # pour nommer le rôle où la chaîne devient trop longue
 
     def _links_below(self, name: str, places: Sequence[str]) -> int:
-        """Rend la longueur de la plus longue suite de membres sous un nom, sans énumérer ceux qui ne sont pas rôles."""
+        """Mesure la plus longue suite de membres sous un nom, sans énumérer ceux qui ne sont pas des rôles."""
         links, edge = 0, [name]
         while edge and links <= MAX_LINKS:
             known = [self._members(held, places) for held in edge]
@@ -160,7 +160,7 @@ class LinksAfter:
         return links
 
     def upward(self, name: str, places: Sequence[str]) -> Sequence[str]:
-        """Rend les rôles directs d'un nom dans ces domaines."""
+        """Renvoie les rôles directs d'un nom dans ces domaines."""
         return list(self._roles(name, places))
 
 
@@ -172,7 +172,7 @@ class _Upward:
         self._places = places
 
     def get(self, name: str, default: Sequence[str] = ()) -> Sequence[str]:  # noqa: ARG002 - celui de `Mapping.get`
-        """Rend les rôles directs d'un nom."""
+        """Renvoie les rôles directs d'un nom."""
         return self._links.upward(name, self._places)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastapi_acl.engine.kernel.pacing import drain, sweep_young
-from fastapi_acl.engine.kernel.role_graph import chained, check_links
+from fastapi_acl.engine.kernel.role_graph import check_links, read_chain
 from fastapi_acl.engine.kernel.schema import SHARED_DOMAIN_CHOICE
 from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError, PolicyUnreadableError
 from fastapi_acl.shared.logging import get_logger
@@ -105,19 +105,19 @@ class PolicyReader:
 
     @staticmethod
     def _row(columns: Sequence[_Column] | None, values: Sequence[str | None]) -> Row:
-        """Rend la règle d'une ligne, chaque texte étant l'exemplaire gardé."""
+        """Renvoie la règle d'une ligne, chaque texte étant l'exemplaire gardé."""
         if not columns or values[len(columns) :].count(None) != len(values) - len(columns):
             raise _UnreadableError
         return tuple([column[value] for column, value in zip(columns, values)])  # type: ignore[index]  # noqa: B905 - les colonnes inutilisées sont de trop ; un None au milieu se refuse
 
     def forget(self) -> None:
-        """Rend peu à peu à la mémoire ce qui ne servait qu'à lire."""
+        """Libère peu à peu la mémoire de ce qui ne servait qu'à lire."""
         for columns in self._columns.values():
             for column in columns:
                 drain(column)
 
     def finish(self) -> Loaded:
-        """Vérifie les chaînes de rôles, et rend ce qui a été lu.
+        """Vérifie les chaînes de rôles, et renvoie ce qui a été lu.
 
         Raises:
             PolicyUnreadableError: un refus se perdrait au bout d'une chaîne de rôles trop longue ou circulaire.
@@ -135,14 +135,14 @@ class PolicyReader:
         try:
             check_links(links.keys(), shares_domains=self._schema.shares_domains is True)
         except InvalidRuleError as error:
-            names = set(chained(error))
+            names = set(read_chain(error))
             rows = [f"id={number} ({row[0]} → {row[1]})" for row, number in links.items() if names.issuperset(row[:2])]
             logger.error("policy_links_unreadable: %s Lignes : %s.", error.detail, ", ".join(rows))  # noqa: TRY400 - la phrase suffit
             raise PolicyUnreadableError from error
 
     def _refuse(self, row_id: int, rule: PolicyRule) -> None:
         """Écarte une ligne illisible, ou arrête la lecture si elle pourrait refuser."""
-        undecided = _undecided(row_id, rule) if self._schema.is_undecided(rule) else ""
+        undecided = _tell_undecided(row_id, rule) if self._schema.is_undecided(rule) else ""
         self._undecided = self._undecided or undecided
         if could_deny(rule, self._schema):
             logger.error("policy_row_unreadable: id=%s ; %s", row_id, QUARANTINE)
@@ -151,7 +151,7 @@ class PolicyReader:
         logger.warning("policy_row_skipped: id=%s", row_id)
 
 
-def _undecided(row_id: int, rule: PolicyRule) -> str:
+def _tell_undecided(row_id: int, rule: PolicyRule) -> str:
     """Dit quelle ligne est écrite dans `*` sans que rien ne dise ce qu'il vaut."""
     return f"ligne {row_id} de casbin_rule (« {rule.ptype}, {', '.join(rule.values)} ») : {SHARED_DOMAIN_CHOICE}."
 

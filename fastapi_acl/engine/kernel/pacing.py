@@ -127,7 +127,7 @@ def _work(work: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.
 
 
 def _unless_done(done: asyncio.Future[T], settle: Callable[[Any], None], outcome: object) -> None:
-    """Rend une issue que personne n'a cessé d'attendre."""
+    """Renvoie une issue que personne n'a cessé d'attendre."""
     if not done.done():
         settle(outcome)
 
@@ -141,7 +141,7 @@ def sweep_young() -> None:
         gc.collect(0)
 
 
-def paced(items: Iterable[T]) -> Iterator[T]:
+def iterate_by_doses(items: Iterable[T]) -> Iterator[T]:
     """Parcourt une longue suite par doses."""
     for place, item in enumerate(items, start=1):
         yield item

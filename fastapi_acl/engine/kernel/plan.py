@@ -62,11 +62,11 @@ class Key:
         return any(term.request is not None for term in self.terms)
 
     def find(self, probe: Probe) -> Key | None:
-        """Rend le premier terme simple qui se cherche ainsi ; None s'il n'y en a pas."""
+        """Renvoie le premier terme simple qui se cherche ainsi ; None s'il n'y en a pas."""
         return next((term for term in self.terms if term.probe is probe), None)
 
     def describe(self, request: Sequence[str], fields: Sequence[str]) -> str:
-        """Rend le terme tel que le modèle l'écrit."""
+        """Renvoie le terme tel que le modèle l'écrit."""
         if self.choices:
             return " || ".join(choice.describe(request, fields) for choice in self.choices)
         left = repr(self.constant) if self.request is None else f"r.{request[self.request]}"
@@ -133,7 +133,7 @@ class MatcherPlan:
         return " and ".join(f"({ast.unparse(term)})" for term in terms)
 
     def describe(self, request: Sequence[str], fields: Sequence[str]) -> str:
-        """Rend le plan en quelques lignes, pour une personne."""
+        """Renvoie le plan en quelques lignes, pour une personne."""
         if self.reason:
             return f"évaluation de Casbin, règle par règle : {self.reason}"
         if self.fork is not None:
@@ -173,7 +173,7 @@ class Fork:
     reaches: tuple[ast.expr, ...] = ()
 
     def describe(self, request: Sequence[str], fields: Sequence[str]) -> str:
-        """Rend la question et les deux plans, pour une personne."""
+        """Renvoie la question et les deux plans, pour une personne."""
         plans = [plan.describe(request, fields).splitlines() for plan in (self.then, self.otherwise)]
         then, otherwise = ["\n".join(f"  {line}" for line in lines) for lines in plans]
         return f"porte    : {ast.unparse(self.gate)}\n si vraie :\n{then}\n sinon :\n{otherwise}"
@@ -228,7 +228,7 @@ def plan_matcher(matcher: str, words: Vocabulary) -> MatcherPlan:
 
 
 def scan_matcher(matcher: str) -> MatcherPlan:
-    """Rend un plan sans clé : le matcher est évalué sur chaque règle, dans l'ordre, comme Casbin le fait.
+    """Renvoie un plan sans clé : le matcher est évalué sur chaque règle, dans l'ordre, comme Casbin le fait.
 
     C'est ce qu'il faut quand une fonction du matcher garde la trace des questions : les gestionnaires de rôles de
     Casbin le font dès qu'ils comparent les noms par une fonction.
@@ -265,7 +265,7 @@ class _Planner:
     words: Vocabulary
 
     def plan(self, tree: ast.expr, forks: int = MAX_FORKS) -> MatcherPlan:
-        """Rend le plan d'une expression."""
+        """Renvoie le plan d'une expression."""
         return replace(self._flat(tree), fork=self._fork(tree, forks) if forks else None)
 
     def _fork(self, tree: ast.expr, forks: int) -> Fork | None:
@@ -273,7 +273,7 @@ class _Planner:
         gate, is_first = gates.find(tree, self._is_free, self._is_sure)
         if gate is None:
             return None
-        then, otherwise = [gates.settled(tree, gate, told, self._is_sure) for told in (True, False)]
+        then, otherwise = [gates.settle(tree, gate, told, self._is_sure) for told in (True, False)]
         return Fork(
             gate,
             then=self.plan(then, forks - 1),
@@ -285,7 +285,7 @@ class _Planner:
         )
 
     def _flat(self, tree: ast.expr) -> MatcherPlan:
-        """Rend le plan d'une expression, toutes réponses confondues."""
+        """Renvoie le plan d'une expression, toutes réponses confondues."""
         parts = self._disjunction(tree)
         branches = tuple([self._branch(terms) for terms in parts if not any(map(_is_false, terms))])
         if not any(branch.rest for branch in branches):
@@ -321,7 +321,7 @@ class _Planner:
         """Range les termes d'une conjonction : clés, requête seule, reste."""
         keys: dict[int, Key] = {}
         gate, rest = [], []
-        bound = dict(filter(None, map(self._bound, terms)))
+        bound = dict(filter(None, map(self._bind, terms)))
         for term in terms:
             key = self._key(term, bound)
             if key is not None and key.field not in keys:
@@ -336,7 +336,7 @@ class _Planner:
     def _without_keys(self, tree: ast.expr) -> ast.expr:
         """Met « vrai » à la place des termes que les clés garantissent ; l'ordre et la valeur du reste sont gardés."""
         terms = self._disjunction(tree)[0]
-        bound = dict(filter(None, map(self._bound, terms)))
+        bound = dict(filter(None, map(self._bind, terms)))
         seen: set[int] = set()
         kept: list[ast.expr] = []
         for term in terms:
@@ -404,8 +404,8 @@ class _Planner:
             domain = bound.get(given.id)
         return None if domain is None else Key(Probe.ROLE, place, request, function=name, domain=domain)
 
-    def _bound(self, term: ast.expr) -> tuple[str, int] | None:
-        """Rend le champ de règle qu'un terme `r.x == p.y` rend égal à une valeur de la requête."""
+    def _bind(self, term: ast.expr) -> tuple[str, int] | None:
+        """Renvoie le champ de règle qu'un terme `r.x == p.y` rend égal à une valeur de la requête."""
         key = self._key(term, {})
         if key is None or key.probe is not Probe.EXACT or key.request is None:
             return None
@@ -444,13 +444,13 @@ class _Planner:
         return is_text or _place(self.words.request, node) is not None
 
     def _texts(self, tree: ast.expr) -> tuple[int, ...]:
-        """Rend les places des valeurs de la requête que lisent les termes sûrs."""
+        """Renvoie les places des valeurs de la requête que lisent les termes sûrs."""
         sure = [node for node in ast.walk(tree) if isinstance(node, ast.expr) and self._is_sure(node)]
         places = (_place(self.words.request, node) for term in sure for node in ast.walk(term))
         return tuple(sorted({place for place in places if place is not None}))
 
     def _motifs(self, tree: ast.expr) -> frozenset[tuple[str, int]]:
-        """Rend les comparaisons de motifs d'une expression, et le champ de chacune."""
+        """Renvoie les comparaisons de motifs d'une expression, et le champ de chacune."""
         keys = [self._key(node, {}) for node in ast.walk(tree) if isinstance(node, ast.Call)]
         motifs = [key for key in keys if key is not None and key.probe is Probe.KEY_MATCH]
         return frozenset((motif.function, motif.field) for motif in motifs)
@@ -470,17 +470,14 @@ class _Planner:
 
 
 def _place(places: Mapping[str, int], node: ast.AST) -> int | None:
-    """Rend la place d'un nom simple."""
     return places.get(node.id) if isinstance(node, ast.Name) else None
 
 
 def _is_true(term: ast.expr) -> bool:
-    """Dit si un terme est « vrai », écrit tel quel."""
     return isinstance(term, ast.Constant) and term.value is True
 
 
 def _is_false(term: ast.expr) -> bool:
-    """Dit si un terme est « faux », écrit tel quel."""
     return isinstance(term, ast.Constant) and term.value is False
 
 
@@ -500,6 +497,6 @@ def _product(numbers: Iterator[int]) -> int:
 
 
 def calls(expression: ast.expr | None) -> set[str]:
-    """Rend les noms des fonctions qu'une expression appelle."""
+    """Renvoie les noms des fonctions qu'une expression appelle."""
     nodes = ast.walk(expression) if expression is not None else ()
     return {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}

@@ -36,16 +36,16 @@ class Compiler(Protocol):
         """Lit le matcher d'un contexte."""
 
     def decider(self, context: Context) -> AnyDecider | None:
-        """Rend de quoi décider dans un contexte ; None si l'index ne sait pas."""
+        """Renvoie de quoi décider dans un contexte ; None si l'index ne sait pas."""
 
     def is_direct(self, decider: AnyDecider) -> bool:
         """Dit si une décision peut aller tout droit."""
 
     def arity(self, context: Context) -> int:
-        """Rend le nombre de valeurs d'une requête."""
+        """Renvoie le nombre de valeurs d'une requête."""
 
     def walk(self, context: Context) -> StrictWalk:
-        """Rend de quoi décider règle par règle.
+        """Renvoie de quoi décider règle par règle.
 
         Raises:
             DecisionFailedError: le modèle n'a pas de quoi décider dans ce contexte.
@@ -59,7 +59,7 @@ class Definitions(Protocol):
     functions: Mapping[str, Callable[..., object]]
 
     def compiler(self, rules: RuleSet) -> Compiler:
-        """Rend de quoi compiler le modèle sur des règles."""
+        """Renvoie de quoi compiler le modèle sur des règles."""
 
     def listen(self, forget: Callable[[], None]) -> None:
         """Retient ce qu'il faut appeler quand une fonction ou une définition change."""
@@ -109,7 +109,7 @@ class Policy(Judge):
     decide = decide
 
     def explain(self, *values: Any, context: Context = DEFAULT_CONTEXT) -> tuple[bool, Sequence[Any]]:  # noqa: ANN401 - valeurs d'une requête
-        """Décide, et rend la règle décisive, vide s'il n'y en a pas ; toute erreur est un refus que l'appelant voit.
+        """Décide, et renvoie la règle décisive, vide s'il n'y en a pas ; toute erreur est un refus que l'appelant voit.
 
         Args:
             values: valeurs de la requête, dans l'ordre du modèle.
@@ -141,10 +141,10 @@ class Policy(Judge):
         return self.decide(*values) if found is None else found
 
     def granting(self, request: Sequence[str]) -> list[PolicyRule] | None:
-        """Rend les règles qui accordent dans les cases d'une requête ; None si l'index ne peut pas répondre."""
+        """Renvoie les règles qui accordent dans les cases d'une requête ; None si l'index ne peut pas répondre."""
         with self.lock:
             decider = self._decisions.decider()
-            rows = decider.reached(request) if decider is not None else None
+            rows = decider.list_granting(request) if decider is not None else None
         return None if rows is None else [PolicyRule("p", row) for row in rows]
 
     def compile(self, context: Context) -> AnyDecider | None:
@@ -165,7 +165,7 @@ class Policy(Judge):
         return self._walk(context).explain(values)
 
     def _walk(self, context: Context) -> StrictWalk:
-        """Rend de quoi décider règle par règle dans un contexte ; compilé à la première demande."""
+        """Renvoie de quoi décider règle par règle dans un contexte ; compilé à la première demande."""
         try:
             return self._walks[context]
         except KeyError:
@@ -183,7 +183,7 @@ class Policy(Judge):
 
     @property
     def decisions(self) -> Decisions:
-        """Ce qui décide ; l'exécuteur de Casbin décide par lui."""
+        """Ce qui décide ; l'enforcer de Casbin décide par lui."""
         return self._decisions
 
     @property
@@ -225,10 +225,10 @@ class Policy(Judge):
     def rules(self) -> tuple[PolicyRule, ...]:
         """Toutes les règles en service, type par type, dans l'ordre."""
         with self.lock:
-            return self._state.rules.listed()
+            return self._state.rules.list_rules()
 
     def rows(self, ptype: str) -> Rows:
-        """Rend les règles d'un type."""
+        """Renvoie les règles d'un type."""
         return self._state.rules.rows[ptype]
 
     def holds(self, rule: PolicyRule) -> bool:
@@ -236,18 +236,18 @@ class Policy(Judge):
         return rule in self._state.rules
 
     def numbers(self, rules: Iterable[PolicyRule]) -> tuple[int, ...]:
-        """Rend les numéros de règles en service."""
+        """Renvoie les numéros de règles en service."""
         return tuple(self.rows(rule.ptype).number(rule.values) for rule in rules)
 
     def rules_of(self, subjects: Iterable[str]) -> list[PolicyRule]:
-        """Rend les règles `p` dont le sujet est l'un de ceux-ci."""
+        """Renvoie les règles `p` dont le sujet est l'un de ceux-ci."""
         place = self.schema.position("p", SUBJECT_NAMES)
         rows = self.rows("p")
         found = [] if place is None else [row for subject in subjects for row in rows.matching(place, [subject])]
         return [PolicyRule("p", row) for row in found]
 
     def rules_naming(self, subject: str) -> tuple[PolicyRule, ...]:
-        """Rend les règles qui nomment un sujet : celles qui lui donnent ou lui refusent, et ses liens."""
+        """Renvoie les règles qui nomment un sujet : celles qui lui donnent ou lui refusent, et ses liens."""
         return self._state.rules.naming(subject)
 
     @property
@@ -262,7 +262,7 @@ class Policy(Judge):
         return found if found is not None else RoleGraph()
 
     def graph_of(self, ptype: str) -> RoleGraph:
-        """Rend les liens d'un type `g`."""
+        """Renvoie les liens d'un type `g`."""
         return self._state.rules.graphs[ptype]
 
     def has_link(self, member: str, role: str, *domain: str) -> bool:
@@ -270,7 +270,7 @@ class Policy(Judge):
         return self.graph.has(member, role, *domain)
 
     def closure(self, member: str, *domain: str) -> tuple[str, ...]:
-        """Rend un sujet et tous les rôles qu'il tient (`g` seulement)."""
+        """Renvoie un sujet et tous les rôles qu'il tient (`g` seulement)."""
         return self.graph.closure(member, *domain)
 
     # --- mise en service ----------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ class Policy(Judge):
             prepared.rules.join(self._decisions.sequence)
             self._state, self._walks = prepared, {}
             try:
-                with self._decisions.replaced_by(prepared.decider):
+                with self._decisions.decide_by(prepared.decider):
                     yield self
             finally:
                 self._state, self._walks = kept

@@ -61,17 +61,15 @@ class MatcherReads:
 
 
 def _is_token(node: ast.AST, tokens: AbstractSet[str]) -> bool:
-    """Dit si c'est l'un de ces jetons."""
     return isinstance(node, ast.Name) and node.id in tokens
 
 
 def _is_attribute(node: ast.AST, tokens: AbstractSet[str]) -> bool:
-    """Dit si c'est un attribut de l'un de ces jetons."""
     return isinstance(node, ast.Attribute) and _is_token(node.value, tokens)
 
 
 def _function(node: ast.AST) -> str:
-    """Rend le nom de la fonction appelée ; vide si ce n'est pas un appel, ou pas à un nom."""
+    """Renvoie le nom de la fonction appelée ; vide si ce n'est pas un appel, ou pas à un nom."""
     return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
 
 

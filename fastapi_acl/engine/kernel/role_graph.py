@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fastapi_acl.engine.kernel.pacing import drain, paced
+from fastapi_acl.engine.kernel.pacing import drain, iterate_by_doses
 from fastapi_acl.engine.kernel.sequence import SequenceLock
 from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import EVERY_DOMAIN
@@ -38,7 +38,7 @@ class Upward(Protocol):
     """Des liens que l'on remonte."""
 
     def get(self, name: str, default: Sequence[str] = ()) -> Sequence[str]:
-        """Rend les rôles directs d'un nom."""
+        """Renvoie les rôles directs d'un nom."""
 
 
 def check_links(links: Collection[Sequence[str]], *, shares_domains: bool = True) -> None:
@@ -113,14 +113,14 @@ def _too_deep(chain: list[str], limit: int) -> InvalidRuleError:
     return InvalidRuleError(message, reason="role_depth", subject=chain[0], chain=chain)
 
 
-def chained(fault: InvalidRuleError) -> Sequence[str]:
-    """Rend les noms du cycle, ou de la chaîne trop longue, dont parle une erreur."""
+def read_chain(fault: InvalidRuleError) -> Sequence[str]:
+    """Renvoie les noms du cycle, ou de la chaîne trop longue, dont parle une erreur."""
     found = fault.evidence.get("cycle") or fault.evidence.get("chain")
     return found if isinstance(found, list) else []
 
 
 def _longest(name: str, graph: Mapping[str, Sequence[str]] | Upward, depth: Mapping[str, int]) -> list[str]:
-    """Rend la plus longue chaîne mesurée au-dessus d'un nom."""
+    """Renvoie la plus longue chaîne mesurée au-dessus d'un nom."""
     chain = [name]
     while parents := graph.get(chain[-1], ()):
         chain.append(max(parents, key=lambda parent: depth[parent]))
@@ -143,7 +143,7 @@ class RoleGraph:
 
         Args:
             shares_domains: un lien dans le domaine `*` vaut dans tous.
-            sequence: verrou de l'exécuteur.
+            sequence: verrou de l'enforcer.
         """
         self._shares_domains = shares_domains
         self._sequence = sequence or SequenceLock()
@@ -167,7 +167,7 @@ class RoleGraph:
         return not self._shares_domains and self._matches is None
 
     def join(self, sequence: SequenceLock) -> None:
-        """Prend le verrou d'un exécuteur."""
+        """Prend le verrou d'un enforcer."""
         self._sequence = sequence
 
     @property
@@ -209,7 +209,7 @@ class RoleGraph:
     def fill(self, links: Iterable[Sequence[str]]) -> None:
         """Ajoute d'un coup des liens distincts à un graphe encore vide."""
         alone: dict[str, tuple[str, ...]] = {}
-        for member, role, *place in paced(links):
+        for member, role, *place in iterate_by_doses(links):
             domain = place[0] if place else ""
             if domain not in self.links:
                 self.links[domain], self._members[domain] = {}, {}
@@ -225,7 +225,7 @@ class RoleGraph:
             self.nested.update(roles.keys() & self._held.keys())
 
     def dismantle(self) -> None:
-        """Rend peu à peu à la mémoire des liens qui ne servent plus."""
+        """Libère peu à peu la mémoire de liens qui ne servent plus."""
         for domains in (self.links, self._members, self._closures):
             drain(*domains.values())
         drain(*self._retired)
@@ -282,7 +282,7 @@ class RoleGraph:
     # --- lecture --------------------------------------------------------------------------------------------------
 
     def closure(self, member: str, domain: str = "") -> tuple[str, ...]:
-        """Rend le membre et tous les rôles qu'il tient, du plus proche au plus lointain."""
+        """Renvoie le membre et tous les rôles qu'il tient, du plus proche au plus lointain."""
         known = self._closures.get(domain)
         found = known.get(member) if known is not None else None
         return found if found is not None else self.walk(member, domain)
@@ -309,7 +309,6 @@ class RoleGraph:
         return self._keep(member, domain, _breadth_first(member, graphs), version)
 
     def _graphs(self, domain: str) -> list[dict[str, tuple[str, ...]]]:
-        """Rend les liens qui valent dans un domaine."""
         return [self.links[place] for place in self.places_of(domain) if place in self.links]
 
     def has(self, member: str, role: str, domain: str = "") -> bool:
@@ -322,17 +321,17 @@ class RoleGraph:
         return role in self.closure(member, domain)
 
     def roles_of(self, member: str, domain: str = "") -> list[str]:
-        """Rend les rôles directs d'un membre."""
+        """Renvoie les rôles directs d'un membre."""
         links = (self.links.get(place, {}).get(member, ()) for place in self.places_of(domain))
         return list(dict.fromkeys(role for roles in links for role in roles))
 
     def members_of(self, role: str, domain: str = "") -> list[str]:
-        """Rend les membres directs d'un rôle."""
+        """Renvoie les membres directs d'un rôle."""
         known = (self._members.get(place, {}).get(role, {}) for place in self.places_of(domain))
         return list(dict.fromkeys(member for members in known for member in members))
 
     def everyone(self, role: str, domain: str = "") -> list[str]:
-        """Rend un rôle et tous ceux qui le tiennent, directement ou par héritage."""
+        """Renvoie un rôle et tous ceux qui le tiennent, directement ou par héritage."""
         found, edge = {role: None}, [role]
         for _ in range(MAX_LINKS):
             reached = (member for name in edge for member in self.members_of(name, domain))
@@ -341,17 +340,17 @@ class RoleGraph:
         return list(found)
 
     def path(self, member: str, role: str, domain: str = "") -> list[str]:
-        """Rend la plus courte suite de noms qui mène d'un membre à un rôle ; vide s'il ne le tient pas."""
+        """Renvoie la plus courte suite de noms qui mène d'un membre à un rôle ; vide s'il ne le tient pas."""
         came_from = self._origins(member, domain)
-        return _unwound(role, came_from) if role in came_from else []
+        return _unwind(role, came_from) if role in came_from else []
 
     def paths(self, member: str, domain: str = "") -> dict[str, tuple[str, ...]]:
-        """Rend la plus courte suite de noms qui mène d'un membre à chacun des rôles qu'il tient, lui-même compris."""
+        """Renvoie la plus courte suite de noms qui mène d'un membre à lui-même, et à chacun des rôles qu'il tient."""
         came_from = self._origins(member, domain)
-        return {name: tuple(_unwound(name, came_from)) for name in self.closure(member, domain) if name in came_from}
+        return {name: tuple(_unwind(name, came_from)) for name in self.closure(member, domain) if name in came_from}
 
     def _origins(self, member: str, domain: str) -> dict[str, str | None]:
-        """Rend, pour chaque nom qu'un membre atteint, celui d'où on l'atteint d'abord."""
+        """Renvoie, pour chaque nom qu'un membre atteint, celui d'où on l'atteint d'abord."""
         came_from: dict[str, str | None] = {member: None}
         edge = [member]
         for _ in range(MAX_LINKS):
@@ -362,7 +361,7 @@ class RoleGraph:
         return came_from
 
     def reach(self, name: str, accepts: Callable[[str], bool]) -> list[str]:
-        """Rend un nom et tous les rôles qu'il atteint par des liens de domaines acceptés, quels qu'ils soient."""
+        """Renvoie un nom et tous les rôles qu'il atteint par des liens de domaines acceptés, quels qu'ils soient."""
         graphs = [links for domain, links in self.links.items() if accepts(domain)]
         found, waiting = {name: None}, [name]
         while waiting:
@@ -373,13 +372,13 @@ class RoleGraph:
         return list(found)
 
     def links_of(self, name: str) -> list[tuple[str, ...]]:
-        """Rend les liens où un nom est membre ou rôle, comme les règles les écrivent."""
+        """Renvoie les liens où un nom est membre ou rôle, comme les règles les écrivent."""
         held = [(name, role, domain) for domain, links in self.links.items() for role in links.get(name, ())]
         given = [(member, name, domain) for domain, links in self._members.items() for member in links.get(name, ())]
         return [link if link[2] else link[:2] for link in dict.fromkeys([*held, *given])]
 
     def under(self, name: str) -> list[str]:
-        """Rend un nom et tous ceux qui le tiennent, par des liens de n'importe quels domaines."""
+        """Renvoie un nom et tous ceux qui le tiennent, par des liens de n'importe quels domaines."""
         found, waiting = {name: None}, [name]
         while waiting:
             held = waiting.pop()
@@ -394,15 +393,15 @@ class RoleGraph:
         return name in self._held
 
     def count_links(self, role: str) -> int:
-        """Rend le nombre des liens directs vers un rôle, tous domaines confondus."""
+        """Renvoie le nombre des liens directs vers un rôle, tous domaines confondus."""
         return self._held.get(role, 0)
 
     def has_direct(self, member: str, role: str, domain: str = "") -> bool:
         """Dit si ce lien-là existe."""
         return role in self.links.get(domain, {}).get(member, ())
 
-    def nested_members(self, role: str, domain: str = "") -> tuple[int, list[str]]:
-        """Rend le nombre des membres directs d'un rôle, dans ce domaine seul, et ceux d'entre eux qui sont des rôles.
+    def survey_members(self, role: str, domain: str = "") -> tuple[int, list[str]]:
+        """Compte les membres directs d'un rôle, dans ce domaine seul, et énumère ceux d'entre eux qui sont des rôles.
 
         Les autres ne sont pas énumérés, sauf s'ils sont moins nombreux que les rôles emboîtés.
         """
@@ -411,11 +410,11 @@ class RoleGraph:
         return len(members), [name for name in few if name in many and name in self._held]
 
     def height(self, name: str, domain: str = "") -> int:
-        """Rend la longueur de la plus longue suite de membres sous un nom, dans ce domaine seul ; 0 sans membre."""
+        """Renvoie la longueur de la plus longue suite de membres sous un nom, dans ce domaine seul ; 0 sans membre."""
         return self._links_below(name, (domain,))
 
     def _links_below(self, name: str, places: Sequence[str]) -> int:
-        """Rend la longueur de la plus longue suite de membres sous un nom, dans des domaines."""
+        """Renvoie la longueur de la plus longue suite de membres sous un nom, dans des domaines."""
         links, edge = 0, [name]
         while edge and links <= MAX_LINKS:
             known = (self._members.get(place, {}).get(held, {}) for held in edge for place in places)
@@ -425,7 +424,7 @@ class RoleGraph:
         return links
 
     def places_of(self, domain: str) -> tuple[str, ...]:
-        """Rend les domaines dont les liens valent dans celui-ci."""
+        """Renvoie les domaines dont les liens valent dans celui-ci."""
         if self._matches is not None:
             return (domain, *(place for place in self.links if place != domain and self._accepts(domain, place)))
         return (domain, EVERY_DOMAIN) if self._shares_domains and domain != EVERY_DOMAIN else (domain,)
@@ -438,7 +437,7 @@ class RoleGraph:
             return False
 
     def _keep(self, member: str, domain: str, closure: tuple[str, ...], version: int) -> tuple[str, ...]:
-        """Garde une fermeture, si aucun lien n'a changé depuis le début du calcul, et la rend."""
+        """Garde une fermeture, si aucun lien n'a changé depuis le début du calcul, et la renvoie."""
         with self._sequence.lock:
             if self._sequence.version == version and not version & 1:
                 if self._kept >= MAX_KEPT:
@@ -453,7 +452,7 @@ class RoleGraph:
         return closure
 
     def _give_back(self) -> None:
-        """Rend quelques fermetures mises de côté : en rendre un million d'un coup arrêterait le processus."""
+        """Libère quelques fermetures mises de côté : en libérer un million d'un coup arrêterait le processus."""
         for _ in range(RETURNED_AT_ONCE):
             if not self._retired:
                 return
@@ -475,7 +474,7 @@ def _breadth_first(member: str, graphs: Sequence[Mapping[str, Sequence[str]]]) -
     return tuple(found)
 
 
-def _unwound(role: str, came_from: Mapping[str, str | None]) -> list[str]:
+def _unwind(role: str, came_from: Mapping[str, str | None]) -> list[str]:
     """Refait le chemin d'un rôle à son membre, puis le retourne."""
     path: list[str] = []
     name: str | None = role

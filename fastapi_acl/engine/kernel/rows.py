@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
-from fastapi_acl.engine.kernel.pacing import drain, paced
+from fastapi_acl.engine.kernel.pacing import drain, iterate_by_doses
 from fastapi_acl.engine.kernel.sequence import SequenceLock
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 Row = tuple[Any, ...]
-"""Les valeurs d'une règle ; des textes, sauf ce qu'une application donne elle-même à l'exécuteur nu."""
+"""Les valeurs d'une règle ; des textes, sauf ce qu'une application donne elle-même à l'enforcer nu."""
 
 Rank = int | tuple[int, int]
 """Place d'une règle : son ordre d'arrivée, précédé de sa priorité si ce type en a une."""
@@ -28,7 +28,7 @@ class RowListener(Protocol):
         """Une règle part tout à fait."""
 
     def dismantle(self) -> None:
-        """Rend peu à peu à la mémoire ce qui ne sert plus."""
+        """Libère peu à peu la mémoire de ce qui ne sert plus."""
 
 
 class Rows:
@@ -66,7 +66,7 @@ class Rows:
 
         Args:
             rows: règles ; un double est gardé, comme Casbin le garde.
-            sequence: verrou de l'exécuteur.
+            sequence: verrou de l'enforcer.
             priority: place du champ de priorité, qui ordonne ce qui arrive ; None sans priorité.
         """
         self.priority = priority
@@ -90,7 +90,7 @@ class Rows:
             return False  # une valeur qui ne se hache pas n'est dans aucune règle
 
     def __len__(self) -> int:
-        """Rend le nombre de règles, doubles compris."""
+        """Renvoie le nombre de règles, doubles compris."""
         return len(self._ranks) + sum(map(len, self._copies.values()))
 
     def __bool__(self) -> bool:
@@ -100,15 +100,15 @@ class Rows:
     def __iter__(self) -> Iterator[list[Any]]:
         """Parcourt les règles dans l'ordre, chacune comme une liste neuve."""
         with self._sequence.lock:
-            return iter([list(row) for row in self.ordered()])
+            return iter([list(row) for row in self.list_ordered()])
 
     @overload
     def __getitem__(self, place: int) -> list[Any]: ...
     @overload
     def __getitem__(self, place: slice) -> list[list[Any]]: ...
     def __getitem__(self, place: int | slice) -> list[Any]:
-        """Rend la règle de cette place, ou celles de la tranche."""
-        found = list(self.ordered())[place]
+        """Renvoie la règle de cette place, ou celles de la tranche."""
+        found = list(self.list_ordered())[place]
         return list(map(list, found)) if isinstance(place, slice) else list(found)
 
     def __eq__(self, other: object) -> bool:
@@ -131,8 +131,8 @@ class Rows:
         """Vrai si une règle y est plusieurs fois."""
         return bool(self._copies)
 
-    def ordered(self) -> Collection[Row]:
-        """Rend les règles dans l'ordre, doubles compris."""
+    def list_ordered(self) -> Collection[Row]:
+        """Renvoie les règles dans l'ordre, doubles compris."""
         if self._copies:
             pairs = [(rank, row) for row, rank in self._ranks.items()]
             pairs += [(rank, row) for row, ranks in self._copies.items() for rank in ranks]
@@ -144,23 +144,23 @@ class Rows:
         return self._ranks.keys()
 
     def rank(self, row: Row) -> Rank:
-        """Rend le rang d'une règle présente."""
+        """Renvoie le rang d'une règle présente."""
         return self._ranks[row]
 
     def ranks(self, row: Row) -> list[Rank]:
-        """Rend les rangs d'une règle, un par copie."""
+        """Renvoie les rangs d'une règle, un par copie."""
         return [self._ranks[row], *self._copies.get(row, ())]
 
     def index(self, row: Sequence[Any]) -> int:
-        """Rend la première place d'une règle.
+        """Renvoie la première place d'une règle.
 
         Raises:
             ValueError: elle n'y est pas.
         """
-        return list(self.ordered()).index(tuple(row))
+        return list(self.list_ordered()).index(tuple(row))
 
     def matching(self, start: int, values: Sequence[Any]) -> list[Row]:
-        """Rend, dans l'ordre, les règles dont les champs, à partir de `start`, ont ces valeurs ; `""` ne filtre pas.
+        """Renvoie, dans l'ordre, les règles dont les champs, à partir de `start`, ont ces valeurs ; `""` ne filtre pas.
 
         Les textes se cherchent dans l'index du champ le plus sélectif ; une fonction filtre ce qu'ils ont laissé.
 
@@ -172,7 +172,7 @@ class Rows:
             exact = [self._field(place).get(value, {}) for place, value in wanted.items() if type(value) is str]
             is_long = all(max(wanted, default=0) < length for length in self._lengths)
             few = min(exact, key=len) if exact and is_long and not self._copies else None
-            rows = self.ordered() if few is None else sorted(few, key=self.rank)
+            rows = self.list_ordered() if few is None else sorted(few, key=self.rank)
             return [row for row in rows if all(_fits(row[place], value) for place, value in wanted.items())]
 
     def starts(self, values: Row) -> bool:
@@ -180,21 +180,21 @@ class Rows:
         return any(row[: len(values)] == values for row in self._field(0).get(values[0], ()))
 
     def holding(self, place: int, value: str) -> list[Row]:
-        """Rend, sans ordre, les règles dont un champ a cette valeur."""
+        """Renvoie, sans ordre, les règles dont un champ a cette valeur."""
         return list(self._field(place).get(value, ()))
 
-    def ranked(self, rows: Iterable[Row]) -> list[tuple[Rank, Row]]:
-        """Rend le rang de règles ; celles qui sont parties entre-temps n'en ont plus."""
+    def rank_all(self, rows: Iterable[Row]) -> list[tuple[Rank, Row]]:
+        """Renvoie le rang de règles ; celles qui sont parties entre-temps n'en ont plus."""
         known = [(self._ranks.get(row), row) for row in rows]
         return [(rank, row) for rank, row in known if rank is not None]
 
     def values_of(self, place: int) -> list[Any]:
-        """Rend les valeurs distinctes d'un champ, dans l'ordre de leur première règle."""
+        """Renvoie les valeurs distinctes d'un champ, dans l'ordre de leur première règle."""
         with self._sequence.lock:
-            return list(dict.fromkeys(row[place] for row in self.ordered()))
+            return list(dict.fromkeys(row[place] for row in self.list_ordered()))
 
-    def known(self, place: int) -> Collection[Any]:
-        """Rend les valeurs distinctes d'un champ, par son index."""
+    def list_known(self, place: int) -> Collection[Any]:
+        """Renvoie les valeurs distinctes d'un champ, par son index."""
         return self._field(place).keys()
 
     # --- écriture -----------------------------------------------------------------------------------------------
@@ -253,10 +253,10 @@ class Rows:
 
     def insert(self, place: int, row: Sequence[Any]) -> None:
         """Met une règle à une place ; toute la liste est reprise."""
-        self._rewrite([*list(self.ordered())[:place], tuple(row), *list(self.ordered())[place:]])
+        self._rewrite([*list(self.list_ordered())[:place], tuple(row), *list(self.list_ordered())[place:]])
 
     def pop(self, place: int = -1) -> list[Any]:
-        """Retire la règle d'une place, et la rend."""
+        """Retire la règle d'une place, et la renvoie."""
         row = self[place]
         del self[place]
         return row
@@ -267,7 +267,7 @@ class Rows:
 
     def __delitem__(self, place: int | slice) -> None:
         """Retire ce qui est à une place, ou dans une tranche."""
-        kept = list(self.ordered())
+        kept = list(self.list_ordered())
         del kept[place]
         self._rewrite(kept)
 
@@ -279,12 +279,12 @@ class Rows:
     def _rewrite(self, rows: Sequence[Row]) -> None:
         """Reprend toute la liste : ce qu'une place impose, et que rien ici n'emploie couramment."""
         with self._sequence:
-            for row in list(self.ordered()):
+            for row in list(self.list_ordered()):
                 self._drop(row)
             self.extend(rows)
 
     def number(self, row: Row) -> int:
-        """Rend le numéro d'une règle présente : son rang, sans la priorité."""
+        """Renvoie le numéro d'une règle présente : son rang, sans la priorité."""
         rank = self._ranks[row]
         return rank if isinstance(rank, int) else rank[1]
 
@@ -301,12 +301,12 @@ class Rows:
 
     def follow(self, listener: RowListener) -> None:
         """Remplit un index, puis le tient à jour."""
-        for row in paced(self._ranks):
+        for row in iterate_by_doses(self._ranks):
             listener.add(row)
         self._listeners.append(listener)
 
     def join(self, sequence: SequenceLock) -> None:
-        """Prend le verrou d'un exécuteur."""
+        """Prend le verrou d'un enforcer."""
         self._sequence = sequence
 
     def watch(self, listener: RowListener) -> None:
@@ -318,7 +318,7 @@ class Rows:
         self._listeners.remove(listener)
 
     def dismantle(self) -> None:
-        """Rend peu à peu à la mémoire une liste qui ne sert plus, et ce qui la suit."""
+        """Libère peu à peu la mémoire d'une liste qui ne sert plus, et de ce qui la suit."""
         for listener in self._listeners:
             listener.dismantle()
         drain(self._ranks, *self._fields.values())
@@ -343,7 +343,7 @@ class Rows:
             listener.add(row)
 
     def _drop(self, row: Row) -> Rank:
-        """Retire une règle, ou sa première copie, et rend le rang qu'elle avait."""
+        """Retire une règle, ou sa première copie, et renvoie le rang qu'elle avait."""
         rank = self._ranks[row]
         copies = self._copies.get(row)
         if copies:
@@ -362,7 +362,7 @@ class Rows:
         return rank
 
     def _field(self, place: int) -> dict[Any, dict[Row, None]]:
-        """Rend l'index d'un champ ; il est fait à la première demande, puis tenu à jour."""
+        """Renvoie l'index d'un champ ; il est fait à la première demande, puis tenu à jour."""
         known = self._fields.get(place)
         if known is None:
             with self._sequence.lock:

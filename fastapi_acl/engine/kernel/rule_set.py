@@ -36,7 +36,7 @@ class LinkRows(RowListener):
         self.graph.remove(*row[:3])
 
     def dismantle(self) -> None:
-        """Rend peu à peu les liens à la mémoire."""
+        """Libère peu à peu la mémoire des liens."""
         self.graph.dismantle()
 
 
@@ -81,11 +81,11 @@ class RuleSet:
             graph.join(sequence)
 
     def __len__(self) -> int:
-        """Rend le nombre de règles."""
+        """Renvoie le nombre de règles."""
         return sum(map(len, self.rows.values()))
 
     def dismantle(self) -> None:
-        """Rend peu à peu à la mémoire une politique qui ne décide plus."""
+        """Libère peu à peu la mémoire d'une politique qui ne décide plus."""
         for rows in self.rows.values():
             rows.dismantle()
 
@@ -96,12 +96,12 @@ class RuleSet:
         rows = self.rows.get(rule.ptype)
         return rows is not None and rule.values in rows
 
-    def listed(self) -> tuple[PolicyRule, ...]:
-        """Rend toutes les règles, type par type, dans l'ordre."""
-        return tuple(PolicyRule(ptype, row) for ptype, rows in self.rows.items() for row in rows.ordered())
+    def list_rules(self) -> tuple[PolicyRule, ...]:
+        """Renvoie toutes les règles, type par type, dans l'ordre."""
+        return tuple(PolicyRule(ptype, row) for ptype, rows in self.rows.items() for row in rows.list_ordered())
 
     def naming(self, subject: str) -> tuple[PolicyRule, ...]:
-        """Rend les règles qui nomment un sujet : celles qui lui donnent ou lui refusent, et ses liens."""
+        """Renvoie les règles qui nomment un sujet : celles qui lui donnent ou lui refusent, et ses liens."""
         found: list[PolicyRule] = []
         for ptype, place in self._subject_places().items():
             found += [PolicyRule(ptype, row) for row in self.rows[ptype].matching(place, [subject])]
@@ -110,20 +110,20 @@ class RuleSet:
         return tuple(found)
 
     def subjects(self) -> list[str]:
-        """Rend tous les sujets et membres que les règles nomment."""
+        """Renvoie tous les sujets et membres que les règles nomment."""
         places = self._subject_places() | dict.fromkeys(self.graphs, 0)
         named = (subject for ptype, place in places.items() for subject in self.rows[ptype].values_of(place))
         return list(dict.fromkeys(named))
 
     def _subject_places(self) -> dict[str, int]:
-        """Rend la place du sujet dans chaque type `p` qui en a un."""
+        """Renvoie la place du sujet dans chaque type `p` qui en a un."""
         places = {ptype: self.schema.position(ptype, SUBJECT_NAMES) for ptype in self.schema.fields}
         return {ptype: place for ptype, place in places.items() if place is not None}
 
     # --- changement ---------------------------------------------------------------------------------------------------
 
     def effective(self, change: PolicyChange) -> PolicyChange:
-        """Rend ce qu'un changement change vraiment, chaque règle une fois ; rien n'a encore été touché.
+        """Renvoie ce qu'un changement change vraiment, chaque règle une fois ; rien n'a encore été touché.
 
         Raises:
             InvalidRuleError: une règle n'a pas la longueur que le modèle demande, ou part sans être là.
@@ -141,7 +141,7 @@ class RuleSet:
         return PolicyChange(added=_distinct(fresh), removed=removed)
 
     def replace(self, change: PolicyChange, numbers: Mapping[PolicyRule, int] = MappingProxyType({})) -> list[Rank]:
-        """Retire puis ajoute des règles, à leur numéro si elles en ont un ; rend le rang de celles qui partent."""
+        """Retire puis ajoute des règles, à leur numéro si elles en ont un ; renvoie le rang de celles qui partent."""
         ranks = [self.rows[rule.ptype].rank(rule.values) for rule in change.removed]
         for rule in change.removed:
             self.rows[rule.ptype].remove(rule.values)
@@ -151,7 +151,7 @@ class RuleSet:
         return ranks
 
     def lasts(self, rules: Iterable[PolicyRule]) -> dict[str, int]:
-        """Rend le dernier rang donné de chaque type de ces règles."""
+        """Renvoie le dernier rang donné de chaque type de ces règles."""
         return {rule.ptype: self.rows[rule.ptype].last for rule in rules}
 
     def restore(self, change: PolicyChange, ranks: Sequence[Rank], lasts: Mapping[str, int]) -> None:
@@ -175,11 +175,10 @@ def _graph(rows: Rows, schema: PolicySchema, ptype: str, sequence: SequenceLock)
     """Fait les liens des règles d'un type, et les tient à jour."""
     has_domains = schema.links[ptype] > 2  # noqa: PLR2004 - membre et rôle
     graph = RoleGraph(shares_domains=bool(schema.shares_domains) and has_domains, sequence=sequence)
-    graph.fill(rows.ordered())
+    graph.fill(rows.list_ordered())
     rows.watch(LinkRows(graph))
     return graph
 
 
 def _distinct(rules: Sequence[PolicyRule]) -> tuple[PolicyRule, ...]:
-    """Rend des règles, chacune une fois."""
     return tuple(rules) if len(rules) < 2 else tuple(dict.fromkeys(rules))  # noqa: PLR2004 - une seule ne se répète pas

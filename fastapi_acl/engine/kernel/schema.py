@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastapi_acl.engine.kernel.acl_match import ANY, is_pattern
-from fastapi_acl.engine.kernel.key_match import matcher_of
+from fastapi_acl.engine.kernel.key_match import compile_pattern
 from fastapi_acl.engine.kernel.reads import MatcherReads
 from fastapi_acl.shared.exceptions import InvalidRuleError
 from fastapi_acl.shared.identity import ROLE_NAME, ROLE_PREFIX, USER_PREFIX
@@ -53,14 +53,14 @@ class Conditions(Protocol):
         """Dit ce qui ne va pas dans une règle `eval()` ; rien si tout va bien."""
 
     def without_functions(self) -> Conditions:
-        """Rend de quoi juger sans connaître les fonctions de l'application."""
+        """Renvoie de quoi juger sans connaître les fonctions de l'application."""
 
 
 class Sections(Protocol):
     """Ce qu'un modèle chargé donne, section par section."""
 
     def __getitem__(self, section: str) -> Any:  # noqa: ANN401 - des définitions de pycasbin
-        """Rend les définitions d'une section, par nom ; None si elle manque."""
+        """Renvoie les définitions d'une section, par nom ; None si elle manque."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +184,16 @@ class PolicySchema:
         names = self.columns(rule.ptype)
         if not names:
             known = ", ".join([*self.fields, *self.links])
-            raise _refused(rule, f"type de règle inconnu ; le modèle connaît {known}")
+            raise _make_refusal(rule, f"type de règle inconnu ; le modèle connaît {known}")
         if len(rule.values) != len(names):
             expected = f"« {rule.ptype} » attend {len(names)} valeurs ({', '.join(names)}), {len(rule.values)} reçues"
-            raise _refused(rule, expected)
+            raise _make_refusal(rule, expected)
         for name, value in zip(names, rule.values, strict=True):
             fault = self._fault(rule.ptype, name, value) or self._condition_fault(
                 rule.ptype, name, value, self.conditions
             )
             if fault:
-                raise _refused(rule, fault)
+                raise _make_refusal(rule, fault)
 
     def is_undecided(self, rule: PolicyRule) -> bool:
         """Dit si une règle est écrite dans le domaine `*` sans que rien ne dise ce qu'il vaut."""
@@ -201,7 +201,7 @@ class PolicySchema:
         return self.shares_domains is None and any(value == ANY and name in DOMAIN_NAMES for name, value in named)
 
     def checker(self, ptype: str, name: str) -> Callable[[str | None], bool]:
-        """Rend de quoi dire si une valeur peut se trouver dans cette colonne ; les plus courantes le sont aussitôt."""
+        """Renvoie de quoi dire si une valeur peut se trouver dans cette colonne ; les plus courantes, aussitôt."""
         plain = self._plain(ptype, name)
 
         def accepts(value: str | None) -> bool:
@@ -210,7 +210,7 @@ class PolicySchema:
         return accepts
 
     def _plain(self, ptype: str, name: str) -> Callable[[str], object]:
-        """Rend ce qui reconnaît les valeurs sûrement bonnes d'une colonne."""
+        """Renvoie ce qui reconnaît les valeurs sûrement bonnes d'une colonne."""
         if name in self.motifs or name in self.evaluated or name in {"eft", "priority"}:
             return _NOTHING.fullmatch
         if not self.raw_subjects and (ptype == "g" or ptype[:1] == "p") and name in {*SUBJECT_NAMES, "member", "role"}:
@@ -218,7 +218,7 @@ class PolicySchema:
         return _PLAIN.fullmatch
 
     def columns(self, ptype: str) -> tuple[str, ...]:
-        """Rend les noms des valeurs d'une règle de ce type ; aucun si le modèle ne connaît pas le type."""
+        """Renvoie les noms des valeurs d'une règle de ce type ; aucun si le modèle ne connaît pas le type."""
         if ptype in self.links:
             return ("member", "role", *(f"domain{index or ''}" for index in range(self.links[ptype] - 2)))
         return self.fields.get(ptype, ())
@@ -259,17 +259,17 @@ class PolicySchema:
         if name.startswith("domain") and ptype[:1] == "g" and ANY in value and value != ANY:
             return "le domaine d’un lien est un nom, ou « * » seul"
         function = self.motifs.get(name)
-        if function is not None and matcher_of(function, value) is None:
+        if function is not None and compile_pattern(function, value) is None:
             return f"« {name} » n’est pas un motif {function} qui se compare en temps linéaire"
         return ""
 
     def subject_of(self, rule: PolicyRule) -> str:
-        """Rend le sujet d'une règle `p`, ou le membre d'un lien ; rien si le type n'en a pas."""
+        """Renvoie le sujet d'une règle `p`, ou le membre d'un lien ; rien si le type n'en a pas."""
         place = 0 if rule.ptype in self.links else self.position(rule.ptype, SUBJECT_NAMES)
         return rule.values[place] if place is not None and place < len(rule.values) else ""
 
     def position(self, ptype: str, names: frozenset[str]) -> int | None:
-        """Rend la place, dans une règle, du premier champ qui porte un de ces noms ; rien si le type est inconnu."""
+        """Renvoie la place, dans une règle, du premier champ qui porte un de ces noms ; rien si le type est inconnu."""
         places = (index for index, name in enumerate(self.fields.get(ptype, ())) if name in names)
         return next(places, None)
 
@@ -288,16 +288,14 @@ def _subject_fault(ptype: str, name: str, value: str) -> str:
 
 
 def _is_role(value: str) -> bool:
-    """Dit si la valeur nomme un rôle."""
     return value.startswith(ROLE_PREFIX) and ROLE_NAME.fullmatch(value[len(ROLE_PREFIX) :]) is not None
 
 
 def _is_user(value: str) -> bool:
-    """Dit si la valeur nomme un compte."""
     return value.startswith(USER_PREFIX) and len(value) > len(USER_PREFIX)
 
 
-def _refused(rule: PolicyRule, reason: str) -> InvalidRuleError:
+def _make_refusal(rule: PolicyRule, reason: str) -> InvalidRuleError:
     """Fait l'erreur qui dit ce qui manque à la règle."""
     return InvalidRuleError(f"Règle refusée : {reason} ; rien n’a été changé.", rule=rule.as_json())
 

@@ -122,7 +122,6 @@ def _segments(atoms: Sequence[str]) -> tuple[Segment, ...]:
 
 
 def _all_fit(segments: Sequence[Segment], texts: Sequence[str]) -> bool:
-    """Dit si chaque texte satisfait son segment."""
     return all(_fits(segment, text) for segment, text in zip(segments, texts, strict=True))
 
 

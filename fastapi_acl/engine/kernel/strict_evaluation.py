@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastapi_acl.engine.kernel.answers import CHECKS, described, discard, truth
+from fastapi_acl.engine.kernel.answers import CHECKS, describe, discard, truth
 from fastapi_acl.engine.kernel.checked import SORTS, Checked, InPlace
 from fastapi_acl.engine.kernel.effects import ALLOW
 from fastapi_acl.engine.kernel.evaluation import Evaluator
@@ -36,17 +36,16 @@ class StrictEvaluator(Evaluator):
             compiled = self._for_rule(row) if self._places else self._compiled
             return truth(compiled(*request, *row), "le matcher entier")
         except Exception as error:  # noqa: BLE001 - quelle qu'elle soit, elle est rendue avec la règle
-            raise failure(error, self._named(row)) from (error.__cause__ or error)
+            raise failure(error, self._name_rule(row)) from (error.__cause__ or error)
 
-    def _named(self, row: Row) -> tuple[str, ...]:
-        """Rend la règle, type en tête ; rien si l'expression ne porte que sur la requête."""
+    def _name_rule(self, row: Row) -> tuple[str, ...]:
+        """Renvoie la règle, type en tête ; rien si l'expression ne porte que sur la requête."""
         return (self.fields[0].partition("_")[0], *row) if row else ()
 
-    def _checked(self, tree: ast.expr) -> ast.expr:
-        """Met l'expression sous surveillance."""
+    def _guard(self, tree: ast.expr) -> ast.expr:
         return Checked().whole(tree)
 
-    def _finished(self, body: ast.expr) -> ast.expr:
+    def _finish(self, body: ast.expr) -> ast.expr:
         """Compare sur place ce qui peut l'être."""
         finished: ast.expr = InPlace(self.fields).visit(body)
         return finished
@@ -64,17 +63,15 @@ class StrictEvaluator(Evaluator):
         def otherwise(*request: object) -> Iterable[int]:
             if not known:
                 first, bodies = self._bodies(part)
-                known.append(self._joined(first, list(map(self._finished, bodies))))
+                known.append(self._join(first, list(map(self._finish, bodies))))
             return known[0](*request)
 
-        return self._joined([*first, *in_place.unless(self.request)], quick, otherwise=otherwise)
+        return self._join([*first, *in_place.unless(self.request)], quick, otherwise=otherwise)
 
     def _callables(self) -> Mapping[str, Callable[..., object]]:
-        """Ajoute ce que l'expression surveillée appelle."""
         return {**self.functions, **CHECKS}
 
     def _scope(self) -> dict[str, Any]:
-        """Ajoute ce que l'expression surveillée appelle."""
         return {**super()._scope(), **CHECKS, **SORTS}
 
 
@@ -108,13 +105,13 @@ class StrictWalk:
         return cls(definition, rows, evaluator)
 
     def explain(self, request: Sequence[Any]) -> tuple[bool, Row | None]:
-        """Décide et rend la règle qui a décidé ; sans aucune règle, le matcher est évalué sur des champs vides."""
+        """Décide et renvoie la règle qui a décidé ; sans aucune règle, le matcher est évalué sur des champs vides."""
         effect = self.definition.effect
         if not len(self.rows):
             nothing = ("",) * len(self.definition.fields)
             return effect.settle(ALLOW if self.evaluator.accepts(request, nothing) else 0), None
         seen, shown = 0, None
-        for row in self._ordered():
+        for row in self._order():
             if self._is_accepted(request, row):
                 shown = row
                 seen |= self.definition.mask(row)
@@ -122,10 +119,10 @@ class StrictWalk:
                 break
         return effect.settle(seen), shown
 
-    def _ordered(self) -> Iterable[Row]:
+    def _order(self) -> Iterable[Row]:
         """Énumère les règles dans l'ordre."""
         order = self.definition.order
-        return self.rows.ordered() if order is None else sorted(self.rows.ordered(), key=order)
+        return self.rows.list_ordered() if order is None else sorted(self.rows.list_ordered(), key=order)
 
     def _is_accepted(self, request: Sequence[Any], row: Row) -> bool:
         """Dit si le matcher accepte une règle, qui doit avoir la forme du modèle."""
@@ -135,7 +132,7 @@ class StrictWalk:
 
 
 def failure(error: Exception, rule: tuple[str, ...] = ()) -> DecisionFailedError:
-    """Fait, d'une erreur quelconque, celle que la garde rend ; d'une erreur étrangère on ne dit que le type."""
+    """Fait, d'une erreur quelconque, celle que la garde renvoie ; d'une erreur étrangère on ne dit que le type."""
     if isinstance(error, DecisionFailedError):
         return DecisionFailedError(reason=error.reason, rule=rule or error.rule)
     if isinstance(error, UnreadableMatcherError):
@@ -143,8 +140,8 @@ def failure(error: Exception, rule: tuple[str, ...] = ()) -> DecisionFailedError
     return DecisionFailedError(reason=f"l’évaluation a levé {type(error).__name__}", rule=rule)
 
 
-def guarded(name: str, function: Callable[..., object], *, is_textual: bool) -> Callable[..., object]:
-    """Enveloppe une fonction du matcher : ce qu'elle lève la nomme, et ce qu'elle rend n'est pas à attendre.
+def guard(name: str, function: Callable[..., object], *, is_textual: bool) -> Callable[..., object]:
+    """Enveloppe une fonction du matcher : ce qu'elle lève la nomme, et ce qu'elle renvoie n'est pas à attendre.
 
     Args:
         name: son nom dans le matcher.
@@ -152,7 +149,7 @@ def guarded(name: str, function: Callable[..., object], *, is_textual: bool) -> 
         is_textual: vrai si elle ne compare que des textes ; toute autre valeur est alors une erreur.
     """
 
-    def called(*arguments: object) -> object:
+    def call(*arguments: object) -> object:
         if is_textual:
             _require_texts(name, arguments)
         try:
@@ -163,10 +160,10 @@ def guarded(name: str, function: Callable[..., object], *, is_textual: bool) -> 
             raise DecisionFailedError(reason=f"la fonction « {name} » a levé {type(error).__name__}") from error
         if answer is not True and answer is not False and inspect.isawaitable(answer):
             discard(answer)
-            raise DecisionFailedError(reason=f"la fonction « {name} » rend {described(answer)}, que rien n’attend")
+            raise DecisionFailedError(reason=f"la fonction « {name} » rend {describe(answer)}, que rien n’attend")
         return answer
 
-    return called
+    return call
 
 
 def _require_texts(name: str, arguments: Iterable[object]) -> None:
@@ -174,5 +171,5 @@ def _require_texts(name: str, arguments: Iterable[object]) -> None:
     for place, value in enumerate(arguments, start=1):
         if not isinstance(value, str):
             discard(value)
-            message = f"« {name} » compare des textes, et sa valeur n° {place} est {described(value)}"
+            message = f"« {name} » compare des textes, et sa valeur n° {place} est {describe(value)}"
             raise DecisionFailedError(reason=message)

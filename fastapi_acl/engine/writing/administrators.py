@@ -28,7 +28,7 @@ class ActiveAccounts(Protocol):
     """Ce que la garde demande aux comptes."""
 
     async def active_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes actifs."""
+        """Renvoie, parmi ces identifiants, ceux des comptes actifs."""
 
 
 class _Administrators(NamedTuple):
@@ -63,7 +63,7 @@ class AdministratorGuard:
         if before.are_whole and not change.removed and is_computable(self.policy):
             return  # ce qui arrive ne retire rien à qui tient tout, refus mis à part
         present = PolicyChange(change.added, tuple(filter(self.policy.holds, change.removed)))
-        await self._require_one(before, self.policy.trial(present), self._named(present))
+        await self._require_one(before, self.policy.trial(present), self._list_named(present))
 
     async def check_whole(self, after: Callable[[], AbstractContextManager[object]]) -> None:
         """Refuse, même au système, une politique sous laquelle plus aucun compte actif n'administrerait.
@@ -92,7 +92,7 @@ class AdministratorGuard:
         """
         before = await self._present(user_id, Pace())
         with self.policy.trial(pending):
-            left = self._kept(before, [*before.accounts, *self._named(pending)])
+            left = self._keep_administering(before, [*before.accounts, *self._list_named(pending)])
         if await self._active(left) == {user_id}:
             raise LastAdministratorError
 
@@ -101,7 +101,7 @@ class AdministratorGuard:
     ) -> None:
         """Exige qu'un de ceux qui administrent, ou qu'un autre, administre encore après."""
         with after:
-            left = self._kept(before, before.accounts) or self._kept(before, others)
+            left = self._keep_administering(before, before.accounts) or self._keep_administering(before, others)
         if not await self._active(left):
             raise LastAdministratorError
 
@@ -118,49 +118,48 @@ class AdministratorGuard:
         return not touched and self.ranks.is_whole(actor) and bool(await self._active([actor.id]))
 
     async def _present(self, first: str, pace: Pace) -> _Administrators:
-        """Rend les comptes actifs qui administrent ; celui-ci est regardé même si nulle règle ne le nomme."""
-        whole = await self._found(_Administrators(set(), are_whole=True), first, pace)
+        """Renvoie les comptes actifs qui administrent ; celui-ci est regardé même si nulle règle ne le nomme."""
+        whole = await self._gather(_Administrators(set(), are_whole=True), first, pace)
         return whole if whole.accounts else await self._writing(pace, first)
 
     async def _writing(self, pace: Pace, first: str = "") -> _Administrators:
-        """Rend les comptes actifs qui peuvent écrire les règles."""
-        return await self._found(_Administrators(set(), are_whole=False), first, pace)
+        """Renvoie les comptes actifs qui peuvent écrire les règles."""
+        return await self._gather(_Administrators(set(), are_whole=False), first, pace)
 
-    async def _found(self, kind: _Administrators, first: str, pace: Pace) -> _Administrators:
-        """Rend les comptes actifs d'une sorte."""
-        names = self.ranks.under(await self.ranks.holding(self._asked(kind), pace))
+    async def _gather(self, kind: _Administrators, first: str, pace: Pace) -> _Administrators:
+        """Renvoie les comptes actifs d'une sorte."""
+        names = self.ranks.under(await self.ranks.holding(self._list_questions(kind), pace))
         accounts = dict.fromkeys(_accounts([f"{USER_PREFIX}{first}", *names]))
-        kept = [account async for account in pace.through(accounts) if self._kept(kind, [account])]
+        kept = [account async for account in pace.through(accounts) if self._keep_administering(kind, [account])]
         return kind._replace(accounts=await self._active(kept))
 
-    def _asked(self, kind: _Administrators) -> Sequence[tuple[str, str]]:
-        """Rend ce qu'il faut chercher dans les règles pour trouver ceux qui administrent."""
+    def _list_questions(self, kind: _Administrators) -> Sequence[tuple[str, str]]:
+        """Renvoie ce qu'il faut chercher dans les règles pour trouver ceux qui administrent."""
         return [ANYTHING] if kind.are_whole else self.ranks.administration.questions(*ADMINISTRATION)
 
-    def _kept(self, kind: _Administrators, accounts: Iterable[str]) -> list[str]:
-        """Rend, parmi des comptes, ceux qui administrent sous la politique en service."""
+    def _keep_administering(self, kind: _Administrators, accounts: Iterable[str]) -> list[str]:
+        """Renvoie, parmi des comptes, ceux qui administrent sous la politique en service."""
         if kind.are_whole:
             return [account for account in accounts if self.ranks.is_whole(Principal(id=account))]
         return [account for account in accounts if self.ranks.administers(account)]
 
-    def _named(self, change: PolicyChange) -> Iterator[str]:
+    def _list_named(self, change: PolicyChange) -> Iterator[str]:
         """Énumère les comptes que les règles d'un changement visent, eux-mêmes ou par un rôle."""
         subjects = dict.fromkeys(map(self.policy.schema.subject_of, change))
         yield from _accounts(self.ranks.under(filter(None, subjects)))
 
     def _holders(self, kind: _Administrators) -> Iterator[str]:
         """Énumère les comptes que la politique en service fait administrer."""
-        yield from _accounts(self.ranks.under(self.ranks.holding_now(self._asked(kind))))
+        yield from _accounts(self.ranks.under(self.ranks.holding_now(self._list_questions(kind))))
 
     async def _active(self, accounts: Sequence[str]) -> set[str]:
-        """Rend, parmi ces comptes, ceux qui sont actifs ; sans comptes à nous, tout sujet l'est."""
+        """Renvoie, parmi ces comptes, ceux qui sont actifs ; sans comptes à nous, tout sujet l'est."""
         if self.accounts is None or not accounts:
             return set(accounts)
         return await self.accounts.active_ids(accounts)
 
 
 def _accounts(names: Iterable[str]) -> list[str]:
-    """Rend les identifiants des sujets qui sont des comptes."""
     return [name[len(USER_PREFIX) :] for name in dict.fromkeys(names) if name.startswith(USER_PREFIX)]
 
 

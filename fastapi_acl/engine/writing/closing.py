@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from fastapi_acl.engine.kernel.role_graph import chained, check_links
+from fastapi_acl.engine.kernel.role_graph import check_links, read_chain
 from fastapi_acl.shared.exceptions import InvalidRuleError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def links_fault(rules: Iterable[PolicyRule], *, shares_domains: bool) -> InvalidRuleError | None:
-    """Rend ce qui ne va pas dans les liens de ces règles ; None si tout va bien.
+    """Renvoie ce qui ne va pas dans les liens de ces règles ; None si tout va bien.
 
     Args:
         rules: règles, liens ou non.
@@ -37,7 +37,7 @@ def links_fault(rules: Iterable[PolicyRule], *, shares_domains: bool) -> Invalid
 def closing_line(
     fault: InvalidRuleError, present: Iterable[PolicyRule], numbered: Iterable[NumberedRule], *, shares_domains: bool
 ) -> tuple[int, InvalidRuleError] | None:
-    """Rend la première ligne avec laquelle les liens ne se tiennent plus, et ce qu'on peut en dire.
+    """Renvoie la première ligne avec laquelle les liens ne se tiennent plus, et ce qu'on peut en dire.
 
     Seuls comptent les liens entre les noms en cause : le fichier entier peut être aussi grand que l'on veut.
 
@@ -47,7 +47,7 @@ def closing_line(
         numbered: règles du fichier, avec leur ligne.
         shares_domains: un lien dans le domaine `*` vaut dans tous.
     """
-    names = set(chained(fault))
+    names = set(read_chain(fault))
     kept = {rule: None for rule in present if rule.section == "g" and names.issuperset(rule.values[:2])}
     for line, rule in numbered:
         if rule in kept or rule.section != "g" or not names.issuperset(rule.values[:2]):

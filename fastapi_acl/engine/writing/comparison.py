@@ -78,11 +78,11 @@ class Comparison:
         return Power(tuple(kept), domain, named.get("eft", "allow") != "deny")
 
     def rules_of(self, subjects: Iterable[str]) -> list[PolicyRule]:
-        """Rend les règles `p` dont le sujet est l'un de ceux-ci."""
+        """Renvoie les règles `p` dont le sujet est l'un de ceux-ci."""
         return self.policy.rules_of(subjects)
 
     def links_after(self, change: PolicyChange, *, removes: bool) -> LinksAfter:
-        """Rend les liens tels qu'un changement les laisserait.
+        """Renvoie les liens tels qu'un changement les laisserait.
 
         Args:
             change: le changement.
@@ -102,17 +102,17 @@ class Comparison:
         rules = self.policy.rules_of(self.policy.closure(subject, *self.place(asked))) if found is None else found
         return any(grant.allows and self.covers(grant, asked) for grant in map(self.grant, rules))
 
-    def reached(self, subject: str, domain: str) -> list[str]:
-        """Rend un sujet et les rôles qu'il tient dans une partie d'un domaine."""
+    def reach(self, subject: str, domain: str) -> list[str]:
+        """Renvoie un sujet et les rôles qu'il tient dans une partie d'un domaine."""
         everywhere = domain == ANY or not self.has_domains
         return self.policy.graph.reach(subject, lambda place: everywhere or overlaps(place, domain))
 
     def place(self, grant: Power) -> tuple[str, ...]:
-        """Rend le domaine de liens où une permission vaut ; aucun si les liens n'en portent pas."""
+        """Renvoie le domaine de liens où une permission vaut ; aucun si les liens n'en portent pas."""
         return (grant.domain,) if self.has_domains else ()
 
     def _request(self, subject: str, asked: Power) -> list[str]:
-        """Rend la requête dont les cases sont celles des règles qui couvrent une permission.
+        """Renvoie la requête dont les cases sont celles des règles qui couvrent une permission.
 
         Un motif y est pris à la lettre : les règles qui le couvrent sont celles qui couvriraient ce texte.
         """
@@ -185,7 +185,7 @@ class Carried:
         self._known: dict[tuple[str, str], tuple[Power, ...]] = {}
 
     async def of(self, rule: PolicyRule) -> tuple[Power, ...]:
-        """Rend ce que porte une règle `p`, ou tout ce que porte le rôle d'un lien `g`."""
+        """Renvoie ce que porte une règle `p`, ou tout ce que porte le rôle d'un lien `g`."""
         await self._pace.step()
         if rule.ptype == "p":
             return (self.comparison.grant(rule),)
@@ -206,14 +206,14 @@ class Carried:
                     yield grant
 
     async def _of_role(self, role: str, domain: str) -> tuple[Power, ...]:
-        """Rend ce que porte un rôle, restreint au domaine du lien qui le donne."""
+        """Renvoie ce que porte un rôle, restreint au domaine du lien qui le donne."""
         by_domain = await self._by_domain(role)
         held = [grant for place, grants in by_domain.items() if overlaps(place, domain) for grant in grants]
         await self._pace.step(len(held))
         return tuple(dict.fromkeys(_in_domain(grant, domain) for grant in held))
 
     async def _by_domain(self, role: str) -> dict[str, list[Power]]:
-        """Rend ce que porte un rôle, rangé par domaine."""
+        """Renvoie ce que porte un rôle, rangé par domaine."""
         if role not in self._roles:
             found = self._roles[role] = {}
             async for rule in self._pace.through(self.rules(self._links.reach(role))):
@@ -222,11 +222,11 @@ class Carried:
         return self._roles[role]
 
     def closure(self, subject: str, domain: str) -> list[str]:
-        """Rend un sujet et les rôles qu'il tient dans un domaine, le changement fait."""
+        """Renvoie un sujet et les rôles qu'il tient dans un domaine, le changement fait."""
         return self._links.closure(subject, domain if self.comparison.has_domains else "")
 
     def rules(self, names: Sequence[str]) -> list[PolicyRule]:
-        """Rend les règles de ces sujets, le changement fait."""
+        """Renvoie les règles de ces sujets, le changement fait."""
         kept = [rule for rule in self.comparison.rules_of(names) if rule not in self._gone]
         return kept + [rule for name in names for rule in self._fresh.get(name, ())]
 

@@ -102,7 +102,7 @@ class ConsistencyGuard:
             return
         given = {rule.values[1]: rule for rule in change.added if rule.ptype == "g"}
         defined = {self.policy.schema.subject_of(rule) for rule in change.added if rule.ptype == "p"}
-        known = self.policy.rows("p").known(place)
+        known = self.policy.rows("p").list_known(place)
         for role, rule in given.items():
             if role not in defined and role not in known and not self._is_in_matcher(role):
                 raise RoleNotFoundError(rule=rule.as_json())

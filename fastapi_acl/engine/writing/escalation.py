@@ -50,9 +50,9 @@ class EscalationGuard:
             return
         held = _Held(Comparison.over(self.policy), actor)
         may_lift = self.ranks.is_whole(actor)
-        async for grant in pace.through(await self._given(change, pace)):
+        async for grant in pace.through(await self._list_given(change, pace)):
             if not (may_lift and not grant.allows) and not held.includes(grant):
-                raise self._refused(grant, actor)
+                raise self._make_refusal(grant, actor)
 
     def require_everything(self, actor: Principal) -> None:
         """Exige de l'auteur qu'il détienne tout, refus mis à part : ce qu'il écrit ne se compare pas.
@@ -64,15 +64,15 @@ class EscalationGuard:
             message = "Sous ce modèle, ou en masse, seul qui détient tout, ou la ligne de commande, change les règles."
             raise EscalationRefusedError(message)
 
-    async def _given(self, change: PolicyChange, pace: Pace) -> dict[Power, None]:
-        """Rend ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
+    async def _list_given(self, change: PolicyChange, pace: Pace) -> dict[Power, None]:
+        """Renvoie ce que le changement donne : accords et rôles ajoutés, refus et rôles qui refusent retirés."""
         comparison = Comparison.over(self.policy)
         carried = Carried(comparison, change, pace)
         given = {grant: None async for grant in carried.distinct(change.added) if grant.allows}
         given.update([(grant, None) async for grant in carried.distinct(change.removed) if not grant.allows])
         return given
 
-    def _refused(self, grant: Power, actor: Principal) -> EscalationRefusedError:
+    def _make_refusal(self, grant: Power, actor: Principal) -> EscalationRefusedError:
         """Fait l'erreur ; ce qu'il aurait fallu détenir n'est dit qu'à qui peut lire les règles."""
         if not self.actors.may_read(actor):
             return EscalationRefusedError()
@@ -85,7 +85,7 @@ class _Held:
     def __init__(self, comparison: Comparison, actor: Principal) -> None:
         self._comparison = comparison
         self._actor = actor
-        self._denials = {name: found for name in self._reached(ANY) if (found := self._denials_of(name))}
+        self._denials = {name: found for name in self._reach(ANY) if (found := self._denials_of(name))}
         self._by_domain: dict[str, list[Power]] = {}
 
     def includes(self, asked: Power) -> bool:
@@ -97,19 +97,18 @@ class _Held:
         return not denied and self._comparison.is_granted(self._actor.subject, asked)
 
     def _denials_in(self, domain: str) -> list[Power]:
-        """Rend les refus qui visent l'auteur dans une partie d'un domaine ; lus une fois par domaine."""
+        """Renvoie les refus qui visent l'auteur dans une partie d'un domaine ; lus une fois par domaine."""
         if not self._denials:
             return []
         if domain not in self._by_domain:
-            names = filter(self._denials.__contains__, self._reached(domain))
+            names = filter(self._denials.__contains__, self._reach(domain))
             self._by_domain[domain] = [grant for name in names for grant in self._denials[name]]
         return self._by_domain[domain]
 
-    def _reached(self, domain: str) -> list[str]:
-        """Rend l'auteur et les rôles qu'il tient dans une partie d'un domaine."""
-        return self._comparison.reached(self._actor.subject, domain)
+    def _reach(self, domain: str) -> list[str]:
+        return self._comparison.reach(self._actor.subject, domain)
 
     def _denials_of(self, name: str) -> list[Power]:
-        """Rend les refus qui nomment un sujet."""
+        """Renvoie les refus qui nomment un sujet."""
         grants = map(self._comparison.grant, self._comparison.rules_of([name]))
         return list(dict.fromkeys(grant for grant in grants if not grant.allows))

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from fastapi_acl.engine.adapters.base import PACKET, spoilt_batch
+from fastapi_acl.engine.adapters.base import PACKET, blame_batch
 from fastapi_acl.engine.kernel.loading import row_rule, without_tail
 from fastapi_acl.engine.kernel.pacing import aside
 from fastapi_acl.engine.writing.transfer import Batch
@@ -47,7 +47,7 @@ class KnownAccounts(Protocol):
     """Ce que l'histoire demande aux comptes."""
 
     async def existing_ids(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent, actifs ou non."""
 
 
 class _Compaction(NamedTuple):
@@ -147,7 +147,7 @@ class PolicyHistory:
         return await self._replace_all(to_revision, target, actor, key)
 
     async def way_back(self, to_revision: int) -> PolicyChange:
-        """Rend ce que revenir à une révision changerait aux droits, sans rien changer.
+        """Renvoie ce que revenir à une révision changerait aux droits, sans rien changer.
 
         Une règle qui ne ferait que retrouver sa place n'y est pas : personne n'y perd rien.
 
@@ -176,7 +176,7 @@ class PolicyHistory:
             up_to = await self.log.revision_at(reading, datetime.now(timezone.utc) - older_than)
         return up_to, max(up_to - head.compacted, 0)
 
-    async def restored(self) -> None:
+    async def renew(self) -> None:
         """Fait tout relire à chaque processus, après la restauration d'une sauvegarde.
 
         Une base revenue en arrière se reconnaît d'elle-même au premier regard ; le journal d'une autre identité l'est
@@ -191,7 +191,7 @@ class PolicyHistory:
     async def compact(self, *, older_than: timedelta = DEFAULT_RETENTION, actor: Principal = SYSTEM) -> int:
         """Retire du journal ce qui est plus vieux qu'une durée ; les règles de cette révision sont gardées dans un lot.
 
-        Les révocations encore vivantes restent, de même que ce que le démarrage cherche.
+        Les révocations encore en vigueur restent, de même que ce que le démarrage cherche.
 
         Args:
             older_than: âge à partir duquel une entrée part.
@@ -212,7 +212,7 @@ class PolicyHistory:
     async def _compact(self, head: Head, up_to: int, actor: Principal) -> int:
         """Range les règles d'une révision, retire ce qui l'a faite, puis les lots que plus rien ne nomme."""
         useless = await self._useless_batches(head, up_to)
-        async with self.transfer.opened("snapshot") as snapshot:
+        async with self.transfer.open_batch("snapshot") as snapshot:
             count = await self._snapshot(snapshot, up_to)
             removed = await self._discard(head, _Compaction(up_to, snapshot, count, useless), actor)
         for batch_id in useless:
@@ -286,7 +286,7 @@ class PolicyHistory:
             async for packet in packets:
                 await aside(partial(_feed, rules, batch_id, packet, after), is_short=False)
         if len(rules) < least:
-            raise spoilt_batch(batch_id, f"{len(rules)} règles sur {least}")
+            raise blame_batch(batch_id, f"{len(rules)} règles sur {least}")
         return rules
 
     # --- revenir ----------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ class PolicyHistory:
         gone = await self._of_deleted(target)
         rules = iter([(number, rule) for rule, number in target.items() if rule not in gone])
         count = 0
-        async with self.transfer.opened() as batch_id:
+        async with self.transfer.open_batch() as batch_id:
             while packet := list(islice(rules, PACKET)):
                 await self.adapter.stage(batch_id, packet)
                 count += len(packet)
@@ -308,7 +308,7 @@ class PolicyHistory:
         return revision
 
     async def _way_to(self, target: Numbered) -> PolicyChange:
-        """Rend ce qui mène des règles en vigueur à d'autres, à leur place, sans celles des comptes supprimés."""
+        """Renvoie ce qui mène des règles en vigueur à d'autres, à leur place, sans celles des comptes supprimés."""
         current = await aside(self._current)
         missing = await aside(partial(_difference, target, current))
         removed = await aside(partial(_difference, current, target))
@@ -317,13 +317,13 @@ class PolicyHistory:
         return PolicyChange(added=tuple(wanted), removed=tuple(removed), ids=tuple(wanted.values()))
 
     def _current(self) -> Numbered:
-        """Rend les règles en vigueur et leurs numéros."""
+        """Renvoie les règles en vigueur et leurs numéros."""
         with self.policy.lock:
             rules = self.policy.rules
             return dict(zip(rules, self.policy.numbers(rules), strict=True))
 
     async def _of_deleted(self, rules: Iterable[PolicyRule]) -> set[PolicyRule]:
-        """Rend, parmi des règles, celles dont le sujet est un compte qui n'existe plus."""
+        """Renvoie, parmi des règles, celles dont le sujet est un compte qui n'existe plus."""
         accounts, schema = self.accounts, self.policy.schema
         named = {rule: schema.subject_of(rule) for rule in rules} if accounts is not None else {}
         held = {rule: subject[len(USER_PREFIX) :] for rule, subject in named.items() if subject.startswith(USER_PREFIX)}
@@ -331,7 +331,7 @@ class PolicyHistory:
         return {rule for rule, account in held.items() if account not in known}
 
     async def _existing(self, ids: Sequence[str]) -> set[str]:
-        """Rend, parmi ces identifiants, ceux des comptes qui existent."""
+        """Renvoie, parmi ces identifiants, ceux des comptes qui existent."""
         accounts, known = self.accounts, set[str]()
         for start in range(0, len(ids), PAGE):
             known |= await accounts.existing_ids(ids[start : start + PAGE]) if accounts is not None else set()
@@ -340,7 +340,7 @@ class PolicyHistory:
     # --- compacter --------------------------------------------------------------------------------------------------
 
     async def _useless_batches(self, head: Head, up_to: int) -> list[str]:
-        """Rend les lots que plus rien ne nommera : l'ancien instantané, et les imports d'avant."""
+        """Renvoie les lots que plus rien ne nommera : l'ancien instantané, et les imports d'avant."""
         async with self.database.snapshot() as reading:
             imports = [
                 change.payload["batch"]
@@ -350,7 +350,7 @@ class PolicyHistory:
         return imports + ([head.snapshot] if head.snapshot is not None else [])
 
     async def _snapshot(self, batch_id: str, revision: int) -> int:
-        """Range dans un lot les règles d'une révision, sous leurs numéros, et rend leur nombre."""
+        """Range dans un lot les règles d'une révision, sous leurs numéros, et renvoie leur nombre."""
         found = await self.rules_at(revision)
         rules = iter(found.items())
         while packet := [(number, rule) for rule, number in islice(rules, PACKET)]:
@@ -386,7 +386,7 @@ def _check_known(revision: int, head: Head) -> None:
 
 
 def _difference(rules: Numbered, others: Numbered) -> Numbered:
-    """Rend les règles que d'autres n'ont pas, ou pas sous le même numéro."""
+    """Renvoie les règles que d'autres n'ont pas, ou pas sous le même numéro."""
     return {rule: number for rule, number in rules.items() if others.get(rule) != number}
 
 
@@ -411,4 +411,4 @@ def _feed(rules: Numbered, batch_id: str, packet: Sequence[Sequence[Any]], after
             rule = PolicyRule(read_text(ptype), tuple(map(read_text, without_tail(values))))
             rules.setdefault(rule, read_number(row_id) + after)
     except TypeError as error:
-        raise spoilt_batch(batch_id, "une règle ne se lit pas") from error
+        raise blame_batch(batch_id, "une règle ne se lit pas") from error

@@ -40,7 +40,7 @@ Losses = dict[str, list[Loss]]
 """Ce que perdrait chaque nom que le changement touche."""
 
 
-def sorted_losses(grants: Iterable[Power]) -> list[Loss]:
+def sort_losses(grants: Iterable[Power]) -> list[Loss]:
     """Range des accords ou des refus en pertes, une par domaine."""
     found: dict[tuple[str, bool], list[Power]] = defaultdict(list)
     for grant in grants:
@@ -50,12 +50,12 @@ def sorted_losses(grants: Iterable[Power]) -> list[Loss]:
 
 async def hits(subject: str, losses: Losses, comparison: Comparison, pace: Pace) -> AsyncIterator[Loss]:
     """Énumère ce qu'un sujet perdrait, par lui-même ou par un rôle qu'il tient, là où cela vaut."""
-    names = [name for name in comparison.reached(subject, ANY) if name in losses]
+    names = [name for name in comparison.reach(subject, ANY) if name in losses]
     holds: dict[str, bool] = {}
     for loss in dict.fromkeys(loss for name in names for loss in losses[name]):
         await pace.step()
         if loss.domain not in holds:
-            reached = comparison.reached(subject, loss.domain) if comparison.has_domains else names
+            reached = comparison.reach(subject, loss.domain) if comparison.has_domains else names
             holds[loss.domain] = not set(names).isdisjoint(reached)
         if holds[loss.domain]:
             yield loss
@@ -83,8 +83,8 @@ class GrantIndex:
             for pattern in patterns_of(value) if by_pattern else (value,):
                 self._below[name, pattern].add(grant)
 
-    def touched_by(self, held: Power) -> frozenset[Power]:
-        """Rend les permissions rangées que celle-ci couvre, ou touche."""
+    def list_touched(self, held: Power) -> frozenset[Power]:
+        """Renvoie les permissions rangées que celle-ci couvre, ou touche."""
         found: set[Power] | frozenset[Power] | None = None
         for name, value, by_pattern in self._values(held):
             near = self._near(name, value, by_pattern=by_pattern)
@@ -94,7 +94,7 @@ class GrantIndex:
         return frozenset(found or _NONE)
 
     def _near(self, name: str, value: str, *, by_pattern: bool) -> set[Power] | frozenset[Power]:
-        """Rend les permissions rangées que ce champ-ci n'écarte pas."""
+        """Renvoie les permissions rangées que ce champ-ci n'écarte pas."""
         below = self._below.get((name, value), _NONE)
         if not self._overlapping or not by_pattern:
             return below
@@ -133,35 +133,35 @@ class Verdicts:
 
     async def loses(self, subject: str, loss: Loss) -> bool:
         """Dit si un sujet n'aurait plus une de ces permissions, ou si un de ces refus en prendrait une qu'il tient."""
-        reached = self._after.closure if loss.allows else self._after.comparison.reached
-        touched = [await self._touched(name, allows=loss.allows) for name in reached(subject, loss.domain)]
+        reached = self._after.closure if loss.allows else self._after.comparison.reach
+        touched = [await self._list_touched(name, allows=loss.allows) for name in reached(subject, loss.domain)]
         key = (loss, tuple(dict.fromkeys(filter(None, touched))))
         if key not in self._known:
             self._known[key] = await self._judge(*key)
         return self._known[key]
 
     async def _judge(self, loss: Loss, touched: Sequence[frozenset[Power]]) -> bool:
-        """Rend le verdict : tout ce qui part doit être couvert, rien de ce qui se refuse ne doit être tenu."""
+        """Renvoie le verdict : tout ce qui part doit être couvert, rien de ce qui se refuse ne doit être tenu."""
         await self._pace.step()
         if loss.allows:
             return bool(loss.grants.difference(*touched))
         return not all(map(loss.grants.isdisjoint, touched))
 
-    async def _touched(self, name: str, *, allows: bool) -> frozenset[Power]:
-        """Rend ce que les accords d'un nom couvrent de ce qui part, ou touchent de ce qui se refuse."""
+    async def _list_touched(self, name: str, *, allows: bool) -> frozenset[Power]:
+        """Renvoie ce que les accords d'un nom couvrent de ce qui part, ou touchent de ce qui se refuse."""
         if (allows, name) not in self._by_name:
             await self._pace.step()
             read = self._after.rules if allows else self._after.comparison.rules_of
             found: set[Power] = set()
             async for grant in self._pace.through(map(self._after.comparison.grant, read([name]))):
-                found |= self._touched_by(grant, allows=allows) if grant.allows else _NONE
+                found |= self._list_touched_by(grant, allows=allows) if grant.allows else _NONE
             kept = frozenset(found)
             self._by_name[allows, name] = self._shared.setdefault(kept, kept)
         return self._by_name[allows, name]
 
-    def _touched_by(self, grant: Power, *, allows: bool) -> frozenset[Power]:
-        """Rend ce qu'un accord couvre de ce qui part, ou touche de ce qui se refuse."""
+    def _list_touched_by(self, grant: Power, *, allows: bool) -> frozenset[Power]:
+        """Renvoie ce qu'un accord couvre de ce qui part, ou touche de ce qui se refuse."""
         if (allows, grant) not in self._by_grant:
-            found = self._indexes[allows].touched_by(grant)
+            found = self._indexes[allows].list_touched(grant)
             self._by_grant[allows, grant] = self._shared.setdefault(found, found)
         return self._by_grant[allows, grant]

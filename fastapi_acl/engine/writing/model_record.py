@@ -46,7 +46,7 @@ class NotedModel(NamedTuple):
         return cls(model_digest(definitions.model), source, widths)
 
     def as_json(self) -> dict[str, object]:
-        """Rend le modèle sous la forme que garde le journal."""
+        """Renvoie le modèle sous la forme que garde le journal."""
         return {"digest": self.digest, "source": self.source, "widths": dict(self.widths)}
 
     @classmethod

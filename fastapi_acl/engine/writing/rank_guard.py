@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from fastapi_acl.engine.administration import ANYTHING
 from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.engine.writing.comparison import Carried, Comparison, is_computable
-from fastapi_acl.engine.writing.losses import Verdicts, hits, sorted_losses
+from fastapi_acl.engine.writing.losses import Verdicts, hits, sort_losses
 from fastapi_acl.shared.exceptions import EscalationRefusedError
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from fastapi_acl.shared.policy import PolicyChange
@@ -93,7 +93,7 @@ class RankGuard:
     # --- ce qui se compare ----------------------------------------------------------------------------------------
 
     async def _losses(self, change: PolicyChange, comparison: Comparison, pace: Pace) -> Losses:
-        """Rend ce que perdrait chaque nom que le changement touche ; les membres d'un rôle en partagent les pertes."""
+        """Renvoie ce que perdrait chaque nom que le changement touche ; les membres d'un rôle le partagent."""
         losses: Losses = {}
         alone: dict[str, list[Power]] = {}
         for allows, carried, rules in (
@@ -104,14 +104,14 @@ class RankGuard:
             for rule in filter(comparison.is_well_formed, rules):
                 name, place = comparison.schema.subject_of(rule), rule.values[1:]
                 if rule.ptype == "p":
-                    alone.setdefault(name, []).extend(await _kept(carried, rule, pace, allows=allows))
+                    alone.setdefault(name, []).extend(await _list_carried(carried, rule, pace, allows=allows))
                     continue
                 if place not in by_role:
-                    by_role[place] = sorted_losses(await _kept(carried, rule, pace, allows=allows))
+                    by_role[place] = sort_losses(await _list_carried(carried, rule, pace, allows=allows))
                 losses.setdefault(name, []).extend(by_role[place])
                 await pace.step()
         for name, grants in alone.items():
-            losses.setdefault(name, []).extend(sorted_losses(grants))
+            losses.setdefault(name, []).extend(sort_losses(grants))
         return {name: known for name, known in losses.items() if known}
 
     async def _check_higher(self, losses: Losses, mine: Rank, after: Carried, pace: Pace) -> None:
@@ -141,7 +141,7 @@ class RankGuard:
                 break
 
     async def _touching(self, losses: Losses, comparison: Comparison, pace: Pace) -> Losses:
-        """Rend, parmi les pertes, les refus qui portent sur l'administration."""
+        """Renvoie, parmi les pertes, les refus qui portent sur l'administration."""
         pairs = self.ranks.administration.everything - {ANYTHING}
         touching: dict[Loss, None] = {}
         for loss in dict.fromkeys(loss for known in losses.values() for loss in known if not loss.allows):
@@ -173,7 +173,7 @@ class RankGuard:
             await pace.step(TRIED_AT_ONCE)
 
     async def _whole(self, named: Sequence[str], pace: Pace) -> list[str]:
-        """Rend les sujets qui tiennent tout, parmi ceux des règles et ceux-ci.
+        """Renvoie les sujets qui tiennent tout, parmi ceux des règles et ceux-ci.
 
         Un nom à joker en vaut un que nulle règle ne nomme : qui tient tout par un motif n'est nommé nulle part.
         """
@@ -200,13 +200,13 @@ class RankGuard:
         return self.ranks.is_whole(subject) and self._administers(subject) < before
 
     def _administers(self, subject: str) -> frozenset[tuple[str, str]]:
-        """Rend ce qu'un sujet peut vraiment, parmi ce qui se demande à qui administre."""
+        """Renvoie ce qu'un sujet peut vraiment, parmi ce qui se demande à qui administre."""
         pairs = self.ranks.administration.everything - {ANYTHING}
         return frozenset(pair for pair in pairs if self.ranks.decides_for(subject, pair))
 
 
-async def _kept(carried: Carried, rule: PolicyRule, pace: Pace, *, allows: bool) -> list[Power]:
-    """Rend ce que porte une règle, d'un seul effet."""
+async def _list_carried(carried: Carried, rule: PolicyRule, pace: Pace, *, allows: bool) -> list[Power]:
+    """Renvoie ce que porte une règle, d'un seul effet."""
     return [grant async for grant in pace.through(await carried.of(rule)) if grant.allows is allows]
 
 

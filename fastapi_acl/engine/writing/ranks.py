@@ -43,7 +43,7 @@ class Ranks:
         return self.authorizer.administration
 
     def of(self, who: Principal | str) -> Rank:
-        """Rend le rang d'un compte ou d'un sujet de politique."""
+        """Renvoie le rang d'un compte ou d'un sujet de politique."""
         asked = self.administration.everything
         return frozenset(pair for pair in asked if self.authorizer.grants(who, *pair))
 
@@ -60,7 +60,7 @@ class Ranks:
         return self.authorizer.decides_for(subject, *pair)
 
     async def holding(self, pairs: Iterable[Pair], pace: Pace) -> dict[str, None]:
-        """Rend les sujets à qui une règle accorde elle-même l'une de ces permissions ; leurs membres la tiennent aussi.
+        """Renvoie les sujets à qui une règle accorde l'une de ces permissions ; leurs membres la tiennent aussi.
 
         Sous un matcher qui ne désigne pas le sujet d'une règle par son nom ou par un rôle, tous les sujets que les
         règles nomment sont rendus.
@@ -74,11 +74,11 @@ class Ranks:
             return
         place = self.policy.schema.position("p", SUBJECT_NAMES) or 0
         for pair in pairs:
-            rules = PolicyInspector(self.policy).concerned(*pair, EVERY_DOMAIN)
+            rules = PolicyInspector(self.policy).list_concerned(*pair, EVERY_DOMAIN)
             yield from (rule.values[place] for rule in rules if not self._denies(rule))
 
     def under(self, names: Iterable[str]) -> dict[str, None]:
-        """Rend ces sujets et tous ceux qui les tiennent comme rôles."""
+        """Renvoie ces sujets et tous ceux qui les tiennent comme rôles."""
         return dict.fromkeys(member for name in names for member in self.policy.graph.under(name))
 
     @property
@@ -94,7 +94,6 @@ class Ranks:
         return is_own and key.probe in {Probe.EXACT, Probe.ROLE}
 
     def _is_subject(self, place: int | None) -> bool:
-        """Dit si une place de la requête est celle du sujet."""
         return place is not None and self.policy.schema.request[place] in SUBJECT_NAMES
 
     def _denies(self, rule: PolicyRule) -> bool:

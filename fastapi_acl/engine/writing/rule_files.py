@@ -71,7 +71,7 @@ def write_rules(rules: Iterable[PolicyRule], form: RuleFormat, *, first: bool = 
 
 
 def closing(form: RuleFormat) -> str:
-    """Rend la fin d'un fichier de règles."""
+    """Renvoie la fin d'un fichier de règles."""
     return "" if form == "csv" else "\n]\n"
 
 
@@ -126,7 +126,7 @@ class _Scanner:
         self.line = 1
 
     def next(self) -> Any:  # noqa: ANN401 - JSON
-        """Rend l'objet suivant, ou None à la fin.
+        """Renvoie l'objet suivant, ou None à la fin.
 
         Raises:
             InvalidImportError: le texte n'est pas du JSON.
@@ -199,5 +199,4 @@ def _rule(item: Any, line: int) -> PolicyRule:  # noqa: ANN401 - JSON
 
 
 def _unreadable(line: int, reason: str) -> InvalidImportError:
-    """Fait l'erreur qui nomme une ligne."""
     return InvalidImportError(f"Ligne {line} : {reason} ; rien n’a été changé.", line=line)

@@ -78,10 +78,10 @@ class PolicyStore:
     @property
     def pending(self) -> PolicyChange:
         """Effet net, sur les règles, de ce que la transaction ambiante a déjà écrit."""
-        return self._written_in(self.database.ambient).net
+        return self._get_written(self.database.ambient).net
 
-    def _written_in(self, transaction: Transaction | None) -> _Written:
-        """Rend ce qu'une transaction a écrit ; rien, hors de toute transaction."""
+    def _get_written(self, transaction: Transaction | None) -> _Written:
+        """Renvoie ce qu'une transaction a écrit ; rien, hors de toute transaction."""
         return self._written.get(transaction, _Written()) if transaction is not None else _Written()
 
     @contextmanager
@@ -124,7 +124,7 @@ class PolicyStore:
         self, transaction: Transaction, change: PolicyChange, actor: Principal, key: IdempotencyKey | None
     ) -> int:
         """Vérifie un changement, l'écrit et le journalise."""
-        await self.guards.check(self._written_in(transaction).net, change, actor)
+        await self.guards.check(self._get_written(transaction).net, change, actor)
         return await self.put(transaction, change, actor, key)
 
     async def put(
@@ -155,10 +155,10 @@ class PolicyStore:
         return revision
 
     async def _numbers(self, transaction: Transaction, change: PolicyChange) -> tuple[int, ...]:
-        """Rend les numéros des règles qui arrivent : donnés, ou ceux de celles qu'elles remplacent, ou à la suite."""
+        """Renvoie les numéros des règles qui arrivent : les donnés, ceux des règles remplacées, ou les suivants."""
         if change.ids:
             return change.ids
-        settled = self._written_in(transaction).touched.isdisjoint(change.removed)
+        settled = self._get_written(transaction).touched.isdisjoint(change.removed)
         if change.in_place and settled and all(map(self.policy.holds, change.removed)):
             return self.policy.numbers(change.removed)
         return await self.adapter.reserve(transaction, len(change.added)) if change.added else ()

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
-from fastapi_acl.engine.adapters.base import PACKET, shown_rule
+from fastapi_acl.engine.adapters.base import PACKET, show_rule
 from fastapi_acl.engine.kernel.pacing import aside
 from fastapi_acl.engine.writing.closing import closing_line
 from fastapi_acl.engine.writing.rule_files import closing, read_rules, write_rules
@@ -147,18 +147,18 @@ class PolicyTransfer:
         """
         self.database.require_alone()
         await self.sweep()
-        async with self.opened() as batch_id:
+        async with self.open_batch() as batch_id:
             count = await self._stage(batch_id, file, form, progress)
             try:
                 revision, added = await self.publish(Batch(batch_id, count, replaces), actor, key)
             except InvalidRuleError as error:
-                fault = await aside(partial(self._named, error, file, form, replaces=replaces), is_short=False)
+                fault = await aside(partial(self._name_line, error, file, form, replaces=replaces), is_short=False)
                 raise fault from error
         await self.replica.refresh()  # ce qu'une main a changé entre-temps se relit
         return Imported(revision, count, added)
 
     @asynccontextmanager
-    async def opened(self, kind: str = "import") -> AsyncIterator[str]:
+    async def open_batch(self, kind: str = "import") -> AsyncIterator[str]:
         """Ouvre un lot, et le retire si le bloc ne va pas à son terme."""
         batch_id = str(uuid4())
         try:
@@ -177,17 +177,17 @@ class PolicyTransfer:
         first = True
         async with aclosing(self.adapter.lines()) as packets:
             async for packet in packets:
-                yield write_rules((shown_rule(row[1], row[2:]) for row in packet), form, first=first)
+                yield write_rules((show_rule(row[1], row[2:]) for row in packet), form, first=first)
                 first = False
         yield (write_rules((), form) if first else "") + closing(form)
 
     async def sweep(self) -> None:
         """Retire les lots des imports interrompus depuis longtemps."""
-        for batch_id in await self.adapter.abandoned(datetime.now(timezone.utc) - ABANDONED_AFTER):
+        for batch_id in await self.adapter.list_abandoned(datetime.now(timezone.utc) - ABANDONED_AFTER):
             await self.adapter.drop(batch_id)
 
     async def _stage(self, batch_id: str, file: TextIO, form: RuleFormat, progress: Callable[[int], None]) -> int:
-        """Lit, vérifie et range un fichier, par paquets ; rend le nombre de règles."""
+        """Lit, vérifie et range un fichier, par paquets ; renvoie le nombre de règles."""
         rules, count = read_rules(file, form), 0
         while packet := await aside(partial(self._packet, rules), is_short=False):
             await self.adapter.stage(batch_id, list(enumerate(packet, start=count + 1)))
@@ -196,11 +196,10 @@ class PolicyTransfer:
         return count
 
     def _packet(self, rules: Iterator[NumberedRule]) -> list[PolicyRule]:
-        """Lit et vérifie quelques règles."""
-        return [self.admitted(line, rule) for line, rule in islice(rules, STAGED)]
+        return [self.check_rule(line, rule) for line, rule in islice(rules, STAGED)]
 
-    def admitted(self, line: int, rule: PolicyRule) -> PolicyRule:
-        """Rend une règle que le modèle admet.
+    def check_rule(self, line: int, rule: PolicyRule) -> PolicyRule:
+        """Renvoie une règle que le modèle admet.
 
         Raises:
             InvalidImportError: il ne l'admet pas.
@@ -212,7 +211,9 @@ class PolicyTransfer:
             raise InvalidImportError(message, line=line, **error.evidence) from error
         return rule
 
-    def _named(self, fault: InvalidRuleError, file: TextIO, form: RuleFormat, *, replaces: bool) -> InvalidInputError:
+    def _name_line(
+        self, fault: InvalidRuleError, file: TextIO, form: RuleFormat, *, replaces: bool
+    ) -> InvalidInputError:
         """Nomme la ligne d'un fichier dont le lien ferme un cycle de rôles, ou fait une chaîne trop longue."""
         if not file.seekable():
             return fault
@@ -225,14 +226,14 @@ class PolicyTransfer:
         line, error = found
         return InvalidImportError(f"Ligne {line} : {error.detail}", line=line, **error.evidence)
 
-    async def _checked(self, batch: Batch) -> _Checked:
+    async def _prepare_unlocked(self, batch: Batch) -> _Checked:
         """Construit à côté la politique que le lot ferait, numéros compris, sans tenir le verrou du journal."""
         async with self.database.snapshot() as reading:
             head = await self.log.head(reading)
             after = 0 if batch.rollback_to is not None else max(head.rule_id, await self.adapter.last_id())
-        return await self._prepared(batch, head.policy_revision, after)
+        return await self._prepare(batch, head.policy_revision, after)
 
-    async def _prepared(self, batch: Batch, policy_revision: int, after: int) -> _Checked:
+    async def _prepare(self, batch: Batch, policy_revision: int, after: int) -> _Checked:
         """Construit la politique qu'un lot ferait, et retire du lot ce qui s'y répète.
 
         Raises:
@@ -255,8 +256,8 @@ class PolicyTransfer:
         Raises:
             InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
         """
-        staged = _shifted(self.adapter.lines(batch.id), after)
-        sources = (staged,) if batch.replaces else (_counted(self.adapter.lines(), present), staged)
+        staged = _shift(self.adapter.lines(batch.id), after)
+        sources = (staged,) if batch.replaces else (_count(self.adapter.lines(), present), staged)
         try:
             return await self.policy.read(*sources)
         except PolicyUnreadableError as error:
@@ -271,7 +272,7 @@ class PolicyTransfer:
             La révision et le nombre de règles ajoutées.
         """
         await self.replica.refresh()  # un long rattrapage ne se fait pas verrou tenu
-        checked = await self._checked(batch)
+        checked = await self._prepare_unlocked(batch)
         async with self.replica.writing() as transaction:
             known = await find_done(self.log, transaction, actor, key)
             if known is not None:
@@ -289,7 +290,7 @@ class PolicyTransfer:
             after = (await self.adapter.reserve(transaction, batch.size + 1))[0] - 1
         if (policy_revision, after) == (checked.policy_revision, checked.after):
             return checked
-        return await self._prepared(batch, policy_revision, after)
+        return await self._prepare(batch, policy_revision, after)
 
     async def _write(
         self,
@@ -323,15 +324,14 @@ class PolicyTransfer:
         return revision, added
 
 
-async def _counted(lines: AsyncGenerator[Sequence[Any]], counts: list[int]) -> AsyncGenerator[Sequence[Any]]:
-    """Compte les lignes qui passent."""
+async def _count(lines: AsyncGenerator[Sequence[Any]], counts: list[int]) -> AsyncGenerator[Sequence[Any]]:
     async with aclosing(lines) as packets:
         async for packet in packets:
             counts.append(len(packet))
             yield packet
 
 
-async def _shifted(lines: AsyncGenerator[Sequence[Any]], after: int) -> AsyncGenerator[Sequence[Any]]:
+async def _shift(lines: AsyncGenerator[Sequence[Any]], after: int) -> AsyncGenerator[Sequence[Any]]:
     """Donne aux lignes d'un lot le numéro qu'elles auront une fois publiées."""
     async with aclosing(lines) as packets:
         async for packet in packets:

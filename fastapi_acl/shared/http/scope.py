@@ -30,7 +30,9 @@ Component = TypeVar("Component")
 class Tracer(Protocol):
     """Ce qui entoure une décision d'une étendue ; voir `fastapi_acl.tracing`."""
 
-    async def decided(self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]) -> Principal:
+    async def trace_decision(
+        self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]
+    ) -> Principal:
         """Attend ce qu'une garde décide.
 
         Args:

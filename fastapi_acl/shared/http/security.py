@@ -127,7 +127,7 @@ class BearerGuard(SecurityBase, Guard):
                 return await deciding
             except ProblemException as error:
                 deciding = _raise(error)
-        return await tracer.decided(self.told, deciding)
+        return await tracer.trace_decision(self.told, deciding)
 
     async def _decide(self, connection: HTTPConnection, asks: Asks, caller: Principal | None) -> Principal:
         """Fait décider `asks` ; une décision qui a échoué est dite au journal."""

@@ -99,13 +99,13 @@ class Observer:
     Une méthode est appelée aussitôt, sans qu'on l'attende : elle ne lève rien et ne dure pas.
     """
 
-    def changed(self, before: Position, change: Change) -> None:
+    def note_change(self, before: Position, change: Change) -> None:
         """Apprend qu'une entrée de ce processus est validée, et après quelle position elle vient."""
 
-    def learned(self, lesson: Lesson) -> None:
+    def note_lesson(self, lesson: Lesson) -> None:
         """Apprend ce qui a été lu de la base, une fois en service."""
 
-    def failed(self, attempt: Attempt, began: float, error: Exception) -> None:
+    def note_failure(self, attempt: Attempt, began: float, error: Exception) -> None:
         """Apprend qu'une lecture de la base a échoué.
 
         Args:
@@ -440,7 +440,7 @@ class Replica:
         if before is not None:
             is_next = change.revision == before.revision + 1
             for observer in self._observers:
-                observer.changed(before if is_next else before._replace(change_id=UNKNOWN_ENTRY), change)
+                observer.note_change(before if is_next else before._replace(change_id=UNKNOWN_ENTRY), change)
 
     def _tell(self) -> None:
         """Réveille qui attend une révision."""
@@ -470,7 +470,7 @@ class Replica:
             if isinstance(error, StoredDataError):
                 self.unreadable = error.table
             for observer in self._observers:
-                observer.failed(attempt, began, error)
+                observer.note_failure(attempt, began, error)
             raise
 
     async def _locate(self, transaction: Transaction) -> None:
@@ -545,7 +545,7 @@ class Replica:
             is_new = self.revision > before
         if is_new:
             for observer in self._observers:
-                observer.learned(Lesson(news.began, before, self.revision, is_whole))
+                observer.note_lesson(Lesson(news.began, before, self.revision, is_whole))
 
     def _install_whole(self, whole: _Whole) -> bool:
         """Met en service l'état de chaque mémoire, sauf si elle a avancé, ou failli, pendant la lecture."""

@@ -110,7 +110,7 @@ class Watcher(Observer):
         is_whole = self._is_connected and not any(task.done() for task in self._tasks)
         return "connected" if is_whole else "connecting"
 
-    def changed(self, before: Position, change: Change) -> None:
+    def note_change(self, before: Position, change: Change) -> None:
         """Retient une annonce, qui part sans que personne l'attende."""
         self._pending.append(Announcement(before, change))
         self._news.set()
