@@ -43,6 +43,11 @@ PLACE_SECONDS: Final = 5.0
 OLDEST_ANNOUNCEMENT: Final = timedelta(minutes=1)
 """Avance d'une entrée sur la lecture de tout, au-delà de laquelle son annonce ne peut être que rejouée."""
 
+TOO_OLD: Final = (
+    "La politique connue ici est trop ancienne : la base n’a pas pu être relue, et rien ne se décide sur ce qui a pu "
+    "changer. Réessayez dans un instant."
+)
+
 NEVER: Final = datetime.min.replace(tzinfo=timezone.utc) + OLDEST_ANNOUNCEMENT
 """Instant d'avant toute lecture."""
 
@@ -206,8 +211,10 @@ class Replica:
         Raises:
             PolicyUnavailableError: la base n'a pas été vue depuis plus longtemps.
         """
-        if not self.is_loaded or self.age_seconds > max_staleness:
+        if not self.is_loaded:
             raise PolicyUnavailableError
+        if self.age_seconds > max_staleness:
+            raise PolicyUnavailableError(TOO_OLD)
 
     def abandon(self) -> None:
         """Oublie ce qui a commencé dans une boucle d'événements qui n'existe plus."""
