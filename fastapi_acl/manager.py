@@ -215,7 +215,7 @@ class ACLManager:
             DatabaseUnavailableError: la base ne répond pas.
         """
         await self._parts.database.migrate()
-        standing = await self._parts.model_record.standing(self._parts.replica)
+        standing = await self._parts.model_record.standing()
         _check_readable(standing)
         await self._read_policy()
         account = await self._parts.bootstrap.create_administrator(username, email, password)
@@ -251,7 +251,7 @@ class ACLManager:
             DatabaseUnavailableError: la base ne répond pas.
         """
         await self._parts.database.migrate()
-        standing = await self._parts.model_record.standing(self._parts.replica)
+        standing = await self._parts.model_record.standing()
         return not standing.is_first and await self._parts.model_record.adopt(self._parts.replica)
 
     async def load(self) -> None:
@@ -293,7 +293,7 @@ class ACLManager:
             is_served: vrai pour servir l'application ; un outil n'adopte pas le modèle sous lequel on l'a lancé.
         """
         await self._parts.database.migrate()
-        standing = await self._parts.model_record.standing(self._parts.replica)
+        standing = await self._parts.model_record.standing()
         self._tell_model(standing)
         await self._read_policy()
         await self._parts.bootstrap.run()

@@ -40,6 +40,9 @@ GAUGES: Final = {
     "database_revision": "Dernière révision vue dans la base.",
     "lag_seconds": "Temps écoulé depuis que la base a été vue.",
     "quarantined_rows": "Lignes de règles illisibles, écartées à la lecture.",
+    "database_refuses": "1 si la base refuse d’écrire, et qu’aucune écriture n’a réussi depuis.",
+    "has_unreadable_data": "1 si quelque chose ne se lit pas dans la base.",
+    "model_differs": "1 si les règles ont été écrites sous un autre modèle.",
 }
 
 

@@ -97,7 +97,7 @@ async def prepare_writing(manager: ACLManager, *, creates: bool = False, loads: 
 
 async def _compare_models(manager: ACLManager) -> Standing:
     """Compare le modèle de l'application à celui que le journal tient."""
-    return await manager.get_model_record().standing(manager.get_replica())
+    return await manager.get_model_record().standing()
 
 
 def _name_models(standing: Standing) -> str:

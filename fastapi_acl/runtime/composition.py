@@ -227,7 +227,7 @@ def _make_engine(
     """
     definitions = _make_definitions(config, functions)
     policy, revocations = Policy(definitions), Revocations(stored.log, auth.token_life(config))
-    record = ModelRecord(stored.log, NotedModel.of(definitions, config.model_source))
+    record = ModelRecord(stored.database, stored.log, NotedModel.of(definitions, config.model_source))
     replica = Replica(stored.database, stored.log, [PolicyMemory(policy, stored.adapter), revocations, record])
     authorizer = PolicyAuthorizer(
         policy,

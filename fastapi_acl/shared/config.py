@@ -7,7 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -20,6 +29,7 @@ from typing_extensions import Self  # noqa: TC002 - Pydantic lit les annotations
 
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.origins import is_loopback, read_origin
+from fastapi_acl.shared.refused_settings import in_french
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,8 +74,11 @@ NOT_YET_EFFECTIVE: Final = frozenset(
 )
 """Réglages du contrat, acceptés et validés, que cette version n'applique pas encore : le démarrage le dit."""
 
-EMPTY_IS_A_VALUE: Final = ("shared_domain",)
-"""Réglages dont une variable d'environnement vide dit quelque chose ; pour les autres, elle vaut « non donné »."""
+EMPTY_IS_A_VALUE: Final = ("shared_domain", "postgresql_schema")
+"""Réglages dont une variable d'environnement vide dit quelque chose ; pour les autres, elle vaut « non donné ».
+
+Un schéma vide est refusé : le taire mènerait aux tables d'un autre.
+"""
 
 
 def _split(value: object) -> object:
@@ -353,6 +366,15 @@ class ACLConfig(BaseSettings):
             message = "watcher vaut « postgresql » : il faut que ACL_DATABASE_TYPE le soit aussi"
             raise ValueError(message)
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_in_french(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 - ce qui est donné
+        """Dit en français ce que Pydantic refuse ; le dernier déclaré, il enveloppe tous les autres."""
+        try:
+            return validate(values)
+        except ValidationError as error:
+            raise in_french(error, cls.model_fields) from None  # elle garderait les valeurs données
 
     @property
     def chosen_watcher(self) -> Literal["redis", "postgresql", "none"]:

@@ -181,7 +181,10 @@ class RoleNotFoundError(NotFoundError):
     """Un lien donnerait un rôle que rien ne définit : qui le tient d'avance aurait ce qui lui sera donné plus tard."""
 
     code = "role_not_found"
-    default_detail = "Aucune règle ne nomme ce rôle ; écrivez d’abord ce qu’il permet. Rien n’a été changé."
+    default_detail = (
+        "Aucune règle « p » ne nomme ce rôle, et le donner ne donnerait rien : ajoutez d’abord, ou dans la même "
+        "demande, ce qu’il permet (par exemple « p, role:lecteur, document, read, allow »). Rien n’a été changé."
+    )
 
 
 class RuleNotFoundError(NotFoundError):

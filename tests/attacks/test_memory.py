@@ -104,7 +104,7 @@ async def test_a_row_put_aside_is_no_longer_in_force_whatever_else_is_unreadable
 
 async def head(manager: ACLManager) -> Any:
     replica = manager._parts.replica
-    async with replica.reading() as reading:
+    async with manager._parts.database.snapshot() as reading:
         return await replica._log.head(reading)
 
 

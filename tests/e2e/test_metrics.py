@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fastapi_acl.metrics import collect_metrics
+from fastapi_acl.shared.database.refusal import Refusal
 from tests.support.app import protected, starting
 from tests.support.servers import free_port
 
@@ -24,7 +25,7 @@ async def test_what_is_read_is_what_happened(tmp_path: Path) -> None:
     async with protected(sqlite_uri=f"sqlite:///{tmp_path}/a.db", enable_cache=True) as client:
         registry = CollectorRegistry()
         collector = collect_metrics(client.manager, registry)
-        admin, ada = await client.admin(), await client.newcomer("ada")
+        admin, ada = await client.admin(), await client.newcomer("gertrude")
         await admin.add_rules(("p", f"user:{ada.id}", "document", "read", "allow"))
         before = decisions(registry)
         for _ in range(3):
@@ -41,8 +42,12 @@ async def test_what_is_read_is_what_happened(tmp_path: Path) -> None:
         await ada.get("/api/v1/permissions/me")
         names = ("hits_total", "misses_total", "fallback")
         assert [registry.get_sample_value(f"fastapi_acl_cache_{name}") for name in names] == [1, 1, 0]
+        names = ("database_refuses", "has_unreadable_data", "model_differs")
+        assert [registry.get_sample_value(f"fastapi_acl_{name}") for name in names] == [0, 0, 0]
+        client.manager._parts.database.refused(Refusal("essai", "rien"))
+        assert registry.get_sample_value("fastapi_acl_database_refuses") == 1
         text = generate_latest(registry).decode()
-        assert "ada" not in text
+        assert "gertrude" not in text
         assert ada.id not in text
         registry.unregister(collector)
         assert registry.get_sample_value("fastapi_acl_up") is None

@@ -207,7 +207,7 @@ async def test_compactions_leave_one_snapshot_and_no_import(manager: ACLManager)
     await manager.get_policy_history().compact(older_than=NOW)
     adapter, log = manager._parts.storage.adapter, manager._parts.storage.log
 
-    async with manager._parts.replica.reading() as reading:
+    async with manager._parts.database.snapshot() as reading:
         head = await log.head(reading)
 
     assert head.snapshot is not None

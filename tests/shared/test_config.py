@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model_path": "absent.conf"}, "n’existe pas"),
     ({"policy_path": "absent.csv"}, "n’existe pas"),
     ({"api_prefix": "/{tenant}"}, "chemin simple"),
-    ({"password_min_length": 7}, "greater than or equal to 8"),
-    ({"jwt_leeway_seconds": 61}, "less than or equal to 60"),
-    ({"jwt_algorithm": "none"}, "HS256"),
+    ({"password_min_length": 7}, "de 8 à 128"),
+    ({"jwt_leeway_seconds": 61}, "de 0 à 60"),
+    ({"jwt_algorithm": "none"}, "admises : 'HS256', 'HS384' ou 'HS512'"),
+    ({"postgresql_schema": ""}, "de 1 à 63 caractères"),
+    ({"bcrypt_rounds": "douze"}, "nombre entier attendu"),
+    ({"enable_cache": "peut-être"}, "« true » ou « false »"),
+    ({"policy_poll_seconds": "vite"}, "nombre attendu"),
     ({"shared_domain": "public"}, "shared_domain"),
     ({"default_admin_password": ""}, "ne peut pas être vide"),
 ]
@@ -48,6 +53,23 @@ def test_a_wrong_setting_is_refused_with_a_sentence_that_says_what_to_set(
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         ACLConfig(_env_file=None, **settings)
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_no_english_is_left_in_what_a_setting_is_told(settings: dict[str, Any], message: str) -> None:  # noqa: ARG001
+    with pytest.raises(ValidationError) as refused:
+        ACLConfig(_env_file=None, **settings)
+
+    for item in refused.value.errors():
+        assert not re.search(r"\b(should|input|value|error|or|valid|string)\b", item["msg"], re.IGNORECASE)
+        assert item["input"] is None
+
+
+def test_an_empty_schema_is_not_taken_for_an_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACL_POSTGRESQL_SCHEMA", "")
+
+    with pytest.raises(ValidationError, match="postgresql_schema"):
+        ACLConfig(_env_file=None)
 
 
 @pytest.mark.parametrize("key", ["s" * 32, "é" * 16])

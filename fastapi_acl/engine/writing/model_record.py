@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fastapi_acl.engine.casbin.definitions import ModelDefinitions
-    from fastapi_acl.shared.database.base import Transaction
+    from fastapi_acl.shared.database.base import Database, Transaction
     from fastapi_acl.shared.sync.changes import Change, ChangeLog
     from fastapi_acl.shared.sync.replica import Replica
 
@@ -91,13 +91,15 @@ class ModelRecord:
         noted: celui que le journal tient, autant que ce processus l'a lu ; None s'il n'en tient aucun.
     """
 
-    def __init__(self, log: ChangeLog, mine: NotedModel) -> None:
+    def __init__(self, database: Database, log: ChangeLog, mine: NotedModel) -> None:
         """Retient le modèle du processus ; rien n'est lu encore.
 
         Args:
+            database: la base du journal.
             log: le journal.
             mine: le modèle du processus.
         """
+        self._database = database
         self._log = log
         self.mine = mine
         self.noted: NotedModel | None = None
@@ -125,16 +127,13 @@ class ModelRecord:
 
     # --- ce que le démarrage et la ligne de commande demandent --------------------------------------------------------
 
-    async def standing(self, replica: Replica) -> Standing:
+    async def standing(self) -> Standing:
         """Compare le modèle du processus à celui du journal, sans charger de règle.
-
-        Args:
-            replica: ce par quoi la base se lit.
 
         Raises:
             DatabaseUnavailableError: la base ne répond pas.
         """
-        async with replica.reading() as reading:
+        async with self._database.snapshot() as reading:
             head = await self._log.head(reading)
             return Standing(self.mine, await self.read(reading), is_first=not head.revision)
 
@@ -150,7 +149,7 @@ class ModelRecord:
         Raises:
             DatabaseUnavailableError: la base ne répond pas.
         """
-        async with replica.recording() as transaction:
+        async with self._database.transaction(log=True) as transaction:
             noted = await self.read(transaction)
             if noted is not None and noted.digest == self.mine.digest:
                 return False

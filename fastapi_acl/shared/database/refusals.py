@@ -5,27 +5,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from fastapi_acl.shared.database.refusal import Refusal
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-
-
-class Refusal(NamedTuple):
-    """Un refus sans appel.
-
-    Attributes:
-        words: ce que le serveur en dit.
-        advice: ce que l'exploitant doit faire.
-    """
-
-    words: str
-    advice: str
 
 
 RIGHTS: Final = "donnez à ce compte le droit qui lui manque (GRANT)"

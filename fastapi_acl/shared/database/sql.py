@@ -25,7 +25,6 @@ from fastapi_acl.shared.database.hanging import hang_up
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
 from fastapi_acl.shared.database.refusals import (
     RIGHTS,
-    Refusal,
     codes_of,
     explained,
     is_caused_by,
@@ -50,6 +49,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection, Engine
+
+    from fastapi_acl.shared.database.refusal import Refusal
 
 logger = get_logger("database")
 

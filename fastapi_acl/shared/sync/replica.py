@@ -18,7 +18,6 @@ from fastapi_acl.shared.sync.changes import POLICY_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
 
     from fastapi_acl.shared.database.base import AmbientDatabase, Head, Transaction
     from fastapi_acl.shared.identity import Principal
@@ -42,6 +41,11 @@ PLACE_SECONDS: Final = 5.0
 
 OLDEST_ANNOUNCEMENT: Final = timedelta(minutes=1)
 """Avance d'une entrée sur la lecture de tout, au-delà de laquelle son annonce ne peut être que rejouée."""
+
+TOO_OLD: Final = (
+    "La politique connue ici est trop ancienne : la base n’a pas pu être relue, et rien ne se décide sur ce qui a pu "
+    "changer. Réessayez dans un instant."
+)
 
 NEVER: Final = datetime.min.replace(tzinfo=timezone.utc) + OLDEST_ANNOUNCEMENT
 """Instant d'avant toute lecture."""
@@ -238,11 +242,6 @@ class Replica:
         """Temps écoulé depuis que la révision de la base a été vue, en secondes."""
         return time.monotonic() - self._seen_at
 
-    @property
-    def ambient(self) -> Transaction | None:
-        """La transaction ouverte par cette tâche, s'il y en a une."""
-        return self._database.ambient
-
     def require_fresh(self, max_staleness: float) -> None:
         """Refuse d'aller plus loin avec des mémoires absentes ou trop vieilles.
 
@@ -252,8 +251,10 @@ class Replica:
         Raises:
             PolicyUnavailableError: la base n'a pas été vue depuis plus longtemps.
         """
-        if not self.is_loaded or self.age_seconds > max_staleness:
+        if not self.is_loaded:
             raise PolicyUnavailableError
+        if self.age_seconds > max_staleness:
+            raise PolicyUnavailableError(TOO_OLD)
 
     def abandon(self) -> None:
         """Oublie ce qui a commencé dans une boucle d'événements qui n'existe plus."""
@@ -300,31 +301,19 @@ class Replica:
         if self._policy is not None:  # ce qui vient d'être relu n'est peut-être pas ce que le journal en dit
             self._policy = self._policy._replace(change_id=uuid4().hex)
 
-    def require_alone(self) -> None:
-        """Refuse ce qui ne peut être qu'une transaction à soi seul ; voir `AmbientDatabase.require_alone`."""
-        self._database.require_alone()
-
-    def reading(self) -> AbstractAsyncContextManager[Transaction]:
-        """Ouvre une lecture cohérente de la base."""
-        return self._database.snapshot()
-
-    def recording(self) -> AbstractAsyncContextManager[Transaction]:
-        """Ouvre une transaction ordonnée sans mettre les mémoires à jour : quand elles ne peuvent pas l'être."""
-        return self._database.transaction(log=True)
-
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Transaction]:
         """Ouvre une transaction ordonnée, mémoires à jour, ou se joint à celle qui est ouverte.
 
         Tout relire peut être long : on rend d'abord le verrou, pour que les autres écrivent pendant ce temps.
         """
-        chances = LOADS_WITHOUT_LOCK if self.ambient is None else 0
+        chances = LOADS_WITHOUT_LOCK if self._database.ambient is None else 0
         while True:
             async with self._database.transaction(log=True) as transaction:
                 if transaction.recorded or await self._catch_up(transaction, may_leave=chances > 0):
                     yield transaction
                     return
-            if self.ambient is not None:
+            if self._database.ambient is not None:
                 raise PolicyUnavailableError
             chances -= 1
             await self.refresh()
