@@ -55,6 +55,12 @@ logger = get_logger("bootstrap")
 PASSWORD_FILE: Final = Path("fastapi_acl_admin_password.txt")
 """Où va le mot de passe engendré quand aucun terminal ne peut le montrer ; lisible du seul propriétaire."""
 
+ADVICE_ONCE: Final = "un autre ACL_DEFAULT_ADMIN_USERNAME, ou créez l’administrateur par « fastapi-acl create-admin »."
+ADVICE_ASKED: Final = (
+    "un autre nom et une autre adresse, ou faites promouvoir ce compte par un administrateur en place."
+)
+"""Ce qui est conseillé quand le nom d'un administrateur est pris : au démarrage, puis à qui en demande un."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Administrator:
@@ -182,18 +188,7 @@ class Bootstrap:
         """
         if administrator.once and await self.log.last(transaction, ADMIN_CREATED) is not None:
             return []
-        account = administrator.account
-        try:
-            await self.users.create_user(account)
-        except UserAlreadyExistsError as error:
-            advice = (
-                "un autre ACL_DEFAULT_ADMIN_USERNAME, ou créez l’administrateur par « fastapi-acl create-admin »."
-                if administrator.once
-                else "un autre nom et une autre adresse, ou faites promouvoir ce compte par un administrateur en place."
-            )
-            taken = f"le compte « {account.username} » (ou son adresse) existe déjà et n’est jamais promu"
-            message = f"{taken} : choisissez {advice}"
-            raise ConfigurationError(message) from error
+        account = await self._create_account(administrator)
         payload = {"user_id": str(account.id)}
         await self.replica.record(transaction, ADMIN_CREATED, payload, actor=SYSTEM)
         if administrator.generated is not None:
@@ -202,6 +197,21 @@ class Bootstrap:
         self._check_admitted(rules)
         self._check_effective(rules, str(account.id))
         return rules
+
+    async def _create_account(self, administrator: _Administrator) -> AuthUser:
+        """Crée le compte d'un administrateur.
+
+        Raises:
+            ConfigurationError: le nom est déjà pris ; un compte que n'importe qui a pu créer n'est jamais promu.
+        """
+        account = administrator.account
+        try:
+            await self.users.create_user(account)
+        except UserAlreadyExistsError as error:
+            taken = f"le compte « {account.username} » (ou son adresse) existe déjà et n’est jamais promu"
+            message = f"{taken} : choisissez {ADVICE_ONCE if administrator.once else ADVICE_ASKED}"
+            raise ConfigurationError(message) from error
+        return account
 
     def _check_admitted(self, rules: list[PolicyRule]) -> None:
         """Vérifie que ce modèle admet les règles de l'administrateur.
@@ -237,30 +247,37 @@ class Bootstrap:
         Le fichier se lit une fois dans une base vide ; changé, il n'ajoute ce qui manque qu'en développement, ou sur
         demande.
         """
-        if self.config.policy_path is None:
+        path = self.config.policy_path
+        if path is None or not (force or await self._is_due()):
             return {}
+        return dict(self._read_file(path))
+
+    async def _is_due(self) -> bool:
+        """Dit si le fichier de règles s'applique de lui-même ; changé, il attend en production qu'on le demande."""
         async with self.database.snapshot() as transaction:
             seeded = await self.log.last(transaction, POLICY_SEEDED)
             is_empty = not await self.adapter.page({}, after=0, limit=1)
-        if seeded is not None and seeded.payload.get("digest") == self._digest() and not force:
-            return {}
-        if force or (seeded is None and is_empty) or (seeded is not None and not self.config.is_production):
-            return dict(self._read_file(self.config.policy_path))
+        if seeded is not None and seeded.payload.get("digest") == self._digest():
+            return False
+        if (seeded is None and is_empty) or (seeded is not None and not self.config.is_production):
+            return True
         logger.warning("policy_file_not_applied: %s ; lancez « fastapi-acl policy apply »", self.config.policy_path)
-        return {}
+        return False
 
     def _read_file(self, path: Path) -> Iterator[tuple[int, PolicyRule]]:
         """Lit le CSV de Casbin ; une virgule dans une valeur se met entre guillemets.
 
         Raises:
-            ConfigurationError: le fichier n'est pas un CSV en UTF-8 ; le message nomme la ligne.
+            ConfigurationError: le fichier ne se lit plus, ou une de ses lignes, que le message nomme.
         """
-        with path.open(encoding="utf-8", newline="") as file:
-            try:
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
                 yield from read_rules(file, "csv")
-            except InvalidImportError as error:
-                message = f"{path} : {error.detail}"
-                raise ConfigurationError(message) from error
+        except InvalidImportError as error:
+            message = f"{path} : {error.detail}"
+            raise ConfigurationError(message) from error
+        except OSError as error:
+            raise _make_unreadable(path, error) from error
 
     def _check_links(self, rules: list[PolicyRule], lines: dict[int, PolicyRule]) -> None:
         """Vérifie que les rôles du fichier ne font ni cycle ni chaîne trop longue, avec ceux qui sont là.
@@ -320,8 +337,12 @@ class Bootstrap:
         try:
             return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
         except OSError as error:
-            message = f"{path} : le fichier ne se lit pas ({error.strerror}) ; vérifiez ACL_POLICY_PATH et ses droits."
-            raise ConfigurationError(message) from error
+            raise _make_unreadable(path, error) from error
+
+
+def _make_unreadable(path: Path | None, error: OSError) -> ConfigurationError:
+    message = f"{path} : le fichier ne se lit pas ({error.strerror}) ; vérifiez ACL_POLICY_PATH et ses droits."
+    return ConfigurationError(message)
 
 
 def _fault(rule: PolicyRule, schema: PolicySchema) -> str:

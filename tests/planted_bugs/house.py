@@ -37,7 +37,7 @@ FAULTS = [
     Fault(
         "un compte existant est promu",
         BOOTSTRAP,
-        "Bootstrap._create",
+        "Bootstrap._create_account",
         "raise ConfigurationError(message) from error",
         "account = await self.users.get_by_username(account.username)",
         "tests/e2e/test_first_start.py::test_an_existing_account_is_never_promoted",
@@ -70,7 +70,7 @@ FAULTS = [
     Fault(
         "un fichier de règles changé s'applique seul en production",
         BOOTSTRAP,
-        "Bootstrap._pending_lines",
+        "Bootstrap._is_due",
         "seeded is not None and not self.config.is_production",
         "seeded is not None",
         ""
@@ -79,7 +79,7 @@ FAULTS = [
     Fault(
         "un fichier de règles s'applique à une politique qu'il n'a pas faite",
         BOOTSTRAP,
-        "Bootstrap._pending_lines",
+        "Bootstrap._is_due",
         "seeded is None and is_empty",
         "seeded is None",
         "tests/e2e/test_first_start.py::test_a_policy_file_is_not_applied_to_rules_it_did_not_make",

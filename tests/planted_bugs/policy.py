@@ -254,7 +254,7 @@ FAULTS = [
     Fault(
         "un lot publié reste balayable",
         TRANSFER,
-        "PolicyTransfer._write",
+        "PolicyTransfer._put_in_force",
         "await self.adapter.seal(batch.id)",
         "",
         "tests/engine/test_transfer.py::test_an_import_that_adds_nothing_is_no_change",

@@ -154,13 +154,17 @@ class Evaluator:
 
     def _fuse(self, part: Sequence[Row]) -> Callable[..., Iterable[int]]:
         """Compile une part en une fonction de la requête, qui renvoie les places des règles qui ne valent pas faux."""
+        if self._is_fusible(part):
+            return self._together(part)
+        return lambda *_: range(len(part))  # aucune n'est écartée : elles sont reprises une à une
+
+    def _is_fusible(self, part: Sequence[Row]) -> bool:
+        """Dit si les règles d'une part se lisent toutes, et ne font que lire, comparer et appeler."""
+        names = {*self.request, *self.fields}
         try:
-            trees = self._trees(part)
+            return all(_is_simple(tree, names, self.functions) for tree in self._trees(part))
         except UnreadableMatcherError:
-            return lambda *_: range(len(part))
-        if not all(_is_simple(tree, {*self.request, *self.fields}, self.functions) for tree in trees):
-            return lambda *_: range(len(part))
-        return self._together(part)
+            return False
 
     def _trees(self, part: Sequence[Row]) -> list[ast.expr]:
         """Renvoie l'expression de chaque règle d'une part.

@@ -82,6 +82,11 @@ class _Levers(NamedTuple):
     links: tuple[PolicyChange, ...]
     rules: tuple[PolicyChange, ...]
 
+    @property
+    def lifts(self) -> tuple[PolicyChange, ...]:
+        """Le retrait de chaque règle qui refuse."""
+        return tuple(PolicyChange(removed=(rule,)) for rule in self.denials)
+
 
 def _steady(method: Callable[Concatenate[PolicyInspector, P], T]) -> Callable[Concatenate[PolicyInspector, P], T]:
     """Fait répondre une question entière sur un même état de la politique."""
@@ -212,11 +217,9 @@ class PolicyInspector:
 
         D'abord les refus à lever, puis les rôles à donner, puis la règle à écrire. Chacun a été essayé.
         """
-        found: list[PolicyChange] = []
-        for change in islice(self._candidates(request), MAX_TRIALS):
-            if len(found) < MAX_SUGGESTIONS and self._would_allow(change, request):
-                found.append(change)
-        return found
+        levers = self._levers(request)
+        tried = islice((*levers.lifts, *levers.links, *levers.rules), MAX_TRIALS)
+        return list(islice((change for change in tried if self._would_allow(change, request)), MAX_SUGGESTIONS))
 
     @_steady
     def smallest(self, *request: str) -> PolicyChange:
@@ -229,9 +232,9 @@ class PolicyInspector:
         if not self.can_ask:
             return PolicyChange()
         levers = self._levers(request)
-        lifted = tuple(PolicyChange(removed=(rule,)) for rule in levers.denials)
-        single = (change for change in (*levers.rules, *lifted, *levers.links) if self._would_allow(change, request))
-        return next(islice(single, 1), None) or self._combine(levers, request)
+        tried = (*levers.rules, *levers.lifts, *levers.links)
+        alone = next((change for change in tried if self._would_allow(change, request)), None)
+        return alone if alone is not None else self._combine(levers, request)
 
     def _combine(self, levers: _Levers, request: Sequence[str]) -> PolicyChange:
         """Renvoie les refus à lever, et ce qu'il faut donner avec, moins ce dont on peut se passer."""
@@ -253,13 +256,6 @@ class PolicyInspector:
                 return self._allows(request)
         except (InvalidRuleError, DecisionFailedError):
             return False
-
-    def _candidates(self, request: Sequence[str]) -> Iterator[PolicyChange]:
-        """Énumère les changements qui pourraient lever un refus, du plus étroit au plus large."""
-        levers = self._levers(request)
-        yield from (PolicyChange(removed=(rule,)) for rule in levers.denials)
-        yield from levers.links
-        yield from levers.rules
 
     def _levers(self, request: Sequence[str]) -> _Levers:
         """Rassemble ce qui pourrait lever un refus."""
@@ -286,16 +282,24 @@ class PolicyInspector:
 
     def _list_reached(self, branch: Branch | None, request: Sequence[str]) -> Iterable[Row]:
         """Renvoie les règles que les clés d'une branche désignent, rôles du sujet mis à part."""
-        keys = [key for key in (branch.keys if branch else ()) if key.reads_request and not self._is_subject(key)]
-        accepted = {key.field: {found for term in key.terms for found in self._variants(term, request)} for key in keys}
+        accepted = self._accept(branch, request)
         if not accepted:
             return self.policy.rows("p").list_ordered()
-        narrow = min(accepted, key=lambda field: (field == self._place(ACTION_NAMES), len(accepted[field])))
+        action = self._place(ACTION_NAMES)  # une action est de beaucoup de règles : ne chercher par elle qu'à défaut
+        narrow = min(accepted, key=lambda field: (field == action, len(accepted[field])))
         rows = self._rows(narrow, accepted[narrow])
         return [row for row in rows if all(row[field] in values for field, values in accepted.items())]
 
-    def _variants(self, key: Key, request: Sequence[str]) -> Iterable[str]:
-        """Renvoie les valeurs de règle qui satisfont un terme, pour cette requête."""
+    def _accept(self, branch: Branch | None, request: Sequence[str]) -> dict[int, set[str]]:
+        """Renvoie les valeurs qu'une branche admet de chaque champ qu'elle compare à la requête, sujet mis à part."""
+        keys = branch.keys if branch is not None else ()
+        compared = [key for key in keys if key.reads_request and not self._is_subject(key)]
+        return {
+            key.field: {value for term in key.terms for value in self._list_values(term, request)} for key in compared
+        }
+
+    def _list_values(self, key: Key, request: Sequence[str]) -> Iterable[str]:
+        """Énumère les valeurs de règle qui satisfont un terme, pour cette requête."""
         if key.request is None:
             return (key.constant,)
         value = request[key.request]
@@ -303,14 +307,17 @@ class PolicyInspector:
             return patterns_of(value, MAX_VALUE_LENGTH)
         if key.probe is Probe.ROLE:
             domain = request[key.domain] if isinstance(key.domain, int) else key.domain or ""
-            return tuple(self.policy.graph_of(key.function).closure(value, domain))
+            return self.policy.graph_of(key.function).closure(value, domain)
         if key.probe is Probe.KEY_MATCH:
-            known = {
-                pattern: compile_pattern(key.function, pattern)
-                for pattern in self.policy.rows("p").list_known(key.field)
-            }
-            return [pattern for pattern, matches in known.items() if matches is not None and matches(value)]
+            return self._list_motifs(key, value)
         return (value,)
+
+    def _list_motifs(self, key: Key, value: str) -> Iterator[str]:
+        """Énumère les motifs de règles que satisfait une valeur."""
+        for motif in self.policy.rows("p").list_known(key.field):
+            matches = compile_pattern(key.function, motif)
+            if matches is not None and matches(value):
+                yield motif
 
     def _is_subject(self, key: Key) -> bool:
         """Dit si un terme porte sur le sujet de la requête."""

@@ -91,6 +91,15 @@ class Branch:
     gate: ast.expr | None = None
     rest: tuple[ast.expr, ...] = ()
 
+    def describe(self, request: Sequence[str], fields: Sequence[str]) -> Iterator[str]:
+        """Énumère, une ligne par terme, ce que la branche cherche et ce qu'elle demande à la requête."""
+        for key in self.keys:
+            yield f"clé      : {key.describe(request, fields)}"
+        if self.gate is not None:
+            yield f"requête  : {ast.unparse(self.gate)}"
+        if not self.keys:
+            yield "clé      : aucune, toutes les règles sont évaluées"
+
 
 @dataclass(frozen=True, slots=True)
 class MatcherPlan:
@@ -140,13 +149,19 @@ class MatcherPlan:
             return self.fork.describe(request, fields)
         if self.accepts_all:
             return "clé      : aucune, toutes les règles sont acceptées"
-        lines: list[str] = [] if self.branches else ["clé      : aucune, nulle règle n’est acceptée"]
+        lines = list(self._describe_branches(request, fields))
+        if self.expression is not None:
+            lines.append(f"évalué   : {self.residual}")
+        return "\n".join(lines)
+
+    def _describe_branches(self, request: Sequence[str], fields: Sequence[str]) -> Iterator[str]:
+        """Énumère les lignes de chaque branche, numérotées s'il y en a plusieurs."""
+        if not self.branches:
+            yield "clé      : aucune, nulle règle n’est acceptée"
         for number, branch in enumerate(self.branches, start=1):
-            lines += [f"branche  : {number} sur {len(self.branches)}"] * (len(self.branches) > 1)
-            lines += [f"clé      : {key.describe(request, fields)}" for key in branch.keys]
-            lines += [f"requête  : {ast.unparse(branch.gate)}"] if branch.gate is not None else []
-            lines += [] if branch.keys else ["clé      : aucune, toutes les règles sont évaluées"]
-        return "\n".join([*lines, f"évalué   : {self.residual}"] if self.expression is not None else lines)
+            if len(self.branches) > 1:
+                yield f"branche  : {number} sur {len(self.branches)}"
+            yield from branch.describe(request, fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fastapi_acl.engine.kernel.pacing import drain, iterate_by_doses
@@ -52,14 +53,13 @@ def check_links(links: Collection[Sequence[str]], *, shares_domains: bool = True
         InvalidRuleError: avec `reason` valant `role_cycle` ou `role_depth`, et les noms en cause.
     """
     roles = {link[1] for link in links}
-    between_roles = [link for link in links if link[0] in roles]
-    _check_every_domain(between_roles, MAX_LINKS, shares_domains=shares_domains)
+    among_roles = [link for link in links if link[0] in roles]
+    check = partial(_check_every_domain, shares_domains=shares_domains)
+    check(among_roles, MAX_LINKS)
     try:
-        _check_every_domain(between_roles, MAX_LINKS - 1, shares_domains=shares_domains)
+        check(among_roles, MAX_LINKS - 1)
     except InvalidRuleError:
-        _check_every_domain(
-            links, MAX_LINKS, shares_domains=shares_domains
-        )  # une chaîne de rôles est pleine : un compte au bout serait de trop
+        check(links, MAX_LINKS)  # une chaîne de rôles est pleine : un compte au bout serait de trop
 
 
 def _check_every_domain(links: Collection[Sequence[str]], limit: int, *, shares_domains: bool) -> None:
@@ -208,19 +208,26 @@ class RoleGraph:
 
     def fill(self, links: Iterable[Sequence[str]]) -> None:
         """Ajoute d'un coup des liens distincts à un graphe encore vide."""
-        alone: dict[str, tuple[str, ...]] = {}
+        alone: dict[str, tuple[str, ...]] = {}  # un n-uplet par rôle sert à tous ceux qui ne tiennent que lui
         for member, role, *place in iterate_by_doses(links):
             domain = place[0] if place else ""
             if domain not in self.links:
                 self.links[domain], self._members[domain] = {}, {}
             roles, members = self.links[domain], self._members[domain]
-            roles[member] = (*roles[member], role) if member in roles else alone.setdefault(role, (role,))
+            if member in roles:
+                roles[member] = (*roles[member], role)
+            else:
+                roles[member] = alone.setdefault(role, (role,))
             if role in members:
                 members[role][member] = None
             else:
                 members[role] = {member: None}
-        for known in self._members.values():
-            self._held.update({role: len(found) for role, found in known.items()})
+        self._note_all()
+
+    def _note_all(self) -> None:
+        """Compte les liens vers chaque rôle, et retient qui est à la fois rôle et membre."""
+        for members in self._members.values():
+            self._held.update({role: len(found) for role, found in members.items()})
         for roles in self.links.values():
             self.nested.update(roles.keys() & self._held.keys())
 

@@ -168,11 +168,15 @@ class Rows:
             IndexError: une règle est trop courte pour le filtre, comme dans Casbin.
         """
         wanted = {start + place: value for place, value in enumerate(values) if value != ""}
+        texts = {place: value for place, value in wanted.items() if type(value) is str}
+        last = max(wanted, default=0)
         with self._sequence.lock:
-            exact = [self._field(place).get(value, {}) for place, value in wanted.items() if type(value) is str]
-            is_long = all(max(wanted, default=0) < length for length in self._lengths)
-            few = min(exact, key=len) if exact and is_long and not self._copies else None
-            rows = self.list_ordered() if few is None else sorted(few, key=self.rank)
+            rows: Iterable[Row]
+            if texts and not self._copies and all(last < length for length in self._lengths):
+                few = min((self._field(place).get(value, {}) for place, value in texts.items()), key=len)
+                rows = sorted(few, key=self.rank)
+            else:
+                rows = self.list_ordered()  # un index ne compte pas les doubles, et cacherait une règle trop courte
             return [row for row in rows if all(_fits(row[place], value) for place, value in wanted.items())]
 
     def starts(self, values: Row) -> bool:

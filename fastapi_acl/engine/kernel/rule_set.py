@@ -128,17 +128,23 @@ class RuleSet:
         Raises:
             InvalidRuleError: une règle n'a pas la longueur que le modèle demande, ou part sans être là.
         """
+        self._check_widths(change)
+        removed = _distinct(change.removed)
+        self._check_presence(removed)
+        added = _distinct([rule for rule in change.added if rule not in self or rule in removed])
+        return PolicyChange(added=added, removed=removed)
+
+    def _check_widths(self, change: PolicyChange) -> None:
         for rule in change:
             if len(rule.values) != self.widths.get(rule.ptype):
                 message = "Règle refusée : le modèle n’a pas de règle de cette forme ; rien n’a été changé."
                 raise InvalidRuleError(message, rule=rule.as_json())
-        removed = _distinct(change.removed)
-        missing = next((rule for rule in removed if rule not in self), None)
-        if missing is not None:
-            message = "Une règle à retirer n’est pas en service ; rien n’a été changé."
-            raise InvalidRuleError(message, rule=missing.as_json())
-        fresh = [rule for rule in change.added if rule not in self or rule in removed]
-        return PolicyChange(added=_distinct(fresh), removed=removed)
+
+    def _check_presence(self, rules: Iterable[PolicyRule]) -> None:
+        for rule in rules:
+            if rule not in self:
+                message = "Une règle à retirer n’est pas en service ; rien n’a été changé."
+                raise InvalidRuleError(message, rule=rule.as_json())
 
     def replace(self, change: PolicyChange, numbers: Mapping[PolicyRule, int] = MappingProxyType({})) -> list[Rank]:
         """Retire puis ajoute des règles, à leur numéro si elles en ont un ; renvoie le rang de celles qui partent."""

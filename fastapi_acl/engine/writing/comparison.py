@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fastapi_acl.engine.administration import Pair
     from fastapi_acl.engine.kernel.pacing import Pace
-    from fastapi_acl.engine.kernel.plan import Key
+    from fastapi_acl.engine.kernel.plan import Key, MatcherPlan
     from fastapi_acl.engine.kernel.policy import Policy
     from fastapi_acl.engine.kernel.schema import PolicySchema
     from fastapi_acl.shared.policy import PolicyChange
@@ -98,8 +98,9 @@ class Comparison:
 
     def is_granted(self, subject: str, asked: Power) -> bool:
         """Dit si une règle accorde tout cela à un sujet, dans le domaine même, refus mis à part."""
-        found = self.policy.granting(self._request(subject, asked))
-        rules = self.policy.rules_of(self.policy.closure(subject, *self.place(asked))) if found is None else found
+        rules = self.policy.granting(self._request(subject, asked))
+        if rules is None:  # l'index ne peut pas répondre : tout ce que le sujet tient est lu
+            rules = self.policy.rules_of(self.policy.closure(subject, *self.place(asked)))
         return any(grant.allows and self.covers(grant, asked) for grant in map(self.grant, rules))
 
     def reach(self, subject: str, domain: str) -> list[str]:
@@ -133,8 +134,9 @@ class Comparison:
 
     def _compares(self, mine: Power, asked: Power, compare: Callable[[str, str], bool]) -> bool:
         """Compare deux permissions champ à champ : par motif où le modèle le fait, par égalité ailleurs."""
-        same_domain = mine.domain == asked.domain or (self.domains_are_patterns and compare(mine.domain, asked.domain))
-        return same_domain and all(
+        if mine.domain != asked.domain and not (self.domains_are_patterns and compare(mine.domain, asked.domain)):
+            return False
+        return all(
             held == wanted or (self.is_pattern(name) and compare(held, wanted))
             for (name, held), (_, wanted) in zip(mine.fields, asked.fields, strict=True)
         )
@@ -237,14 +239,22 @@ def is_computable(policy: Policy) -> bool:
     La condition de portée du modèle `abac` s'y ajoute, qui ne fait que restreindre.
     """
     plan, schema = policy.plan, policy.schema
-    if len(plan.branches) != 1 or plan.branches[0].gate is not None or plan.residual not in {"", ABAC_SCOPE}:
+    if not _is_one_conjunction(plan):
         return False
     keys = plan.branches[0].keys
-    unordered = policy.schema.effect in COMPUTABLE_EFFECTS
-    single = len(schema.fields) == 1 and schema.links.keys() <= {"g"}
-    domains = _reads_domains(schema, keys, shares_domains=bool(policy.schema.shares_domains))
-    read = _reads_each_field(schema, keys, by_scope=bool(plan.residual))
-    return unordered and single and read and _names_one_subject(schema, keys) and domains
+    return (
+        schema.effect in COMPUTABLE_EFFECTS
+        and len(schema.fields) == 1
+        and schema.links.keys() <= {"g"}
+        and _reads_each_field(schema, keys, by_scope=bool(plan.residual))
+        and _names_one_subject(schema, keys)
+        and _reads_domains(schema, keys, shares_domains=bool(schema.shares_domains))
+    )
+
+
+def _is_one_conjunction(plan: MatcherPlan) -> bool:
+    """Dit si un plan n'a que des clés, et pour tout reste, au plus, la condition de portée du modèle `abac`."""
+    return len(plan.branches) == 1 and plan.branches[0].gate is None and plan.residual in {"", ABAC_SCOPE}
 
 
 def _reads_each_field(schema: PolicySchema, keys: Sequence[Key], *, by_scope: bool) -> bool:
@@ -261,13 +271,16 @@ def _reads_each_field(schema: PolicySchema, keys: Sequence[Key], *, by_scope: bo
 
 def _names_one_subject(schema: PolicySchema, keys: Sequence[Key]) -> bool:
     """Dit si une règle nomme son sujet, par égalité ou par rôle, et le reste par égalité ou `aclMatch`."""
-    place, asked = schema.position("p", SUBJECT_NAMES), [key.request for key in keys]
-    if None in asked or len(set(asked)) < len(asked) or any(key.probe is Probe.KEY_MATCH for key in keys):
+    asked = [key.request for key in keys]
+    if None in asked or len(set(asked)) < len(asked):
         return False
+    place = schema.position("p", SUBJECT_NAMES)
     own = [key for key in keys if key.field == place and schema.request[key.request or 0] in SUBJECT_NAMES]
     others = [key for key in keys if key.field != place]
-    named = len(own) == 1 and own[0].probe is not Probe.PATTERN
-    return named and all(key.probe is not Probe.ROLE for key in others)
+    return (
+        [key.probe in {Probe.EXACT, Probe.ROLE} for key in own] == [True]  # un sujet, et un seul
+        and all(key.probe in {Probe.EXACT, Probe.PATTERN} for key in others)
+    )
 
 
 def _reads_domains(schema: PolicySchema, keys: Sequence[Key], *, shares_domains: bool) -> bool:

@@ -133,9 +133,9 @@ class PolicyHistory:
         self.database.require_alone()
         target = await self.rules_at(to_revision)
         async with self.replica.writing() as transaction:
-            known = await find_done(self.log, transaction, actor, key)
-            if known is not None:
-                return known.revision
+            done = await find_done(self.log, transaction, actor, key)
+            if done is not None:
+                return done.revision
             self.guards.check_actor(actor)
             change = await self._way_to(target)
             if not change and key is None:
@@ -144,7 +144,7 @@ class PolicyHistory:
                 self.policy.check(change)
                 await self.guards.check_whole(actor, partial(self.policy.trial, change))
                 return await self.store.put(transaction, change, actor, key, rollback_to=to_revision)
-        return await self._replace_all(to_revision, target, actor, key)
+        return await self._replace_all(to_revision, target, actor, key)  # trop long à écrire verrou tenu
 
     async def way_back(self, to_revision: int) -> PolicyChange:
         """Renvoie ce que revenir à une révision changerait aux droits, sans rien changer.
@@ -222,18 +222,20 @@ class PolicyHistory:
     # --- rebâtir ----------------------------------------------------------------------------------------------------
 
     async def _between(self, reading: Transaction, after: int, up_to: int) -> AsyncIterator[Change]:
-        """Parcourt les entrées d'après une révision, jusqu'à une autre."""
+        """Parcourt les entrées d'après une révision, jusqu'à une autre.
+
+        Raises:
+            RevisionCompactedError: il en manque une.
+        """
         while after < up_to:
             page = await self.log.since(reading, after, limit=min(PAGE, up_to - after))
+            if not page:
+                raise RevisionCompactedError
             for change in page:
                 if change.revision != after + 1:
-                    break
+                    raise RevisionCompactedError
                 after = change.revision
                 yield change
-            else:
-                if page:
-                    continue
-            raise RevisionCompactedError
 
     async def _replay(self, rules: Numbered, change: Change) -> None:
         """Refait une entrée sur des règles.

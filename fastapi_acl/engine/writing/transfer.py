@@ -78,6 +78,16 @@ class Batch(NamedTuple):
     replaces: bool
     rollback_to: int | None = None
 
+    def as_json(self, after: int, added: int) -> dict[str, object]:
+        """Renvoie ce que l'entrée du journal en garde.
+
+        Args:
+            after: numéro auquel se sont ajoutés ceux du lot.
+            added: nombre de règles qu'il a ajoutées.
+        """
+        told: dict[str, object] = {"batch": self.id, "after": after, "replaces": self.replaces, "added": added}
+        return told if self.rollback_to is None else told | {"rollback_to": self.rollback_to}
+
 
 class _Checked(NamedTuple):
     """La politique qu'un lot ferait, et l'état de la base sur lequel elle a été construite.
@@ -239,31 +249,36 @@ class PolicyTransfer:
         Raises:
             InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
         """
-        present: list[int] = []
-        prepared = await self._read(batch, after, present)
+        prepared, present = await self._read(batch, after)
         if batch.rollback_to is not None and prepared.loaded.skipped:
             message = "Le modèle n’admet plus une des règles de cette révision ; rien n’a été changé."
             raise InvalidRuleError(message)
         if prepared.loaded.twins:
             await self.adapter.prune(batch.id)
+        # le lot élagué ne répète plus rien : ne sont sur plusieurs lignes que des règles qui l'étaient déjà
         repeated = frozenset[PolicyRule]() if batch.replaces else self.policy.repeated
         made = prepared._replace(loaded=prepared.loaded._replace(twins=repeated))
-        return _Checked(made, sum(present), policy_revision, after)
+        return _Checked(made, present, policy_revision, after)
 
-    async def _read(self, batch: Batch, after: int, present: list[int]) -> Prepared:
+    async def _read(self, batch: Batch, after: int) -> tuple[Prepared, int]:
         """Lit les règles en vigueur, si elles restent, puis celles du lot.
+
+        Returns:
+            La politique qu'elles font, et le nombre de lignes en vigueur.
 
         Raises:
             InvalidRuleError: les rôles feraient un cycle ou une chaîne trop longue.
         """
+        present: list[int] = []
         staged = _shift(self.adapter.lines(batch.id), after)
         sources = (staged,) if batch.replaces else (_count(self.adapter.lines(), present), staged)
         try:
-            return await self.policy.read(*sources)
+            prepared = await self.policy.read(*sources)
         except PolicyUnreadableError as error:
             if isinstance(error.__cause__, InvalidRuleError):
                 raise error.__cause__ from error
             raise
+        return prepared, sum(present)
 
     async def publish(self, batch: Batch, actor: Principal, key: IdempotencyKey | None) -> tuple[int, int]:
         """Vérifie un lot, puis le publie sous le verrou du journal.
@@ -301,27 +316,28 @@ class PolicyTransfer:
         key: IdempotencyKey | None,
     ) -> tuple[int, int]:
         """Écrit les règles du lot et son entrée du journal."""
-        after = current.after
         with transaction.unfinished():
-            await self.adapter.seal(batch.id)
-            if batch.replaces:
-                await self.adapter.clear_policy()
-            added = await self.adapter.publish(batch.id, after)
+            added = await self._put_in_force(batch, current.after)
             if not added and not batch.replaces and key is None:
                 await self.adapter.release([batch.id])
                 await self.adapter.drop(batch.id)
                 return transaction.check_ordered().revision, 0
-            payload = {"batch": batch.id, "after": after, "replaces": batch.replaces, "added": added}
-            payload |= {"rollback_to": batch.rollback_to} if batch.rollback_to is not None else {}
             revision = await self.replica.record(
                 transaction,
                 POLICY_IMPORTED,
-                payload,
+                batch.as_json(current.after, added),
                 actor=actor,
                 key=key,
                 install=partial(self.policy.install, current.prepared) if current.is_made_by(added) else None,
             )
         return revision, added
+
+    async def _put_in_force(self, batch: Batch, after: int) -> int:
+        """Met les règles du lot en vigueur, à la place des autres s'il les remplace, et compte les neuves."""
+        await self.adapter.seal(batch.id)
+        if batch.replaces:
+            await self.adapter.clear_policy()
+        return await self.adapter.publish(batch.id, after)
 
 
 async def _count(lines: AsyncGenerator[Sequence[Any]], counts: list[int]) -> AsyncGenerator[Sequence[Any]]:
