@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, Status, StatusCode
 
-from fastapi_acl.runtime.environment import installed
+from fastapi_acl.runtime.environment import find_version
 from fastapi_acl.shared.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -86,7 +86,7 @@ class ACLTracer(Observer):
         """
         if manager.tracer is not None:
             manager.tracer.remove()
-        self._tracer = trace.get_tracer(TRACER, installed("fastapi-acl"), tracer_provider)
+        self._tracer = trace.get_tracer(TRACER, find_version("fastapi-acl"), tracer_provider)
         self._manager, self._replica = manager, manager.get_replica()
         manager.tracer = self
         self._replica.observe(self)

@@ -70,7 +70,7 @@ class Composition:
 
     Attributes:
         slices: ce que chaque tranche apporte.
-        components: ce que les routes demandent par `provided(…)`, par type.
+        components: ce que les routes demandent par `provide(…)`, par type.
     """
 
     database: AmbientDatabase

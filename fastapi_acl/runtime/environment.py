@@ -31,16 +31,16 @@ def check_distributions() -> None:
     Raises:
         ConfigurationError: il faut désinstaller ou mettre à jour ; le message donne la commande.
     """
-    if installed("casbin") and installed("pycasbin"):
+    if find_version("casbin") and find_version("pycasbin"):
         message = (
             "les paquets « casbin » et « pycasbin » s’écrasent l’un l’autre : « pip uninstall casbin pycasbin », "
             "puis « pip install pycasbin »."
         )
         raise ConfigurationError(message)
-    if numbers(installed("python-jose"))[:2] < OLDEST_JOSE:
+    if numbers(find_version("python-jose"))[:2] < OLDEST_JOSE:
         message = "python-jose est trop ancien : « pip install 'python-jose[cryptography]>=3.5' »."
         raise ConfigurationError(message)
-    if numbers(installed("starlette")) < SAFE_STARLETTE:
+    if numbers(find_version("starlette")) < SAFE_STARLETTE:
         logger.warning("starlette_outdated: mettez Starlette à jour (1.0.1 ou plus récent)")
 
 
@@ -66,7 +66,7 @@ def with_secret(config: ACLConfig) -> ACLConfig:
     return config.model_copy(update={"jwt_secret_key": SecretStr(key or secrets.token_urlsafe(48))})
 
 
-def installed(distribution: str) -> str | None:
+def find_version(distribution: str) -> str | None:
     """Rend la version installée d'une distribution, ou None."""
     try:
         return version(distribution)

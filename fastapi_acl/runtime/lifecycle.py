@@ -197,7 +197,7 @@ class Lifecycle:
         except ACLException as error:
             is_of_database = isinstance(error, (DatabaseUnavailableError, DatabaseRefusedError))
             self._postponed_by = type(error) if is_of_database else PolicyUnavailableError
-            self._postponement.goes_on(f"{_told(error)} Les routes gardées répondent 503.")
+            self._postponement.goes_on(f"{_tell(error)} Les routes gardées répondent 503.")
         else:
             self._started = True
             self._postponement.is_over()
@@ -288,7 +288,7 @@ class Lifecycle:
         self._started, self._keeper = False, None
 
 
-def _told(error: ACLException) -> str:
+def _tell(error: ACLException) -> str:
     """Rend la phrase d'une erreur ; d'une décision qui a échoué, la cause et la règle aussi."""
     if not isinstance(error, DecisionFailedError):
         return error.detail

@@ -53,7 +53,7 @@ def development_key(config: ACLConfig) -> str | None:
         return None
     path = folder / FILE_NAME
     try:
-        return _read(path) or _created(path)
+        return _read(path) or _create(path)
     except OSError as error:
         logger.debug("development_key_not_written: %s (%s)", path, error.strerror)
         return None
@@ -67,7 +67,7 @@ def _folder(config: ACLConfig) -> Path | None:
     return file.parent if file is not None else None
 
 
-def _created(path: Path) -> str | None:
+def _create(path: Path) -> str | None:
     """Fait la clé, ou lit celle qu'un autre processus a faite entre-temps."""
     written = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:

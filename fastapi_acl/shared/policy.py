@@ -90,10 +90,13 @@ class PolicyChange:
         Raises:
             TypeError: ce n'en est pas un, ou ValueError, ou KeyError.
         """
-        added, ids = _listed(payload["added"]), [item["id"] for item in payload["added"] if item.get("id") is not None]
+        added, ids = (
+            _read_rules(payload["added"]),
+            [item["id"] for item in payload["added"] if item.get("id") is not None],
+        )
         if ids and len(ids) != len(added):
             raise ValueError
-        return cls(added=added, removed=_listed(payload["removed"]), ids=tuple(map(read_number, ids)))
+        return cls(added=added, removed=_read_rules(payload["removed"]), ids=tuple(map(read_number, ids)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def _without(rules: tuple[PolicyRule, ...], others: set[PolicyRule]) -> tuple[Po
     return tuple(rule for rule in rules if rule not in others)
 
 
-def _listed(items: Sequence[Mapping[str, Any]]) -> tuple[PolicyRule, ...]:
+def _read_rules(items: Sequence[Mapping[str, Any]]) -> tuple[PolicyRule, ...]:
     """Refait les règles d'une liste JSON.
 
     Raises:

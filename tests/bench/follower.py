@@ -19,7 +19,7 @@ async def main() -> None:
     try:
         while True:
             print(replica.revision, time.monotonic(), flush=True)
-            await replica.moved()
+            await replica.wait_for_move()
     finally:
         await manager.close()
 

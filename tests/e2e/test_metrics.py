@@ -44,7 +44,7 @@ async def test_what_is_read_is_what_happened(tmp_path: Path) -> None:
         assert [registry.get_sample_value(f"fastapi_acl_cache_{name}") for name in names] == [1, 1, 0]
         names = ("database_refuses", "has_unreadable_data", "model_differs")
         assert [registry.get_sample_value(f"fastapi_acl_{name}") for name in names] == [0, 0, 0]
-        client.manager._parts.database.refused(Refusal("essai", "rien"))
+        client.manager._parts.database.note_refusal(Refusal("essai", "rien"))
         assert registry.get_sample_value("fastapi_acl_database_refuses") == 1
         text = generate_latest(registry).decode()
         assert "gertrude" not in text

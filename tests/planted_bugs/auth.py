@@ -81,7 +81,7 @@ FAULTS = [
         "une suppression n'est pas une seule transaction",
         ACCOUNTS,
         "DeleteUserUseCase.execute",
-        "await self.transactions.retried(lambda: self._delete(user_id, actor))",
+        "await self.transactions.retry(lambda: self._delete(user_id, actor))",
         "await self.users.delete_user(user_id)\nawait self.rules.remove_subject(str(user_id), actor)",
         "tests/auth/test_use_cases.py::test_deletion_takes_the_account_its_sessions_and_its_rules_in_one_transaction",
     ),

@@ -20,7 +20,7 @@ FAULTS = [
     Fault(
         "une annulation interrompt une validation",
         BASE,
-        "AmbientDatabase._joined_or",
+        "AmbientDatabase._join_or_open",
         "await to_the_end(self._finish(opened, mode))",
         "await self._finish(opened, mode)",
         "tests/attacks/test_memory.py::test_a_write_cancelled_once_validated_is_in_memory",
@@ -55,7 +55,7 @@ FAULTS = [
         "AmbientDatabase._finish",
         "try:\n    await self.commit(opened)\n"
         "except DatabaseUnavailableError:\n"
-        "    if mode is Mode.READ or opened.proof is None or (not await self._proved(opened.proof)):\n        raise\n"
+        "    if mode is Mode.READ or opened.proof is None or (not await self._prove(opened.proof)):\n        raise\n"
         "opened.run_callbacks()",
         "opened.run_callbacks()\nawait self.commit(opened)",
         "tests/shared/test_database.py::test_a_transaction_that_could_not_be_validated_runs_no_callback",
@@ -71,7 +71,7 @@ FAULTS = [
     Fault(
         "une tâche née dans une transaction la croit ouverte",
         BASE,
-        "AmbientDatabase._joined_or",
+        "AmbientDatabase._join_or_open",
         "opened.is_over = True",
         "",
         "tests/attacks/test_ambient.py::test_a_task_born_in_a_transaction_works_once_it_is_over",
@@ -139,7 +139,7 @@ FAULTS = [
         "une base en mémoire perd ses tables",
         SQLITE,
         "_pool",
-        "named_file(url.database, url.query) is None",
+        "find_file(url.database, url.query) is None",
         "False",
         "tests/shared/test_database.py::test_a_memory_database_keeps_its_tables",
     ),
@@ -166,7 +166,7 @@ FAULTS = [
     Fault(
         "un document que BSON ne lit pas est une erreur sans nom",
         MONGODB,
-        "MongoDatabase._translated",
+        "MongoDatabase._translate",
         "raise StoredDataError(table='') from error",
         "raise",
         "tests/e2e/test_hostile_rows.py::test_what_bson_alone_can_keep_never_makes_a_500",
@@ -333,7 +333,7 @@ FAULTS = [
         "une validation dont la réponse se perd passe pour échouée",
         BASE,
         "AmbientDatabase._finish",
-        "not await self._proved(opened.proof)",
+        "not await self._prove(opened.proof)",
         "True",
         "tests/storage/test_faults.py::test_an_answer_lost_after_the_commit_is_a_success_and_one_change",
         "postgresql",
@@ -341,7 +341,7 @@ FAULTS = [
     Fault(
         "une validation sans réponse passe pour faite",
         BASE,
-        "AmbientDatabase._proved",
+        "AmbientDatabase._prove",
         "await proof(reading)",
         "bool(proof)",
         "tests/storage/test_faults.py::test_a_write_cut_anywhere_is_whole_or_absent_and_a_retry_ends_right",
@@ -350,7 +350,7 @@ FAULTS = [
     Fault(
         "un conflit n'est pas rejoué",
         BASE,
-        "AmbientDatabase.retried",
+        "AmbientDatabase.retry",
         "self.ambient is not None or time.monotonic() > deadline",
         "True",
         CROSSED,
@@ -359,7 +359,7 @@ FAULTS = [
     Fault(
         "un conflit de la base passe pour une panne",
         SQL,
-        "SQLDatabase._translated",
+        "SQLDatabase._translate",
         "codes_of(error) & CONFLICTS or self.is_stale(error)",
         "self.is_stale(error)",
         CROSSED,
@@ -444,7 +444,7 @@ FAULTS = [
         "un paramètre inconnu de l'adresse est oublié",
         LINK,
         "_split",
-        "raise ConfigurationError(_refused(unknown[0]))",
+        "raise ConfigurationError(_tell_refusal(unknown[0]))",
         "pass",
         "tests/shared/test_postgresql.py::test_a_parameter_that_cannot_be_honoured_is_refused_with_the_one_to_use",
         "postgresql",
@@ -452,7 +452,7 @@ FAULTS = [
     Fault(
         "un flot de NOTIFY s'entasse sans borne",
         "shared/sync/postgresql_watcher.py",
-        "PostgreSQLTransport.subscribed",
+        "PostgreSQLTransport.subscribe",
         "asyncio.Queue(MAX_WAITING)",
         "asyncio.Queue()",
         "tests/shared/test_watcher.py::test_a_flood_of_notifications_is_bounded",

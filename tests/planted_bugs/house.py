@@ -469,7 +469,7 @@ FAULTS = [
         "« casbin » à côté de « pycasbin » n'est pas vu",
         "runtime/environment.py",
         "check_distributions",
-        "installed('casbin') and installed('pycasbin')",
+        "find_version('casbin') and find_version('pycasbin')",
         "False",
         "tests/e2e/test_first_start.py::test_a_package_that_spoils_ours_stops_the_start_by_name",
     ),

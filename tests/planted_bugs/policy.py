@@ -112,7 +112,7 @@ FAULTS = [
         "une moitié d'écriture se valide",
         STORE,
         "PolicyStore.put",
-        "transaction.unfinished()",
+        "transaction.condemn_unless_done()",
         "__import__('contextlib').nullcontext()",
         "tests/attacks/test_ambient.py::test_rules_whose_entry_could_not_be_written_are_not_committed",
     ),

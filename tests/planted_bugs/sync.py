@@ -38,7 +38,7 @@ FAULTS = [
     Fault(
         "une entrée qui ne suit pas s'annonce comme si elle suivait",
         REPLICA,
-        "Replica._committed",
+        "Replica._commit",
         "before if is_next else before._replace(change_id=UNKNOWN_ENTRY)",
         "before",
         "tests/storage/test_went_back.py::test_an_entry_that_does_not_follow_is_announced_as_such",

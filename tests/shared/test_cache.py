@@ -139,7 +139,7 @@ async def returns(cache: FallbackCache) -> None:
 def test_two_keys_never_collide(one: str, ones: list[str], other: str, others: list[str]) -> None:
     first, second = CacheKey.of(one, *ones), CacheKey.of(other, *others)
 
-    assert (first.encoded() == second.encoded()) == (first == second)
+    assert (first.encode_parts() == second.encode_parts()) == (first == second)
 
 
 @settings(max_examples=300, deadline=None)
@@ -148,7 +148,7 @@ def test_the_same_text_cut_elsewhere_is_another_key(pieces: list[str], where: in
     text = "".join(pieces)
     cut = CacheKey.of("n", text[:where], text[where:])
 
-    assert (cut.encoded() == CacheKey.of("n", *pieces).encoded()) == (cut.parts == tuple(pieces))
+    assert (cut.encode_parts() == CacheKey.of("n", *pieces).encode_parts()) == (cut.parts == tuple(pieces))
 
 
 def test_a_million_dense_pairs_of_keys_never_collide() -> None:
@@ -156,11 +156,11 @@ def test_a_million_dense_pairs_of_keys_never_collide() -> None:
     keys = {CacheKey.of(*pieces) for count in (1, 2, 3) for pieces in itertools.product(words, repeat=count)}
 
     assert len(keys) ** 2 > 1_000_000
-    assert len({key.encoded() for key in keys}) == len(keys)
+    assert len({key.encode_parts() for key in keys}) == len(keys)
 
 
 def test_a_long_key_is_short_once_written() -> None:
-    assert len(CacheKey.of("n", "x" * 1_000_000).encoded()) <= MAX_KEY_BYTES
+    assert len(CacheKey.of("n", "x" * 1_000_000).encode_parts()) <= MAX_KEY_BYTES
 
 
 @settings(max_examples=300, deadline=None)
@@ -380,10 +380,10 @@ async def test_more_commands_than_connections_are_not_an_outage(redis_server: Re
 
 async def test_a_counter_without_a_deadline_is_given_one(redis_server: RedisServer, raw: Redis) -> None:
     async with opened(redis_server.uri()) as cache:
-        await raw.set(PREFIX.encode() + KEY.encoded(), 4)
+        await raw.set(PREFIX.encode() + KEY.encode_parts(), 4)
 
         assert await cache.increment(KEY, 1, 30) == 5
-        assert 0 < await raw.ttl(PREFIX.encode() + KEY.encoded()) <= 30
+        assert 0 < await raw.ttl(PREFIX.encode() + KEY.encode_parts()) <= 30
 
 
 async def corrupt(raw: Redis, how: str, name: bytes, chance: random.Random) -> None:
@@ -399,7 +399,7 @@ async def corrupt(raw: Redis, how: str, name: bytes, chance: random.Random) -> N
         "truncate": content[:place],
         "version": b"acl1" + content[4:],
         "junk": chance.randbytes(1_048_576 if place == 0 else chance.randrange(200)),
-        "move": await raw.get(PREFIX.encode() + KEY.encoded()) or b"",
+        "move": await raw.get(PREFIX.encode() + KEY.encode_parts()) or b"",
     }
     await raw.set(name, changed[how])
 
@@ -423,7 +423,7 @@ async def test_a_corrupted_value_is_a_miss_and_never_an_error(redis_server: Redi
         for number in range(600):
             key = CacheKey.of("abîmée", str(number))
             await cache.set(key, {"numéro": number, "texte": "".join(chance.choices(string.printable, k=20))})
-            await corrupt(raw, how, PREFIX.encode() + key.encoded(), chance)
+            await corrupt(raw, how, PREFIX.encode() + key.encode_parts(), chance)
 
             assert await (cache.get(key) if number % 2 else cache.take(key)) is None
             assert await cache.increment(key, 2, 30) == 2
@@ -725,7 +725,7 @@ async def test_announcements_travel_through_tls_too(tls: str) -> None:
 
     async def travels() -> bool:
         with suppress(WatcherError):  # l'abonnement n'a qu'un battement, que qui écoute recommence
-            async with transport.subscribed("essai") as messages:
+            async with transport.subscribe("essai") as messages:
                 await transport.publish("essai", b"annonce")
                 return await asyncio.wait_for(messages.__anext__(), PATIENCE_SECONDS) == b"annonce"
         return False

@@ -277,7 +277,7 @@ async def _carries(url: str) -> None:
     transport = RedisTransport(url)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(transport.close)
-        messages = await stack.enter_async_context(transport.subscribed("essai"))
+        messages = await stack.enter_async_context(transport.subscribe("essai"))
         await transport.publish("essai", b"bonjour")
 
         assert await asyncio.wait_for(anext(messages), PATIENCE_SECONDS) == b"bonjour"

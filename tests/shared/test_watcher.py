@@ -202,7 +202,7 @@ async def _is_delivered(connection: asyncpg.Connection) -> bool:
 
 async def test_a_flood_of_notifications_is_bounded(postgresql_uri: str) -> None:
     transport, sender = PostgreSQLTransport(postgresql_uri), await asyncpg.connect(postgresql_uri)
-    async with transport.subscribed("flot") as messages:
+    async with transport.subscribe("flot") as messages:
         await sender.execute("SELECT pg_notify('flot', n::text) FROM generate_series(1, 5000) AS n")
         await until(lambda: _is_delivered(sender))
         await sender.close()

@@ -188,7 +188,7 @@ async def test_one_of_many_that_remove_the_same_rule_at_once_wins(storage: Stora
     await storage.adapter.insert([plain(1), plain(2)])
 
     async def remove(one: Storage) -> bool:
-        return await one.database.retried(lambda: one.adapter.remove_policy("p", "p", plain(1).values))
+        return await one.database.retry(lambda: one.adapter.remove_policy("p", "p", plain(1).values))
 
     removed = await asyncio.gather(*(remove(one) for _ in range(5) for one in (storage, other)))
 

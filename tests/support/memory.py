@@ -131,7 +131,7 @@ class MemoryDatabase(AmbientDatabase):
     async def session(self) -> AsyncIterator[State]:
         """Donne l'état de la transaction ambiante, ou d'une transaction à elle seule."""
         async with self.transaction() as opened:
-            with opened.unfinished():
+            with opened.condemn_unless_done():
                 self.server.fault("statement")
                 yield opened.connection.state
 

@@ -13,16 +13,16 @@ from fastapi_acl.auth.application.usecases.sessions import LoginUseCase, LogoutU
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.shared.exceptions import InvalidTokenError, UserNotFoundError
 from fastapi_acl.shared.http.problems import ProblemException
-from fastapi_acl.shared.http.security import CurrentPrincipal, provided
+from fastapi_acl.shared.http.security import CurrentPrincipal, provide
 
-get_auth_repository: Final = provided(IAuthRepository)  # type: ignore[type-abstract]  # un port se demande, et ne se construit pas
-get_token_service: Final = provided(ITokenService)  # type: ignore[type-abstract]  # idem
-get_register_usecase: Final = provided(RegisterUseCase)
-get_login_usecase: Final = provided(LoginUseCase)
-get_refresh_token_usecase: Final = provided(RefreshTokenUseCase)
-get_logout_usecase: Final = provided(LogoutUseCase)
-get_set_user_active_usecase: Final = provided(SetUserActiveUseCase)
-get_delete_user_usecase: Final = provided(DeleteUserUseCase)
+get_auth_repository: Final = provide(IAuthRepository)  # type: ignore[type-abstract]  # un port se demande, et ne se construit pas
+get_token_service: Final = provide(ITokenService)  # type: ignore[type-abstract]  # idem
+get_register_usecase: Final = provide(RegisterUseCase)
+get_login_usecase: Final = provide(LoginUseCase)
+get_refresh_token_usecase: Final = provide(RefreshTokenUseCase)
+get_logout_usecase: Final = provide(LogoutUseCase)
+get_set_user_active_usecase: Final = provide(SetUserActiveUseCase)
+get_delete_user_usecase: Final = provide(DeleteUserUseCase)
 
 AuthRepositoryDep = Annotated[IAuthRepository, Depends(get_auth_repository)]
 RegisterUseCaseDep = Annotated[RegisterUseCase, Depends(get_register_usecase)]

@@ -97,7 +97,7 @@ class MongoPolicyAdapter(PolicyAdapter):
         documents = [{"_id": number, **_fields(rule)} for number, rule in zip(ids, rules, strict=True)]
         try:
             async with self._database.transaction() as transaction:
-                with transaction.unfinished():
+                with transaction.condemn_unless_done():
                     for part in _parts(documents):
                         await self._rules.insert_many(part, session=transaction.connection)
         except PyMongoError as error:
@@ -110,7 +110,7 @@ class MongoPolicyAdapter(PolicyAdapter):
     async def delete(self, rules: Sequence[PolicyRule], *, by_value: bool = False) -> None:
         """Retire exactement ces règles ; une empreinte refaite à la main renvoie aux valeurs."""
         async with self._database.transaction() as transaction:
-            with transaction.unfinished():
+            with transaction.condemn_unless_done():
                 for part in _parts(rules):
                     for rule in part if by_value else await self._delete_by_digest(part, transaction.connection):
                         wanted = {"$or": [{"digest": digest(rule)}, _values_of(rule)]}

@@ -125,7 +125,7 @@ class CasbinWatcher:
 
     async def _listen(self) -> None:
         """Écoute jusqu'à ce que la connexion se perde ; l'abonnement rappelle d'abord, pour ce qui s'est dit avant."""
-        async with self._transport.subscribed(CHANNEL) as messages:
+        async with self._transport.subscribe(CHANNEL) as messages:
             await self._call("subscribed")
             async for message in messages:
                 body = self._envelope.open(message)

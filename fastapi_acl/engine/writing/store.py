@@ -144,7 +144,7 @@ class PolicyStore:
             key: clé du client.
             evidence: ce que l'entrée dira de plus.
         """
-        with transaction.unfinished():
+        with transaction.condemn_unless_done():
             ids = await self._numbers(transaction, change)
             is_repeated = not self.policy.repeated.isdisjoint(change.removed)
             await self.adapter.delete(change.removed, by_value=is_repeated)

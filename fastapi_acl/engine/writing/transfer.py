@@ -316,7 +316,7 @@ class PolicyTransfer:
         key: IdempotencyKey | None,
     ) -> tuple[int, int]:
         """Écrit les règles du lot et son entrée du journal."""
-        with transaction.unfinished():
+        with transaction.condemn_unless_done():
             added = await self._put_in_force(batch, current.after)
             if not added and not batch.replaces and key is None:
                 await self.adapter.release([batch.id])

@@ -53,7 +53,7 @@ class CacheKey:
         """Fait une clé de ses parties."""
         return cls(namespace, parts)
 
-    def encoded(self) -> bytes:
+    def encode_parts(self) -> bytes:
         """Rend des octets que nulle autre clé ne rend : chaque partie est précédée de sa longueur.
 
         Une clé entière commence par un chiffre et un condensé par une lettre : les deux formes ne se croisent pas.
@@ -158,7 +158,7 @@ class ValueSealer:
             TypeError: la valeur ne s'écrit pas en JSON ; ValueError pour un nombre qui n'est pas fini.
         """
         body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-        sealed = VERSION + _sealed(self._keys[0], name, body) + body
+        sealed = VERSION + _seal(self._keys[0], name, body) + body
         return sealed if len(sealed) <= MAX_VALUE_BYTES else None
 
     def unseal(self, name: bytes, sealed: object) -> JsonValue | None:
@@ -166,17 +166,17 @@ class ValueSealer:
         if not isinstance(sealed, bytes) or len(sealed) > MAX_VALUE_BYTES or not sealed.startswith(VERSION):
             return None
         given, body = sealed[len(VERSION) : HEADER_BYTES], sealed[HEADER_BYTES:]
-        found = [hmac.compare_digest(given, _sealed(key, name, body)) for key in self._keys]
-        return _parsed(body) if any(found) else None  # toutes les clés sont essayées : le temps ne dit pas laquelle
+        found = [hmac.compare_digest(given, _seal(key, name, body)) for key in self._keys]
+        return _parse(body) if any(found) else None  # toutes les clés sont essayées : le temps ne dit pas laquelle
 
 
-def _sealed(key: bytes, name: bytes, body: bytes) -> bytes:
+def _seal(key: bytes, name: bytes, body: bytes) -> bytes:
     """Rend le sceau d'une valeur et de son nom, dont la longueur précède."""
     content = b"%d:%b%b" % (len(name), name, body)
     return hashlib.blake2b(content, key=key, digest_size=SEAL_BYTES).hexdigest().encode()
 
 
-def _parsed(body: bytes) -> JsonValue | None:
+def _parse(body: bytes) -> JsonValue | None:
     """Lit du JSON ; une version d'avant, ou une clé partagée avec un autre programme, a pu y mettre autre chose."""
     try:
         value: JsonValue | None = json.loads(body)

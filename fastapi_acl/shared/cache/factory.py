@@ -48,5 +48,5 @@ class CacheFactory:
 
     def _make_prefix(self) -> str:
         """Fait ce qui précède les clés : les applications d'un Redis, aux jetons distincts, ne s'y croisent pas."""
-        application = CacheKey.of(self.config.jwt_issuer, self.config.jwt_audience).encoded()
+        application = CacheKey.of(self.config.jwt_issuer, self.config.jwt_audience).encode_parts()
         return f"acl:{hashlib.sha256(application).hexdigest()[:16]}:"

@@ -59,7 +59,7 @@ class MemoryCache(CacheBackend):
 
     async def get(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur, et la rajeunit dans l'ordre des départs."""
-        name = key.encoded()
+        name = key.encode_parts()
         entry = _living(self._values, name)
         value = None if entry is None else self._sealer.unseal(name, entry.content)
         self.counts = self.counts.after(value)
@@ -67,7 +67,7 @@ class MemoryCache(CacheBackend):
 
     async def set(self, key: CacheKey, value: JsonValue, ttl: float | None = None) -> None:
         """Garde une valeur ; trop grande, elle ne l'est pas, et l'ancienne s'en va."""
-        name = key.encoded()
+        name = key.encode_parts()
         sealed = self._sealer.seal(name, value)
         self._forget(name)
         if sealed is not None:
@@ -76,11 +76,11 @@ class MemoryCache(CacheBackend):
 
     async def delete(self, key: CacheKey) -> None:
         """Retire une valeur ou un compteur."""
-        self._forget(key.encoded())
+        self._forget(key.encode_parts())
 
     async def increment(self, key: CacheKey, amount: int, ttl: float) -> int:
         """Ajoute à un compteur, sans en prolonger la vie, et rend son total."""
-        name = key.encoded()
+        name = key.encode_parts()
         entry = _living(self._counters, name)
         if entry is None:
             self._forget(name)
@@ -91,7 +91,7 @@ class MemoryCache(CacheBackend):
 
     async def take(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur et la retire : rien n'est attendu entre les deux."""
-        name = key.encoded()
+        name = key.encode_parts()
         entry = _living(self._values, name)
         self._forget(name)
         return None if entry is None else self._sealer.unseal(name, entry.content)

@@ -117,7 +117,7 @@ class RedisCache:
 
     async def delete(self, key: CacheKey) -> None:
         """Retire une valeur ou un compteur."""
-        await self.delete_all([key.encoded()])
+        await self.delete_all([key.encode_parts()])
 
     async def delete_all(self, keys: Sequence[bytes]) -> None:
         """Retire des valeurs et des compteurs, par leurs clés écrites."""
@@ -125,7 +125,7 @@ class RedisCache:
 
     async def increment(self, key: CacheKey, amount: int, ttl: float) -> int:
         """Ajoute à un compteur, sans en prolonger la vie, et rend son total."""
-        return await self._run(lambda: self._incremented(key, amount, _milliseconds(ttl)))
+        return await self._run(lambda: self._increment(key, amount, _milliseconds(ttl)))
 
     async def take(self, key: CacheKey) -> JsonValue | None:
         """Rend une valeur et la retire : Redis n'exécute rien d'autre entre les deux."""
@@ -136,9 +136,9 @@ class RedisCache:
         await close_redis(self._client)
 
     def _name(self, key: CacheKey) -> bytes:
-        return self._prefix + key.encoded()
+        return self._prefix + key.encode_parts()
 
-    async def _incremented(self, key: CacheKey, amount: int, milliseconds: int) -> int:
+    async def _increment(self, key: CacheKey, amount: int, milliseconds: int) -> int:
         return int(await self._eval(INCREMENT, key, amount, milliseconds))
 
     def _eval(self, script: str, key: CacheKey, *arguments: int) -> Awaitable[Any]:
@@ -162,9 +162,9 @@ class RedisCache:
             RedisUnavailableError: Redis ne répond pas.
         """
         async with self._slots:
-            return await self._breaker.call(lambda: self._tried(command))
+            return await self._breaker.call(lambda: self._try(command))
 
-    async def _tried(self, command: Callable[[], Awaitable[T]]) -> T:
+    async def _try(self, command: Callable[[], Awaitable[T]]) -> T:
         """Exécute une commande ; après une panne, par une connexion neuve : chaque ancienne coûterait un échec."""
         pool = getattr(self._client, "connection_pool", None)  # une grappe ferme d'elle-même celles qui échouent
         if self._breaker.is_open and pool is not None:
@@ -287,7 +287,7 @@ class FallbackCache(CacheBackend):
 
     def _suspect(self, key: CacheKey) -> None:
         """Retient une clé dont Redis garde peut-être une valeur périmée."""
-        self._suspects[key.encoded()] = None
+        self._suspects[key.encode_parts()] = None
         if len(self._suspects) > MAX_SUSPECTS:
             del self._suspects[next(iter(self._suspects))]
 

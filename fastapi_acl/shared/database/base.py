@@ -198,7 +198,7 @@ class Transaction:
         self.head = replace(self.check_ordered(), compacted=up_to, snapshot=snapshot)
 
     @contextmanager
-    def unfinished(self) -> Iterator[None]:
+    def condemn_unless_done(self) -> Iterator[None]:
         """Condamne la transaction si le bloc s'arrête en chemin : la moitié d'une écriture ne se valide pas."""
         try:
             yield
@@ -245,7 +245,7 @@ class Transactions(Protocol):
             TransactionNotOrderedError: on demande `log` dans une transaction ouverte sans.
         """
 
-    async def retried(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def retry(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Mène un travail, et le refait si la base annule sa transaction parce qu'une autre l'a croisée.
 
         Args:
@@ -387,7 +387,7 @@ class AmbientDatabase(Database, ABC):
         """Vrai si la base a refusé pour de bon, et qu'aucune écriture n'a encore réussi depuis."""
         return self._refusal is not None
 
-    def refused(self, refusal: Refusal) -> DatabaseRefusedError:
+    def note_refusal(self, refusal: Refusal) -> DatabaseRefusedError:
         """Retient un refus, le dit une fois à l'exploitant, et rend l'erreur à lever."""
         if refusal != self._refusal:
             logger.error("database_refused: %s ; %s", *refusal)
@@ -418,7 +418,7 @@ class AmbientDatabase(Database, ABC):
         is_mine = found is not None and not found.is_over and found.owner is asyncio.current_task()
         return found if is_mine else None
 
-    def joined(self) -> Transaction | None:
+    def join(self) -> Transaction | None:
         """Rend la transaction ambiante, après avoir vérifié qu'elle est à cette tâche.
 
         Raises:
@@ -433,12 +433,12 @@ class AmbientDatabase(Database, ABC):
     @asynccontextmanager
     async def transaction(self, *, log: bool = False) -> AsyncIterator[Transaction]:
         """Ouvre une transaction ou se joint à l'ambiante ; voir `Transactions.transaction`."""
-        async with self._joined_or(Mode.LOG if log else Mode.WRITE) as opened:
+        async with self._join_or_open(Mode.LOG if log else Mode.WRITE) as opened:
             if log:
                 _ = opened.check_ordered()
             yield opened
 
-    async def retried(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def retry(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Mène un travail, et le refait tant qu'il est croisé, sauf dans une transaction ambiante, déjà annulée."""
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
@@ -452,7 +452,7 @@ class AmbientDatabase(Database, ABC):
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:
         """Ouvre une lecture cohérente, ou lit dans la transaction ambiante."""
-        async with self._joined_or(Mode.READ) as opened:
+        async with self._join_or_open(Mode.READ) as opened:
             yield opened
 
     @asynccontextmanager
@@ -461,7 +461,7 @@ class AmbientDatabase(Database, ABC):
 
         C'est ce qu'emploie un générateur : l'ambiante qu'il ouvrirait serait celle de qui le lit, entre deux morceaux.
         """
-        ambient = self.joined()
+        ambient = self.join()
         if ambient is not None:
             with ambient.unbroken():
                 yield ambient
@@ -472,7 +472,7 @@ class AmbientDatabase(Database, ABC):
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[Transaction]:
         """Ouvre la lecture cohérente de qui suit le journal ; une réserve épuisée ne l'arrête pas."""
-        async with self._joined_or(Mode.READ, self.begin_look) as opened:
+        async with self._join_or_open(Mode.READ, self.begin_look) as opened:
             yield opened
 
     def begin_look(self) -> AbstractAsyncContextManager[Transaction]:
@@ -487,15 +487,15 @@ class AmbientDatabase(Database, ABC):
             WrongLoopError: les connexions sont à une autre boucle, qui tourne encore.
         """
         self.bind_loop()
-        if self.joined() is not None:
+        if self.join() is not None:
             raise TransactionNestedError
 
     @asynccontextmanager
-    async def _joined_or(
+    async def _join_or_open(
         self, mode: Mode, begin: Callable[[], AbstractAsyncContextManager[Transaction]] | None = None
     ) -> AsyncIterator[Transaction]:
         """Se joint à la transaction ambiante, ou en ouvre une à laquelle les dépôts se joignent d'eux-mêmes."""
-        ambient = self.joined()
+        ambient = self.join()
         if ambient is not None:
             with ambient.unbroken():
                 yield ambient
@@ -521,11 +521,11 @@ class AmbientDatabase(Database, ABC):
         try:
             await self.commit(opened)
         except DatabaseUnavailableError:
-            if mode is Mode.READ or opened.proof is None or not await self._proved(opened.proof):
+            if mode is Mode.READ or opened.proof is None or not await self._prove(opened.proof):
                 raise
         opened.run_callbacks()
 
-    async def _proved(self, proof: Callable[[Transaction], Awaitable[bool]]) -> bool:
+    async def _prove(self, proof: Callable[[Transaction], Awaitable[bool]]) -> bool:
         """Cherche le témoin d'une transaction sur une connexion neuve.
 
         Le verrou du journal attend que la transaction en doute soit finie, d'une façon ou de l'autre.

@@ -50,7 +50,7 @@ REFUSED: Final = "La base refuse ou rend une valeur qui ne tient pas dans sa col
 
 def name_faults(engine: AsyncEngine) -> None:
     """Fait une seule erreur de tout ce que les instructions d'un moteur lèvent, pannes et doublons mis à part."""
-    event.listen(engine.sync_engine, "handle_error", _named, retval=True)
+    event.listen(engine.sync_engine, "handle_error", _translate, retval=True)
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def naming(integrity: type[Exception]) -> Iterator[None]:
         raise found from error
 
 
-def _named(context: ExceptionContext) -> StoredDataError | None:
+def _translate(context: ExceptionContext) -> StoredDataError | None:
     """Rend l'erreur à lever à la place de celle de SQLAlchemy ou du pilote ; None s'il n'y a rien à changer."""
     return _fault_of(context.sqlalchemy_exception, context.original_exception)
 

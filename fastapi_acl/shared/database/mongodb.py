@@ -35,7 +35,7 @@ from pymongo.write_concern import WriteConcern
 from fastapi_acl.shared.database.base import COMPACTION, HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.mongodb_pulse import BEAT_MILLISECONDS, Pulse
 from fastapi_acl.shared.database.refusal import Refusal
-from fastapi_acl.shared.database.refusals import CERTIFICATE, FULL, IDENTITY, READ_ONLY, explained, rights_on
+from fastapi_acl.shared.database.refusals import CERTIFICATE, FULL, IDENTITY, READ_ONLY, explain_refusals, rights_on
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import (
     ChangeTooLargeError,
@@ -178,7 +178,7 @@ class MongoDatabase(AmbientDatabase):
         self._uri = uri
         self._indexes = {**(indexes or {}), **LOG_INDEXES}
         self._auto_migrate = auto_migrate
-        self._make_client = client or _installed_client()
+        self._make_client = client or _find_client_class()
         self._client: Any = None
         self._is_taking = False
         self._pulse = Pulse()
@@ -206,18 +206,18 @@ class MongoDatabase(AmbientDatabase):
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Any]:
         """Donne la session de la transaction ambiante, ou None : l'opération vaut alors à elle seule."""
-        ambient = self.joined()
-        async with self._translated():
+        ambient = self.join()
+        async with self._translate():
             self._check_pulse()
-            with ambient.unfinished() if ambient is not None else nullcontext():
+            with ambient.condemn_unless_done() if ambient is not None else nullcontext():
                 yield ambient.connection if ambient is not None else None
 
     @asynccontextmanager
     async def begin(self, mode: Mode) -> AsyncIterator[Transaction]:
         """Ouvre une session et sa transaction, annulée à la sortie si elle n'a pas été validée."""
-        async with self._translated():
+        async with self._translate():
             self._check_pulse()
-            session = await settled(self.client.start_session())
+            session = await settle(self.client.start_session())
             try:
                 transaction = Transaction(connection=session)
                 if mode is Mode.LOG:
@@ -230,7 +230,7 @@ class MongoDatabase(AmbientDatabase):
 
     async def commit(self, transaction: Transaction) -> None:
         """Valide ; une réponse perdue se redemande, ce qui ne valide pas deux fois."""
-        async with self._translated():
+        async with self._translate():
             for left in reversed(range(COMMIT_TRIES)):
                 try:
                     await transaction.connection.commit_transaction()
@@ -252,16 +252,16 @@ class MongoDatabase(AmbientDatabase):
 
     async def read_place(self, transaction: Transaction) -> str:  # noqa: ARG002 - « hello » n'est pas d'une transaction
         """Nomme la base, le jeu de répliques, ses nœuds et le processus du primaire."""
-        hello = await settled(self.client.admin.command("hello"))
+        hello = await settle(self.client.admin.command("hello"))
         known = hello.get("topologyVersion", {}).get("processId"), *sorted(hello.get("hosts", ()))
         name = self.client.get_default_database("fastapi_acl").name
         return json.dumps([name, hello.get("setName"), *known], default=str)
 
     async def migrate(self, *, force: bool = False) -> None:
         """Fait les collections, leurs index et la tête du journal ; plusieurs processus peuvent le faire à la fois."""
-        async with self._translated():
+        async with self._translate():
             await self._check_primary()
-            with explained(_refusal_of):
+            with explain_refusals(_refusal_of):
                 await self._migrate(upgrade=self._auto_migrate or force)
         if not force:  # le compte qui migre à part n'est pas celui qui servira
             async with self.begin(Mode.WRITE) as attempt:  # jamais validée
@@ -286,7 +286,7 @@ class MongoDatabase(AmbientDatabase):
         """
         for name in self._indexes:
             for attempt in self._attempts(name, transaction.connection):
-                with explained(_refusal_of, name):
+                with explain_refusals(_refusal_of, name):
                     await attempt()
 
     def _attempts(self, name: str, session: Any) -> Iterator[Callable[[], Awaitable[Any]]]:  # noqa: ANN401 - du pilote
@@ -308,7 +308,7 @@ class MongoDatabase(AmbientDatabase):
 
     async def check_schema(self) -> None:
         """Vérifie, sans rien créer, que les collections sont faites."""
-        async with self._translated():
+        async with self._translate():
             await self._check_primary()
             found = await self.collection("acl_revision").find_one({"_id": 1})
         if found is None or found.get("schema", 0) < SCHEMA:
@@ -323,7 +323,7 @@ class MongoDatabase(AmbientDatabase):
         for ending in tuple(self._endings):
             await stop_tasks(ending)
         if client is not None:
-            await settled(client.close())
+            await settle(client.close())
 
     def abandon(self) -> None:
         """Lâche le client d'une boucle qui n'existe plus ; celui de PyMongo ne se ferme que dans elle : il s'oublie."""
@@ -384,7 +384,7 @@ class MongoDatabase(AmbientDatabase):
     async def _start(session: Any, level: str) -> None:  # noqa: ANN401 - du pilote
         """Commence une transaction."""
         concern = ReadConcern(level), WriteConcern("majority"), ReadPreference.PRIMARY
-        await settled(session.start_transaction(*concern))
+        await settle(session.start_transaction(*concern))
 
     async def _check_primary(self) -> None:
         """Refuse un serveur isolé, en donnant la commande qui le change.
@@ -474,7 +474,7 @@ class MongoDatabase(AmbientDatabase):
         await _end(session)
 
     @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
+    async def _translate(self) -> AsyncIterator[None]:
         """Traduit les pannes en `DatabaseUnavailableError` ; un doublon passe tel quel, un dépôt l'attend."""
         try:
             yield
@@ -486,7 +486,7 @@ class MongoDatabase(AmbientDatabase):
                 raise TransactionConflictError from error
             refusal = _refusal_of(error)
             if refusal is not None:
-                raise self.refused(refusal) from error
+                raise self.note_refusal(refusal) from error
             self._trouble.goes_on(_words_of(error))
             raise DatabaseUnavailableError from error
         except InvalidBSON as error:  # le texte de l'erreur, lui, peut citer le document
@@ -534,7 +534,7 @@ def _words_of(error: BaseException) -> str:
     return one_line(details.get("codeName") or type(error).__name__)
 
 
-async def settled(value: Any) -> Any:  # noqa: ANN401 - du pilote
+async def settle(value: Any) -> Any:  # noqa: ANN401 - du pilote
     """Attend ce qui s'attend : motor et PyMongo ne diffèrent, d'une méthode à l'autre, que par là."""
     return await value if inspect.isawaitable(value) else value
 
@@ -554,7 +554,7 @@ def as_text(instant: datetime | None) -> str | None:
     return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f+00:00") if instant is not None else None
 
 
-def _installed_client() -> Callable[..., Any]:
+def _find_client_class() -> Callable[..., Any]:
     """Rend la classe de client : motor s'il est installé, sinon celle de PyMongo."""
     try:
         from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - motor est facultatif
@@ -582,13 +582,13 @@ def _check_options(uri: str) -> None:
         name = pair.partition("=")[0]
         if _NAME.fullmatch(name) is None:
             raise ConfigurationError(UNREAD)  # un mot de passe qui contient « ? » : le citer le montrerait
-        advice = INSTEAD.get(name.lower()) or _refused(pair)
+        advice = INSTEAD.get(name.lower()) or _refuse_option(pair)
         if advice is not None:
             message = f"dans ACL_MONGODB_URI, l’option « {name} » ne peut être honorée : {advice}."
             raise ConfigurationError(message)
 
 
-def _refused(pair: str) -> str | None:
+def _refuse_option(pair: str) -> str | None:
     """Dit pourquoi le pilote n'honorerait pas une option ; None s'il l'honore."""
     try:
         with warnings.catch_warnings(record=True) as told:

@@ -12,9 +12,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from fastapi_acl.shared.database.faults import naming
-from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink, quoted
+from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink, quote_name
 from fastapi_acl.shared.database.refusal import Refusal
-from fastapi_acl.shared.database.refusals import READ_ONLY, is_caused_by, missing_rights, refused_start, rights_on
+from fastapi_acl.shared.database.refusals import READ_ONLY, is_caused_by, missing_rights, refuse_start, rights_on
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
     DEFAULT_POOL,
@@ -232,7 +232,7 @@ class PostgreSQLDatabase(SQLDatabase):
             ConfigurationError: il en manque un, ou le serveur n'admet aucune écriture.
         """
         if connection.scalar(_IS_READ_ONLY):
-            raise refused_start(Refusal("en lecture seule", READ_ONLY))
+            raise refuse_start(Refusal("en lecture seule", READ_ONLY))
         missing = self._missing(connection)
         if missing:
             raise missing_rights(self.account(connection), missing)
@@ -243,9 +243,9 @@ class PostgreSQLDatabase(SQLDatabase):
         tables, rights = zip((VERSION_TABLE, "SELECT"), *needed, strict=True)
         wanted = {"schema": self._schema, "tables": list(tables), "rights": list(rights)}
         is_in = connection.scalar(_USAGE, {"schema": self._schema})
-        missing = [] if is_in else [f"USAGE ON SCHEMA {quoted(self._schema)}"]
+        missing = [] if is_in else [f"USAGE ON SCHEMA {quote_name(self._schema)}"]
         missing += (
-            f"{rights} ON {quoted(self._schema, table)}"
+            f"{rights} ON {quote_name(self._schema, table)}"
             for table, rights in connection.execute(_MISSING_RIGHTS, wanted)
         )
         sequence = connection.scalar(_MISSING_SEQUENCE, {"schema": self._schema}) if is_in else None
@@ -258,9 +258,9 @@ class PostgreSQLDatabase(SQLDatabase):
     def migration_rights(self) -> str:
         """Dit ce qu'il faut pour créer et changer des tables."""
         return (
-            f"créer une table demande « GRANT CREATE ON SCHEMA {quoted(self._schema)} TO … », et en changer une d’en "
-            "être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire sous un autre "
-            "compte"
+            f"créer une table demande « GRANT CREATE ON SCHEMA {quote_name(self._schema)} TO … », et en changer une "
+            "d’en être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire sous un "
+            "autre compte"
         )
 
     def place_query(self) -> Select[Any]:
@@ -273,13 +273,13 @@ class PostgreSQLDatabase(SQLDatabase):
 
     async def advance_numbers(self, transaction: Transaction, table: Table, last: int) -> None:
         """Avance la séquence de la colonne `id`, que les numéros donnés par nous n'avancent pas."""
-        await transaction.connection.execute(_ADVANCE, {"table": self._named(table), "last": last})
+        await transaction.connection.execute(_ADVANCE, {"table": self._qualify(table), "last": last})
 
     async def packets(self, transaction: Transaction, query: Select[Any], size: int) -> AsyncGenerator[Sequence[Any]]:
         """Lit par un curseur du pilote, dont les lignes coûtent le tiers de celles de SQLAlchemy."""
         try:
             async with _driver(transaction) as driver:
-                cursor = await driver.cursor(*self._compiled(query))
+                cursor = await driver.cursor(*self._compile(query))
                 while packet := await cursor.fetch(size, timeout=COMMAND_TIMEOUT_SECONDS):
                     yield packet
         except STALE:
@@ -308,10 +308,10 @@ class PostgreSQLDatabase(SQLDatabase):
             await driver.execute("SET LOCAL enable_nestloop = off")
             unique = await self._unique_to_rebuild(driver, table, source)
             for name in unique:
-                await driver.execute(f'ALTER TABLE {self._named(table)} DROP CONSTRAINT "{name}"')
+                await driver.execute(f'ALTER TABLE {self._qualify(table)} DROP CONSTRAINT "{name}"')
             added = await super().bulk_copy(transaction, table, names, source)
             for name, columns in unique.items():
-                rebuilt = f'ALTER TABLE {self._named(table)} ADD CONSTRAINT "{name}" UNIQUE ({columns})'
+                rebuilt = f'ALTER TABLE {self._qualify(table)} ADD CONSTRAINT "{name}" UNIQUE ({columns})'
                 await driver.execute(rebuilt, timeout=BULK_TIMEOUT_SECONDS)
             await driver.execute("SET LOCAL enable_nestloop = on")
         return added
@@ -319,25 +319,25 @@ class PostgreSQLDatabase(SQLDatabase):
     async def bulk_execute(self, transaction: Transaction, statement: Executable) -> int:
         """Exécute une instruction en masse par le pilote, qui seul sait lui laisser plus de temps."""
         async with _driver(transaction) as driver:
-            done: str = await driver.execute(*self._compiled(statement), timeout=BULK_TIMEOUT_SECONDS)
+            done: str = await driver.execute(*self._compile(statement), timeout=BULK_TIMEOUT_SECONDS)
         return int(done.rpartition(" ")[2])
 
     async def _unique_to_rebuild(self, driver: asyncpg.Connection, table: Table, source: Select[Any]) -> dict[str, str]:
         """Rend les contraintes d'unicité à refaire : aucune pour peu de lignes, ou si la table est lue."""
         size, present = [
-            await driver.fetchval(*self._compiled(select(func.count()).select_from(counted)))
+            await driver.fetchval(*self._compile(select(func.count()).select_from(counted)))
             for counted in (source.order_by(None).subquery(), table)
         ]
-        if size < max(REBUILD_FROM, present) or not await _may_rebuild(driver, self._named(table)):
+        if size < max(REBUILD_FROM, present) or not await _may_rebuild(driver, self._qualify(table)):
             return {}
         uniques = (found for found in table.constraints if isinstance(found, UniqueConstraint))
         return {str(found.name): ", ".join(column.name for column in found.columns) for found in uniques}
 
-    def _named(self, table: Table) -> str:
+    def _qualify(self, table: Table) -> str:
         """Écrit le nom d'une table, schéma compris, pour une instruction que SQLAlchemy ne fait pas."""
-        return quoted(self._schema, table.name)
+        return quote_name(self._schema, table.name)
 
-    def _compiled(self, statement: Any) -> list[Any]:  # noqa: ANN401 - une instruction SQLAlchemy
+    def _compile(self, statement: Any) -> list[Any]:  # noqa: ANN401 - une instruction SQLAlchemy
         """Rend le texte d'une instruction et ses paramètres, tels que le pilote les veut."""
         compiled: Any = statement.compile(
             dialect=postgresql.asyncpg.dialect(),  # type: ignore[no-untyped-call]

@@ -181,10 +181,10 @@ class PostgreSQLLink:
         """Regarde une fois pour toutes les ouvertures qui attendent ; un échec est celui de chacune, et s'oublie."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_around())
-            self._looking.add_done_callback(self._looked)
+            self._looking.add_done_callback(self._end_look)
         await asyncio.shield(self._looking)
 
-    def _looked(self, task: asyncio.Task[None]) -> None:
+    def _end_look(self, task: asyncio.Task[None]) -> None:
         """Laisse regarder à nouveau ; une erreur est lue, même si plus personne ne l'attend."""
         if self._looking is task:
             self._looking = None
@@ -227,7 +227,7 @@ def _split(uri: str) -> tuple[str, dict[str, int]]:
     if any(_NAME.fullmatch(name) is None for name in unknown):
         raise ConfigurationError(UNREAD)  # un mot de passe qui contient « ? » : le citer le montrerait
     if unknown:
-        raise ConfigurationError(_refused(unknown[0]))
+        raise ConfigurationError(_tell_refusal(unknown[0]))
     for name, value in given:
         if name in FILES and not Path(value).expanduser().is_file():
             message = f"dans ACL_POSTGRESQL_URI, « {name} » ne mène à aucun fichier."
@@ -248,7 +248,7 @@ def _number(name: str, value: str) -> int:
     return int(value)
 
 
-def _refused(name: str) -> str:
+def _tell_refusal(name: str) -> str:
     """Dit pourquoi un paramètre est refusé, et ce qui le remplace."""
     meant = difflib.get_close_matches(name, PASSED_ON | OURS, n=1, cutoff=0.85)
     usual = f"vouliez-vous « {meant[0]} » ?" if meant else "un réglage du serveur s’écrit options=-c%20nom%3Dvaleur"
@@ -256,7 +256,7 @@ def _refused(name: str) -> str:
     return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}."
 
 
-def quoted(*names: str) -> str:
+def quote_name(*names: str) -> str:
     """Écrit un nom, précédé de ceux qui le qualifient."""
     return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)
 

@@ -125,7 +125,7 @@ def words_of(error: BaseException) -> str:
 
 
 @contextmanager
-def explained(diagnose: Callable[[Exception], Refusal | None], table: str | None = None) -> Iterator[None]:
+def explain_refusals(diagnose: Callable[[Exception], Refusal | None], table: str | None = None) -> Iterator[None]:
     """Fait d'un refus du serveur une faute de réglage, que le démarrage dit à l'exploitant.
 
     Args:
@@ -141,10 +141,10 @@ def explained(diagnose: Callable[[Exception], Refusal | None], table: str | None
         refusal = diagnose(error)
         if refusal is None:
             raise
-        raise refused_start(refusal, table) from error
+        raise refuse_start(refusal, table) from error
 
 
-def refused_start(refusal: Refusal, table: str | None = None) -> ConfigurationError:
+def refuse_start(refusal: Refusal, table: str | None = None) -> ConfigurationError:
     """Dit ce qui empêche de démarrer, et ce que l'exploitant doit faire."""
     what = f"la table « {table} »" if table is not None else "ce que le démarrage lui demande"
     return ConfigurationError(f"la base nous refuse {what} ({refusal.words}) : {refusal.advice}.")

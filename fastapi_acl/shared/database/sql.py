@@ -26,11 +26,11 @@ from fastapi_acl.shared.database.migrations.runner import check_connection, migr
 from fastapi_acl.shared.database.refusals import (
     RIGHTS,
     codes_of,
-    explained,
+    explain_refusals,
     is_caused_by,
     missing_rights,
     refusal_of,
-    refused_start,
+    refuse_start,
     rights_on,
     words_of,
 )
@@ -196,10 +196,10 @@ class SQLDatabase(AmbientDatabase):
         self.bind_loop()
         known = use if self.has_look_engine else Use.REQUESTS
         if known not in self._engines:
-            self._engines[known] = self._made(known)
+            self._engines[known] = self._make_engine(known)
         return self._engines[known]
 
-    def _made(self, use: Use) -> AsyncEngine:
+    def _make_engine(self, use: Use) -> AsyncEngine:
         """Fait un moteur, dont les fautes qui ne sont pas des pannes ont un nom."""
         engine = self.create_engine(use)
         name_faults(engine)
@@ -227,7 +227,7 @@ class SQLDatabase(AmbientDatabase):
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Donne la session de la transaction ambiante, ou en ouvre une qui se valide à la sortie."""
         async with self.transaction() as opened:
-            with opened.unfinished():  # après une erreur, PostgreSQL ne valide plus rien, et ne le dit pas
+            with opened.condemn_unless_done():  # après une erreur, PostgreSQL ne valide plus rien, et ne le dit pas
                 yield opened.connection
 
     def begin(self, mode: Mode) -> AbstractAsyncContextManager[Transaction]:
@@ -242,7 +242,7 @@ class SQLDatabase(AmbientDatabase):
     async def _begin(self, mode: Mode, engine: AsyncEngine) -> AsyncIterator[Transaction]:
         """Ouvre une session et sa transaction."""
         options = self.snapshot_options() if mode is Mode.READ else self.write_options()
-        async with self._translated(), AsyncSession(engine, expire_on_commit=False, autoflush=False) as session:
+        async with self._translate(), AsyncSession(engine, expire_on_commit=False, autoflush=False) as session:
             # À demi ouverte, personne ne fermerait la connexion : l'ouverture va à son terme.
             await to_the_end(self._connect(session, dict(options)))
             transaction = Transaction(connection=session)
@@ -262,14 +262,14 @@ class SQLDatabase(AmbientDatabase):
                 if is_silent or time.monotonic() >= deadline or not is_caused_by(error, _WAITS):
                     raise
             else:
-                self._vigil.answered()
+                self._vigil.note_answer()
                 return
 
     async def commit(self, transaction: Transaction) -> None:
         """Valide ; une connexion perdue à cet instant est abandonnée, avec les verrous qu'elle tenait."""
         session: AsyncSession = transaction.connection
         try:
-            async with self._translated():
+            async with self._translate():
                 await session.commit()
         except DatabaseUnavailableError:
             await session.invalidate()
@@ -278,9 +278,9 @@ class SQLDatabase(AmbientDatabase):
     async def migrate(self, *, force: bool = False) -> None:
         """Met le schéma à jour sous le verrou de migration."""
         upgrade = self._auto_migrate or force
-        async with self._translated(), self.engine_for(Use.MIGRATIONS).connect() as connection:
+        async with self._translate(), self.engine_for(Use.MIGRATIONS).connect() as connection:
             _ = await connection.execution_options(**self.write_options())
-            with explained(self._refusal_to_migrate):
+            with explain_refusals(self._refusal_to_migrate):
                 async with connection.begin():
                     await connection.run_sync(self._migrate, upgrade)
                     if not force:  # le compte qui migre à part n'est pas celui qui servira
@@ -288,7 +288,7 @@ class SQLDatabase(AmbientDatabase):
 
     async def check_schema(self) -> None:
         """Vérifie le schéma, sans rien écrire."""
-        async with self._translated(), self.engine.connect() as connection:
+        async with self._translate(), self.engine.connect() as connection:
             await connection.run_sync(self._check)
 
     async def check_rights(self, transaction: Transaction) -> None:
@@ -303,9 +303,9 @@ class SQLDatabase(AmbientDatabase):
         """
         missing: dict[str, list[str]] = {}
         for table, right, statement in _attempts():
-            refusal = _tried(connection, statement)
+            refusal = _try(connection, statement)
             if refusal is not None and refusal.advice != RIGHTS:
-                raise refused_start(refusal, table)
+                raise refuse_start(refusal, table)
             if refusal is not None:
                 missing.setdefault(table, []).append(right)
         if missing:
@@ -356,19 +356,19 @@ class SQLDatabase(AmbientDatabase):
         """Ferme la réserve ; le prochain usage en ouvrirait une autre."""
         self.leave_loop()
         await self._vigil.stop()
-        for engine in self._forgotten():
+        for engine in self._forget_engines():
             await engine.dispose()
 
     def abandon(self) -> None:
         """Lâche la réserve, et raccroche : sa boucle ne peut plus fermer ses connexions, que le serveur garderait."""
         self._vigil.abandon()
-        for engine in self._forgotten():
+        for engine in self._forget_engines():
             engine.sync_engine.dispose(close=False)
         for opened in self._opened:
             hang_up(opened)
         self._opened.clear()
 
-    def _forgotten(self) -> list[AsyncEngine]:
+    def _forget_engines(self) -> list[AsyncEngine]:
         """Rend les moteurs ouverts, que plus rien ne retient."""
         engines, self._engines = list(self._engines.values()), {}
         return engines
@@ -383,7 +383,7 @@ class SQLDatabase(AmbientDatabase):
         """Veille sur les commandes d'un moteur : ce qui attend quand la base devient muette est coupé."""
         target, over = engine.sync_engine, self._vigil.over
         event.listen(target, "before_cursor_execute", lambda *given: self._waits(given[0], given[4]))
-        event.listen(target, "after_cursor_execute", lambda *given: self._served(given[0]))
+        event.listen(target, "after_cursor_execute", lambda *given: self._note_served(given[0]))
         for name in ("commit", "rollback"):
             event.listen(target, name, self._waits)
         for name in ("checkin", "invalidate", "close"):
@@ -396,9 +396,9 @@ class SQLDatabase(AmbientDatabase):
             opened = connection.connection
             self._vigil.began(opened.dbapi_connection, partial(self.cut, opened.driver_connection))
 
-    def _served(self, connection: Connection) -> None:
+    def _note_served(self, connection: Connection) -> None:
         """Note que la base a répondu à une connexion."""
-        self._vigil.answered()
+        self._vigil.note_answer()
         self._vigil.over(connection.connection.dbapi_connection)
 
     async def answers(self) -> bool:
@@ -408,7 +408,7 @@ class SQLDatabase(AmbientDatabase):
                 await connection.execute(select(literal(1)))
         except self._outages() as error:
             return not is_caused_by(error, _WAITS)
-        self._vigil.answered()  # qui attend une place l'apprend : ceux qui tiennent les autres attendent un verrou
+        self._vigil.note_answer()  # qui attend une place l'apprend : ceux qui tiennent les autres attendent un verrou
         return True
 
     async def read_head(self, transaction: Transaction) -> Head:
@@ -468,11 +468,11 @@ class SQLDatabase(AmbientDatabase):
             await result.close()
 
     @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
+    async def _translate(self) -> AsyncIterator[None]:
         """Traduit les pannes en `DatabaseUnavailableError` ; les erreurs du domaine passent telles quelles."""
         try:
             yield
-            self._vigil.answered()
+            self._vigil.note_answer()
             self._trouble.is_over()
         except self._outages() as error:
             if codes_of(error) & CONFLICTS or self.is_stale(error):
@@ -481,7 +481,7 @@ class SQLDatabase(AmbientDatabase):
                 raise
             refusal = refusal_of(error)
             if refusal is not None:
-                raise self.refused(refusal) from error
+                raise self.note_refusal(refusal) from error
             self._trouble.goes_on(words_of(error))
             raise DatabaseUnavailableError from error
 
@@ -511,7 +511,7 @@ def tell_migration_awaited(seconds: float) -> None:
     logger.info("migration_awaited: une autre réplique migre ; on l’attend %d s au plus", seconds)
 
 
-def _tried(connection: Connection, statement: Executable) -> Refusal | None:
+def _try(connection: Connection, statement: Executable) -> Refusal | None:
     """Essaie une instruction ; rend le refus du serveur, s'il refuse pour de bon."""
     try:
         connection.execute(statement)

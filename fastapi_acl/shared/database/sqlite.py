@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 
 from fastapi_acl.shared.database.sql import DEFAULT_POOL, PoolSettings, SQLDatabase, Use
-from fastapi_acl.shared.database.sqlite_files import make_private, named_file
+from fastapi_acl.shared.database.sqlite_files import find_file, make_private
 from fastapi_acl.shared.database.tables import VERSION_TABLE
 from fastapi_acl.shared.database.versions import refuse_without_schema
 from fastapi_acl.shared.exceptions import ConfigurationError
@@ -70,7 +70,7 @@ class SQLiteDatabase(SQLDatabase):
         Source: https://www.sqlite.org/inmemorydb.html
         """
         url = make_url(self._uri)
-        if url.query or named_file(url.database, url.query) is not None:
+        if url.query or find_file(url.database, url.query) is not None:
             return url
         name = f"file:fastapi_acl_{self._private_name}"
         if self._anchor is None:
@@ -97,7 +97,7 @@ class SQLiteDatabase(SQLDatabase):
     def _find_place(self) -> str:
         """Rend le chemin réel du fichier ; une base en mémoire n'est qu'à ce manager."""
         url = make_url(self._uri)
-        file = named_file(url.database, url.query)
+        file = find_file(url.database, url.query)
         return self._private_name if file is None else str(file.resolve())
 
     async def check_schema(self) -> None:
@@ -126,7 +126,7 @@ def _check_folder(url: URL) -> None:
     Raises:
         FileNotFoundError: il n'existe pas.
     """
-    folder = (named_file(url.database, url.query) or Path()).parent
+    folder = (find_file(url.database, url.query) or Path()).parent
     if not folder.is_dir():
         message = f"le dossier « {folder} » n’existe pas : créez-le, ou changez ACL_SQLITE_URI"
         raise FileNotFoundError(message)
@@ -174,7 +174,7 @@ def _has_our_tables(path: Path) -> bool:
 def _pool(url: URL) -> dict[str, Any]:
     """Choisit la réserve : une base en mémoire n'existe que dans sa connexion."""
     pool: type[Pool] = NullPool
-    if named_file(url.database, url.query) is None:
+    if find_file(url.database, url.query) is None:
         return {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
     return {"poolclass": pool}
 

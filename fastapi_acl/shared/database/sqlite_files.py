@@ -26,10 +26,10 @@ OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 def file_of(uri: str) -> Path | None:
     """Rend le fichier que nomme une adresse, `sqlite:///fichier.db` ; None si la base est en mémoire."""
     name, _, query = uri.partition("://")[2].partition("?")
-    return named_file(unquote(name.removeprefix("/")), dict(parse_qsl(query)))
+    return find_file(unquote(name.removeprefix("/")), dict(parse_qsl(query)))
 
 
-def named_file(name: str | None, options: Mapping[str, object]) -> Path | None:
+def find_file(name: str | None, options: Mapping[str, object]) -> Path | None:
     """Rend le fichier d'une base ; None si elle est en mémoire.
 
     Args:
@@ -50,7 +50,7 @@ def make_private(name: str | None, options: Mapping[str, object]) -> None:
     SQLite donne à ses fichiers `-wal` et `-shm` les droits de la base. Un fichier qui est déjà là garde les siens, que
     l'exploitant a pu choisir : on le dit seulement. Ce qui empêche de faire le fichier, SQLite le dira.
     """
-    file = named_file(name, options)
+    file = find_file(name, options)
     if file is None or os.name != "posix":
         return
     with contextlib.suppress(OSError):

@@ -82,7 +82,7 @@ class Vigil:
         self._knocking: asyncio.Task[None] | None = None
         self.answered_at = float("-inf")
 
-    def answered(self) -> None:
+    def note_answer(self) -> None:
         """Note que la base vient de répondre."""
         self.answered_at = time.monotonic()
 
@@ -128,14 +128,14 @@ class Vigil:
         """Frappe, et coupe ce qui attendait déjà si personne ne répond."""
         asked_at = time.monotonic()
         with (pulse := _Pulse()):
-            is_heard = await self._heard()
+            is_heard = await self._hear()
         if not is_heard and pulse.late < HELD_SECONDS and self.answered_at < asked_at:
             self._cut(asked_at)
         self._knocking = None
         if self._waits:
             self._arm(PATIENCE_SECONDS)
 
-    async def _heard(self) -> bool:
+    async def _hear(self) -> bool:
         """Frappe ; une faute de notre côté n'est pas un silence, et n'arrête pas la veille."""
         try:
             return await self._knock()

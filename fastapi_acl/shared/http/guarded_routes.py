@@ -81,10 +81,10 @@ class GuardedRoutes:
         places = list(places_in(app.routes))
         replaced = getattr(app, "dependency_overrides", None) or {}
         guarded = [(place, guard) for place in places for guard in guards_in(place.dependant, replaced)]
-        unknown = [(place, guard) for place, guard in guarded if self._found(guard, place.dependant) is None]
+        unknown = [(place, guard) for place, guard in guarded if self._find_fault(guard, place.dependant) is None]
         faults = [fault for place, guard in guarded if (fault := self._look(place, guard))]
         if faults:
-            raise ConfigurationError(_told("des gardes ne s’accordent ni avec leur route, ni avec le modèle", faults))
+            raise ConfigurationError(_tell("des gardes ne s’accordent ni avec leur route, ni avec le modèle", faults))
         self._warn(unknown)
 
     def admit(self, guard: Guard, connection: HTTPConnection) -> None:
@@ -99,7 +99,7 @@ class GuardedRoutes:
 
     def _judge(self, guard: Guard, route: object, connection: HTTPConnection) -> None:
         """Cherche ce qui a été vérifié, ou le vérifie ; ce qui est admis là le reste, et ne coûte plus qu'un regard."""
-        fault = self._found(guard, getattr(route, "dependant", None))
+        fault = self._find_fault(guard, getattr(route, "dependant", None))
         if fault is None:
             fault = self._discover(guard, connection)
         if fault:
@@ -107,7 +107,7 @@ class GuardedRoutes:
             raise ConfigurationError(message)
         _keep(self._admitted, (id(guard), id(route)), (guard, route))
 
-    def _found(self, guard: Guard, dependant: object) -> str | None:
+    def _find_fault(self, guard: Guard, dependant: object) -> str | None:
         """Rend la faute retenue, vide s'il n'y en a pas ; None si cette garde n'a pas été vérifiée là."""
         known = self._known.get((id(guard), id(dependant)))
         return known[2] if known is not None else None
@@ -125,16 +125,16 @@ class GuardedRoutes:
     def _look(self, place: Place, guard: Guard) -> str:
         """Vérifie une garde, et retient ce qu'il en est."""
         found = list(faults_of(place, guard, self._authorizer))
-        fault = f"{place.label}, {described(guard)} : {' ; '.join(found)}." if found else ""
+        fault = f"{place.label}, {describe_guard(guard)} : {' ; '.join(found)}." if found else ""
         _keep(self._known, (id(guard), id(place.dependant)), (guard, place.dependant, fault))
         return fault
 
     def _warn(self, guarded: Iterable[tuple[Place, Guard]]) -> None:
         """Signale les gardes qui ne chargent pas l'objet dont le modèle nomme un attribut."""
         if self._authorizer.needs_objects:
-            lines = [f"{place.label}, {described(guard)}" for place, guard in guarded if _lacks_object(guard)]
+            lines = [f"{place.label}, {describe_guard(guard)}" for place, guard in guarded if _lacks_object(guard)]
             if lines:
-                logger.warning("resource_not_loaded: %s", _told("sans resource=, l’objet n’a pas d’attribut", lines))
+                logger.warning("resource_not_loaded: %s", _tell("sans resource=, l’objet n’a pas d’attribut", lines))
 
 
 def faults_of(place: Place, guard: Guard, authorizer: Authorizer) -> Iterator[str]:
@@ -209,7 +209,7 @@ def _lacks_object(guard: Guard) -> bool:
     return isinstance(guard, Require) and guard.resource is None and not _is_about_us(guard)
 
 
-def described(guard: Guard) -> str:
+def describe_guard(guard: Guard) -> str:
     """Rend une garde telle qu'on l'écrit."""
     if isinstance(guard, RequireRole):
         return f'require_role("{guard.role}")'
@@ -227,7 +227,7 @@ def _keep(memory: dict[tuple[int, int], Kept], key: tuple[int, int], kept: Kept)
     memory[key] = kept
 
 
-def _told(title: str, lines: Sequence[str]) -> str:
+def _tell(title: str, lines: Sequence[str]) -> str:
     """Énumère des lignes sous un titre ; au-delà de `MAX_LINES`, elles sont comptées."""
     more = [f"… et {len(lines) - MAX_LINES} autres."] if len(lines) > MAX_LINES else []
     return "\n- ".join([f"{title} :", *lines[:MAX_LINES], *more])

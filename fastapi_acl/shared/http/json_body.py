@@ -61,7 +61,7 @@ def read_json(content: bytes, content_type: str) -> Any:  # noqa: ANN401 - ce qu
     if not _is_json(content_type):
         raise InvalidRequestError(UNDECLARED)
     try:
-        return json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_refused)
+        return json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_refuse)
     except DuplicateKeyError as error:
         raise InvalidRequestError(REPEATED) from error
     except (ValueError, RecursionError) as error:  # un entier trop long, un octet hors d'UTF-8, mille crochets
@@ -94,7 +94,7 @@ def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _refused(_constant: str) -> None:
+def _refuse(_constant: str) -> None:
     """Refuse `NaN`, `Infinity` et `-Infinity`, qui ne sont pas du JSON (RFC 8259, 6).
 
     Raises:

@@ -63,7 +63,7 @@ def places_in(
         outer: paramètres que ce chemin porte.
         through: montages traversés, pour qu'une application montée dans elle-même ne nous retienne pas.
     """
-    for route in _flattened(routes):
+    for route in _flatten(routes):
         own = frozenset(getattr(route, "param_convertors", None) or ())
         kind = getattr(route, "original_route", route)
         if isinstance(kind, (Mount, Host)):
@@ -75,7 +75,7 @@ def places_in(
             yield Place.of(route, prefix, own | outer, is_whole=not outer)
 
 
-def _flattened(routes: Sequence[Any]) -> Iterable[Any]:
+def _flatten(routes: Sequence[Any]) -> Iterable[Any]:
     """Rend les routes une à une ; depuis FastAPI 0.137, une inclusion est un objet qui les enveloppe."""
     each: Callable[[Sequence[Any]], Iterable[Any]] | None = getattr(fastapi.routing, "iter_route_contexts", None)
     return routes if each is None else each(routes)

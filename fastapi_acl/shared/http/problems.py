@@ -139,7 +139,7 @@ class ProblemException(HTTPException):
         self.error = error
 
 
-def _dated(request: Request, response: Response) -> Response:
+def _date(request: Request, response: Response) -> Response:
     """Dit, après une écriture, la révision qu'il faut exiger ailleurs pour la voir."""
     if request.method not in SAFE_METHODS:
         response.headers[REVISION_HEADER] = str(access_control(request).revision)
@@ -170,7 +170,7 @@ class ProblemRoute(APIRoute):
         async def handle_with_problems(request: Request) -> Response:
             try:
                 await _forestall(request)
-                return _dated(request, await handle(StrictRequest(request.scope, request.receive)))
+                return _date(request, await handle(StrictRequest(request.scope, request.receive)))
             except RequestValidationError as error:
                 sentence = UNDECLARED if is_undeclared(self.body_field, request) else None
                 return problem_response(InvalidRequestError(sentence, errors=describe(error.errors())))

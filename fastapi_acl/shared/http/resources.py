@@ -22,7 +22,7 @@ _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _UNSAFE: Final = re.compile(r"[%:*\x00-\x1f\x7f-\x9f]")
 
 
-def expanded(template: str, connection: HTTPConnection) -> str:
+def expand_for(template: str, connection: HTTPConnection) -> str:
     """Rend un gabarit rempli par la requête ; sans paramètre, c'est lui-même.
 
     Raises:
@@ -47,7 +47,7 @@ def expand(template: str, parameters: Mapping[str, Any]) -> str:
     if missing:
         reason = f"« {', '.join(missing)} » n’est pas un paramètre de la route : corrigez « {template} »"
         raise DecisionFailedError(reason=reason)
-    return _PARAMETER.sub(lambda found: _encoded(_text(found[1], parameters[found[1]])), template)
+    return _PARAMETER.sub(lambda found: _encode(_text(found[1], parameters[found[1]])), template)
 
 
 def _text(name: str, value: object) -> str:
@@ -112,7 +112,7 @@ def _jsonable(value: object, name: str) -> object:
         raise DecisionFailedError(reason=reason) from error
 
 
-def _encoded(value: str) -> str:
+def _encode(value: str) -> str:
     """Encode, à la manière des URI, ce qui ferait de la valeur autre chose qu'un segment."""
     return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), value)
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.routing import Match
 
 from fastapi_acl.shared.http.dependants import Guard, dependant_of, guards_in
-from fastapi_acl.shared.http.guarded_routes import described
+from fastapi_acl.shared.http.guarded_routes import describe_guard
 from fastapi_acl.shared.http.health import Health
 from fastapi_acl.shared.http.problems import ProblemRoute
 from fastapi_acl.shared.http.scope import access_control
@@ -125,4 +125,4 @@ def _without(router: APIRouter, closing: list[Depends]) -> Iterator[None]:
 def _name(dependency: Depends) -> str:
     """Nomme une dépendance pour l'exploitant."""
     call: Any = dependency.dependency
-    return described(call) if isinstance(call, Guard) else getattr(call, "__qualname__", type(call).__qualname__)
+    return describe_guard(call) if isinstance(call, Guard) else getattr(call, "__qualname__", type(call).__qualname__)

@@ -29,7 +29,7 @@ from fastapi_acl.shared.http.headers import bearer_token, is_local, min_revision
 from fastapi_acl.shared.http.origins import is_same_page
 from fastapi_acl.shared.http.overrides import is_overridden, resolve
 from fastapi_acl.shared.http.problems import ProblemException
-from fastapi_acl.shared.http.resources import expanded, route_template
+from fastapi_acl.shared.http.resources import expand_for, route_template
 from fastapi_acl.shared.http.scope import AccessControl, access_control, tracer_of
 from fastapi_acl.shared.http.templates import check_dependency, check_domain, check_role, split_permission
 from fastapi_acl.shared.identity import (
@@ -95,14 +95,14 @@ class BearerGuard(SecurityBase, Guard):
             ProblemException: voir la garde elle-même.
         """
         if not is_overridden(connection, current_user):
-            await self._guarded(connection, self._early(connection), is_early=True)
+            await self._guard(connection, self._early(connection), is_early=True)
             connection.scope.pop(PRINCIPAL_KEY, None)
 
     def _early(self, connection: HTTPConnection) -> Asks:  # noqa: ARG002 - pour celles qui décident
         """Rend ce qui peut se demander sans le corps : rien de plus que l'identité, à moins qu'une garde n'y change."""
         return _accept
 
-    async def _guarded(
+    async def _guard(
         self, connection: HTTPConnection, asks: Asks, *, caller: Principal | None = None, is_early: bool = False
     ) -> Principal:
         """Attend, identifie, décide, trace et rend les erreurs en problèmes : le seul chemin de toutes les gardes.
@@ -166,7 +166,7 @@ class CurrentUser(BearerGuard):
         Raises:
             ProblemException: 401 sans jeton ou sur un jeton refusé, 503 si le service n'est pas prêt.
         """
-        return await self._guarded(connection, _accept)
+        return await self._guard(connection, _accept)
 
     async def _find_caller(self, manager: AccessControl, connection: HTTPConnection) -> Principal:
         """Identifie l'appelant ; ce qui remplace cette dépendance peut l'appeler, elle."""
@@ -190,16 +190,16 @@ async def _identify(manager: AccessControl, connection: HTTPConnection) -> Princ
     """Identifie l'appelant, une fois par requête et par manager."""
     identifier, principal = connection.scope.get(PRINCIPAL_KEY, (None, None))
     if identifier is not manager:
-        principal = await _authenticated(manager, connection)
+        principal = await _authenticate(manager, connection)
         wanted = min_revision(connection)
         if wanted is not None:
             await manager.reach(wanted, principal.id)
-            principal = await _authenticated(manager, connection)  # cette révision a pu révoquer l'appelant
+            principal = await _authenticate(manager, connection)  # cette révision a pu révoquer l'appelant
         connection.scope[PRINCIPAL_KEY] = manager, principal
     return cast("Principal", principal)
 
 
-def _authenticated(manager: AccessControl, connection: HTTPConnection) -> Awaitable[Principal]:
+def _authenticate(manager: AccessControl, connection: HTTPConnection) -> Awaitable[Principal]:
     """Fait du jeton une identité."""
     token = bearer_token(connection)
     return _developer(manager, connection) if token is None else manager.authenticator.authenticate(token)
@@ -233,7 +233,7 @@ class Provided:
         return manager.provide(self.kind)
 
 
-def provided(kind: type[Component]) -> Callable[..., Awaitable[Component]]:
+def provide(kind: type[Component]) -> Callable[..., Awaitable[Component]]:
     """Fait la dépendance qui rend le composant de ce type.
 
     Args:
@@ -332,7 +332,7 @@ class Require(BearerGuard):
             ProblemException: 401 sans jeton ou sur un jeton refusé, 403 si la politique refuse, 503 si elle ne peut
                 pas répondre.
         """
-        return await self._guarded(connection, partial(self._judge, connection, loaded, domain), caller=principal)
+        return await self._guard(connection, partial(self._judge, connection, loaded, domain), caller=principal)
 
     def _judge(
         self, connection: HTTPConnection, loaded: object, domain: object, manager: AccessControl, caller: Principal
@@ -356,7 +356,7 @@ class Require(BearerGuard):
                 est un motif.
         """
         if isinstance(self.domain, str):
-            return expanded(self.domain, connection)
+            return expand_for(self.domain, connection)
         text = canonical_text(given)
         if text is None:
             mend = f"un {type(given).__name__} : rendez un texte, un entier ou un UUID"
@@ -385,7 +385,7 @@ class Require(BearerGuard):
         attributes = NO_CLAIMS if loaded is None else with_attributes(loaded, authorizer.resource_attributes)
         refused: list[Question] = []
         for template, declared in self._demands:
-            resource, action = expanded(template, connection), declared
+            resource, action = expand_for(template, connection), declared
             if authorizer.decides_on_routes:
                 resource, action = route_template(connection), connection.scope.get("method", "WEBSOCKET")
             asked = resource if loaded is None else make_name(resource, attributes)
@@ -448,7 +448,7 @@ class RequireRole(BearerGuard):
             ProblemException: 401 sans jeton ou sur un jeton refusé, 403 s'il ne le tient pas, 503 si la politique ne
                 peut pas répondre.
         """
-        return await self._guarded(connection, partial(self._judge, connection))
+        return await self._guard(connection, partial(self._judge, connection))
 
     def _early(self, connection: HTTPConnection) -> Asks:
         """Décide : rien n'est à charger."""
@@ -460,7 +460,7 @@ class RequireRole(BearerGuard):
         Raises:
             PermissionDeniedError: il ne le tient pas.
         """
-        place = expanded(self.domain, connection) if self.domain is not None else None
+        place = expand_for(self.domain, connection) if self.domain is not None else None
         if not manager.authorizer.holds_role(caller, self.role, place):
             question = Question(subject=str.__str__(caller.subject), role=self.role, domain=place)
             raise record_denial(connection, [question])

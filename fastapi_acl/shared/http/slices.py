@@ -16,7 +16,7 @@ class Slice:
     """Une tranche, une fois faite.
 
     Attributes:
-        components: ce que `provided(…)` rend, port ou cas d'usage, par type.
+        components: ce que `provide(…)` rend, port ou cas d'usage, par type.
         routers: charge ses routes ; celles d'une tranche coupée ne se chargent pas.
         is_served: faux si la configuration coupe ses routes.
     """

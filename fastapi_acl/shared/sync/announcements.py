@@ -86,11 +86,11 @@ class Sealer:
         for announcement in announcements:
             text = _text(announcement, max_bytes - OVERHEAD_BYTES)
             if texts and sum(map(len, texts)) + len(texts) + len(text) > max_bytes - OVERHEAD_BYTES:
-                yield _sealed(envelope, texts)
+                yield _write_message(envelope, texts)
                 texts = []
             texts.append(text)
         if texts:
-            yield _sealed(envelope, texts)
+            yield _write_message(envelope, texts)
 
     def unseal(self, message: bytes, scope: str) -> list[Announcement] | None:
         """Rend les annonces d'un message ; None s'il n'est pas authentique dans ce cadre, ou ne se lit pas."""
@@ -107,7 +107,7 @@ class Sealer:
         return self._opened[1]
 
 
-def _sealed(envelope: Envelope, texts: Sequence[str]) -> bytes:
+def _write_message(envelope: Envelope, texts: Sequence[str]) -> bytes:
     """Fait un message."""
     return envelope.close(f"[{','.join(texts)}]")
 
@@ -122,10 +122,10 @@ def _text(announcement: Announcement, max_bytes: int) -> str:
     text = _json(announcement)
     if len(text) <= max_bytes:
         return text
-    return _json(Announcement(announcement.before._replace(change_id=UNKNOWN_ENTRY), _emptied(announcement.change)))
+    return _json(Announcement(announcement.before._replace(change_id=UNKNOWN_ENTRY), _empty(announcement.change)))
 
 
-def _emptied(change: Change) -> Change:
+def _empty(change: Change) -> Change:
     """Rend une entrée sans son contenu, que la position ne laissera pas appliquer."""
     return Change(
         revision=change.revision, at=change.at, actor="", kind=change.kind, payload={}, change_id=change.change_id

@@ -316,7 +316,7 @@ async def _proof(log: ChangeLog, change: Change, transaction: Transaction) -> bo
     return await log.holds(transaction, change)
 
 
-def unexpected_entry(change: Change) -> StoredDataError:
+def name_unexpected_entry(change: Change) -> StoredDataError:
     """Nomme l'entrée qui tient, au-delà de la tête du journal, la place de celle qu'on voulait écrire."""
     return unreadable("acl_changes", f"revision={change.revision} (au-delà de la tête)")
 

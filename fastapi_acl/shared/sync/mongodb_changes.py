@@ -15,8 +15,8 @@ from fastapi_acl.shared.sync.changes import (
     Change,
     ChangeLog,
     as_found,
+    name_unexpected_entry,
     read_entry,
-    unexpected_entry,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class MongoChangeLog(ChangeLog):
         try:
             await changes.insert_one(document, session=transaction.connection)
         except DuplicateKeyError as error:
-            raise unexpected_entry(change) from error
+            raise name_unexpected_entry(change) from error
 
     async def _select(
         self, transaction: Transaction, wanted: Mapping[str, Any], *, limit: int = 0, order: int = FORWARD

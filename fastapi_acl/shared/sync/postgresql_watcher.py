@@ -58,7 +58,7 @@ class PostgreSQLTransport:
             raise WatcherError(type(error).__name__) from error
 
     @asynccontextmanager
-    async def subscribed(self, channel: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """S'abonne par une connexion à elle seule."""
         arrived: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
         try:

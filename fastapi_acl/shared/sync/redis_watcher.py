@@ -48,7 +48,7 @@ class RedisTransport:
             raise WatcherError(type(error).__name__) from error
 
     @asynccontextmanager
-    async def subscribed(self, channel: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """S'abonne par une connexion à elle seule."""
         client = create_publisher(self._url, command_timeout=None)
         listener: Any = client.pubsub()

@@ -371,7 +371,7 @@ class Replica:
             La révision du changement.
         """
         change = await self._log.append(transaction, kind, payload, actor=actor.name, live_until=live_until, key=key)
-        transaction.after_commit(lambda: self._committed(change, install))
+        transaction.after_commit(lambda: self._commit(change, install))
         return change.revision
 
     # --- ce qui passe d'un processus à l'autre ---------------------------------------------------------------------
@@ -407,7 +407,7 @@ class Replica:
         """Demande de regarder la base sans attendre le prochain tour."""
         self.woken.set()
 
-    async def moved(self) -> None:
+    async def wait_for_move(self) -> None:
         """Attend que les mémoires avancent."""
         future = asyncio.get_running_loop().create_future()
         self._awaiting.add(future)
@@ -416,13 +416,13 @@ class Replica:
         finally:
             self._awaiting.discard(future)
 
-    async def moved_from(self, scope: str | None) -> str:
+    async def wait_for_move_from(self, scope: str | None) -> str:
         """Attend que les annonces aient un autre cadre que celui-ci, et le rend."""
         while self.scope is None or self.scope == scope:
-            await self.moved()
+            await self.wait_for_move()
         return self.scope
 
-    def _committed(self, change: Change, install: Callable[[], None] | None) -> None:
+    def _commit(self, change: Change, install: Callable[[], None] | None) -> None:
         """Applique une entrée que ce processus vient de valider, et l'annonce."""
         before = self._at
         self._advance([change], install)

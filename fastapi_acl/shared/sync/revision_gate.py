@@ -84,6 +84,6 @@ class RevisionGate:
             self._looked_at = time.monotonic()
             work = self._replica.refresh()
         else:
-            work, seconds = self._replica.moved(), min(pause, seconds)
+            work, seconds = self._replica.wait_for_move(), min(pause, seconds)
         with suppress(asyncio.TimeoutError, ACLException):
             await asyncio.wait_for(work, seconds)

@@ -17,8 +17,8 @@ from fastapi_acl.shared.sync.changes import (
     Change,
     ChangeLog,
     as_found,
+    name_unexpected_entry,
     read_entry,
-    unexpected_entry,
 )
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class SQLChangeLog(ChangeLog):
         try:
             await transaction.connection.execute(insert(changes_table).values(**columns))
         except IntegrityError as error:
-            raise unexpected_entry(change) from error
+            raise name_unexpected_entry(change) from error
 
     async def _select(self, transaction: Transaction, query: Select[Any]) -> list[Change]:
         """Exécute une lecture et refait les entrées."""

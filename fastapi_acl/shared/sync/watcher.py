@@ -63,7 +63,7 @@ class Transport(Protocol):
             WatcherError: il n'est pas parti.
         """
 
-    def subscribed(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """S'abonne à un canal, et rend les messages qui arrivent, jusqu'à lever `WatcherError`, connexion perdue.
 
         Raises:
@@ -188,8 +188,8 @@ class Watcher(Observer):
         Raises:
             WatcherError: elle est perdue.
         """
-        scope = await self._replica.moved_from(None)
-        moving = asyncio.ensure_future(self._replica.moved_from(scope))
+        scope = await self._replica.wait_for_move_from(None)
+        moving = asyncio.ensure_future(self._replica.wait_for_move_from(scope))
         listening = asyncio.ensure_future(self._listen_at(scope))
         try:
             await asyncio.wait({moving, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -204,7 +204,7 @@ class Watcher(Observer):
         Raises:
             WatcherError: la connexion est perdue.
         """
-        async with self._transport.subscribed(channel_of(scope)) as messages:
+        async with self._transport.subscribe(channel_of(scope)) as messages:
             self._is_connected = True
             logger.info("watcher_connected: %s", self.name)
             self._replica.wake()

@@ -34,7 +34,7 @@ class SetUserActiveUseCase:
             LastAdministratorError: ce compte est le dernier administrateur actif.
             EscalationRefusedError: ce compte tient une permission `acl.*` que l'auteur ne tient pas.
         """
-        return await self.transactions.retried(lambda: self._change(user_id, active=active, actor=actor))
+        return await self.transactions.retry(lambda: self._change(user_id, active=active, actor=actor))
 
     async def _change(self, user_id: UUID, *, active: bool, actor: Principal) -> AuthUser:
         """Change l'état du compte, en une transaction."""
@@ -70,7 +70,7 @@ class DeleteUserUseCase:
             LastAdministratorError: ce compte est le dernier administrateur actif.
             EscalationRefusedError: ce compte tient une permission `acl.*` que l'auteur ne tient pas.
         """
-        await self.transactions.retried(lambda: self._delete(user_id, actor))
+        await self.transactions.retry(lambda: self._delete(user_id, actor))
 
     async def _delete(self, user_id: UUID, actor: Principal) -> None:
         """Supprime le compte, ses sessions et ses règles, en une transaction."""

@@ -278,7 +278,7 @@ class LogoutUseCase:
         Raises:
             InvalidTokenError: l'identité ne vient pas d'un de nos jetons, et n'a donc pas de session ici.
         """
-        await self.transactions.retried(lambda: self._close(principal, everywhere=everywhere))
+        await self.transactions.retry(lambda: self._close(principal, everywhere=everywhere))
 
     async def _close(self, principal: Principal, *, everywhere: bool) -> None:
         """Ferme une session, ou toutes, en une transaction."""
