@@ -1,4 +1,4 @@
-"""Le modèle de Casbin, dont les règles vivent dans nos listes indexées (`Rows`) et nulle part ailleurs."""
+"""Le modèle de Casbin, dont les règles sont tenues par nos listes indexées (`Rows`), et par elles seules."""
 
 from __future__ import annotations
 
