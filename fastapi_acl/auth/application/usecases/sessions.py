@@ -217,19 +217,30 @@ class RefreshTokenUseCase:
     async def execute(self, refresh_token: str) -> TokenDTO:
         """Renouvelle une session.
 
+        Elle est lue d'abord : le jeton une fois dépensé, rien ne demande plus rien à la base. Une panne à cet instant
+        ferait représenter par son client un jeton dépensé, et le ferait passer pour un voleur.
+
         Raises:
             InvalidTokenError: le jeton, la session ou le compte n'a plus cours.
             TokenReusedError: le jeton était dépensé ; la session est fermée, avant que l'erreur ne soit levée.
         """
         claims = self.tokens.read_refresh(refresh_token)
-        token_id, lifetime = new_token_id(), self.policy.lifetime()
-        rotated = await self.sessions.rotate(claims.session_id, digest(claims.token_id), digest(token_id), lifetime)
+        session, token_id = await self._session_of(claims), new_token_id()
+        spent, lifetime = digest(claims.token_id), self.policy.lifetime()
+        if not await self.sessions.rotate(session.id, spent, digest(token_id), lifetime):
+            await self._refuse(await self._session_of(claims), spent)
+        return self.issuer.issue(session, token_id)
+
+    async def _session_of(self, claims: TokenClaims) -> Session:
+        """Rend la session que nomme un jeton.
+
+        Raises:
+            InvalidTokenError: elle n'est plus là, ou n'est pas de ce compte.
+        """
         session = await self.sessions.find_session(claims.session_id)
         if session is None or session.user_id != claims.user_id:
             raise InvalidTokenError
-        if not rotated:
-            await self._refuse(session, digest(claims.token_id))
-        return self.issuer.issue(session, token_id)
+        return session
 
     async def _refuse(self, session: Session, spent_digest: str) -> NoReturn:
         """Distingue une session finie, le perdant d'une course et un jeton volé (RFC 9700, 4.14).
