@@ -21,6 +21,7 @@ from fastapi_acl.engine.writing.accounts import AccountRules
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.exceptions import (
     ACLException,
+    DatabaseUnavailableError,
     HashingSaturatedError,
     InvalidCredentialsError,
     InvalidEmailError,
@@ -380,6 +381,26 @@ async def test_one_of_fifty_simultaneous_refreshes_wins_and_the_reuse_revokes(
     async with process(database_settings) as restarted:
         assert await outcome(restarted.identify(tokens.access_token)) == "invalid_token"
         assert await outcome(restarted.refresh(tokens.refresh_token)) == "token_reused"
+
+
+async def test_a_renewal_once_made_asks_the_base_nothing_more(auth: AuthApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    await auth.register("ada")
+    tokens, kind = await auth.login(), type(auth.sessions)
+    rotate = kind.rotate
+
+    async def silent(*_: Any) -> None:
+        raise DatabaseUnavailableError
+
+    async def rotate_then_fall_silent(*given: Any) -> bool:
+        done = await rotate(*given)
+        monkeypatch.setattr(kind, "find_session", silent)
+        return done
+
+    monkeypatch.setattr(kind, "rotate", rotate_then_fall_silent)
+    renewed = await auth.refresh(tokens.refresh_token)
+    monkeypatch.undo()
+
+    assert await outcome(auth.refresh(renewed.refresh_token)) == "ok"
 
 
 async def test_two_simultaneous_refreshes_always_revoke_without_grace(auth: AuthApi) -> None:

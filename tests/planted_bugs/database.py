@@ -10,10 +10,7 @@ LINK = "shared/database/postgresql_link.py"
 MYSQL = "shared/database/mysql.py"
 MONGODB = "shared/database/mongodb.py"
 RUNNER = "shared/database/migrations/runner.py"
-CROSSED = (
-    "tests/e2e/test_attacks.py::test_a_login_during_its_accounts_deletion_is_refused_and_not_an_error"
-    " tests/auth/test_repositories.py::test_two_sweepers_at_once_remove_each_session_once"
-)
+CROSSED = "tests/shared/test_connections.py::test_two_works_that_cross_are_both_done"
 
 FAULTS = [
     # --- transaction ambiante
@@ -400,7 +397,7 @@ FAULTS = [
         "PoolSettings(config.database_pool_size, config.database_max_overflow, "
         "timeout=config.database_timeout_seconds)",
         "PoolSettings()",
-        "tests/e2e/test_stopping.py::test_an_exhausted_pool_queues_then_says_so_and_recovers",
+        "tests/shared/test_connections.py::test_the_reserve_is_as_large_as_is_set_and_no_larger",
         "postgresql",
     ),
     Fault(

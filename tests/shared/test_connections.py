@@ -6,15 +6,21 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Update, insert, text, update
 
+from fastapi_acl.auth.domain.entities.auth_user import AuthUser
+from fastapi_acl.auth.infrastructure.mappers.auth_mappers import AuthUserMapper
+from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel
+from fastapi_acl.shared.database.factory import create_database
 from fastapi_acl.shared.database.mysql import MySQLDatabase
 from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
 from fastapi_acl.shared.database.postgresql_link import PostgreSQLLink
 from fastapi_acl.shared.database.sql import CONNECT_TIMEOUT_SECONDS, PoolSettings, SQLDatabase
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from tests.support.app import config
 from tests.support.proxy import before
 from tests.support.waits import ends_first
 
@@ -64,6 +70,58 @@ async def exhausted(database: SQLDatabase) -> AsyncIterator[asyncio.Event]:
     finally:
         over.set()
         await asyncio.gather(holding, return_exceptions=True)
+
+
+async def test_the_reserve_is_as_large_as_is_set_and_no_larger(sql_uri: str) -> None:
+    kind = sql_uri.partition(":")[0]
+    sizes: dict[str, Any] = {"database_pool_size": 2, "database_max_overflow": 1, "database_timeout_seconds": 60}
+    database = create_database(config(database_type=kind, **{f"{kind}_uri": sql_uri}, **sizes))
+    held = most = 0
+
+    async def holding() -> None:
+        nonlocal held, most
+        async with database.session():
+            held += 1
+            most = max(most, held)
+            await asyncio.sleep(0.1)
+            held -= 1
+
+    await asyncio.gather(*(holding() for _ in range(9)))
+    await database.close()
+
+    assert most == 3
+
+
+async def test_two_works_that_cross_are_both_done(sql_uri: str) -> None:
+    async with narrow(sql_uri, size=3) as database:
+        ours, theirs = [await made_account(database, name) for name in ("ada", "bob")]
+        met, tries = [asyncio.Event(), asyncio.Event()], list[int]()
+
+        async def cross(place: int, first: str, second: str) -> None:
+            tries.append(place)
+            async with database.session() as session:
+                await session.execute(touched(first))
+                met[place].set()
+                await met[1 - place].wait()
+                await session.execute(touched(second))
+
+        await asyncio.gather(
+            database.retried(lambda: cross(0, ours, theirs)), database.retried(lambda: cross(1, theirs, ours))
+        )
+
+    assert sorted(tries) in ([0, 0, 1], [0, 1, 1]), "la base en annule un, qui se refait"
+
+
+async def made_account(database: SQLDatabase, name: str) -> str:
+    account = AuthUser(username=name, email=None, hashed_password="haché")
+    async with database.session() as session:
+        await session.execute(insert(SQLAuthUserModel).values(**AuthUserMapper.to_columns(account)))
+    return str(account.id)
+
+
+def touched(account_id: str) -> Update:
+    """Verrouille un compte, que l'on ne change pas vraiment."""
+    return update(SQLAuthUserModel).where(SQLAuthUserModel.id == account_id).values(is_verified=True)
 
 
 async def look(database: SQLDatabase) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -366,6 +367,19 @@ async def test_listening_through_a_pooler_is_refused_aloud(pooled_uri: str, capl
         assert (manager.health().watcher, manager.health().status) == ("connecting", "degraded")
 
 
+@pytest.fixture
+def counts_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chaque connexion nomme ses instructions sans rien savoir des autres, comme le pilote de chaque processus."""
+    counts = Counter[int]()
+
+    def named(connection: asyncpg.Connection, prefix: str) -> str:
+        counts[id(connection)] += 1
+        return f"__asyncpg_{prefix}_{counts[id(connection)]:x}__"
+
+    monkeypatch.setattr(asyncpg.Connection, "_get_unique_id", named)
+
+
+@pytest.mark.usefixtures("counts_apart")
 async def test_behind_a_pooler_processes_read_and_write_what_is_theirs(pooled_uri: str) -> None:
     async with started(pooled_uri) as first, started(pooled_uri) as second:
 

@@ -236,20 +236,30 @@ class RefreshTokenUseCase:
     async def execute(self, request: RefreshTokenDTO) -> TokenDTO:
         """Renouvelle une session.
 
+        Elle est lue d'abord : le jeton une fois dépensé, rien ne demande plus rien à la base. Une panne à cet instant
+        ferait représenter par son client un jeton dépensé, et le ferait passer pour un voleur.
+
         Raises:
             InvalidTokenError: le jeton, la session ou le compte n'a plus cours.
             TokenReusedError: le jeton était dépensé ; la session est fermée, avant que l'erreur ne soit levée.
         """
         claims = self.tokens.decode_refresh_token(request.refresh_token)
-        spent, token_id = compute_digest(claims.token_id), make_token_id()
-        lifetime = self.policy.compute_lifetime()
-        rotated = await self.sessions.rotate(claims.session_id, spent, compute_digest(token_id), lifetime)
+        session, token_id = await self._read_session(claims), make_token_id()
+        spent, lifetime = compute_digest(claims.token_id), self.policy.compute_lifetime()
+        if not await self.sessions.rotate(session.id, spent, compute_digest(token_id), lifetime):
+            await self._refuse(await self._read_session(claims), spent)
+        return self.issuer.issue(session, token_id)
+
+    async def _read_session(self, claims: TokenClaims) -> Session:
+        """Renvoie la session que nomme un jeton.
+
+        Raises:
+            InvalidTokenError: elle n'est plus là, ou n'est pas de ce compte.
+        """
         session = await self.sessions.find_session(claims.session_id)
         if session is None or session.user_id != claims.user_id:
             raise InvalidTokenError
-        if not rotated:
-            await self._refuse(session, spent)
-        return self.issuer.issue(session, token_id)
+        return session
 
     async def _refuse(self, session: Session, spent_digest: str) -> NoReturn:
         """Distingue une session finie, le perdant d'une course et un jeton volé (RFC 9700, 4.14).
