@@ -161,8 +161,8 @@ FAULTS = [
         "une politique trop vieille décide",
         REPLICA,
         "Replica.require_fresh",
-        "not self.is_loaded or self.age_seconds > max_staleness",
-        "not self.is_loaded",
+        "self.age_seconds > max_staleness",
+        "False",
         "tests/e2e/test_health.py::test_what_the_application_asks_for_itself_wants_a_fresh_policy_too",
     ),
     Fault(

@@ -24,6 +24,7 @@ from fastapi_acl.shared.database.faults import name_faults
 from fastapi_acl.shared.database.hanging import hang_up
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
 from fastapi_acl.shared.database.refusals import (
+    NO_ROOM,
     RIGHTS,
     Refusal,
     codes_of,
@@ -481,7 +482,7 @@ class SQLDatabase(AmbientDatabase):
             refusal = refusal_of(error)
             if refusal is not None:
                 raise self.refused(refusal) from error
-            self._trouble.goes_on(words_of(error))
+            self._trouble.goes_on(NO_ROOM if isinstance(error, PoolTimeoutError) else words_of(error))
             raise DatabaseUnavailableError from error
 
     def is_stale(self, error: Exception) -> bool:  # noqa: ARG002 - PostgreSQL s'en sert
