@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fastapi_acl.metrics import collect_metrics
-from fastapi_acl.shared.database.refusal import Refusal
+from fastapi_acl.shared.database.refusals import Refusal
 from tests.support.app import protected, starting
 from tests.support.servers import free_port
 

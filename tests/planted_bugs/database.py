@@ -439,7 +439,7 @@ FAULTS = [
     ),
     Fault(
         "un paramètre inconnu de l'adresse est oublié",
-        LINK,
+        "shared/database/postgresql_address.py",
         "_split",
         "raise ConfigurationError(_tell_refusal(unknown[0]))",
         "pass",

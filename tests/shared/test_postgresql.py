@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -74,6 +75,9 @@ def link_of(manager: ACLManager) -> PostgreSQLLink:
         ("ssl_mode=require", "« sslmode »"),
         ("aplication_name=Ada", "« application_name »"),
         ("sslmode=require&keepalives=1", "keepalives"),
+        ("sslrootcert=system", "verify-full"),
+        ("sslmode=require&sslrootcert=system", "verify-full"),
+        ("service=absent", "PGSERVICEFILE"),
     ],
 )
 def test_a_parameter_that_cannot_be_honoured_is_refused_with_the_one_to_use(query: str, said: str) -> None:
@@ -84,6 +88,28 @@ def test_a_parameter_that_cannot_be_honoured_is_refused_with_the_one_to_use(quer
 
     assert said in refused.value.detail
     assert "ACL_POSTGRESQL_URI" in refused.value.detail
+
+
+async def test_a_service_is_found_in_its_file(
+    empty_postgresql_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = urlsplit(empty_postgresql_uri)
+    lines = f"[acl]\nhost={url.hostname}\nport={url.port}\nuser={url.username}\ndbname={url.path[1:]}\n"
+    (tmp_path / "services").write_text(lines, "utf-8")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+
+    async with started("postgresql://?service=acl") as manager:
+        await add(manager, "r")
+
+
+def test_the_authorities_of_the_machine_are_a_file_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ca.pem").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    uri = "postgresql://acl@127.0.0.1:1/acl?sslmode=verify-full&sslrootcert=system"
+
+    link = PostgreSQLLink(uri, connect_timeout=1)
+
+    assert quote_plus(str(tmp_path / "ca.pem")) in link.dsn
 
 
 async def test_the_parameters_of_libpq_reach_the_server(empty_postgresql_uri: str) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from fastapi_acl.shared.database.refusal import Refusal
+    from fastapi_acl.shared.database.refusals import Refusal
     from fastapi_acl.shared.stored import Shape
 
 

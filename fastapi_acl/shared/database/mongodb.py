@@ -34,8 +34,15 @@ from pymongo.write_concern import WriteConcern
 
 from fastapi_acl.shared.database.base import COMPACTION, HEADLESS, AmbientDatabase, Head, Mode, Transaction, to_the_end
 from fastapi_acl.shared.database.mongodb_pulse import BEAT_MILLISECONDS, Pulse
-from fastapi_acl.shared.database.refusal import Refusal
-from fastapi_acl.shared.database.refusals import CERTIFICATE, FULL, IDENTITY, READ_ONLY, explain_refusals, rights_on
+from fastapi_acl.shared.database.refusals import (
+    CERTIFICATE,
+    FULL,
+    IDENTITY,
+    READ_ONLY,
+    Refusal,
+    explain_refusals,
+    rights_on,
+)
 from fastapi_acl.shared.database.versions import check_runs_ahead, refuse_without_schema, schema_behind
 from fastapi_acl.shared.exceptions import (
     ChangeTooLargeError,

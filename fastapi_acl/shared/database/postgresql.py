@@ -13,8 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from fastapi_acl.shared.database.faults import naming
 from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink, quote_name
-from fastapi_acl.shared.database.refusal import Refusal
-from fastapi_acl.shared.database.refusals import READ_ONLY, is_caused_by, missing_rights, refuse_start, rights_on
+from fastapi_acl.shared.database.refusals import (
+    READ_ONLY,
+    Refusal,
+    is_caused_by,
+    missing_rights,
+    refuse_start,
+    rights_on,
+)
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
     DEFAULT_POOL,

@@ -10,11 +10,7 @@ Source : https://www.pgbouncer.org/features.html
 from __future__ import annotations
 
 import asyncio
-import difflib
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
-from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
 
 import asyncpg
@@ -22,6 +18,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.util import await_only
 
+from fastapi_acl.shared.database.postgresql_address import UNREAD, read_address
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import one_line
 
@@ -33,43 +30,6 @@ PING_SECONDS: Final = 0.5
 
 CACHE_SIZE: Final = 100
 """Instructions préparées gardées par connexion, sans pooler."""
-
-PASSED_ON: Final = frozenset(
-    {
-        *("host", "port", "dbname", "database", "user", "password", "passfile", "service", "application_name"),
-        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation", "options"),
-        *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib"),
-    }
-)
-"""Paramètres de libpq que le pilote entend de même."""
-
-FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
-"""Ceux d'entre eux qui nomment un fichier."""
-
-OURS: Final = frozenset({"connect_timeout", "statement_cache_size"})
-"""Paramètres que nous traduisons : un délai en secondes, et la taille du cache d'instructions préparées."""
-
-INSTEAD: Final = {
-    "ssl": "écrivez sslmode=",
-    "channel_binding": "le pilote ne lie pas le canal ; sslmode=verify-full authentifie le serveur",
-    "hostaddr": "écrivez host=",
-    "sslcompression": "retirez-le : TLS ne comprime plus",
-    "gssencmode": "retirez-le ; sslmode= chiffre",
-    "fallback_application_name": "écrivez application_name=",
-    "prepared_statement_cache_size": "écrivez statement_cache_size=",
-    "command_timeout": "retirez-le : les délais sont ceux de la bibliothèque",
-    "search_path": "réglez ACL_POSTGRESQL_SCHEMA",
-    "client_encoding": "retirez-le : le pilote parle UTF-8",
-}
-"""Ce qu'il faut écrire à la place des paramètres que le pilote n'a pas."""
-
-UNREAD: Final = (
-    "l’adresse de la base (ACL_POSTGRESQL_URI) ne se lit pas : vérifiez le port, et que le mot de passe y est "
-    "échappé (« / » s’écrit %2F, « ? » %3F, « @ » %40, « # » %23)."
-)
-
-_NAME: Final = re.compile(r"[A-Za-z_]{1,40}")
-"""Forme d'un nom de paramètre."""
 
 FOUND: Final = (
     "SELECT relnamespace::pg_catalog.regnamespace::pg_catalog.text FROM pg_catalog.pg_class"
@@ -131,7 +91,7 @@ class PostgreSQLLink:
         Raises:
             ConfigurationError: elle a un paramètre que le pilote ne sait pas honorer.
         """
-        address, given = _split(uri)
+        address, given = read_address(uri)
         self.dsn = address
         self.connect_timeout = given.get("connect_timeout") or connect_timeout
         self.is_pooled: bool | None = None
@@ -212,48 +172,6 @@ def _unread(error: Exception) -> str:
     if not isinstance(error, asyncpg.ClientConfigurationError) or words.startswith("invalid"):
         return UNREAD
     return f"l’adresse de la base (ACL_POSTGRESQL_URI) ne convient pas au pilote : {words}."
-
-
-def _split(uri: str) -> tuple[str, dict[str, int]]:
-    """Sépare une adresse, telle que le pilote l'entend, des paramètres que nous traduisons.
-
-    Raises:
-        ConfigurationError: un paramètre n'est d'aucun des deux, et le message dit celui qu'il faut ; ou un fichier
-            manque.
-    """
-    address, _, query = uri.partition("://")[2].partition("?")
-    given = parse_qsl(query, keep_blank_values=True)
-    unknown = [name for name, _ in given if name not in PASSED_ON | OURS]
-    if any(_NAME.fullmatch(name) is None for name in unknown):
-        raise ConfigurationError(UNREAD)  # un mot de passe qui contient « ? » : le citer le montrerait
-    if unknown:
-        raise ConfigurationError(_tell_refusal(unknown[0]))
-    for name, value in given:
-        if name in FILES and not Path(value).expanduser().is_file():
-            message = f"dans ACL_POSTGRESQL_URI, « {name} » ne mène à aucun fichier."
-            raise ConfigurationError(message)
-    kept = urlencode([(name, value) for name, value in given if name in PASSED_ON])
-    return f"postgresql://{address}" + f"?{kept}" * bool(kept), {n: _number(n, v) for n, v in given if n in OURS}
-
-
-def _number(name: str, value: str) -> int:
-    """Lit un nombre.
-
-    Raises:
-        ConfigurationError: ce n'en est pas un.
-    """
-    if not (value.isascii() and value.isdigit()):
-        message = f"dans ACL_POSTGRESQL_URI, « {name} » est un nombre entier."
-        raise ConfigurationError(message)
-    return int(value)
-
-
-def _tell_refusal(name: str) -> str:
-    """Dit pourquoi un paramètre est refusé, et ce qui le remplace."""
-    meant = difflib.get_close_matches(name, PASSED_ON | OURS, n=1, cutoff=0.85)
-    usual = f"vouliez-vous « {meant[0]} » ?" if meant else "un réglage du serveur s’écrit options=-c%20nom%3Dvaleur"
-    advice = INSTEAD.get(name, usual)
-    return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}."
 
 
 def quote_name(*names: str) -> str:

@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-
-from fastapi_acl.shared.database.refusal import Refusal
 from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+
+class Refusal(NamedTuple):
+    """Un refus sans appel.
+
+    Attributes:
+        words: ce que le serveur en dit.
+        advice: ce que l'exploitant doit faire.
+    """
+
+    words: str
+    advice: str
 
 
 RIGHTS: Final = "donnez à ce compte le droit qui lui manque (GRANT)"
@@ -117,8 +126,6 @@ def is_caused_by(error: BaseException | None, kinds: tuple[type[BaseException], 
 def words_of(error: BaseException) -> str:
     """Rend ce que le serveur dit d'une erreur, sans l'instruction ni ses valeurs, et ce qui l'éviterait."""
     cause = getattr(error, "orig", None) or error
-    if isinstance(cause, PoolTimeoutError):
-        return NO_ROOM
     silence = LATE if isinstance(cause, (TimeoutError, asyncio.TimeoutError)) else type(cause).__name__
     hint = next((f" ; {HINTS[code]}" for code in codes_of(error) if code in HINTS), "")
     return f"{one_line(cause) or silence}{hint}"

@@ -24,6 +24,7 @@ from fastapi_acl.shared.database.faults import name_faults
 from fastapi_acl.shared.database.hanging import hang_up
 from fastapi_acl.shared.database.migrations.runner import check_connection, migrate_connection, restore_head
 from fastapi_acl.shared.database.refusals import (
+    NO_ROOM,
     RIGHTS,
     codes_of,
     explain_refusals,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable, Select, Table
     from sqlalchemy.engine import Connection, Engine
 
-    from fastapi_acl.shared.database.refusal import Refusal
+    from fastapi_acl.shared.database.refusals import Refusal
 
 logger = get_logger("database")
 
@@ -482,7 +483,7 @@ class SQLDatabase(AmbientDatabase):
             refusal = refusal_of(error)
             if refusal is not None:
                 raise self.note_refusal(refusal) from error
-            self._trouble.goes_on(words_of(error))
+            self._trouble.goes_on(NO_ROOM if isinstance(error, PoolTimeoutError) else words_of(error))
             raise DatabaseUnavailableError from error
 
     def is_stale(self, error: Exception) -> bool:  # noqa: ARG002 - PostgreSQL s'en sert
