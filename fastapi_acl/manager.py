@@ -129,7 +129,7 @@ class ACLManager:
     # --- installation ------------------------------------------------------------------------------------------
 
     def install(self, app: FastAPI) -> None:
-        """Installe intergiciel, gestionnaires d'erreurs, routes et lifespan dans une application.
+        """Installe middleware, gestionnaires d'erreurs, routes et lifespan dans une application.
 
         Raises:
             ConfigurationError: l'application a déjà un manager, ou elle est déjà démarrée.
@@ -328,7 +328,7 @@ class ACLManager:
             logger.info("model_adopted: %s", standing.mine.source)
 
     async def _find_developer(self) -> Principal | None:
-        """Rend l'administrateur par défaut, au nom de qui agit une requête sans jeton en développement."""
+        """Renvoie l'administrateur par défaut, au nom de qui agit une requête sans jeton en développement."""
         if not self.config.disable_auth_for_dev:
             return None
         logger.warning("auth_disabled_for_dev: une requête locale sans jeton agit en administrateur par défaut")
@@ -368,7 +368,7 @@ class ACLManager:
         return self._report.health()
 
     def counters(self) -> dict[str, int]:
-        """Rend ce que ce processus a compté depuis son démarrage ; voir `fastapi_acl.metrics`."""
+        """Renvoie ce que ce processus a compté depuis son démarrage ; voir `fastapi_acl.metrics`."""
         return self._report.counters()
 
     @property
@@ -377,11 +377,11 @@ class ACLManager:
         return self.config.dev_origins
 
     def development_principal(self) -> Principal | None:
-        """Rend l'identité d'une requête locale sans jeton ; None hors de `disable_auth_for_dev`."""
+        """Renvoie l'identité d'une requête locale sans jeton ; None hors de `disable_auth_for_dev`."""
         return self._developer
 
     def provide(self, kind: type[Component]) -> Component:
-        """Rend le composant de ce type, port ou cas d'usage."""
+        """Renvoie le composant de ce type, port ou cas d'usage."""
         return cast("Component", self._parts.components[kind])
 
     @property
@@ -390,51 +390,51 @@ class ACLManager:
         return self._parts.history.accounts is not None
 
     def get_enforcer(self) -> PolicyEnforcer:
-        """Rend l'exécuteur Casbin strict : son interface de gestion écrit dans la base, puis en mémoire."""
+        """Renvoie l'enforcer Casbin strict : son interface de gestion écrit dans la base, puis en mémoire."""
         return self._parts.enforcer
 
     def get_policy(self) -> Policy:
-        """Rend la politique en service : ses règles et ce qu'elles décident, sans l'interface de Casbin."""
+        """Renvoie la politique en service : ses règles et ce qu'elles décident, sans l'interface de Casbin."""
         return self._parts.policy
 
     def get_definitions(self) -> ModelDefinitions:
-        """Rend ce que le modèle définit : sa forme, et les fonctions de ses matchers."""
+        """Renvoie ce que le modèle définit : sa forme, et les fonctions de ses matchers."""
         return self._parts.definitions
 
     def get_replica(self) -> Replica:
-        """Rend ce que ce processus sait du journal : sa révision, et ce qui l'y tient."""
+        """Renvoie ce que ce processus sait du journal : sa révision, et ce qui l'y tient."""
         return self._parts.replica
 
     def get_policy_store(self) -> PolicyStore:
-        """Rend le chemin des changements de règles."""
+        """Renvoie le chemin des changements de règles."""
         return self._parts.store
 
     def get_policy_transfer(self) -> PolicyTransfer:
-        """Rend l'import et l'export des règles."""
+        """Renvoie l'import et l'export des règles."""
         return self._parts.transfer
 
     def get_quarantine(self) -> Quarantine:
-        """Rend de quoi écarter une ligne de la base qui ne se lit pas."""
+        """Renvoie de quoi écarter une ligne de la base qui ne se lit pas."""
         return self._parts.quarantine
 
     def get_policy_history(self) -> PolicyHistory:
-        """Rend l'histoire des règles : journal, retour en arrière, compaction."""
+        """Renvoie l'histoire des règles : journal, retour en arrière, compaction."""
         return self._parts.history
 
     def get_model_record(self) -> ModelRecord:
-        """Rend ce que le journal dit du modèle sous lequel les règles ont été écrites."""
+        """Renvoie ce que le journal dit du modèle sous lequel les règles ont été écrites."""
         return self._parts.model_record
 
     def get_auth_repository(self) -> IAuthRepository:
-        """Rend le dépôt des comptes."""
+        """Renvoie le dépôt des comptes."""
         return self._parts.users
 
     def get_token_service(self) -> ITokenService:
-        """Rend le service des jetons."""
+        """Renvoie le service des jetons."""
         return self._parts.tokens
 
     def get_password_hasher(self) -> IPasswordHasher:
-        """Rend le hacheur de mots de passe."""
+        """Renvoie le hacheur de mots de passe."""
         return self._parts.hasher
 
 

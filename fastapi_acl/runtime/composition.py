@@ -204,7 +204,7 @@ def _make_slices(  # noqa: PLR0913 - ce dont les tranches sont faites
 
 
 def _administration(config: ACLConfig, slices: Sequence[Slice]) -> Administration:
-    """Rend ce qu'il faut demander, sous un modèle de routes, à qui administre : nos routes, montées ou non."""
+    """Renvoie ce qu'il faut demander, sous un modèle de routes, à qui administre : nos routes, montées ou non."""
     routers = [router for one in slices for router in one.routers()]
     return Administration(administration_routes(config.api_prefix, routers))
 

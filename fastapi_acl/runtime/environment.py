@@ -62,12 +62,14 @@ def with_secret(config: ACLConfig) -> ACLConfig:
         return config
     key = development_key(config)
     if key is None:
-        logger.warning("jwt_secret_generated: réglez ACL_JWT_SECRET_KEY pour que les jetons survivent au redémarrage")
+        logger.warning(
+            "jwt_secret_generated: réglez ACL_JWT_SECRET_KEY pour que les jetons valent encore après un redémarrage"
+        )
     return config.model_copy(update={"jwt_secret_key": SecretStr(key or secrets.token_urlsafe(48))})
 
 
 def find_version(distribution: str) -> str | None:
-    """Rend la version installée d'une distribution, ou None."""
+    """Renvoie la version installée d'une distribution, ou None."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -75,5 +77,5 @@ def find_version(distribution: str) -> str | None:
 
 
 def numbers(text: str | None) -> tuple[int, ...]:
-    """Rend les nombres d'une version, pour les comparer ; vide si elle n'est pas installée."""
+    """Renvoie les nombres d'une version, pour les comparer ; vide si elle n'est pas installée."""
     return tuple(int(part) for part in (text or "").split(".") if part.isdigit())

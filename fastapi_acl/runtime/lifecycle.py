@@ -218,7 +218,7 @@ class Lifecycle:
         self._replica.woken.clear()
 
     async def _watch_once(self) -> None:
-        """Fait un pas de veille ; elle survit à tout, la fraîcheur dira ce qu'il en est."""
+        """Fait un pas de veille ; aucune erreur ne l'arrête, la fraîcheur dira ce qu'il en est."""
         try:
             if self._started:
                 await self._look()
@@ -253,7 +253,7 @@ class Lifecycle:
         return time.monotonic() >= self._next_look and self._replica.age_seconds > self._config.policy_poll_seconds
 
     async def _look(self) -> None:
-        """Regarde la révision de la base ; une base muette, ou illisible, laisse la politique vieillir."""
+        """Regarde la révision de la base ; une base muette, ou illisible, laisse la politique telle quelle, de moins en moins fraîche."""
         try:
             await self._replica.refresh()
             self._is_blind = False
@@ -289,7 +289,7 @@ class Lifecycle:
 
 
 def _tell(error: ACLException) -> str:
-    """Rend la phrase d'une erreur ; d'une décision qui a échoué, la cause et la règle aussi."""
+    """Renvoie la phrase d'une erreur ; d'une décision qui a échoué, la cause et la règle aussi."""
     if not isinstance(error, DecisionFailedError):
         return error.detail
     rule = ",".join(map(quote, error.rule)) or "-"

@@ -60,7 +60,7 @@ class Report:
         )
 
     def counters(self) -> dict[str, int]:
-        """Rend ce que ce processus a compté depuis son démarrage ; voir `fastapi_acl.metrics`."""
+        """Renvoie ce que ce processus a compté depuis son démarrage ; voir `fastapi_acl.metrics`."""
         cache = self.cache.counts
         return {
             "allowed": self.authorizer.allowed,

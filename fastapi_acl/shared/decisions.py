@@ -110,7 +110,7 @@ class DecisionMemory:
         return number
 
     def find(self, number: str) -> Question | None:
-        """Rend ce qui a été refusé sous ce numéro, si ce processus s'en souvient."""
+        """Renvoie ce qui a été refusé sous ce numéro, si ce processus s'en souvient."""
         return self._denials.get(number)
 
     def is_news(self, cause: Hashable) -> bool:
@@ -126,7 +126,7 @@ class DecisionMemory:
         return True
 
     def _next(self) -> str:
-        """Rend un numéro neuf ; un processus né d'un autre (fork) a le sien, et oublie les refus de son parent."""
+        """Renvoie un numéro neuf ; un processus né d'un autre (fork) a le sien, et oublie les refus de son parent."""
         if self._process != os.getpid():
             self._process, self._prefix = os.getpid(), secrets.token_hex(PREFIX_BYTES)
             self._numbers = count(1)

@@ -1,4 +1,4 @@
-"""La clé de signature du développement, gardée dans un fichier : les jetons y survivent au redémarrage.
+"""La clé de signature du développement, gardée dans un fichier : les jetons d'avant un redémarrage valent encore.
 
 Elle n'est crue que si personne d'autre n'a pu la lire ni l'écrire. Deux processus qui démarrent ensemble n'en font
 qu'une : elle s'écrit à part, puis prend son nom d'un coup, et le second, qui ne peut le prendre, lit celle du premier.
@@ -39,7 +39,7 @@ CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW
 
 
 def development_key(config: ACLConfig) -> str | None:
-    """Rend la clé du développement, faite au premier appel.
+    """Renvoie la clé du développement, faite au premier appel.
 
     Returns:
         La clé ; None en production, pour une base en mémoire, et où le dossier ne s'écrit pas.
@@ -60,7 +60,7 @@ def development_key(config: ACLConfig) -> str | None:
 
 
 def _folder(config: ACLConfig) -> Path | None:
-    """Rend le dossier de la clé : celui du fichier SQLite, ou le dossier courant ; None si la base est en mémoire."""
+    """Renvoie le dossier de la clé : celui du fichier SQLite, ou le dossier courant ; None si la base est en mémoire."""
     if config.database_type != "sqlite":
         return Path.cwd()
     file = file_of(config.database_uri)
@@ -99,7 +99,7 @@ def _write(path: Path, content: bytes) -> bool:
 
 
 def _read(path: Path) -> str | None:
-    """Rend la clé du fichier ; None s'il n'y est pas.
+    """Renvoie la clé du fichier ; None s'il n'y est pas.
 
     Raises:
         ConfigurationError: il y est, mais ne doit pas être cru.

@@ -152,7 +152,7 @@ class Principal:
 
 
 def _identifier(value: object) -> str:
-    """Rend le texte d'un identifiant que donne l'Authenticator d'une application.
+    """Renvoie le texte d'un identifiant que donne l'Authenticator d'une application.
 
     Raises:
         DecisionFailedError: il n'en a pas, ou en aurait plusieurs.

@@ -14,7 +14,7 @@ CASBIN_LOGGERS: Final = ("casbin", "casbin.policy", "casbin.enforcer", "casbin.r
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Rend le logger `fastapi_acl.<name>`."""
+    """Renvoie le logger `fastapi_acl.<name>`."""
     return logging.getLogger(f"{ROOT}.{name}")
 
 
@@ -71,12 +71,12 @@ def configure_logging(level: str) -> None:
 
 
 def one_line(value: object, limit: int = 200) -> str:
-    """Rend une valeur sur une ligne, bornée, pour qu'aucune entrée ne forge une ligne de journal (CWE-117)."""
+    """Renvoie une valeur sur une ligne, bornée, pour qu'aucune entrée ne forge une ligne de journal (CWE-117)."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(value)[:limit])
 
 
 def quote(value: str, limit: int = 200) -> str:
-    """Rend un texte entre guillemets, borné : il ne forge ni une ligne de journal, ni un autre champ de la sienne.
+    """Renvoie un texte entre guillemets, borné : il ne forge ni une ligne de journal, ni un autre champ de la sienne.
 
     Args:
         value: le texte.

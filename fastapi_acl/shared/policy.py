@@ -37,7 +37,7 @@ class PolicyRule:
         return self.ptype[:1]
 
     def as_json(self) -> dict[str, object]:
-        """Rend la règle sous la forme que parlent l'API et le journal."""
+        """Renvoie la règle sous la forme que parlent l'API et le journal."""
         return {"ptype": self.ptype, "values": list(self.values)}
 
 
@@ -68,7 +68,7 @@ class PolicyChange:
         yield from self.added
 
     def then(self, later: PolicyChange) -> PolicyChange:
-        """Rend l'effet net de ce changement suivi d'un autre."""
+        """Renvoie l'effet net de ce changement suivi d'un autre."""
         mine, theirs = set(self), set(later)
         return PolicyChange(
             added=(*_without(self.added, theirs), *_without(later.added, mine)),
@@ -76,7 +76,7 @@ class PolicyChange:
         )
 
     def as_json(self) -> dict[str, object]:
-        """Rend le changement sous la forme que garde le journal."""
+        """Renvoie le changement sous la forme que garde le journal."""
         numbers = self.ids or (None,) * len(self.added)
         return {
             "added": [rule.as_json() | {"id": number} for rule, number in zip(self.added, numbers, strict=True)],
@@ -134,7 +134,7 @@ class PolicyStamp:
 
 
 def _without(rules: tuple[PolicyRule, ...], others: set[PolicyRule]) -> tuple[PolicyRule, ...]:
-    """Rend des règles, moins celles qu'un autre changement défait ou redit."""
+    """Renvoie des règles, moins celles qu'un autre changement défait ou redit."""
     return tuple(rule for rule in rules if rule not in others)
 
 

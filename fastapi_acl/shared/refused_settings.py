@@ -44,7 +44,7 @@ def in_french(error: ValidationError, fields: Mapping[str, FieldInfo]) -> Valida
 
 
 def _phrase(item: Any, field: FieldInfo | None) -> str:  # noqa: ANN401 - détail d'erreur de Pydantic
-    """Rend la phrase d'une faute."""
+    """Renvoie la phrase d'une faute."""
     kind, context = item["type"], item.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])  # la nôtre, déjà française
@@ -56,6 +56,6 @@ def _phrase(item: Any, field: FieldInfo | None) -> str:  # noqa: ANN401 - détai
 
 
 def _bounds(field: FieldInfo) -> dict[str, Any]:
-    """Rend les bornes d'un réglage."""
+    """Renvoie les bornes d'un réglage."""
     names = ("ge", "le", "min_length", "max_length")
     return {name: getattr(one, name) for one in field.metadata for name in names if hasattr(one, name)}

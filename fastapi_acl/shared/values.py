@@ -17,7 +17,7 @@ MAX_BITS: Final = 13_653
 
 
 def canonical_text(value: object) -> str | None:
-    """Rend l'écriture canonique d'une valeur, toujours un `str` exact.
+    """Renvoie l'écriture canonique d'une valeur, toujours un `str` exact.
 
     Args:
         value: texte, entier, UUID, ou énumération de l'un d'eux.

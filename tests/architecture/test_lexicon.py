@@ -27,9 +27,7 @@ KEPT_ALIVE = r"survi(t|vent|vre)\b|vieilli|dit adieu"
 FILES = [
     *ROOT.glob("docs/**/*.md"),
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml", ".env.example")),
-    *(path for room in ("auth", "permissions", "engine", "cli") for path in ROOT.glob(f"fastapi_acl/{room}/**/*.py")),
-    *(ROOT / "fastapi_acl" / name for name in ("tracing.py", "metrics.py", "runtime/first_start.py")),
-    *(ROOT / "fastapi_acl/shared" / name for name in ("config.py", "exceptions.py")),
+    *ROOT.glob("fastapi_acl/**/*.py"),
     *ROOT.glob("examples/*.py"),
 ]
 READ = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in FILES if path != PAGE}

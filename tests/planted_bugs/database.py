@@ -440,7 +440,7 @@ FAULTS = [
     Fault(
         "un paramètre inconnu de l'adresse est oublié",
         "shared/database/postgresql_address.py",
-        "_split",
+        "read_address",
         "raise ConfigurationError(_tell_refusal(unknown[0]))",
         "pass",
         "tests/shared/test_postgresql.py::test_a_parameter_that_cannot_be_honoured_is_refused_with_the_one_to_use",

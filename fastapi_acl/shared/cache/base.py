@@ -54,7 +54,7 @@ class CacheKey:
         return cls(namespace, parts)
 
     def encode_parts(self) -> bytes:
-        """Rend des octets que nulle autre clé ne rend : chaque partie est précédée de sa longueur.
+        """Renvoie des octets que nulle autre clé ne rend : chaque partie est précédée de sa longueur.
 
         Une clé entière commence par un chiffre et un condensé par une lettre : les deux formes ne se croisent pas.
         """
@@ -70,7 +70,7 @@ class CacheCounts(NamedTuple):
     misses: int = 0
 
     def after(self, value: JsonValue | None) -> CacheCounts:
-        """Rend le compte d'une lecture de plus."""
+        """Renvoie le compte d'une lecture de plus."""
         is_hit = value is not None
         return CacheCounts(self.hits + is_hit, self.misses + (not is_hit))
 
@@ -88,7 +88,7 @@ class CacheBackend(Protocol):
         """Ce qui sert à cet instant."""
 
     async def get(self, key: CacheKey) -> JsonValue | None:
-        """Rend une valeur ; None si elle est absente, périmée ou illisible."""
+        """Renvoie une valeur ; None si elle est absente, périmée ou illisible."""
 
     async def set(self, key: CacheKey, value: JsonValue, ttl: float | None = None) -> None:
         """Garde une valeur ; trop grande, elle ne l'est pas, et l'ancienne s'en va.
@@ -115,7 +115,7 @@ class CacheBackend(Protocol):
         """
 
     async def take(self, key: CacheKey) -> JsonValue | None:
-        """Rend une valeur et la retire du même geste : de deux preneurs, un seul l'obtient."""
+        """Renvoie une valeur et la retire du même geste : de deux preneurs, un seul l'obtient."""
 
     async def revive(self) -> None:
         """Essaie de revenir au serveur, s'il manquait : sans trafic, rien d'autre n'y reviendrait."""
@@ -171,7 +171,7 @@ class ValueSealer:
 
 
 def _seal(key: bytes, name: bytes, body: bytes) -> bytes:
-    """Rend le sceau d'une valeur et de son nom, dont la longueur précède."""
+    """Renvoie le sceau d'une valeur et de son nom, dont la longueur précède."""
     content = b"%d:%b%b" % (len(name), name, body)
     return hashlib.blake2b(content, key=key, digest_size=SEAL_BYTES).hexdigest().encode()
 

@@ -58,7 +58,7 @@ class MemoryCache(CacheBackend):
         return "memory"
 
     async def get(self, key: CacheKey) -> JsonValue | None:
-        """Rend une valeur, et la rajeunit dans l'ordre des départs."""
+        """Renvoie une valeur, et la rajeunit dans l'ordre des départs."""
         name = key.encode_parts()
         entry = _living(self._values, name)
         value = None if entry is None else self._sealer.unseal(name, entry.content)
@@ -90,7 +90,7 @@ class MemoryCache(CacheBackend):
         return entry.content + amount
 
     async def take(self, key: CacheKey) -> JsonValue | None:
-        """Rend une valeur et la retire : rien n'est attendu entre les deux."""
+        """Renvoie une valeur et la retire : rien n'est attendu entre les deux."""
         name = key.encode_parts()
         entry = _living(self._values, name)
         self._forget(name)
@@ -124,7 +124,7 @@ class MemoryCache(CacheBackend):
 
 
 def _living(entries: OrderedDict[bytes, Entry[T]], name: bytes) -> Entry[T] | None:
-    """Rend une entrée qui n'est pas périmée, et la met en dernier dans l'ordre des départs."""
+    """Renvoie une entrée qui n'est pas périmée, et la met en dernier dans l'ordre des départs."""
     entry = entries.get(name)
     if entry is None:
         return None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_COMMANDS: Final = 50
-"""Commandes en cours à la fois : la réserve de connexions de redis-py en refuse au-delà de cent, comme une panne."""
+"""Commandes en cours à la fois : le pool de redis-py en refuse au-delà de cent, comme une panne."""
 
 MAX_SUSPECTS: Final = 10_000
 """Clés dont on retient, pendant une panne, que Redis en garde peut-être une valeur périmée."""
@@ -102,7 +102,7 @@ class RedisCache:
         self._breaker.abandon()
 
     async def get(self, key: CacheKey) -> JsonValue | None:
-        """Rend une valeur ; d'une valeur démesurée, seul le début est lu, et ne vaut rien."""
+        """Renvoie une valeur ; d'une valeur démesurée, seul le début est lu, et ne vaut rien."""
         name = self._name(key)
         return self._sealer.unseal(name, await self._run(lambda: self._read(name)))
 
@@ -128,7 +128,7 @@ class RedisCache:
         return await self._run(lambda: self._increment(key, amount, _milliseconds(ttl)))
 
     async def take(self, key: CacheKey) -> JsonValue | None:
-        """Rend une valeur et la retire : Redis n'exécute rien d'autre entre les deux."""
+        """Renvoie une valeur et la retire : Redis n'exécute rien d'autre entre les deux."""
         return self._sealer.unseal(self._name(key), await self._run(lambda: self._eval(TAKE, key, MAX_VALUE_BYTES)))
 
     async def close(self) -> None:
@@ -166,7 +166,7 @@ class RedisCache:
 
     async def _try(self, command: Callable[[], Awaitable[T]]) -> T:
         """Exécute une commande ; après une panne, par une connexion neuve : chaque ancienne coûterait un échec."""
-        pool = getattr(self._client, "connection_pool", None)  # une grappe ferme d'elle-même celles qui échouent
+        pool = getattr(self._client, "connection_pool", None)  # un cluster ferme d'elle-même celles qui échouent
         if self._breaker.is_open and pool is not None:
             await pool.disconnect(inuse_connections=False)
         return await command()
@@ -200,7 +200,7 @@ class FallbackCache(CacheBackend):
         return "redis_fallback" if self._is_fallen else "redis"
 
     async def get(self, key: CacheKey) -> JsonValue | None:
-        """Rend une valeur."""
+        """Renvoie une valeur."""
         value = await self._either(lambda: self._redis.get(key), lambda: self._memory.get(key))
         self.counts = self.counts.after(value)
         return value
@@ -235,7 +235,7 @@ class FallbackCache(CacheBackend):
         )
 
     async def take(self, key: CacheKey) -> JsonValue | None:
-        """Rend une valeur et la retire."""
+        """Renvoie une valeur et la retire."""
         return await self._either(lambda: self._redis.take(key), lambda: self._memory.take(key))
 
     async def revive(self) -> None:
@@ -293,5 +293,5 @@ class FallbackCache(CacheBackend):
 
 
 def _milliseconds(seconds: float) -> int:
-    """Rend une durée de vie telle que Redis l'entend : entière, et jamais nulle."""
+    """Renvoie une durée de vie telle que Redis l'entend : entière, et jamais nulle."""
     return max(1, round(seconds * 1000))

@@ -93,7 +93,7 @@ class Head:
     snapshot: str | None = None
 
     def next(self, *, changes_policy: bool) -> Head:
-        """Rend la tête après une entrée de plus.
+        """Renvoie la tête après une entrée de plus.
 
         Args:
             changes_policy: vrai si l'entrée change les règles.
@@ -184,7 +184,7 @@ class Transaction:
             raise TransactionNotOwnedError
 
     def check_ordered(self) -> Head:
-        """Rend la tête du journal, ou refuse de journaliser si elle n'est pas tenue.
+        """Renvoie la tête du journal, ou refuse de journaliser si elle n'est pas tenue.
 
         Raises:
             TransactionNotOrderedError: la transaction n'a pas été ouverte avec `log=True`.
@@ -347,7 +347,7 @@ class AmbientDatabase(Database, ABC):
 
     @abstractmethod
     async def read_head(self, transaction: Transaction) -> Head:
-        """Rend la tête du journal."""
+        """Renvoie la tête du journal."""
 
     @abstractmethod
     async def write_head(self, transaction: Transaction, head: Head) -> None:
@@ -355,7 +355,7 @@ class AmbientDatabase(Database, ABC):
 
     @abstractmethod
     async def read_place(self, transaction: Transaction) -> str:
-        """Rend où la base se trouve, tel que le serveur le dit : une copie servie ailleurs l'est à un autre endroit."""
+        """Renvoie où la base se trouve, tel que le serveur le dit : une copie servie ailleurs l'est à un autre endroit."""
 
     @abstractmethod
     async def commit(self, transaction: Transaction) -> None:
@@ -419,7 +419,7 @@ class AmbientDatabase(Database, ABC):
         return found if is_mine else None
 
     def join(self) -> Transaction | None:
-        """Rend la transaction ambiante, après avoir vérifié qu'elle est à cette tâche.
+        """Renvoie la transaction ambiante, après avoir vérifié qu'elle est à cette tâche.
 
         Raises:
             TransactionNotOwnedError: elle est à une autre.

@@ -75,12 +75,12 @@ def naming(integrity: type[Exception]) -> Iterator[None]:
 
 
 def _translate(context: ExceptionContext) -> StoredDataError | None:
-    """Rend l'erreur à lever à la place de celle de SQLAlchemy ou du pilote ; None s'il n'y a rien à changer."""
+    """Renvoie l'erreur à lever à la place de celle de SQLAlchemy ou du pilote ; None s'il n'y a rien à changer."""
     return _fault_of(context.sqlalchemy_exception, context.original_exception)
 
 
 def _fault_of(wrapped: Exception | None, raised: BaseException) -> StoredDataError | None:
-    """Rend ce que vaut une erreur du pilote, que SQLAlchemy l'habille ou non ; None si ce n'est pas une valeur."""
+    """Renvoie ce que vaut une erreur du pilote, que SQLAlchemy l'habille ou non ; None si ce n'est pas une valeur."""
     codes = codes_of(raised)
     is_refused = isinstance(wrapped, (DataError, IntegrityError)) and not codes & AWAITED
     is_misread = wrapped is None and isinstance(raised, MISREADINGS)

@@ -207,7 +207,7 @@ class MongoDatabase(AmbientDatabase):
         return self._client
 
     def collection(self, name: str) -> Any:  # noqa: ANN401 - de motor ou de PyMongo
-        """Rend une collection."""
+        """Renvoie une collection."""
         return self.client.get_default_database("fastapi_acl")[name]
 
     @asynccontextmanager
@@ -248,7 +248,7 @@ class MongoDatabase(AmbientDatabase):
                     return
 
     async def read_head(self, transaction: Transaction) -> Head:
-        """Rend la tête du journal."""
+        """Renvoie la tête du journal."""
         found = await self.collection("acl_revision").find_one({"_id": 1}, session=transaction.connection)
         return _head(found)
 
@@ -297,7 +297,7 @@ class MongoDatabase(AmbientDatabase):
                     await attempt()
 
     def _attempts(self, name: str, session: Any) -> Iterator[Callable[[], Awaitable[Any]]]:  # noqa: ANN401 - du pilote
-        """Rend de quoi essayer chaque droit qu'il faut sur une collection, sur un document qui n'y est pas."""
+        """Renvoie de quoi essayer chaque droit qu'il faut sur une collection, sur un document qui n'y est pas."""
         found, stranger = self.collection(name), {"_id": str(uuid4())}
         known = dict.fromkeys(_unique_fields(self._indexes[name]), stranger["_id"])
         attempts: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -465,7 +465,7 @@ class MongoDatabase(AmbientDatabase):
         return isinstance(error, PyMongoError) and error.has_error_label(CONFLICT) and not is_gone
 
     async def _leave(self, session: Any) -> None:  # noqa: ANN401 - du pilote
-        """Rend une session ; d'une base muette, on n'attend pas qu'elle l'apprenne."""
+        """Renvoie une session ; d'une base muette, on n'attend pas qu'elle l'apprenne."""
         if not self._is_lost:
             await to_the_end(_end(session))
             return
@@ -562,7 +562,7 @@ def as_text(instant: datetime | None) -> str | None:
 
 
 def _find_client_class() -> Callable[..., Any]:
-    """Rend la classe de client : motor s'il est installé, sinon celle de PyMongo."""
+    """Renvoie la classe de client : motor s'il est installé, sinon celle de PyMongo."""
     try:
         from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - motor est facultatif
     except ImportError:
@@ -611,7 +611,7 @@ def _refuse_option(pair: str) -> str | None:
 
 
 def _options(uri: str) -> dict[str, Any]:
-    """Rend les options que l'adresse ne donne pas déjà."""
+    """Renvoie les options que l'adresse ne donne pas déjà."""
     given = uri.partition("?")[2].lower()
     return {name: value for name, value in OPTIONS.items() if f"{name.lower()}=" not in given}
 

@@ -102,7 +102,7 @@ class MySQLDatabase(SQLDatabase):
         driver_connection.cut()
 
     def account(self, connection: Connection) -> str:
-        """Rend le compte et l'hôte d'où il vient, entre apostrophes."""
+        """Renvoie le compte et l'hôte d'où il vient, entre apostrophes."""
         return "@".join(f"'{part}'" for part in str(connection.scalar(func.current_user())).split("@"))
 
     def migration_rights(self) -> str:
@@ -130,14 +130,14 @@ class MySQLDatabase(SQLDatabase):
             raise DatabaseUnavailableError
 
     def release_migration_lock(self, connection: Connection) -> None:
-        """Rend le verrou, une fois validé ce qui a été fait : la réplique suivante doit le voir."""
+        """Renvoie le verrou, une fois validé ce qui a été fait : la réplique suivante doit le voir."""
         if connection.invalidated:
             return
         connection.exec_driver_sql("COMMIT")
         connection.execute(text(f"SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
 
     async def max_entry_bytes(self, transaction: Transaction, size: int) -> int:
-        """Rend ce que le serveur admet : une instruction tient dans un paquet, où guillemets et barres se doublent."""
+        """Renvoie ce que le serveur admet : une instruction tient dans un paquet, où guillemets et barres se doublent."""
         if size < ASKED_FROM:
             return ASKED_FROM
         packet = int(await transaction.connection.scalar(text("SELECT @@max_allowed_packet")))
@@ -202,7 +202,7 @@ class _Connection(driver.Connection):  # type: ignore[misc]  # aiomysql n'est pa
             super().close()
 
     async def ensure_closed(self) -> None:
-        """Dit adieu au serveur, puis ferme, qu'il soit encore là ou non."""
+        """Annonce la fermeture au serveur, puis ferme, qu'il soit encore là ou non."""
         try:
             await super().ensure_closed()
         finally:

@@ -152,7 +152,7 @@ class PostgreSQLDatabase(SQLDatabase):
         Args:
             uri: adresse, telle que la configuration la donne.
             auto_migrate: met le schéma à jour au démarrage.
-            pool: réserve de connexions.
+            pool: les connexions à garder.
             schema: schéma de PostgreSQL où sont nos tables.
 
         Raises:
@@ -244,7 +244,7 @@ class PostgreSQLDatabase(SQLDatabase):
             raise missing_rights(self.account(connection), missing)
 
     def _missing(self, connection: Connection) -> list[str]:
-        """Rend tous les droits qui manquent, chacun comme « SELECT ON acl_users »."""
+        """Renvoie tous les droits qui manquent, chacun comme « SELECT ON acl_users »."""
         needed = [(table, right) for table in metadata.tables for right in rights_on(table)]
         tables, rights = zip((VERSION_TABLE, "SELECT"), *needed, strict=True)
         wanted = {"schema": self._schema, "tables": list(tables), "rights": list(rights)}
@@ -258,7 +258,7 @@ class PostgreSQLDatabase(SQLDatabase):
         return [*missing, f"USAGE, UPDATE ON SEQUENCE {sequence}"] if sequence else missing
 
     def account(self, connection: Connection) -> str:
-        """Rend le nom du rôle."""
+        """Renvoie le nom du rôle."""
         return str(connection.scalar(_ACCOUNT))
 
     def migration_rights(self) -> str:
@@ -282,7 +282,7 @@ class PostgreSQLDatabase(SQLDatabase):
         await transaction.connection.execute(_ADVANCE, {"table": self._qualify(table), "last": last})
 
     async def packets(self, transaction: Transaction, query: Select[Any], size: int) -> AsyncGenerator[Sequence[Any]]:
-        """Lit par un curseur du pilote, dont les lignes coûtent le tiers de celles de SQLAlchemy."""
+        """Lit par un cursor du pilote, dont les lignes coûtent le tiers de celles de SQLAlchemy."""
         try:
             async with _driver(transaction) as driver:
                 cursor = await driver.cursor(*self._compile(query))
@@ -329,7 +329,7 @@ class PostgreSQLDatabase(SQLDatabase):
         return int(done.rpartition(" ")[2])
 
     async def _unique_to_rebuild(self, driver: asyncpg.Connection, table: Table, source: Select[Any]) -> dict[str, str]:
-        """Rend les contraintes d'unicité à refaire : aucune pour peu de lignes, ou si la table est lue."""
+        """Renvoie les contraintes d'unicité à refaire : aucune pour peu de lignes, ou si la table est lue."""
         size, present = [
             await driver.fetchval(*self._compile(select(func.count()).select_from(counted)))
             for counted in (source.order_by(None).subquery(), table)
@@ -344,7 +344,7 @@ class PostgreSQLDatabase(SQLDatabase):
         return quote_name(self._schema, table.name)
 
     def _compile(self, statement: Any) -> list[Any]:  # noqa: ANN401 - une instruction SQLAlchemy
-        """Rend le texte d'une instruction et ses paramètres, tels que le pilote les veut."""
+        """Renvoie le texte d'une instruction et ses paramètres, tels que le pilote les veut."""
         compiled: Any = statement.compile(
             dialect=postgresql.asyncpg.dialect(),  # type: ignore[no-untyped-call]
             schema_translate_map=self._translation,

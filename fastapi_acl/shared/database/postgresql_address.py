@@ -91,7 +91,7 @@ def read_address(uri: str) -> tuple[str, dict[str, int]]:
 
 
 def _authorities(given: Sequence[tuple[str, str]]) -> str:
-    """Rend le fichier des autorités de la machine ; comme libpq, elles ne valent qu'avec le nom vérifié.
+    """Renvoie le fichier des autorités de la machine ; comme libpq, elles ne valent qu'avec le nom vérifié.
 
     Raises:
         ConfigurationError: `sslmode` demande moins, ou la machine n'en a pas.

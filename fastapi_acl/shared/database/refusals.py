@@ -92,14 +92,14 @@ NEVER_DONE: Final[Mapping[str, frozenset[str]]] = {
 
 
 def rights_on(table: str) -> tuple[str, ...]:
-    """Rend les droits qu'il nous faut sur une table."""
+    """Renvoie les droits qu'il nous faut sur une table."""
     return tuple(
         right for right in ("SELECT", "INSERT", "UPDATE", "DELETE") if right not in NEVER_DONE.get(table, frozenset())
     )
 
 
 def codes_of(error: BaseException) -> frozenset[str]:
-    """Rend les codes que le serveur a donnés à une erreur : le SQLSTATE, le numéro de MySQL, la phrase de SQLite.
+    """Renvoie les codes que le serveur a donnés à une erreur : le SQLSTATE, le numéro de MySQL, la phrase de SQLite.
 
     D'une phrase de SQLite, on garde ce qu'il dit avant de nommer la colonne.
     """
@@ -124,7 +124,7 @@ def is_caused_by(error: BaseException | None, kinds: tuple[type[BaseException], 
 
 
 def words_of(error: BaseException) -> str:
-    """Rend ce que le serveur dit d'une erreur, sans l'instruction ni ses valeurs, et ce qui l'éviterait."""
+    """Renvoie ce que le serveur dit d'une erreur, sans l'instruction ni ses valeurs, et ce qui l'éviterait."""
     cause = getattr(error, "orig", None) or error
     silence = LATE if isinstance(cause, (TimeoutError, asyncio.TimeoutError)) else type(cause).__name__
     hint = next((f" ; {HINTS[code]}" for code in codes_of(error) if code in HINTS), "")

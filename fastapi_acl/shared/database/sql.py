@@ -91,7 +91,7 @@ PATIENT: Final = "fastapi_acl_patient"
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """Réserve de connexions.
+    """Un pool.
 
     Attributes:
         size: connexions gardées.
@@ -104,7 +104,7 @@ class PoolSettings:
     timeout: float = 5.0
 
     def options(self) -> dict[str, Any]:
-        """Rend ce que SQLAlchemy en demande ; il n'attend qu'un moment, que nous renouvelons."""
+        """Renvoie ce que SQLAlchemy en demande ; il n'attend qu'un moment, que nous renouvelons."""
         moment = min(self.timeout, CONNECT_TIMEOUT_SECONDS)
         return {"pool_size": self.size, "max_overflow": self.overflow, "pool_timeout": moment}
 
@@ -132,7 +132,7 @@ _HEAD: Final = select(*(revision_table.c[name] for name in Head.__dataclass_fiel
 
 
 class SQLDatabase(AmbientDatabase):
-    """Réserve de connexions, transactions et migrations d'une base SQL.
+    """Pool, transactions et migrations d'une base SQL.
 
     Une méthode de dépôt emploie `session()` : elle se joint à la transaction ambiante s'il y en a une, et forme sinon
     une transaction à elle seule.
@@ -147,7 +147,7 @@ class SQLDatabase(AmbientDatabase):
         Args:
             uri: adresse, telle que la configuration la donne.
             auto_migrate: met le schéma à jour au démarrage ; sinon un schéma en retard refuse de démarrer.
-            pool: réserve de connexions.
+            pool: les connexions à garder.
         """
         super().__init__()
         self._pool = pool
@@ -173,7 +173,7 @@ class SQLDatabase(AmbientDatabase):
         """Refuse un schéma qui ne serait pas le nôtre ; la plupart des bases n'ont rien à vérifier."""
 
     def release_migration_lock(self, connection: Connection) -> None:
-        """Rend le verrou de migration, si la fin de la transaction n'y suffit pas."""
+        """Renvoie le verrou de migration, si la fin de la transaction n'y suffit pas."""
 
     def connect_errors(self) -> tuple[type[Exception], ...]:
         """Erreurs propres au pilote, que SQLAlchemy n'habille pas à l'ouverture d'une connexion."""
@@ -193,7 +193,7 @@ class SQLDatabase(AmbientDatabase):
         return self.engine_for(Use.REQUESTS)
 
     def engine_for(self, use: Use) -> AsyncEngine:
-        """Rend le moteur de cet usage, fait au premier ; une base sans réserve n'en a qu'un."""
+        """Renvoie le moteur de cet usage, fait au premier ; une base sans réserve n'en a qu'un."""
         self.bind_loop()
         known = use if self.has_look_engine else Use.REQUESTS
         if known not in self._engines:
@@ -315,7 +315,7 @@ class SQLDatabase(AmbientDatabase):
             )
 
     def account(self, connection: Connection) -> str:  # noqa: ARG002 - celles qui ont des comptes s'en servent
-        """Rend le compte qui nous sert, tel qu'une instruction le nomme."""
+        """Renvoie le compte qui nous sert, tel qu'une instruction le nomme."""
         return "…"
 
     def _refusal_to_migrate(self, error: BaseException) -> Refusal | None:
@@ -334,7 +334,7 @@ class SQLDatabase(AmbientDatabase):
             raise ChangeTooLargeError(max_bytes=limit)
 
     async def max_entry_bytes(self, transaction: Transaction, size: int) -> int:  # noqa: ARG002 - MySQL s'en sert
-        """Rend la taille, en octets, de la plus grande entrée du journal que la base admette."""
+        """Renvoie la taille, en octets, de la plus grande entrée du journal que la base admette."""
         return MAX_ENTRY_BYTES
 
     def _check(self, connection: Connection) -> None:
@@ -370,12 +370,12 @@ class SQLDatabase(AmbientDatabase):
         self._opened.clear()
 
     def _forget_engines(self) -> list[AsyncEngine]:
-        """Rend les moteurs ouverts, que plus rien ne retient."""
+        """Renvoie les moteurs ouverts, que plus rien ne retient."""
         engines, self._engines = list(self._engines.values()), {}
         return engines
 
     def _pool_for(self, use: Use) -> dict[str, Any]:
-        """Rend la réserve de connexions d'un usage."""
+        """Renvoie la pool d'un usage."""
         if use is Use.REQUESTS:
             return self._pool.options()
         return LOOK_POOL if use is Use.LOOKS else {"poolclass": NullPool}
@@ -413,7 +413,7 @@ class SQLDatabase(AmbientDatabase):
         return True
 
     async def read_head(self, transaction: Transaction) -> Head:
-        """Rend la tête du journal."""
+        """Renvoie la tête du journal."""
         return await self._read_head(transaction, _HEAD)
 
     async def write_head(self, transaction: Transaction, head: Head) -> None:
@@ -426,7 +426,7 @@ class SQLDatabase(AmbientDatabase):
         """Demande au serveur de quoi le reconnaître, et le nom de la base."""
 
     async def read_place(self, transaction: Transaction) -> str:
-        """Rend où la base se trouve, tel que le serveur le dit."""
+        """Renvoie où la base se trouve, tel que le serveur le dit."""
         row = (await transaction.connection.execute(self.place_query())).one()
         return json.dumps(list(row), default=str)
 
@@ -491,12 +491,12 @@ class SQLDatabase(AmbientDatabase):
         return False
 
     def _outages(self) -> tuple[type[Exception], ...]:
-        """Rend les erreurs qui tiennent à l'état de la base."""
+        """Renvoie les erreurs qui tiennent à l'état de la base."""
         return (DBAPIError, PoolTimeoutError, OSError, asyncio.TimeoutError, *self.connect_errors())
 
 
 def patience_for(use: Use, usual: float) -> float:
-    """Rend le temps laissé à chaque commande d'un usage.
+    """Renvoie le temps laissé à chaque commande d'un usage.
 
     Args:
         use: l'usage.
@@ -525,7 +525,7 @@ def _try(connection: Connection, statement: Executable) -> Refusal | None:
 
 
 def _attempts() -> Iterator[tuple[str, str, Executable]]:
-    """Rend de quoi essayer chaque droit qu'il faut sur chaque table, sans toucher aucune ligne."""
+    """Renvoie de quoi essayer chaque droit qu'il faut sur chaque table, sans toucher aucune ligne."""
     yield VERSION_TABLE, "SELECT", text(f"SELECT version_num FROM {VERSION_TABLE} WHERE 1 = 0")  # noqa: S608 - une constante
     for table in metadata.sorted_tables:
         nothing, first = select(*table.c).where(false()), next(iter(table.c))

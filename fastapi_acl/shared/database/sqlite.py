@@ -65,7 +65,7 @@ class SQLiteDatabase(SQLDatabase):
         return engine
 
     def _address(self) -> URL:
-        """Rend l'adresse à ouvrir ; une base en mémoire a un nom, et une ancre qui la garde d'une boucle à l'autre.
+        """Renvoie l'adresse à ouvrir ; une base en mémoire a un nom, et une ancre qui la garde d'une boucle à l'autre.
 
         Source: https://www.sqlite.org/inmemorydb.html
         """
@@ -95,7 +95,7 @@ class SQLiteDatabase(SQLDatabase):
         return await super().read_place(transaction)
 
     def _find_place(self) -> str:
-        """Rend le chemin réel du fichier ; une base en mémoire n'est qu'à ce manager."""
+        """Renvoie le chemin réel du fichier ; une base en mémoire n'est qu'à ce manager."""
         url = make_url(self._uri)
         file = find_file(url.database, url.query)
         return self._private_name if file is None else str(file.resolve())
@@ -180,7 +180,7 @@ def _pool(url: URL) -> dict[str, Any]:
 
 
 def _prepare_connection(connection: Any, _record: object) -> None:  # noqa: ANN401 - connexion DBAPI adaptée
-    """Rend le début des transactions à SQLAlchemy et règle la connexion."""
+    """Renvoie le début des transactions à SQLAlchemy et règle la connexion."""
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

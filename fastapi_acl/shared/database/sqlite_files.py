@@ -24,13 +24,13 @@ OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def file_of(uri: str) -> Path | None:
-    """Rend le fichier que nomme une adresse, `sqlite:///fichier.db` ; None si la base est en mémoire."""
+    """Renvoie le fichier que nomme une adresse, `sqlite:///fichier.db` ; None si la base est en mémoire."""
     name, _, query = uri.partition("://")[2].partition("?")
     return find_file(unquote(name.removeprefix("/")), dict(parse_qsl(query)))
 
 
 def find_file(name: str | None, options: Mapping[str, object]) -> Path | None:
-    """Rend le fichier d'une base ; None si elle est en mémoire.
+    """Renvoie le fichier d'une base ; None si elle est en mémoire.
 
     Args:
         name: ce que l'adresse donne après `sqlite:///`.

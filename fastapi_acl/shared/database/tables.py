@@ -69,7 +69,7 @@ class _AnyDateTime(sqlite.DATETIME):
     """Date de SQLite, dont une colonne garde n'importe quoi : ce qui n'est pas une date reste tel quel."""
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        """Rend ce qui lit une date, sans lever."""
+        """Renvoie ce qui lit une date, sans lever."""
         read: Any = super().result_processor(dialect, coltype)
 
         def read_or_keep(value: Any) -> Any:  # noqa: ANN401 - ce que la base a rendu
@@ -101,7 +101,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(timezone.utc) if value is not None else None
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401, ARG002 - idem
-        """Rend un instant qui porte son fuseau."""
+        """Renvoie un instant qui porte son fuseau."""
         if not isinstance(value, datetime):
             return value
         return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
@@ -111,12 +111,12 @@ class Flag(Boolean):
     """Booléen ; SQLite et MySQL, qui gardent un nombre, rendent tel quel celui qui n'est ni 0 ni 1."""
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:  # noqa: ARG002 - signature de SQLAlchemy
-        """Rend ce qui lit un booléen, sans rien deviner."""
+        """Renvoie ce qui lit un booléen, sans rien deviner."""
         return lambda value: bool(value) if type(value) is int and value in {0, 1} else value
 
 
 def schema_of(connection: Connection) -> str | None:
-    """Rend le schéma dont une connexion qualifie nos tables, pour qui les nomme lui-même ; None sans schéma."""
+    """Renvoie le schéma dont une connexion qualifie nos tables, pour qui les nomme lui-même ; None sans schéma."""
     translated: Mapping[str | None, str] = connection.get_execution_options().get(TRANSLATED, {})
     return translated.get(None)
 

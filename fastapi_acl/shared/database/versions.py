@@ -58,5 +58,5 @@ def refuse_without_schema() -> NoReturn:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Rend les nombres d'une version, pour les comparer ; ce qui n'en est pas un ne compte pas."""
+    """Renvoie les nombres d'une version, pour les comparer ; ce qui n'en est pas un ne compte pas."""
     return tuple(int(part) for part in text.split(".") if part.isdigit())

@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 
 
 def administration_routes(prefix: str, routers: Iterable[APIRouter]) -> Mapping[Pair, tuple[Pair, ...]]:
-    """Rend, pour chaque permission `acl.*`, le gabarit et la méthode de chaque route qu'elle garde.
+    """Renvoie, pour chaque permission `acl.*`, le gabarit et la méthode de chaque route qu'elle garde.
 
     Args:
         prefix: ce qui précède les chemins des routeurs.

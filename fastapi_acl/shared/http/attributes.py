@@ -39,7 +39,7 @@ _METHODS: Final = (
 
 
 def with_attributes(loaded: object, wanted: frozenset[str] | None = None) -> dict[str, object]:
-    """Rend les attributs scalaires d'un objet : jamais l'objet lui-même, dont une règle pourrait appeler une méthode.
+    """Renvoie les attributs scalaires d'un objet : jamais l'objet lui-même, dont une règle pourrait appeler une méthode.
 
     Sont lus : mappings, modèles Pydantic, dataclasses, colonnes SQLAlchemy, lignes de résultat, tuples nommés,
     `__slots__`, propriétés, et tout objet ordinaire.
@@ -103,7 +103,7 @@ def _explain_kind(loaded: object, name: str, value: object) -> UnreadableAttribu
 
 
 def _scalar(value: object) -> object:
-    """Rend un scalaire d'un type exact, dont rien n'est à l'application, ou `_REFUSED`."""
+    """Renvoie un scalaire d'un type exact, dont rien n'est à l'application, ou `_REFUSED`."""
     if value is None or isinstance(value, (bool, UnreadableAttribute)):
         return value
     if isinstance(value, enum.Enum):
@@ -169,7 +169,7 @@ def _public_names(loaded: object) -> Iterable[str]:
 
 
 def _own(loaded: object) -> Mapping[str, object]:
-    """Rend ce qu'un objet porte en propre."""
+    """Renvoie ce qu'un objet porte en propre."""
     return vars(loaded) if hasattr(loaded, "__dict__") else {}
 
 
@@ -177,7 +177,7 @@ def _own(loaded: object) -> Mapping[str, object]:
 
 
 def _state(loaded: object) -> Any:  # noqa: ANN401 - état de SQLAlchemy, que ce module n'importe pas
-    """Rend ce que SQLAlchemy sait d'un objet ; None s'il n'est pas des siens."""
+    """Renvoie ce que SQLAlchemy sait d'un objet ; None s'il n'est pas des siens."""
     return _own(loaded).get("_sa_instance_state")
 
 

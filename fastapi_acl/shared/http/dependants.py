@@ -25,7 +25,7 @@ class Guard:
 
 
 def route_of(connection: HTTPConnection) -> Any:  # noqa: ANN401 - route d'une version quelconque
-    """Rend la route, que FastAPI range à des endroits différents selon ses versions.
+    """Renvoie la route, que FastAPI range à des endroits différents selon ses versions.
 
     Le contexte d'inclusion, qui porte le chemin entier, peut être celui d'un montage qui enveloppe la route : il ne
     vaut que s'il parle de cette route-ci.
@@ -37,12 +37,12 @@ def route_of(connection: HTTPConnection) -> Any:  # noqa: ANN401 - route d'une v
 
 
 def dependant_of(dependency: Callable[..., Any]) -> Any:  # noqa: ANN401 - structure de FastAPI
-    """Rend l'arbre d'une dépendance qu'aucune route ne demande encore."""
+    """Renvoie l'arbre d'une dépendance qu'aucune route ne demande encore."""
     return get_dependant(path="", call=dependency)
 
 
 def guards_in(dependant: Any, replaced: Container[Any] = ()) -> list[Guard]:  # noqa: ANN401 - structure de FastAPI
-    """Rend les gardes d'un arbre de dépendances, de la première résolue à la dernière, chacune une fois.
+    """Renvoie les gardes d'un arbre de dépendances, de la première résolue à la dernière, chacune une fois.
 
     Args:
         dependant: l'arbre.

@@ -108,7 +108,7 @@ class GuardedRoutes:
         _keep(self._admitted, (id(guard), id(route)), (guard, route))
 
     def _find_fault(self, guard: Guard, dependant: object) -> str | None:
-        """Rend la faute retenue, vide s'il n'y en a pas ; None si cette garde n'a pas été vérifiée là."""
+        """Renvoie la faute retenue, vide s'il n'y en a pas ; None si cette garde n'a pas été vérifiée là."""
         known = self._known.get((id(guard), id(dependant)))
         return known[2] if known is not None else None
 
@@ -154,7 +154,7 @@ def faults_of(place: Place, guard: Guard, authorizer: Authorizer) -> Iterator[st
 
 
 def _templates(guard: Require | RequireRole) -> frozenset[str]:
-    """Rend les paramètres de chemin que nomment les gabarits d'une garde."""
+    """Renvoie les paramètres de chemin que nomment les gabarits d'une garde."""
     texts = [*(guard.permissions if isinstance(guard, Require) else ())]
     return names_in(" ".join([*texts, guard.domain] if isinstance(guard.domain, str) else texts))
 
@@ -210,7 +210,7 @@ def _lacks_object(guard: Guard) -> bool:
 
 
 def describe_guard(guard: Guard) -> str:
-    """Rend une garde telle qu'on l'écrit."""
+    """Renvoie une garde telle qu'on l'écrit."""
     if isinstance(guard, RequireRole):
         return f'require_role("{guard.role}")'
     if not isinstance(guard, Require):

@@ -43,7 +43,7 @@ def is_local(connection: HTTPConnection) -> bool:
 
 
 def _host(connection: HTTPConnection) -> str:
-    """Rend le nom que porte l'en-tête `Host`, sans son port."""
+    """Renvoie le nom que porte l'en-tête `Host`, sans son port."""
     host = connection.headers.get("host", "")
     return host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
 

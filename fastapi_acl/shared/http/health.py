@@ -13,7 +13,7 @@ class Health(BaseModel):
         revision: dernière révision appliquée, ou -1.
         database_revision: dernière révision vue dans la base, ou -1.
         lag_seconds: temps écoulé depuis que la base a été vue ; None si elle ne l'a jamais été.
-        watcher: `connected`, `connecting`, `stopped`, ou `none` sans guetteur.
+        watcher: `connected`, `connecting`, `stopped`, ou `none` sans watcher.
         cache: `memory`, `redis`, ou `redis_fallback` quand la mémoire remplace un Redis qui manque.
         quarantined_rows: lignes de règles illisibles, écartées à la lecture.
         model_differs: vrai si les règles ont été écrites sous un autre modèle que celui de ce processus ;

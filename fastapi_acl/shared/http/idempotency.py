@@ -38,7 +38,7 @@ IdempotencyKeyDep = Annotated[IdempotencyKey | None, Depends(idempotency_key)]
 
 
 def _digest(method: str, path: str, body: Any) -> str:  # noqa: ANN401 - ce que porte le corps
-    """Rend l'empreinte d'une demande.
+    """Renvoie l'empreinte d'une demande.
 
     Raises:
         InvalidRequestError: le corps se lit, mais il est trop profond pour se réécrire.

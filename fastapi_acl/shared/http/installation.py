@@ -132,7 +132,7 @@ def _check_free(app: FastAPI) -> None:
 
 
 def _handle_problems(app: Starlette) -> None:
-    """Rend en problèmes les erreurs que lèvent `require` et `current_user` sur les routes de l'application."""
+    """Renvoie en problèmes les erreurs que lèvent `require` et `current_user` sur les routes de l'application."""
     app.add_exception_handler(ProblemException, handle_problem)
     app.add_exception_handler(ACLException, handle_problem)
 

@@ -38,7 +38,7 @@ class StrictRequest(Request):
     _read_json: Any
 
     async def json(self) -> Any:  # noqa: ANN401 - ce que porte le corps
-        """Rend le contenu du corps.
+        """Renvoie le contenu du corps.
 
         Raises:
             InvalidRequestError: ce n'est pas du JSON, il ne s'annonce pas comme tel, ou une clé s'y répète.

@@ -40,6 +40,6 @@ def is_same_page(connection: HTTPConnection, admitted: Collection[str] = ()) -> 
 
 
 def _own_origin(connection: HTTPConnection) -> Origin | None:
-    """Rend l'origine sous laquelle la requête nous demande, d'après son `Host`."""
+    """Renvoie l'origine sous laquelle la requête nous demande, d'après son `Host`."""
     scheme: Any = connection.scope.get("scheme", "http")
     return read_origin(f"{SCHEMES.get(scheme, scheme)}://{connection.headers.get('host', '')}")

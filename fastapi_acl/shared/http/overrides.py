@@ -30,7 +30,7 @@ def is_overridden(connection: HTTPConnection, dependency: Callable[..., Any]) ->
 
 
 def overrides_of(connection: HTTPConnection) -> Mapping[Any, Any]:
-    """Rend ce que l'application qui sert la requête a mis à la place de ses dépendances."""
+    """Renvoie ce que l'application qui sert la requête a mis à la place de ses dépendances."""
     return getattr(connection.scope.get("app"), "dependency_overrides", None) or {}
 
 
@@ -49,7 +49,7 @@ async def resolve(connection: HTTPConnection, dependency: Callable[..., Any]) ->
 
 
 def _arguments(connection: HTTPConnection, dependency: Callable[..., Any], stack: AsyncExitStack) -> dict[str, Any]:
-    """Rend ce que cette version de FastAPI demande pour résoudre une dépendance."""
+    """Renvoie ce que cette version de FastAPI demande pour résoudre une dépendance."""
     offered = {
         "request": connection,
         "dependant": get_dependant(path="", call=_asking(dependency)),

@@ -9,14 +9,14 @@ from fastapi_acl.shared.exceptions import InvalidRequestError
 MAX_PAGE: Final = 200
 """Éléments d'une page, au plus."""
 
-FOREIGN_CURSOR: Final = "Le curseur n’est pas un de ceux que rend « next_cursor »."
+FOREIGN_CURSOR: Final = "Le cursor n’est pas un de ceux que rend « next_cursor »."
 
 LAST_ROW: Final = 2**31 - 1
 """Plus grand numéro de ligne qu'une base garde."""
 
 
 async def row_cursor(cursor: Annotated[str | None, Query(max_length=20)] = None) -> int:
-    """Lit le curseur d'une liste rangée par numéros de lignes ; 0 au début.
+    """Lit le cursor d'une liste rangée par numéros de lignes ; 0 au début.
 
     Raises:
         InvalidRequestError: il ne vient pas de `next_cursor`.

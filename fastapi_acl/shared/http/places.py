@@ -76,7 +76,7 @@ def places_in(
 
 
 def _flatten(routes: Sequence[Any]) -> Iterable[Any]:
-    """Rend les routes une à une ; depuis FastAPI 0.137, une inclusion est un objet qui les enveloppe."""
+    """Renvoie les routes une à une ; depuis FastAPI 0.137, une inclusion est un objet qui les enveloppe."""
     each: Callable[[Sequence[Any]], Iterable[Any]] | None = getattr(fastapi.routing, "iter_route_contexts", None)
     return routes if each is None else each(routes)
 
@@ -88,7 +88,7 @@ def _has_its_own_manager(mount: Any) -> bool:  # noqa: ANN401 - Mount ou Host
 
 
 def place_of(connection: HTTPConnection) -> Place:
-    """Rend la route qu'une requête a atteinte.
+    """Renvoie la route qu'une requête a atteinte.
 
     Sans gabarit (un dossier de fichiers, une garde appelée à la main), le chemin n'est pas jugé : un paramètre qui y
     manquerait fait encore échouer la décision.

@@ -217,13 +217,13 @@ def problems(*errors: type[ACLException]) -> dict[int | str, dict[str, Any]]:
 
 
 def status_code(error: ACLException | type[ACLException]) -> int:
-    """Rend le statut HTTP d'une erreur, d'après sa famille."""
+    """Renvoie le statut HTTP d'une erreur, d'après sa famille."""
     kind = error if isinstance(error, type) else type(error)
     return next((int(STATUSES[family]) for family in kind.__mro__ if family in STATUSES), 500)
 
 
 def headers(error: ACLException) -> Mapping[str, str]:
-    """Rend les en-têtes de la réponse : le défi de la RFC 6750, ou le temps à attendre s'il sert à quelque chose."""
+    """Renvoie les en-têtes de la réponse : le défi de la RFC 6750, ou le temps à attendre s'il sert à quelque chose."""
     if isinstance(error, DatabaseRefusedError):
         return {}
     if isinstance(error, UnavailableError):
@@ -233,7 +233,7 @@ def headers(error: ACLException) -> Mapping[str, str]:
 
 
 def _challenge(error: ACLException) -> str | None:
-    """Rend le défi `Bearer` ; sans code d'erreur quand aucun jeton n'a été présenté (RFC 6750, 3.1)."""
+    """Renvoie le défi `Bearer` ; sans code d'erreur quand aucun jeton n'a été présenté (RFC 6750, 3.1)."""
     if isinstance(error, (AuthenticationRequiredError, InvalidCredentialsError)):
         return "Bearer"
     if isinstance(error, AuthenticationError):
@@ -242,7 +242,7 @@ def _challenge(error: ACLException) -> str | None:
 
 
 def body(error: ACLException) -> dict[str, object]:
-    """Rend le corps du problème ; les preuves de l'erreur s'y ajoutent."""
+    """Renvoie le corps du problème ; les preuves de l'erreur s'y ajoutent."""
     status = status_code(error)
     return {
         **error.evidence,
@@ -255,7 +255,7 @@ def body(error: ACLException) -> dict[str, object]:
 
 
 def problem_response(error: ACLException) -> Response:
-    """Rend la réponse d'une erreur ; un demi-codet isolé n'y fait rien tomber."""
+    """Renvoie la réponse d'une erreur ; un demi-codet isolé n'y fait rien tomber."""
     if status_code(error) == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("internal_error: %s", error.code, exc_info=error)
         error = ACLException()

@@ -23,7 +23,7 @@ _UNSAFE: Final = re.compile(r"[%:*\x00-\x1f\x7f-\x9f]")
 
 
 def expand_for(template: str, connection: HTTPConnection) -> str:
-    """Rend un gabarit rempli par la requête ; sans paramètre, c'est lui-même.
+    """Renvoie un gabarit rempli par la requête ; sans paramètre, c'est lui-même.
 
     Raises:
         DecisionFailedError: le gabarit nomme un paramètre que la route n'a pas.
@@ -51,7 +51,7 @@ def expand(template: str, parameters: Mapping[str, Any]) -> str:
 
 
 def _text(name: str, value: object) -> str:
-    """Rend le texte d'un paramètre, que le convertisseur d'une route (`{number:float}`) a pu déjà lire.
+    """Renvoie le texte d'un paramètre, que le convertisseur d'une route (`{number:float}`) a pu déjà lire.
 
     Raises:
         DecisionFailedError: ce qu'un convertisseur de l'application a rendu ne s'écrit pas d'une seule façon.
@@ -65,7 +65,7 @@ def _text(name: str, value: object) -> str:
 
 
 def canonical_parameters(connection: HTTPConnection, template: str) -> Mapping[str, Any]:
-    """Rend les paramètres de chemin, pourvu que la route lise exactement ce qui est écrit.
+    """Renvoie les paramètres de chemin, pourvu que la route lise exactement ce qui est écrit.
 
     `/documents/07` et `/documents/7` mènent une route à paramètre entier au même objet, mais à deux ressources : une
     règle qui refuse `document:7` doit tenir pour les deux. Seule l'écriture canonique est admise.
@@ -99,7 +99,7 @@ def _is_canonical(field: Any, written: str) -> bool:  # noqa: ANN401 - idem
 
 
 def _jsonable(value: object, name: str) -> object:
-    """Rend un paramètre de chemin tel que JSON l'écrirait.
+    """Renvoie un paramètre de chemin tel que JSON l'écrirait.
 
     Raises:
         DecisionFailedError: c'est un objet qui ne s'écrit pas : rien ne dit quelle adresse est la sienne.
@@ -118,7 +118,7 @@ def _encode(value: str) -> str:
 
 
 def route_template(connection: HTTPConnection) -> str:
-    """Rend le gabarit entier de la route, préfixes d'inclusion et de montage compris.
+    """Renvoie le gabarit entier de la route, préfixes d'inclusion et de montage compris.
 
     FastAPI l'a rangé à des endroits différents selon ses versions : le gabarit trouvé doit couvrir le chemin demandé,
     sinon la décision échoue plutôt que de porter sur une autre route.
@@ -149,7 +149,7 @@ def route_label(connection: HTTPConnection) -> str:
 
 
 def _path(connection: HTTPConnection) -> str:
-    """Rend le chemin vu par la route ; selon la version de Starlette, `path` contient ou non le préfixe de montage."""
+    """Renvoie le chemin vu par la route ; selon la version de Starlette, `path` contient ou non le préfixe de montage."""
     path: str = connection.scope["path"]
     root: str = connection.scope.get("root_path", "")
     return path.removeprefix(root) if root else path

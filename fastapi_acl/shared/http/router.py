@@ -100,14 +100,14 @@ def _is_closing(dependency: Depends) -> bool:
 
 
 def _part(router: APIRouter, *, is_guarded: bool) -> APIRouter:
-    """Rend le même routeur, avec ses seules routes gardées, ou ses seules routes publiques."""
+    """Renvoie le même routeur, avec ses seules routes gardées, ou ses seules routes publiques."""
     part = copy.copy(router)
     part.routes = [route for route in router.routes if bool(guards_in(_dependant(route))) is is_guarded]
     return part
 
 
 def _dependant(route: Any) -> Any:  # noqa: ANN401 - structures de FastAPI
-    """Rend l'arbre des dépendances d'une route, si elle en a un."""
+    """Renvoie l'arbre des dépendances d'une route, si elle en a un."""
     return getattr(route, "dependant", None)
 
 

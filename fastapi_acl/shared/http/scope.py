@@ -1,4 +1,4 @@
-"""Ce qu'une requête sait de son ACLManager : un intergiciel ASGI l'y met, les dépendances l'y lisent.
+"""Ce qu'une requête sait de son ACLManager : un middleware ASGI l'y met, les dépendances l'y lisent.
 
 Rien n'est gardé au niveau d'un module : deux applications d'un même processus ne se voient pas.
 """
@@ -104,14 +104,14 @@ class AccessControl(Protocol):
         """Origines des autres pages qui peuvent agir sans jeton, en développement."""
 
     def development_principal(self) -> Principal | None:
-        """Rend l'identité d'une requête locale sans jeton, si `disable_auth_for_dev` l'admet."""
+        """Renvoie l'identité d'une requête locale sans jeton, si `disable_auth_for_dev` l'admet."""
 
     def provide(self, kind: type[Component]) -> Component:
-        """Rend le composant de ce type."""
+        """Renvoie le composant de ce type."""
 
 
 class ACLMiddleware:
-    """Intergiciel ASGI pur qui met le manager dans la portée de chaque requête ; il n'attend rien."""
+    """Middleware ASGI pur qui met le manager dans la portée de chaque requête ; il n'attend rien."""
 
     def __init__(self, app: ASGIApp, access_control: AccessControl) -> None:
         """Retient l'application et le manager.
@@ -131,7 +131,7 @@ class ACLMiddleware:
 
 
 def access_control(connection: HTTPConnection) -> AccessControl:
-    """Rend le manager de cette requête.
+    """Renvoie le manager de cette requête.
 
     Raises:
         ManagerMissingError: l'application n'en a pas.
@@ -143,11 +143,11 @@ def access_control(connection: HTTPConnection) -> AccessControl:
 
 
 def mount_path(connection: HTTPConnection) -> str:
-    """Rend le chemin des montages traversés depuis l'application du manager."""
+    """Renvoie le chemin des montages traversés depuis l'application du manager."""
     root: str = connection.scope.get("root_path", "")
     return root.removeprefix(connection.scope.get(ROOT_KEY, ""))
 
 
 def tracer_of(connection: HTTPConnection) -> Tracer | None:
-    """Rend ce qui trace les décisions de cette requête, s'il y en a un."""
+    """Renvoie ce qui trace les décisions de cette requête, s'il y en a un."""
     return getattr(connection.scope.get(SCOPE_KEY), "tracer", None)

@@ -99,7 +99,7 @@ class BearerGuard(SecurityBase, Guard):
             connection.scope.pop(PRINCIPAL_KEY, None)
 
     def _early(self, connection: HTTPConnection) -> Asks:  # noqa: ARG002 - pour celles qui décident
-        """Rend ce qui peut se demander sans le corps : rien de plus que l'identité, à moins qu'une garde n'y change."""
+        """Renvoie ce qui peut se demander sans le corps : rien de plus que l'identité, à moins qu'une garde n'y change."""
         return _accept
 
     async def _guard(
@@ -141,7 +141,7 @@ class BearerGuard(SecurityBase, Guard):
             raise ProblemException(error) from error
 
     async def _find_caller(self, manager: AccessControl, connection: HTTPConnection) -> Principal:
-        """Rend ce que `current_user` rendrait, remplacement compris."""
+        """Renvoie ce que `current_user` rendrait, remplacement compris."""
         if is_overridden(connection, current_user):
             return cast("Principal", await resolve(connection, current_user))
         return await _identify(manager, connection)
@@ -161,7 +161,7 @@ class CurrentUser(BearerGuard):
     """Dépendance qui rend l'identité de l'appelant, sans lire la base."""
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
-        """Rend l'identité de l'appelant.
+        """Renvoie l'identité de l'appelant.
 
         Raises:
             ProblemException: 401 sans jeton ou sur un jeton refusé, 503 si le service n'est pas prêt.
@@ -177,7 +177,7 @@ current_user: Final = CurrentUser()
 
 
 async def ready_access_control(connection: HTTPConnection) -> AccessControl:
-    """Rend le manager de la requête, une fois prêt."""
+    """Renvoie le manager de la requête, une fois prêt."""
     try:
         manager = access_control(connection)
         await manager.ready()
@@ -206,7 +206,7 @@ def _authenticate(manager: AccessControl, connection: HTTPConnection) -> Awaitab
 
 
 async def _developer(manager: AccessControl, connection: HTTPConnection) -> Principal:
-    """Rend l'identité d'une requête sans jeton, que seul le mode de développement admet.
+    """Renvoie l'identité d'une requête sans jeton, que seul le mode de développement admet.
 
     Raises:
         AuthenticationRequiredError: il ne l'admet pas ; une page d'un autre site n'agit pas au nom du développeur.
@@ -229,7 +229,7 @@ class Provided:
     kind: type[Any]
 
     async def __call__(self, manager: Annotated[AccessControl, Depends(ready_access_control)]) -> Any:  # noqa: ANN401 - du type demandé
-        """Rend le composant."""
+        """Renvoie le composant."""
         return manager.provide(self.kind)
 
 
@@ -295,7 +295,7 @@ class Require(BearerGuard):
         return {"permissions": self.permissions, "mode": self.mode}
 
     def __hash__(self) -> int:
-        """Rend le hachage, que FastAPI demande plusieurs fois par requête."""
+        """Renvoie le hachage, que FastAPI demande plusieurs fois par requête."""
         return self._hash
 
     def _early(self, connection: HTTPConnection) -> Asks:
@@ -326,7 +326,7 @@ class Require(BearerGuard):
         loaded: object = None,
         domain: object = None,
     ) -> Principal:
-        """Rend l'identité si l'accès est permis.
+        """Renvoie l'identité si l'accès est permis.
 
         Raises:
             ProblemException: 401 sans jeton ou sur un jeton refusé, 403 si la politique refuse, 503 si elle ne peut
@@ -337,7 +337,7 @@ class Require(BearerGuard):
     def _judge(
         self, connection: HTTPConnection, loaded: object, domain: object, manager: AccessControl, caller: Principal
     ) -> Principal:
-        """Rend l'identité si l'accès est permis.
+        """Renvoie l'identité si l'accès est permis.
 
         Raises:
             PermissionDeniedError: il ne l'est pas.
@@ -349,7 +349,7 @@ class Require(BearerGuard):
         return _with_route(caller, connection) if manager.authorizer.decides_on_routes else caller
 
     def _place(self, connection: HTTPConnection, given: object) -> str:
-        """Rend le texte du domaine : le gabarit rempli, ou ce que la dépendance `domain=` a donné.
+        """Renvoie le texte du domaine : le gabarit rempli, ou ce que la dépendance `domain=` a donné.
 
         Raises:
             DecisionFailedError: la dépendance n'a pas donné un texte, ni ce qui s'écrit d'une seule façon ; ou ce texte
@@ -375,7 +375,7 @@ class Require(BearerGuard):
         loaded: object,
         domain: str | None,
     ) -> list[Question]:
-        """Rend ce qui est refusé, jusqu'à la réponse qui tranche : le premier accord, ou le premier refus.
+        """Renvoie ce qui est refusé, jusqu'à la réponse qui tranche : le premier accord, ou le premier refus.
 
         Sous un modèle de routes, le gabarit et la méthode tiennent lieu de permission.
 
@@ -442,7 +442,7 @@ class RequireRole(BearerGuard):
         return {"role": self.role}
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
-        """Rend l'identité si l'appelant tient le rôle.
+        """Renvoie l'identité si l'appelant tient le rôle.
 
         Raises:
             ProblemException: 401 sans jeton ou sur un jeton refusé, 403 s'il ne le tient pas, 503 si la politique ne
@@ -455,7 +455,7 @@ class RequireRole(BearerGuard):
         return partial(self._judge, connection)
 
     def _judge(self, connection: HTTPConnection, manager: AccessControl, caller: Principal) -> Principal:
-        """Rend l'identité si l'appelant tient le rôle.
+        """Renvoie l'identité si l'appelant tient le rôle.
 
         Raises:
             PermissionDeniedError: il ne le tient pas.

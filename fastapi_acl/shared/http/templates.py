@@ -15,7 +15,7 @@ _BRACE: Final = re.compile(r"[{}]")
 
 
 def names_in(template: str) -> frozenset[str]:
-    """Rend les paramètres de chemin qu'un gabarit nomme."""
+    """Renvoie les paramètres de chemin qu'un gabarit nomme."""
     return frozenset(PARAMETER.findall(template))
 
 

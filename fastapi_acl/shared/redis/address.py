@@ -20,7 +20,7 @@ DEFAULT_PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 
 
 def pick_node(url: str) -> str:
-    """Rend l'adresse d'un nœud d'un cluster, tiré au sort ; toute autre reste ce qu'elle est."""
+    """Renvoie l'adresse d'un nœud d'un cluster, tiré au sort ; toute autre reste ce qu'elle est."""
     parts = urlsplit(url)
     hosts = parts.netloc.rpartition("@")[2].split(",")
     if not parts.scheme.endswith("+cluster") or not hosts[0]:

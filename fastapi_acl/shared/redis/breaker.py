@@ -24,7 +24,7 @@ OPEN_SECONDS: Final = 5.0
 """Temps pendant lequel un Redis qui n'a pas répondu n'est plus essayé."""
 
 REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
-"""Erreurs qui veulent dire que Redis ne répond pas, ou ne peut pas ; celle d'une grappe n'est pas une RedisError."""
+"""Erreurs qui veulent dire que Redis ne répond pas, ou ne peut pas ; celle d'un cluster n'est pas une RedisError."""
 
 NONSENSE: Final = (ValueError, TypeError, RecursionError)
 """Ce que le pilote lève d'une réponse qui n'est pas d'un Redis."""

@@ -107,7 +107,7 @@ def _check(client: Redis) -> None:
 
 
 def _timeouts(command_timeout: float | None) -> dict[str, Any]:
-    """Rend des délais courts, sans reprise cachée : une commande ne dure jamais plus que le sien."""
+    """Renvoie des délais courts, sans reprise cachée : une commande ne dure jamais plus que le sien."""
     return {
         "socket_connect_timeout": command_timeout or COMMAND_TIMEOUT_SECONDS,
         "socket_timeout": command_timeout,

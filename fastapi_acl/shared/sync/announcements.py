@@ -53,7 +53,7 @@ class Envelope:
         return _seal(self._keys[0], body) + body
 
     def open(self, message: bytes) -> bytes | None:
-        """Rend le texte d'un message ; None s'il n'est pas authentique."""
+        """Renvoie le texte d'un message ; None s'il n'est pas authentique."""
         seal, body = message[:SEAL_BYTES], message[SEAL_BYTES:]
         found = [hmac.compare_digest(seal, _seal(key, body)) for key in self._keys]
         return body if any(found) else None  # toutes les clés sont essayées : le temps ne dit pas laquelle
@@ -72,7 +72,7 @@ class Sealer:
         self._opened = ("", Envelope(secrets))
 
     def seal(self, announcements: Sequence[Announcement], max_bytes: int, scope: str) -> Iterator[bytes]:
-        """Rend les messages qui portent ces annonces, aussi peu qu'il se peut.
+        """Renvoie les messages qui portent ces annonces, aussi peu qu'il se peut.
 
         Une annonce trop longue part sans son contenu : qui la reçoit voit qu'il lui manque une entrée.
 
@@ -93,7 +93,7 @@ class Sealer:
             yield _write_message(envelope, texts)
 
     def unseal(self, message: bytes, scope: str) -> list[Announcement] | None:
-        """Rend les annonces d'un message ; None s'il n'est pas authentique dans ce cadre, ou ne se lit pas."""
+        """Renvoie les annonces d'un message ; None s'il n'est pas authentique dans ce cadre, ou ne se lit pas."""
         body = self._envelope(scope).open(message)
         try:
             return None if body is None else [_announcement(one) for one in json.loads(body)]
@@ -101,7 +101,7 @@ class Sealer:
             return None
 
     def _envelope(self, scope: str) -> Envelope:
-        """Rend l'enveloppe d'un cadre ; la dernière est gardée."""
+        """Renvoie l'enveloppe d'un cadre ; la dernière est gardée."""
         if self._opened[0] != scope:
             self._opened = (scope, Envelope(self._secrets, scope))
         return self._opened[1]
@@ -113,7 +113,7 @@ def _write_message(envelope: Envelope, texts: Sequence[str]) -> bytes:
 
 
 def _seal(key: bytes, body: bytes) -> bytes:
-    """Rend le sceau d'un contenu."""
+    """Renvoie le sceau d'un contenu."""
     return hmac.new(key, body, hashlib.sha256).hexdigest().encode()
 
 
@@ -126,7 +126,7 @@ def _text(announcement: Announcement, max_bytes: int) -> str:
 
 
 def _empty(change: Change) -> Change:
-    """Rend une entrée sans son contenu, que la position ne laissera pas appliquer."""
+    """Renvoie une entrée sans son contenu, que la position ne laissera pas appliquer."""
     return Change(
         revision=change.revision, at=change.at, actor="", kind=change.kind, payload={}, change_id=change.change_id
     )

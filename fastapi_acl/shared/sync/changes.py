@@ -147,7 +147,7 @@ def read_entry(columns: Mapping[str, Any]) -> Change:
 
 
 def as_found(value: object) -> str:
-    """Rend un texte tel que la base le garde, fût-il illisible : il ne sert qu'à être comparé."""
+    """Renvoie un texte tel que la base le garde, fût-il illisible : il ne sert qu'à être comparé."""
     return str(value or "")
 
 
@@ -200,7 +200,7 @@ class Heads(Protocol):
     """La tête du journal dans une base, qui en tient le verrou."""
 
     async def read_head(self, transaction: Transaction) -> Head:
-        """Rend la tête du journal."""
+        """Renvoie la tête du journal."""
 
     async def write_head(self, transaction: Transaction, head: Head) -> None:
         """Écrit la tête du journal, dont le verrou est tenu."""
@@ -221,16 +221,16 @@ class ChangeLog(ABC):
         self._database = database
 
     async def head(self, transaction: Transaction) -> Head:
-        """Rend la tête du journal."""
+        """Renvoie la tête du journal."""
         return await self._database.read_head(transaction)
 
     @abstractmethod
     async def since(self, transaction: Transaction, revision: int, *, limit: int) -> Sequence[Change]:
-        """Rend les entrées d'après une révision, dans l'ordre, `limit` au plus."""
+        """Renvoie les entrées d'après une révision, dans l'ordre, `limit` au plus."""
 
     @abstractmethod
     async def live(self, transaction: Transaction, *, margin: timedelta) -> Sequence[Change]:
-        """Rend les entrées qui concernent encore des jetons vivants, ou en concernaient il y a peu, dans l'ordre.
+        """Renvoie les entrées qui concernent encore des jetons vivants, ou en concernaient il y a peu, dans l'ordre.
 
         Args:
             transaction: transaction de lecture.
@@ -239,11 +239,11 @@ class ChangeLog(ABC):
 
     @abstractmethod
     async def last(self, transaction: Transaction, kind: str) -> Change | None:
-        """Rend la dernière entrée de cette nature, ou None."""
+        """Renvoie la dernière entrée de cette nature, ou None."""
 
     @abstractmethod
     async def find(self, transaction: Transaction, actor: str, key: str) -> Change | None:
-        """Rend l'entrée que cet auteur a écrite sous cette clé, ou None."""
+        """Renvoie l'entrée que cet auteur a écrite sous cette clé, ou None."""
 
     @abstractmethod
     async def holds(self, transaction: Transaction, change: Change) -> bool:
@@ -251,11 +251,11 @@ class ChangeLog(ABC):
 
     @abstractmethod
     async def witness(self, transaction: Transaction, revision: int) -> str | None:
-        """Rend le témoin de l'entrée d'une révision, sans en lire le contenu ; None si elle n'est plus au journal."""
+        """Renvoie le témoin de l'entrée d'une révision, sans en lire le contenu ; None si elle n'est plus au journal."""
 
     @abstractmethod
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
-        """Rend la dernière révision d'avant la première entrée écrite depuis un instant ; la tête s'il n'y en a pas.
+        """Renvoie la dernière révision d'avant la première entrée écrite depuis un instant ; la tête s'il n'y en a pas.
 
         Une entrée qu'une horloge en retard a datée d'avant ne compte donc pas parmi les anciennes.
         """
@@ -324,7 +324,7 @@ def name_unexpected_entry(change: Change) -> StoredDataError:
 async def find_done(
     log: ChangeLog, transaction: Transaction, actor: Principal, key: IdempotencyKey | None
 ) -> Change | None:
-    """Rend l'entrée d'une demande déjà faite sous cette clé, ou None.
+    """Renvoie l'entrée d'une demande déjà faite sous cette clé, ou None.
 
     Raises:
         IdempotencyKeyReusedError: la clé a servi à une autre demande.

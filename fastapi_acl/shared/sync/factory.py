@@ -1,4 +1,4 @@
-"""Choix du guetteur d'après la configuration ; un pilote n'est importé que s'il sert."""
+"""Choix du watcher d'après la configuration ; un pilote n'est importé que s'il sert."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def create_watcher(config: ACLConfig, replica: Replica) -> Watcher | None:
-    """Construit le guetteur que la configuration demande ; None si les regards sur la base suffisent.
+    """Construit le watcher que la configuration demande ; None si les regards sur la base suffisent.
 
     Args:
         config: réglages.

@@ -35,19 +35,19 @@ class MongoChangeLog(ChangeLog):
     _database: MongoDatabase
 
     async def since(self, transaction: Transaction, revision: int, *, limit: int) -> Sequence[Change]:
-        """Rend les entrées d'après une révision."""
+        """Renvoie les entrées d'après une révision."""
         return await self._select(transaction, {"_id": {"$gt": revision}}, limit=limit)
 
     async def live(self, transaction: Transaction, *, margin: timedelta) -> Sequence[Change]:
-        """Rend les entrées qui concernent encore des jetons vivants."""
+        """Renvoie les entrées qui concernent encore des jetons vivants."""
         return await self._select(transaction, {"live_until": {"$gt": _ago(margin)}})
 
     async def last(self, transaction: Transaction, kind: str) -> Change | None:
-        """Rend la dernière entrée de cette nature."""
+        """Renvoie la dernière entrée de cette nature."""
         return next(iter(await self._select(transaction, {"kind": kind}, limit=1, order=BACKWARD)), None)
 
     async def find(self, transaction: Transaction, actor: str, key: str) -> Change | None:
-        """Rend l'entrée d'une clé."""
+        """Renvoie l'entrée d'une clé."""
         return next(iter(await self._select(transaction, {"actor": actor, "idempotency_key": key}, limit=1)), None)
 
     async def holds(self, transaction: Transaction, change: Change) -> bool:
@@ -61,7 +61,7 @@ class MongoChangeLog(ChangeLog):
         return as_found(found.get("change_id")) if found is not None else None
 
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
-        """Rend la dernière révision d'avant la première entrée écrite depuis un instant."""
+        """Renvoie la dernière révision d'avant la première entrée écrite depuis un instant."""
         found = await self._select(transaction, {"at": {"$gte": as_text(instant)}}, limit=1)
         return found[0].revision - 1 if found else (await self.head(transaction)).revision
 
@@ -95,7 +95,7 @@ class MongoChangeLog(ChangeLog):
 
 
 def _ago(margin: timedelta) -> str | None:
-    """Rend un instant passé, tel qu'il s'écrit."""
+    """Renvoie un instant passé, tel qu'il s'écrit."""
     return as_text(datetime.now(timezone.utc) - margin)
 
 

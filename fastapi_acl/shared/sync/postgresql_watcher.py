@@ -1,6 +1,6 @@
 """Annonces par LISTEN et NOTIFY de PostgreSQL : pour qui n'a pas de Redis, par la base qu'il a déjà.
 
-Deux connexions par processus, hors de la réserve. LISTEN ne traverse pas un pooler : le guetteur le voit, le dit, et
+Deux connexions par processus, hors de la réserve. LISTEN ne traverse pas un pooler : le watcher le voit, le dit, et
 les processus ne se suivent alors que par leurs regards sur la base.
 
 Source : https://www.postgresql.org/docs/current/sql-notify.html
@@ -113,7 +113,7 @@ async def _refuse_pooler(connection: Any) -> None:  # noqa: ANN401 - asyncpg n'e
 
 
 async def _messages(connection: Any, arrived: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:  # noqa: ANN401 - idem
-    """Rend les messages qui arrivent ; dans le silence, s'assure que la connexion vit."""
+    """Renvoie les messages qui arrivent ; dans le silence, s'assure que la connexion vit."""
     while True:
         message = await _next(arrived)
         if message is not None:
@@ -129,7 +129,7 @@ def _keep(arrived: asyncio.Queue[bytes], said: str) -> None:
 
 
 async def _next(arrived: asyncio.Queue[bytes]) -> bytes | None:
-    """Rend le message suivant ; None dans le silence."""
+    """Renvoie le message suivant ; None dans le silence."""
     try:
         return await asyncio.wait_for(arrived.get(), HEARTBEAT_SECONDS)
     except asyncio.TimeoutError:

@@ -22,7 +22,7 @@ MAX_BYTES: Final = 262_144
 
 @final
 class RedisTransport:
-    """Porte les annonces par la publication de Redis, seul, en sentinelles ou en grappe."""
+    """Porte les annonces par la publication de Redis, seul, en sentinelles ou en cluster."""
 
     name = "redis"
     max_bytes = MAX_BYTES
@@ -44,7 +44,7 @@ class RedisTransport:
         try:
             await self._breaker.call(lambda: self._client.publish(channel, message))
         except RedisUnavailableError as error:
-            await self.close()  # dans une grappe, l'essai suivant ira à un autre nœud
+            await self.close()  # dans un cluster, l'essai suivant ira à un autre nœud
             raise WatcherError(type(error).__name__) from error
 
     @asynccontextmanager
@@ -74,7 +74,7 @@ class RedisTransport:
 
 
 async def _messages(listener: Any) -> AsyncIterator[bytes]:  # noqa: ANN401 - du pilote
-    """Rend les messages qui arrivent ; dans le silence, s'assure que la connexion vit.
+    """Renvoie les messages qui arrivent ; dans le silence, s'assure que la connexion vit.
 
     Raises:
         WatcherError: elle ne répond plus.

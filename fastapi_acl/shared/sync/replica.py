@@ -519,7 +519,7 @@ class Replica:
         )
 
     async def _position(self, transaction: Transaction, head: Head, revision: int) -> Position:
-        """Rend une position du journal ; sans témoin si l'entrée n'y est plus."""
+        """Renvoie une position du journal ; sans témoin si l'entrée n'y est plus."""
         entries = await self._log.since(transaction, revision - 1, limit=1)
         is_kept = bool(entries) and entries[0].revision == revision
         return Position(head.log_id, revision, entries[0].change_id if is_kept else "")

@@ -34,20 +34,20 @@ class SQLChangeLog(ChangeLog):
     """Les tables `acl_changes` et `acl_revision`."""
 
     async def since(self, transaction: Transaction, revision: int, *, limit: int) -> Sequence[Change]:
-        """Rend les entrées d'après une révision."""
+        """Renvoie les entrées d'après une révision."""
         return await self._select(transaction, _where(changes_table.c.revision > revision).limit(limit))
 
     async def live(self, transaction: Transaction, *, margin: timedelta) -> Sequence[Change]:
-        """Rend les entrées qui concernent encore des jetons vivants."""
+        """Renvoie les entrées qui concernent encore des jetons vivants."""
         return await self._select(transaction, _where(_is_live(margin)))
 
     async def last(self, transaction: Transaction, kind: str) -> Change | None:
-        """Rend la dernière entrée de cette nature."""
+        """Renvoie la dernière entrée de cette nature."""
         latest = _where(changes_table.c.kind == kind).order_by(None).order_by(changes_table.c.revision.desc())
         return next(iter(await self._select(transaction, latest.limit(1))), None)
 
     async def find(self, transaction: Transaction, actor: str, key: str) -> Change | None:
-        """Rend l'entrée d'une clé."""
+        """Renvoie l'entrée d'une clé."""
         known = _where(changes_table.c.actor == actor, changes_table.c.idempotency_key == key)
         return next(iter(await self._select(transaction, known)), None)
 
@@ -63,7 +63,7 @@ class SQLChangeLog(ChangeLog):
         return as_found(row[0]) if row is not None else None
 
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:
-        """Rend la dernière révision d'avant la première entrée écrite depuis un instant."""
+        """Renvoie la dernière révision d'avant la première entrée écrite depuis un instant."""
         query = select(func.min(changes_table.c.revision)).where(changes_table.c.at >= instant)
         first = await transaction.connection.scalar(query)
         if first is None:

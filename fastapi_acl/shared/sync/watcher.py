@@ -1,4 +1,4 @@
-"""Le guetteur : fait savoir aux autres processus, à l'instant, ce que celui-ci vient de valider.
+"""Le watcher : fait savoir aux autres processus, à l'instant, ce que celui-ci vient de valider.
 
 Il n'est que vitesse : un message peut se perdre, se répéter ou mentir sans rien fausser. Le journal est la vérité, que
 chaque processus regarde de toute façon ; un message perdu, ou qui ne suit pas, y fait seulement regarder plus tôt.
@@ -222,5 +222,5 @@ class Watcher(Observer):
 
 
 def channel_of(scope: str) -> str:
-    """Rend le canal des annonces d'un cadre."""
+    """Renvoie le canal des annonces d'un cadre."""
     return f"{CHANNEL}:{scope[:SCOPE_CHARACTERS]}"

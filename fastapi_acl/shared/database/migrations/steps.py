@@ -92,10 +92,10 @@ def insert_first_row(table: str, values: Mapping[str, object]) -> None:
 
 
 def _schema() -> str | None:
-    """Rend le schéma où nos tables se cherchent."""
+    """Renvoie le schéma où nos tables se cherchent."""
     return schema_of(op.get_bind())
 
 
 def _inspector() -> sa.Inspector:
-    """Rend un inspecteur neuf, qui n'a rien retenu de l'étape précédente."""
+    """Renvoie un inspecteur neuf, qui n'a rien retenu de l'étape précédente."""
     return sa.inspect(op.get_bind())

@@ -76,7 +76,7 @@ def _create_rules() -> None:
 
 
 def _number() -> sa.types.TypeEngine[int]:
-    """Rend le type d'un numéro que la base donne ; SQLite ne le fait que d'un INTEGER."""
+    """Renvoie le type d'un numéro que la base donne ; SQLite ne le fait que d'un INTEGER."""
     return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
