@@ -63,7 +63,7 @@ def with_secret(config: ACLConfig) -> ACLConfig:
     key = development_key(config)
     if key is None:
         logger.warning(
-            "jwt_secret_generated: réglez ACL_JWT_SECRET_KEY pour que les jetons valent encore après un redémarrage"
+            "jwt_secret_generated: réglez ACL_JWT_SECRET_KEY pour que les jetons valent après un redémarrage"
         )
     return config.model_copy(update={"jwt_secret_key": SecretStr(key or secrets.token_urlsafe(48))})
 

@@ -253,7 +253,7 @@ class Lifecycle:
         return time.monotonic() >= self._next_look and self._replica.age_seconds > self._config.policy_poll_seconds
 
     async def _look(self) -> None:
-        """Regarde la révision de la base ; une base muette, ou illisible, laisse la politique telle quelle, de moins en moins fraîche."""
+        """Regarde la révision de la base ; une base muette, ou illisible, laisse la politique telle quelle."""
         try:
             await self._replica.refresh()
             self._is_blind = False

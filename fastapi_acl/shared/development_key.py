@@ -60,7 +60,7 @@ def development_key(config: ACLConfig) -> str | None:
 
 
 def _folder(config: ACLConfig) -> Path | None:
-    """Renvoie le dossier de la clé : celui du fichier SQLite, ou le dossier courant ; None si la base est en mémoire."""
+    """Renvoie le dossier de la clé : celui du fichier SQLite, ou le courant ; None si la base est en mémoire."""
     if config.database_type != "sqlite":
         return Path.cwd()
     file = file_of(config.database_uri)

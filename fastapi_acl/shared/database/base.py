@@ -355,7 +355,7 @@ class AmbientDatabase(Database, ABC):
 
     @abstractmethod
     async def read_place(self, transaction: Transaction) -> str:
-        """Renvoie où la base se trouve, tel que le serveur le dit : une copie servie ailleurs l'est à un autre endroit."""
+        """Renvoie où la base se trouve, d'après le serveur : une copie servie ailleurs l'est à un autre endroit."""
 
     @abstractmethod
     async def commit(self, transaction: Transaction) -> None:

@@ -137,7 +137,7 @@ class MySQLDatabase(SQLDatabase):
         connection.execute(text(f"SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
 
     async def max_entry_bytes(self, transaction: Transaction, size: int) -> int:
-        """Renvoie ce que le serveur admet : une instruction tient dans un paquet, où guillemets et barres se doublent."""
+        """Renvoie ce que le serveur admet : une instruction tient dans un paquet, guillemets et barres doublés."""
         if size < ASKED_FROM:
             return ASKED_FROM
         packet = int(await transaction.connection.scalar(text("SELECT @@max_allowed_packet")))

@@ -39,7 +39,7 @@ _METHODS: Final = (
 
 
 def with_attributes(loaded: object, wanted: frozenset[str] | None = None) -> dict[str, object]:
-    """Renvoie les attributs scalaires d'un objet : jamais l'objet lui-même, dont une règle pourrait appeler une méthode.
+    """Renvoie les attributs scalaires d'un objet : jamais l'objet, dont une règle pourrait appeler une méthode.
 
     Sont lus : mappings, modèles Pydantic, dataclasses, colonnes SQLAlchemy, lignes de résultat, tuples nommés,
     `__slots__`, propriétés, et tout objet ordinaire.

@@ -149,7 +149,7 @@ def route_label(connection: HTTPConnection) -> str:
 
 
 def _path(connection: HTTPConnection) -> str:
-    """Renvoie le chemin vu par la route ; selon la version de Starlette, `path` contient ou non le préfixe de montage."""
+    """Renvoie le chemin vu par la route ; selon la version de Starlette, `path` a ou non le préfixe de montage."""
     path: str = connection.scope["path"]
     root: str = connection.scope.get("root_path", "")
     return path.removeprefix(root) if root else path

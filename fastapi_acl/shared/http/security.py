@@ -99,7 +99,7 @@ class BearerGuard(SecurityBase, Guard):
             connection.scope.pop(PRINCIPAL_KEY, None)
 
     def _early(self, connection: HTTPConnection) -> Asks:  # noqa: ARG002 - pour celles qui décident
-        """Renvoie ce qui peut se demander sans le corps : rien de plus que l'identité, à moins qu'une garde n'y change."""
+        """Renvoie ce qui peut se demander sans le corps : l'identité seule, à moins qu'une garde n'y change."""
         return _accept
 
     async def _guard(

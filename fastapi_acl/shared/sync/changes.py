@@ -251,7 +251,7 @@ class ChangeLog(ABC):
 
     @abstractmethod
     async def witness(self, transaction: Transaction, revision: int) -> str | None:
-        """Renvoie le témoin de l'entrée d'une révision, sans en lire le contenu ; None si elle n'est plus au journal."""
+        """Renvoie le témoin de l'entrée d'une révision, sans la lire ; None si elle n'est plus au journal."""
 
     @abstractmethod
     async def revision_at(self, transaction: Transaction, instant: datetime) -> int:

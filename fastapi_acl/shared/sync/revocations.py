@@ -109,6 +109,6 @@ class Revocations:
         self._revoked.purge()
 
     def _until(self, change: Change) -> float:
-        """Renvoie l'instant monotone où une entrée s'oublie : après la vie d'un jeton, ici comme chez qui l'a écrite."""
+        """Renvoie l'instant monotone où une entrée s'oublie : après la vie d'un jeton, ici comme chez son auteur."""
         written = (change.live_until - change.at if change.live_until is not None else timedelta()) + CLOCK_MARGIN
         return time.monotonic() + max(written, self._kept).total_seconds()
