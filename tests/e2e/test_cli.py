@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tests.conftest import DATABASES
 from tests.support.app import SECRET, config
 from tests.support.connections import connections
 from tests.support.observers import hear
-from tests.support.waits import PATIENCE_SECONDS
+from tests.support.waits import until_outside
 
 RULE = PolicyRule("p", ("role:reader", "document", "read", "allow"))
 RULES = """p, role:reader, document, read, allow
@@ -67,10 +66,7 @@ def test_a_command_leaves_no_connection_behind(
     done = run("policy", "import", "rules.csv", "--app", "kept_manager:acl")
 
     assert done.exit_code == 0, done.output
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while asyncio.run(connections(database_settings)) > others:  # le serveur en prend note un peu après
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_outside(lambda: asyncio.run(connections(database_settings)) <= others)  # le serveur en prend note après
 
 
 def test_a_bad_line_is_named_and_the_command_fails(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from fastapi_acl.shared.exceptions import WrongLoopError
 from tests.conftest import DATABASES
 from tests.support.app import PASSWORD, config, serve
 from tests.support.connections import connections
+from tests.support.effort import effort
 from tests.support.servers import RedisServer
+from tests.support.waits import until_outside
 
 RULE = ("role:r", "doc", "read", "allow")
-RUNS = 60
-PATIENCE_SECONDS = 30.0
+RUNS = effort(20, 60)
 
 
 async def test_a_thread_that_runs_its_own_loop_is_told_what_to_call(database_settings: dict[str, Any]) -> None:
@@ -72,14 +72,10 @@ def test_loops_that_follow_each_other_leave_no_connection_behind(sql_settings: d
     for number in range(RUNS):
         asyncio.run(_written(manager, number))
 
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while asyncio.run(connections(sql_settings)) > others + 2:  # la réserve de la dernière boucle, et son guet
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    # La réserve de la dernière boucle, et son guet, restent jusqu'à l'arrêt.
+    until_outside(lambda: asyncio.run(connections(sql_settings)) <= others + 2)
     asyncio.run(manager.close())
-    while asyncio.run(connections(sql_settings)) > others:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until_outside(lambda: asyncio.run(connections(sql_settings)) <= others)
     _ = gc.collect()  # ce que des boucles finies ont laissé se plaint ici, et non dans un autre essai
 
 

@@ -34,7 +34,7 @@ FAULTS = [
         "MongoDatabase._check_primary",
         "raise ConfigurationError(STANDALONE)",
         "pass",
-        "tests/shared/test_migrations.py",
+        "tests/shared/test_database.py::test_a_mongodb_alone_is_refused_with_the_command_that_changes_it",
         "mongodb",
     ),
     Fault(

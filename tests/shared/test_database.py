@@ -22,6 +22,7 @@ from fastapi_acl.shared.exceptions import DatabaseUnavailableError, TransactionN
 from fastapi_acl.shared.sync.changes import ChangeLog
 from fastapi_acl.shared.sync.mongodb_changes import MongoChangeLog
 from fastapi_acl.shared.sync.sql_changes import SQLChangeLog
+from tests.conftest import DATABASES
 from tests.support.effort import effort
 from tests.support.servers import PostgreSQLServer, free_port
 from tests.support.waits import insisted
@@ -263,4 +264,14 @@ async def test_a_memory_database_keeps_its_tables() -> None:
     await asyncio.gather(*(append(database, "x") for _ in range(5)))
 
     assert await kinds(database) == ["x"] * 5
+    await database.close()
+
+
+@pytest.mark.skipif("mongodb" not in DATABASES, reason="MongoDB n’est pas éprouvé")
+async def test_a_mongodb_alone_is_refused_with_the_command_that_changes_it(standalone_mongodb_uri: str) -> None:
+    database = opened(ACLConfig(_env_file=None, database_type="mongodb", mongodb_uri=standalone_mongodb_uri))
+
+    with pytest.raises(ConfigurationError, match="--replSet rs0"):
+        await database.migrate()
+
     await database.close()

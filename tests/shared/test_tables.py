@@ -18,7 +18,6 @@ from fastapi_acl import ACLConfig
 from fastapi_acl.shared.database.factory import DatabaseFactory
 from fastapi_acl.shared.database.sql import SQLDatabase
 from fastapi_acl.shared.database.tables import (
-    TABLE_OPTIONS,
     VERSION_TABLE,
     batch_rules_table,
     batches_table,
@@ -79,8 +78,8 @@ def test_every_key_fits_the_768_characters_of_mysql() -> None:
 
 def test_every_table_asks_mysql_for_innodb_and_a_collation_that_tells_names_apart() -> None:
     for table in metadata.tables.values():
-        options = {f"mysql_{name}": table.dialect_options["mysql"][name] for name in ("engine", "charset", "collate")}
-        assert options == TABLE_OPTIONS, table.name
+        options = [table.dialect_options["mysql"][name] for name in ("engine", "charset", "collate")]
+        assert options == ["InnoDB", "utf8mb4", "utf8mb4_bin"], table.name
 
 
 async def test_the_migrated_schema_is_the_one_the_models_declare(database: SQLDatabase) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -24,6 +25,14 @@ async def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS,
             await asyncio.sleep(pause)
 
     await asyncio.wait_for(wait(), seconds)
+
+
+def until_outside(condition: Callable[[], Any], *, pause: float = 0.05) -> None:
+    """Attend, hors de toute boucle d'événements, qu'une chose soit vraie."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(pause)
 
 
 async def _value(found: Any) -> Any:
