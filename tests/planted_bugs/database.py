@@ -364,7 +364,7 @@ FAULTS = [
         "",
         "tests/shared/test_postgresql.py::test_behind_a_pooler_processes_read_and_write_what_is_theirs",
         "postgresql",
-        equivalent="derrière un pooler rien n'est gardé, et le pilote prépare alors sans nom : celui-ci garde deux fois",
+        equivalent="rien n’est gardé derrière un pooler, où le pilote prépare alors sans nom : ce nom garde deux fois",
     ),
     Fault(
         "derrière un pooler, une instruction préparée sert encore",
