@@ -427,6 +427,16 @@ FAULTS = [
         "",
         "tests/shared/test_postgresql.py::test_behind_a_pooler_processes_read_and_write_what_is_theirs",
         "postgresql",
+        equivalent="rien n’est gardé derrière un pooler, où le pilote prépare alors sans nom : ce nom garde deux fois",
+    ),
+    Fault(
+        "derrière un pooler, une instruction préparée sert encore",
+        LINK,
+        "PostgreSQLLink.prepare",
+        "0 if self.is_pooled else self._cache_size",
+        "self._cache_size",
+        "tests/shared/test_postgresql.py::test_behind_a_pooler_processes_read_and_write_what_is_theirs",
+        "postgresql",
     ),
     Fault(
         "derrière un pooler, une transaction n'a pas ses réglages",

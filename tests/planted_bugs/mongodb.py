@@ -43,7 +43,7 @@ FAULTS = [
         "MongoDatabase._contend",
         "self.collection('acl_revision').find_one_and_update({'_id': 1}, {'$inc': {'turn': 1}}, session=session)",
         "self.collection('acl_revision').find_one({'_id': 1}, session=session)",
-        "tests/shared/test_database.py::test_concurrent_writers_get_contiguous_revisions",
+        "tests/storage/test_change_log.py::test_a_writer_waits_for_the_one_before",
         "mongodb",
     ),
     Fault(

@@ -95,7 +95,10 @@ def _build_for_many(parts: SplitResult, kind: str, options: dict[str, Any]) -> R
     if kind != "sentinel" or not service:
         raise ValueError(kind)
     encryption = {name: value for name, value in options.items() if name.startswith("ssl")}
-    sentinels = Sentinel(hosts, sentinel_kwargs=_timeouts(COMMAND_TIMEOUT_SECONDS) | encryption)  # type: ignore[no-untyped-call]
+    asking = _timeouts(
+        options["socket_timeout"] or COMMAND_TIMEOUT_SECONDS
+    )  # une écoute attend sans fin, non sa sentinelle
+    sentinels = Sentinel(hosts, sentinel_kwargs=asking | encryption)  # type: ignore[no-untyped-call]
     found: Redis = sentinels.master_for(service, **{"db": int(database or 0)} | options)
     _check(found)
     return found
