@@ -74,6 +74,9 @@ NOT_YET_EFFECTIVE: Final = frozenset(
 )
 """Réglages du contrat, acceptés et validés, que cette version n'applique pas encore : le démarrage le dit."""
 
+MAX_IDENTIFIER_BYTES: Final = 63
+"""Octets d'un nom que PostgreSQL garde ; il coupe le reste, et n'en avertit que son journal."""
+
 EMPTY_IS_A_VALUE: Final = ("shared_domain", "postgresql_schema")
 """Réglages dont une variable d'environnement vide dit quelque chose ; pour les autres, elle vaut « non donné ».
 
@@ -142,7 +145,7 @@ class ACLConfig(BaseSettings):
     """Adresse MySQL ou MariaDB : `mysql://utilisateur:motdepasse@hote/base`."""
     mongodb_uri: SecretStr | None = None
     """Adresse MongoDB : `mongodb://hote/base?replicaSet=rs0`."""
-    postgresql_schema: Annotated[str, Field(min_length=1, max_length=63)] = "public"
+    postgresql_schema: Annotated[str, Field(min_length=1, max_length=MAX_IDENTIFIER_BYTES)] = "public"
     """Schéma de PostgreSQL où sont nos tables, et le seul où elles se cherchent."""
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 5
     """Connexions que ce processus garde vers PostgreSQL ou MySQL."""
@@ -283,6 +286,15 @@ class ACLConfig(BaseSettings):
         scheme = value.get_secret_value().partition("://")[0] if value else expected[0]
         if scheme not in expected:
             message = f"l’adresse doit commencer par « {expected[0]}:// » (admis : {', '.join(expected)})"
+            raise ValueError(message)
+        return value
+
+    @field_validator("postgresql_schema")
+    @classmethod
+    def _check_schema(cls, value: str) -> str:
+        """Refuse un nom que PostgreSQL couperait, menant à un autre schéma, ou que SQLAlchemy ne sait pas écrire."""
+        if len(value.encode(errors="replace")) > MAX_IDENTIFIER_BYTES or set(value) & set("[]\0"):
+            message = f"un nom de schéma a {MAX_IDENTIFIER_BYTES} octets au plus, et ni crochet ni caractère nul"
             raise ValueError(message)
         return value
 

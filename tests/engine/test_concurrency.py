@@ -111,6 +111,47 @@ def test_a_trial_is_seen_by_nobody_else() -> None:
     assert all(while_reading(lambda: asked.enforce("user:1", "doc", "read"), try_without))
 
 
+@pytest.mark.parametrize("question", ["has_link", "closure", "holds", "rules_of", "has_grouping_policy"])
+def test_no_question_sees_the_trial_of_another(question: str) -> None:
+    asked = enforcer([*GRANTS, LEFT])
+    grant = PolicyRule("p", ("role:right", "other", "read", "allow"))
+    ask: Callable[[], bool] = {
+        "has_link": lambda: not asked.policy.has_link("user:1", "role:right"),
+        "closure": lambda: asked.policy.closure("user:1") == ("user:1", "role:left"),
+        "holds": lambda: not asked.policy.holds(RIGHT),
+        "rules_of": lambda: asked.policy.rules_of(["role:right"]) == [GRANTS[1]],
+        "has_grouping_policy": lambda: not asked.has_grouping_policy("user:1", "role:right"),
+    }[question]
+
+    def try_both(_: int) -> None:
+        with asked.policy.trial(PolicyChange(added=(RIGHT, grant))):
+            assert asked.policy.holds(RIGHT)
+
+    assert all(while_reading(ask, try_both))
+
+
+@pytest.mark.parametrize(
+    ("method", "count"),
+    [
+        ("get_policy", 2_500),
+        ("get_all_subjects", 2_500),
+        ("get_all_roles", 1),
+        ("rules_naming", 1),
+        ("subjects", 2_501),
+    ],
+)
+def test_a_list_read_while_the_policy_is_replaced_is_whole(method: str, count: int) -> None:
+    many = [PolicyRule("p", (f"role:r{number}", "doc", "read", "allow")) for number in range(2_500)]
+    rules = [*many, PolicyRule("g", ("user:1", "role:r1"))]
+    asked = enforcer(rules)
+    read: Callable[[], int] = {
+        "rules_naming": lambda: len(asked.policy.rules_naming("user:1")),
+        "subjects": lambda: len(asked.policy.subjects),
+    }.get(method, lambda: len(getattr(asked, method)()))
+
+    assert set(while_reading(lambda: read() == count, lambda _: asked.policy.install(rules), times=15)) == {True}
+
+
 def test_questions_about_the_policy_survive_its_changes() -> None:
     asked = enforcer([*GRANTS, LEFT])
     inspector = PolicyInspector(asked.policy)

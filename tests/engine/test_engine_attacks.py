@@ -16,6 +16,7 @@ from casbin.model import Model
 from fastapi_acl import ConfigurationError, PolicyChange, PolicyEnforcer, PolicyRule
 from fastapi_acl.engine.authorizer import PolicyAuthorizer
 from fastapi_acl.engine.kernel.inspector import PolicyInspector
+from fastapi_acl.engine.kernel.loading import Loaded
 from fastapi_acl.engine.kernel.pacing import Pace
 from fastapi_acl.engine.kernel.rows import Rows
 from fastapi_acl.engine.writing.actors import ActorGuard
@@ -111,6 +112,47 @@ def test_a_matcher_replaced_in_the_model_decides_at_once() -> None:
     enforcer.model["m"]["m"].value = "r_obj == p_obj && r_act == p_act"
 
     assert enforcer.enforce("eve", "d", "read")
+
+
+async def test_a_matcher_replaced_after_a_load_decides_at_once() -> None:
+    enforcer = PolicyEnforcer(model(f"r.sub == p.sub && {EQUAL}"), MemoryAdapter())
+    await enforcer.load_policy()
+    _ = await enforcer.add_policy("ada", "d", "read", "allow")
+    assert not enforcer.enforce("eve", "d", "read")
+
+    enforcer.model["m"]["m"].value = "r_obj == p_obj && r_act == p_act"
+
+    assert enforcer.enforce("eve", "d", "read")
+
+
+def test_no_definition_that_the_strict_enforcer_shows_decides() -> None:
+    given = model(f"r.sub == p.sub && {EQUAL}")
+    enforcer = strict(given, p("user:1", "d", "read", "allow"))
+
+    for shown in (given, enforcer.get_model()):
+        shown["m"]["m"].value = "r_obj == p_obj && r_act == p_act"
+        shown["e"]["e"].value = "!some(where (p_eft == deny))"
+        assert not enforcer.enforce("user:2", "d", "read")
+        enforcer.policy.install(enforcer.policy.rules)
+        assert not enforcer.enforce("user:2", "d", "read")
+        assert enforcer.enforce("user:1", "d", "read")
+
+
+@pytest.mark.parametrize("tried", [False, True])
+def test_a_function_replaced_while_the_policy_is_read_decides_what_was_read(tried: bool) -> None:
+    enforcer = strict(model("r.sub == p.sub && near(r.obj, p.obj) && r.act == p.act"))
+    enforcer.add_function("near", lambda *_: True)
+    prepared = enforcer.policy.prepare(Loaded({"p": {("user:1", "d", "read", "allow"): 1}}))
+
+    enforcer.add_function("near", lambda one, other: one == other)
+    if tried:
+        with enforcer.policy.trial_of(prepared):
+            assert not enforcer.enforce("user:1", "far", "read")
+    enforcer.policy.install(prepared)
+
+    assert not enforcer.enforce("user:1", "far", "read")
+    assert enforcer.enforce("user:1", "d", "read")
+    assert len(enforcer.model.rows("p")._listeners) == 1
 
 
 def test_functions_replaced_in_bulk_are_seen() -> None:

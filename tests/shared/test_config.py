@@ -39,6 +39,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"jwt_leeway_seconds": 61}, "de 0 à 60"),
     ({"jwt_algorithm": "none"}, "admises : 'HS256', 'HS384' ou 'HS512'"),
     ({"postgresql_schema": ""}, "de 1 à 63 caractères"),
+    ({"postgresql_schema": "é" * 32}, "63 octets au plus"),
+    ({"postgresql_schema": "a[b]"}, "ni crochet"),
     ({"bcrypt_rounds": "douze"}, "nombre entier attendu"),
     ({"enable_cache": "peut-être"}, "« true » ou « false »"),
     ({"policy_poll_seconds": "vite"}, "nombre attendu"),

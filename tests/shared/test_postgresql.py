@@ -16,7 +16,7 @@ import pytest
 
 from fastapi_acl import ACLManager
 from fastapi_acl.shared.database.postgresql import COPY_FROM, PostgreSQLDatabase
-from fastapi_acl.shared.database.postgresql_link import SEARCH_PATH, PostgreSQLLink
+from fastapi_acl.shared.database.postgresql_link import SEARCH_PATH, PostgreSQLLink, quoted
 from fastapi_acl.shared.database.sql import LOCK_TIMEOUT_SECONDS
 from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseRefusedError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
@@ -334,18 +334,19 @@ async def test_a_table_that_only_resembles_ours_is_not_our_business(empty_postgr
             await add(manager, "r")
 
 
-async def test_the_schema_is_the_one_that_is_set(empty_postgresql_uri: str) -> None:
+@pytest.mark.parametrize("schema", ["À moi", 'a.b "c"'])
+async def test_the_schema_is_the_one_that_is_set(empty_postgresql_uri: str, schema: str) -> None:
     with pytest.raises(ConfigurationError, match="CREATE SCHEMA"):
-        async with started(empty_postgresql_uri, postgresql_schema="À moi"):
+        async with started(empty_postgresql_uri, postgresql_schema=schema):
             pass
     async with connected(empty_postgresql_uri) as connection:
-        await connection.execute('CREATE SCHEMA "À moi"')
+        await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
 
-    async with started(empty_postgresql_uri, postgresql_schema="À moi") as manager:
+    async with started(empty_postgresql_uri, postgresql_schema=schema) as manager:
         await add(manager, "r")
 
     async with connected(empty_postgresql_uri) as connection:
-        assert await connection.fetchval('SELECT count(*) FROM "À moi".casbin_rule') == 1
+        assert await connection.fetchval(f"SELECT count(*) FROM {quoted(schema)}.casbin_rule") == 1  # noqa: S608 - un nom à nous
         assert await connection.fetchval("SELECT to_regclass('public.casbin_rule')") is None
 
 

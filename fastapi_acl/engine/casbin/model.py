@@ -148,23 +148,21 @@ class IndexedModel(Model):
         return made
 
     def blank(self) -> IndexedModel:
-        """Copie les définitions et leurs réglages, sans aucune règle."""
+        """Copie les définitions et leurs réglages, sans aucune règle : changer l'original n'y change plus rien."""
         copy = IndexedModel()
         for section, assertions in self.items():
-            copy[section] = dict(assertions)
-        for section in POLICY_SECTIONS:
-            for key, assertion in (copy[section] or {}).items():
-                copy[section][key] = assertion.copy_without_rules(copy.sequence, copy._notify_listener)
+            copy[section] = {
+                key: assertion.copy_without_rules(copy.sequence, copy._notify_listener)
+                for key, assertion in assertions.items()
+            }
         return copy
 
     def showing(self, rows: Mapping[str, Rows]) -> IndexedModel:
         """Copie les définitions et leurs réglages, sur des règles tenues ailleurs."""
-        copy = IndexedModel()
-        for section, assertions in self.items():
-            copy[section] = dict(assertions)
+        copy = self.blank()
         for section in POLICY_SECTIONS:
-            for key, assertion in (copy[section] or {}).items():
-                copy[section][key] = assertion.showing(rows[key], copy.sequence, copy._notify_listener)
+            for key, assertion in (self[section] or {}).items():
+                copy[section][key] = assertion.showing(rows[key], copy.sequence, copy._notify_listener)  # noqa: SLF001 - construction de la même classe
         return copy
 
     def join(self, sequence: SequenceLock) -> None:

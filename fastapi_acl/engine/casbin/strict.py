@@ -6,7 +6,8 @@ ou contournerait la base n'est pas admis.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, final
 
 from fastapi_acl.engine.casbin.enforcer import PolicyEnforcer, split_context
@@ -19,7 +20,7 @@ from fastapi_acl.shared.exceptions import (
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from casbin.model import FunctionMap, Model
@@ -53,6 +54,17 @@ class PolicyJournal(Protocol):
 
     async def reload(self) -> None:
         """Relit toutes les règles, dans l'ordre du journal."""
+
+
+def _reading(method: Callable[..., Iterable[str]]) -> Callable[..., list[str]]:
+    """Fait lire une méthode de Casbin comme la transaction ambiante a écrit, sur un même état de la politique."""
+
+    @wraps(method)
+    def read(self: StrictEnforcer, *given: str) -> list[str]:
+        with self.as_written():
+            return list(method(self, *given))
+
+    return read
 
 
 @final
@@ -153,11 +165,24 @@ class StrictEnforcer(PolicyEnforcer):
         allowed, rule = self.policy.explain(*values, context=context)
         return allowed, list(rule)
 
-    def as_written(self) -> AbstractContextManager[None]:
-        """Montre, le temps d'un bloc, ce que la transaction ambiante a écrit ; les décisions, elles, l'ignorent."""
-        return self._writer.as_written() if self._writer is not None else nullcontext()
+    @contextmanager
+    def as_written(self) -> Iterator[None]:
+        """Montre, le temps d'un bloc, ce que la transaction ambiante a écrit ; les décisions, elles, l'ignorent.
+
+        Rien d'autre n'y change la politique : un fil qui lit ne voit ni un essai, ni des règles que l'on remplace.
+        """
+        with self.policy.lock, self._writer.as_written() if self._writer is not None else nullcontext():
+            yield
 
     # --- lecture ------------------------------------------------------------------------------------------------------
+
+    get_all_subjects = _reading(PolicyEnforcer.get_all_subjects)
+    get_all_objects = _reading(PolicyEnforcer.get_all_objects)
+    get_all_actions = _reading(PolicyEnforcer.get_all_actions)
+    get_all_named_subjects = _reading(PolicyEnforcer.get_all_named_subjects)
+    get_all_named_objects = _reading(PolicyEnforcer.get_all_named_objects)
+    get_all_named_actions = _reading(PolicyEnforcer.get_all_named_actions)
+    get_all_named_roles = _reading(PolicyEnforcer.get_all_named_roles)
 
     def get_named_policy(self, ptype: str) -> list[list[str]]:
         """Renvoie les règles d'un type, comme une liste neuve."""

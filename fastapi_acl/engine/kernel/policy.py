@@ -72,12 +72,14 @@ class Prepared(NamedTuple):
         rules: ses règles.
         compiler: de quoi compiler le modèle sur elles.
         decider: de quoi décider dans le contexte habituel ; None si l'index ne sait pas.
+        definitions: numéro des définitions sous lesquelles il a été compilé.
         loaded: ce que la lecture a rencontré.
     """
 
     rules: RuleSet
     compiler: Compiler
     decider: AnyDecider | None
+    definitions: int
     loaded: Loaded = Loaded({})
 
 
@@ -100,9 +102,10 @@ class Policy(Judge):
         self._decisions = Decisions(self)
         self._walks: dict[Context, StrictWalk] = {}
         self._is_loaded = False
+        self._redefined = 0
         self._state = self.prepare(Loaded({}))
         self._state.rules.join(self._decisions.sequence)
-        definitions.listen(self.forget)
+        definitions.listen(self._forget_definitions)
 
     # --- décision -----------------------------------------------------------------------------------------------------
 
@@ -174,10 +177,16 @@ class Policy(Judge):
                 return self._walks[context]
 
     def forget(self) -> None:
-        """Oublie ce qui a été compilé : une fonction ou une définition a changé."""
+        """Oublie ce qui a été compilé."""
         with self._decisions.sequence:
             self._decisions.forget()
             self._walks = {}
+
+    def _forget_definitions(self) -> None:
+        """Oublie ce qui a été compilé, et ce qui se compile à côté : une fonction ou une définition a changé."""
+        with self._decisions.sequence:
+            self._redefined += 1
+            self.forget()
 
     # --- règles en service --------------------------------------------------------------------------------------------
 
@@ -233,27 +242,33 @@ class Policy(Judge):
 
     def holds(self, rule: PolicyRule) -> bool:
         """Dit si la règle est en service."""
-        return rule in self._state.rules
+        with self.lock:
+            return rule in self._state.rules
 
     def numbers(self, rules: Iterable[PolicyRule]) -> tuple[int, ...]:
         """Renvoie les numéros de règles en service."""
-        return tuple(self.rows(rule.ptype).number(rule.values) for rule in rules)
+        with self.lock:
+            return tuple(self.rows(rule.ptype).number(rule.values) for rule in rules)
 
     def rules_of(self, subjects: Iterable[str]) -> list[PolicyRule]:
         """Renvoie les règles `p` dont le sujet est l'un de ceux-ci."""
         place = self.schema.position("p", SUBJECT_NAMES)
-        rows = self.rows("p")
-        found = [] if place is None else [row for subject in subjects for row in rows.matching(place, [subject])]
-        return [PolicyRule("p", row) for row in found]
+        if place is None:
+            return []
+        with self.lock:
+            rows = self.rows("p")
+            return [PolicyRule("p", row) for subject in subjects for row in rows.matching(place, [subject])]
 
     def rules_naming(self, subject: str) -> tuple[PolicyRule, ...]:
         """Renvoie les règles qui nomment un sujet : celles qui lui donnent ou lui refusent, et ses liens."""
-        return self._state.rules.naming(subject)
+        with self.lock:
+            return self._state.rules.naming(subject)
 
     @property
     def subjects(self) -> list[str]:
         """Tous les sujets et membres que les règles nomment ; lit toute la politique."""
-        return self._state.rules.subjects()
+        with self.lock:
+            return self._state.rules.subjects()
 
     @property
     def graph(self) -> RoleGraph:
@@ -267,11 +282,13 @@ class Policy(Judge):
 
     def has_link(self, member: str, role: str, *domain: str) -> bool:
         """Dit si un sujet tient un rôle, directement ou par héritage (`g` seulement)."""
-        return self.graph.has(member, role, *domain)
+        with self.lock:
+            return self.graph.has(member, role, *domain)
 
     def closure(self, member: str, *domain: str) -> tuple[str, ...]:
         """Renvoie un sujet et tous les rôles qu'il tient (`g` seulement)."""
-        return self.graph.closure(member, *domain)
+        with self.lock:
+            return self.graph.closure(member, *domain)
 
     # --- mise en service ----------------------------------------------------------------------------------------------
 
@@ -308,17 +325,24 @@ class Policy(Judge):
         """
         with gc_paused():
             rules = RuleSet.of(self.schema, loaded.rows)
-            compiler = self._definitions.compiler(rules)
+            compiler, definitions = self._definitions.compiler(rules), self._redefined  # le numéro, puis ce qu'il date
             decider = compiler.decider(DEFAULT_CONTEXT)
             if decider is not None:
                 decider.warm()
-            return Prepared(rules, compiler, decider, loaded._replace(rows={}))
+            return Prepared(rules, compiler, decider, definitions, loaded._replace(rows={}))
+
+    def _recompile(self, prepared: Prepared) -> Prepared:
+        """Renvoie une politique construite à côté ; recompilée, si une fonction ou une définition a changé depuis."""
+        if prepared.definitions == self._redefined:
+            return prepared
+        return prepared._replace(decider=prepared.compiler.decider(DEFAULT_CONTEXT), definitions=self._redefined)
 
     def install(self, rules: Iterable[PolicyRule] | Prepared) -> None:
         """Met en service une politique entière, d'une seule affectation."""
-        prepared = rules if isinstance(rules, Prepared) else self.prepare(Loaded(by_type(rules)))
-        before = self._state.rules
+        given = rules if isinstance(rules, Prepared) else self.prepare(Loaded(by_type(rules)))
         with self._decisions.sequence:
+            before, prepared = self._state.rules, self._recompile(given)
+            _stop_stale(given, prepared)
             prepared.rules.join(self._decisions.sequence)
             self.forget()
             self._state, self._is_loaded = prepared, True
@@ -356,14 +380,15 @@ class Policy(Judge):
     def trial_of(self, prepared: Prepared) -> Iterator[Policy]:
         """Décide, le temps d'un bloc sans attente, sous une politique entière construite à côté."""
         with self._decisions.sequence:
-            kept = self._state, self._walks
-            prepared.rules.join(self._decisions.sequence)
-            self._state, self._walks = prepared, {}
+            kept, tried = (self._state, self._walks), self._recompile(prepared)
+            tried.rules.join(self._decisions.sequence)
+            self._state, self._walks = tried, {}
             try:
-                with self._decisions.decide_by(prepared.decider):
+                with self._decisions.decide_by(tried.decider):
                     yield self
             finally:
                 self._state, self._walks = kept
+                _stop_stale(tried, prepared)
 
     def check(self, change: PolicyChange) -> None:
         """Vérifie la forme des règles ajoutées, et les chaînes de rôles qu'elles feraient.
@@ -386,3 +411,9 @@ class Policy(Judge):
             yield
         for ptype in dict.fromkeys(rule.ptype for rule in change.added if rule.section == "g"):
             yield from LinksAfter.of(self.graph_of(ptype), change, ptype).checking()
+
+
+def _stop_stale(stale: Prepared, kept: Prepared) -> None:
+    """Fait cesser de suivre les règles à ce qui décidait d'une politique, si autre chose en décide."""
+    if stale.decider is not None and stale.decider is not kept.decider:
+        stale.decider.stop()

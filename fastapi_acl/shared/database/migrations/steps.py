@@ -39,7 +39,9 @@ def create_table(name: str, *elements: SchemaItem) -> None:
 def add_column(table: str, column: sa.Column[Any]) -> None:
     """Ajoute une colonne, si la table ne l'a pas."""
     if column.name not in {known["name"] for known in _inspector().get_columns(table, _schema())}:
-        op.add_column(table, column, schema=_schema())  # Alembic nomme lui-même la table
+        schema = _schema()
+        whole = sa.sql.quoted_name(schema, quote=True) if schema is not None else None
+        op.add_column(table, column, schema=whole)  # Alembic nomme lui-même la table, et couperait à chaque point
 
 
 def create_index(name: str, table: str, columns: Sequence[str], *, unique: bool = False) -> None:
