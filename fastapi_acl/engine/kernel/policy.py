@@ -325,7 +325,8 @@ class Policy(Judge):
         """
         with gc_paused():
             rules = RuleSet.of(self.schema, loaded.rows)
-            compiler, definitions = self._definitions.compiler(rules), self._redefined  # le numéro, puis ce qu'il date
+            definitions = self._redefined  # le numéro d'abord : ce qu'il date se lit ensuite
+            compiler = self._definitions.compiler(rules)
             decider = compiler.decider(DEFAULT_CONTEXT)
             if decider is not None:
                 decider.warm()
