@@ -12,6 +12,7 @@ from sqlalchemy import event, func, literal_column, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from fastapi_acl.shared.database.refusals import RIGHTS
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
     LOCK_TIMEOUT_SECONDS,
@@ -108,8 +109,8 @@ class MySQLDatabase(SQLDatabase):
     def migration_rights(self) -> str:
         """Dit ce qu'il faut pour créer et changer des tables."""
         return (
-            "migrer demande « GRANT CREATE, ALTER, INDEX, REFERENCES ON … TO … » ; « fastapi-acl migrate » peut le "
-            "faire sous un autre compte"
+            f"{RIGHTS} ; migrer demande « GRANT CREATE, ALTER, INDEX, REFERENCES ON … TO … » ; « fastapi-acl migrate » "
+            "peut le faire sous un autre compte"
         )
 
     def place_query(self) -> Select[Any]:

@@ -14,7 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from fastapi_acl.shared.database.faults import naming
 from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink, quoted
 from fastapi_acl.shared.database.refusal import Refusal
-from fastapi_acl.shared.database.refusals import READ_ONLY, is_caused_by, missing_rights, refused_start, rights_on
+from fastapi_acl.shared.database.refusals import (
+    READ_ONLY,
+    RIGHTS,
+    is_caused_by,
+    missing_rights,
+    refused_start,
+    rights_on,
+)
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
     DEFAULT_POOL,
@@ -258,9 +265,9 @@ class PostgreSQLDatabase(SQLDatabase):
     def migration_rights(self) -> str:
         """Dit ce qu'il faut pour créer et changer des tables."""
         return (
-            f"créer une table demande « GRANT CREATE ON SCHEMA {quoted(self._schema)} TO … », et en changer une d’en "
-            "être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire sous un autre "
-            "compte"
+            f"{RIGHTS} ; créer une table demande « GRANT CREATE ON SCHEMA {quoted(self._schema)} TO … », et en changer "
+            "une d’en être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire sous un "
+            "autre compte"
         )
 
     def place_query(self) -> Select[Any]:
