@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import re
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import parse_qsl, urlencode
@@ -26,6 +27,8 @@ from fastapi_acl.shared.exceptions import ConfigurationError
 from fastapi_acl.shared.logging import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.engine import Connection
 
 PING_SECONDS: Final = 0.5
@@ -211,7 +214,7 @@ def _unread(error: Exception) -> str:
     words = one_line(error)
     if not isinstance(error, asyncpg.ClientConfigurationError) or words.startswith("invalid"):
         return UNREAD
-    return f"l’adresse de la base (ACL_POSTGRESQL_URI) ne convient pas au pilote : {words}."
+    return f"l’adresse de la base (ACL_POSTGRESQL_URI) ne convient pas au pilote : {words.rstrip('.')}."
 
 
 def _split(uri: str) -> tuple[str, dict[str, int]]:
@@ -228,12 +231,34 @@ def _split(uri: str) -> tuple[str, dict[str, int]]:
         raise ConfigurationError(UNREAD)  # un mot de passe qui contient « ? » : le citer le montrerait
     if unknown:
         raise ConfigurationError(_refused(unknown[0]))
-    for name, value in given:
-        if name in FILES and not Path(value).expanduser().is_file():
-            message = f"dans ACL_POSTGRESQL_URI, « {name} » ne mène à aucun fichier."
-            raise ConfigurationError(message)
+    _check_files({name: value for name, value in given if name in FILES | {"sslpassword"}})
     kept = urlencode([(name, value) for name, value in given if name in PASSED_ON])
     return f"postgresql://{address}" + f"?{kept}" * bool(kept), {n: _number(n, v) for n, v in given if n in OURS}
+
+
+def _check_files(given: Mapping[str, str]) -> None:
+    """Vérifie les fichiers de TLS : le pilote ne les lit qu'à chaque ouverture, où leur faute paraît une panne.
+
+    Raises:
+        ConfigurationError: un fichier manque, ou ne se lit pas.
+    """
+    files = {name: Path(value).expanduser() for name, value in given.items() if name in FILES}
+    for name, path in files.items():
+        if not path.is_file():
+            message = f"dans ACL_POSTGRESQL_URI, « {name} » ne mène à aucun fichier."
+            raise ConfigurationError(message)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        for name in files.keys() & {"sslrootcert", "sslcrl"}:
+            context.load_verify_locations(files[name])
+        if {"sslcert", "sslkey"} <= files.keys():
+            context.load_cert_chain(files["sslcert"], files["sslkey"], given.get("sslpassword", ""))
+    except OSError as error:
+        message = (
+            "un fichier de TLS que nomme ACL_POSTGRESQL_URI (sslrootcert, sslcrl, sslcert, sslkey) ne se lit pas : "
+            "vérifiez ses droits, son format (PEM), et que la clé soit celle du certificat."
+        )
+        raise ConfigurationError(message) from error
 
 
 def _number(name: str, value: str) -> int:
@@ -251,9 +276,9 @@ def _number(name: str, value: str) -> int:
 def _refused(name: str) -> str:
     """Dit pourquoi un paramètre est refusé, et ce qui le remplace."""
     meant = difflib.get_close_matches(name, PASSED_ON | OURS, n=1, cutoff=0.85)
-    usual = f"vouliez-vous « {meant[0]} » ?" if meant else "un réglage du serveur s’écrit options=-c%20nom%3Dvaleur"
-    advice = INSTEAD.get(name, usual)
-    return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}."
+    usual = f"vouliez-vous « {meant[0]} » ?" if meant else "un réglage du serveur s’écrit options=-c%20nom%3Dvaleur."
+    advice = f"{INSTEAD[name]}." if name in INSTEAD else usual
+    return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}"
 
 
 def quoted(*names: str) -> str:
