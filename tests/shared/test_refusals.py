@@ -308,6 +308,17 @@ async def test_a_closed_sequence_refuses_to_start(lesser: Lesser) -> None:
         await try_start(lesser.settings)
 
 
+@pytest.mark.parametrize("table", ["acl_alembic_version", "acl_revision"])
+@pytest.mark.parametrize("lesser", [kind for kind in SERVERS if kind != "mongodb"], indirect=True)
+async def test_whoever_never_migrates_is_not_told_to_ask_for_what_migrating_needs(lesser: Lesser, table: str) -> None:
+    await lesser.revoke("SELECT", table)
+
+    with pytest.raises(ConfigurationError, match=f"{table}.*GRANT") as refused:
+        await try_start({**lesser.settings, "auto_migrate": False})
+
+    assert "CREATE" not in refused.value.detail
+
+
 @pytest.mark.parametrize("lesser", [kind for kind in SERVERS if kind != "mongodb"], indirect=True)
 async def test_whoever_may_not_make_tables_is_told_so_and_does_not_wait(lesser: Lesser) -> None:
     owner = compose(config(**{**lesser.settings, f"{lesser.kind}_uri": lesser.owner}))

@@ -202,7 +202,7 @@ class MongoDatabase(AmbientDatabase):
                 self._client = self._make_client(
                     self._uri, event_listeners=[self._pulse], **_options(self._uri), **CODEC
                 )
-            except (InvalidURI, ValueError, TypeError, FileNotFoundError, PermissionError) as error:
+            except (InvalidURI, ValueError, TypeError, OSError) as error:  # rien ne se joint encore : un fichier de TLS
                 raise ConfigurationError(UNREAD) from error
         return self._client
 

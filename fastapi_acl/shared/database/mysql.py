@@ -12,6 +12,7 @@ from sqlalchemy import event, func, literal_column, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from fastapi_acl.shared.database.refusals import RIGHTS
 from fastapi_acl.shared.database.sql import (
     CONNECT_TIMEOUT_SECONDS,
     LOCK_TIMEOUT_SECONDS,
@@ -69,6 +70,9 @@ SNAPSHOT_OPTION: Final = "fastapi_acl_snapshot"
 
 TLS_OPTIONS: Final = ("ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
 
+TLS_ADVICE: Final = "TLS se demande par ssl=true, ou par ssl_ca=/chemin/ca.pem"
+"""Ce qu'on écrit à la place des options de TLS d'autres pilotes : les retirer seulement ôterait le chiffrement."""
+
 
 @final
 class MySQLDatabase(SQLDatabase):
@@ -78,8 +82,15 @@ class MySQLDatabase(SQLDatabase):
     """
 
     def create_engine(self, use: Use = Use.REQUESTS) -> AsyncEngine:
-        """Fait un moteur ; une session lit ce qui est validé, sauf à demander un instant unique."""
+        """Fait un moteur ; une session lit ce qui est validé, sauf à demander un instant unique.
+
+        Raises:
+            ConfigurationError: l'adresse ne nomme pas de base, sans laquelle le verrou de migration n'a pas de nom.
+        """
         url = make_url(self._uri)
+        if not url.database:
+            message = "ACL_MYSQL_URI ne nomme pas de base : écrivez-la au bout de l’adresse, comme mysql://…@hote/base."
+            raise ConfigurationError(message)
         connect = partial(_connect, patience_for(use, COMMAND_TIMEOUT_SECONDS))
         arguments = {"charset": "utf8mb4", "connect_timeout": CONNECT_TIMEOUT_SECONDS, "init_command": SESSION}
         engine = create_async_engine(
@@ -108,8 +119,8 @@ class MySQLDatabase(SQLDatabase):
     def migration_rights(self) -> str:
         """Dit ce qu'il faut pour créer et changer des tables."""
         return (
-            "migrer demande « GRANT CREATE, ALTER, INDEX, REFERENCES ON … TO … » ; « fastapi-acl migrate » peut le "
-            "faire sous un autre compte"
+            f"{RIGHTS} ; migrer demande « GRANT CREATE, ALTER, INDEX, REFERENCES ON … TO … » ; « fastapi-acl migrate » "
+            "peut le faire sous un autre compte"
         )
 
     def place_query(self) -> Select[Any]:
@@ -260,7 +271,8 @@ async def _connect(patience: float, **parameters: Any) -> _Connection:  # noqa: 
     """
     unknown = sorted(parameters.keys() - signature(driver.Connection).parameters.keys())
     if unknown:
-        message = f"dans ACL_MYSQL_URI, le paramètre « {unknown[0]} » n’est pas connu du pilote : retirez-le."
+        advice = TLS_ADVICE if unknown[0].startswith(("ssl", "tls")) else "retirez-le"
+        message = f"dans ACL_MYSQL_URI, le paramètre « {unknown[0]} » n’est pas connu du pilote : {advice}."
         raise ConfigurationError(message)
     connection = _Connection(**parameters)
     try:

@@ -15,6 +15,7 @@ from fastapi_acl.shared.database.faults import naming
 from fastapi_acl.shared.database.postgresql_link import DIALECT, PostgreSQLLink, quote_name
 from fastapi_acl.shared.database.refusals import (
     READ_ONLY,
+    RIGHTS,
     Refusal,
     is_caused_by,
     missing_rights,
@@ -264,8 +265,8 @@ class PostgreSQLDatabase(SQLDatabase):
     def migration_rights(self) -> str:
         """Dit ce qu'il faut pour créer et changer des tables."""
         return (
-            f"créer une table demande « GRANT CREATE ON SCHEMA {quote_name(self._schema)} TO … », et en changer une "
-            "d’en être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire sous un "
+            f"{RIGHTS} ; créer une table demande « GRANT CREATE ON SCHEMA {quote_name(self._schema)} TO … », et en changer "
+            "une d’en être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire sous un "
             "autre compte"
         )
 

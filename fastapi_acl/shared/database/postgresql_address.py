@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi_acl.shared.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PASSED_ON: Final = frozenset(
     {
@@ -80,14 +80,37 @@ def read_address(uri: str) -> tuple[str, dict[str, int]]:
     given = [
         (name, _authorities(given) if (name, value) == ("sslrootcert", SYSTEM) else value) for name, value in given
     ]
+    _check_files({name: value for name, value in given if name in FILES | {"sslpassword"}})
     for name, value in given:
-        if name in FILES and not Path(value).expanduser().is_file():
-            message = f"dans ACL_POSTGRESQL_URI, « {name} » ne mène à aucun fichier."
-            raise ConfigurationError(message)
         if name == "service":
             _check_service(value)
     kept = urlencode([(name, value) for name, value in given if name in PASSED_ON])
     return f"postgresql://{address}" + f"?{kept}" * bool(kept), {n: _number(n, v) for n, v in given if n in OURS}
+
+
+def _check_files(given: Mapping[str, str]) -> None:
+    """Vérifie les fichiers de TLS : le pilote ne les lit qu'à chaque ouverture, où leur faute paraît une panne.
+
+    Raises:
+        ConfigurationError: un fichier manque, ou ne se lit pas.
+    """
+    files = {name: Path(value).expanduser() for name, value in given.items() if name in FILES}
+    for name, path in files.items():
+        if not path.is_file():
+            message = f"dans ACL_POSTGRESQL_URI, « {name} » ne mène à aucun fichier."
+            raise ConfigurationError(message)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        for name in files.keys() & {"sslrootcert", "sslcrl"}:
+            context.load_verify_locations(files[name])
+        if {"sslcert", "sslkey"} <= files.keys():
+            context.load_cert_chain(files["sslcert"], files["sslkey"], given.get("sslpassword", ""))
+    except OSError as error:
+        message = (
+            "un fichier de TLS que nomme ACL_POSTGRESQL_URI (sslrootcert, sslcrl, sslcert, sslkey) ne se lit pas : "
+            "vérifiez ses droits, son format (PEM), et que la clé soit celle du certificat."
+        )
+        raise ConfigurationError(message) from error
 
 
 def _authorities(given: Sequence[tuple[str, str]]) -> str:
@@ -148,6 +171,6 @@ def _number(name: str, value: str) -> int:
 def _tell_refusal(name: str) -> str:
     """Dit pourquoi un paramètre est refusé, et ce qui le remplace."""
     meant = difflib.get_close_matches(name, PASSED_ON | OURS, n=1, cutoff=0.85)
-    usual = f"vouliez-vous « {meant[0]} » ?" if meant else "un réglage du serveur s’écrit options=-c%20nom%3Dvaleur"
-    advice = INSTEAD.get(name, usual)
-    return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}."
+    usual = f"vouliez-vous « {meant[0]} » ?" if meant else "un réglage du serveur s’écrit options=-c%20nom%3Dvaleur."
+    advice = f"{INSTEAD[name]}." if name in INSTEAD else usual
+    return f"dans ACL_POSTGRESQL_URI, le paramètre « {name} » n’est pas connu du pilote : {advice}"

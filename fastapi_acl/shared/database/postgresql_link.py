@@ -171,7 +171,7 @@ def _unread(error: Exception) -> str:
     words = one_line(error)
     if not isinstance(error, asyncpg.ClientConfigurationError) or words.startswith("invalid"):
         return UNREAD
-    return f"l’adresse de la base (ACL_POSTGRESQL_URI) ne convient pas au pilote : {words}."
+    return f"l’adresse de la base (ACL_POSTGRESQL_URI) ne convient pas au pilote : {words.rstrip('.')}."
 
 
 def quote_name(*names: str) -> str:

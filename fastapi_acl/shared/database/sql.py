@@ -281,7 +281,7 @@ class SQLDatabase(AmbientDatabase):
         upgrade = self._auto_migrate or force
         async with self._translate(), self.engine_for(Use.MIGRATIONS).connect() as connection:
             _ = await connection.execution_options(**self.write_options())
-            with explain_refusals(self._refusal_to_migrate):
+            with explain_refusals(self._refusal_to_migrate if upgrade else refusal_of):
                 async with connection.begin():
                     await connection.run_sync(self._migrate, upgrade)
                     if not force:  # le compte qui migre à part n'est pas celui qui servira
