@@ -9,6 +9,14 @@ BREAKER = "shared/redis/breaker.py"
 REDIS = "shared/redis/client.py"
 
 FAULTS = [
+    Fault(
+        "un ennui qui dure se redit à chaque essai",
+        "shared/logging.py",
+        "Trouble.goes_on",
+        "now - self._told.get(reason, float('-inf')) >= TELL_AGAIN_SECONDS",
+        "True",
+        "tests/shared/test_trouble.py",
+    ),
     # --- réglages
     Fault(
         "une clé de signature de 16 octets est admise",

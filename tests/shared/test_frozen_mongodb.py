@@ -15,7 +15,7 @@ from fastapi_acl.shared.database.mongodb import OPTIONS, MongoDatabase
 from fastapi_acl.shared.exceptions import DatabaseUnavailableError
 from tests.support.proxy import before
 from tests.support.servers import MongoDBServer
-from tests.support.waits import until
+from tests.support.waits import insisted, until
 
 
 @pytest.fixture(params=[AsyncIOMotorClient, AsyncMongoClient], ids=["motor", "pymongo"])
@@ -73,8 +73,7 @@ async def test_what_waits_when_the_base_freezes_ends_well_before_its_deadline(
             await asyncio.wait(left)
 
             assert failed == [("watched", True)] * 4
-            await until(lambda: answers(watched))
-            await write(watched)
+            await insisted(lambda: write(watched))
 
 
 async def answers(database: MongoDatabase) -> bool:

@@ -14,7 +14,7 @@ from fastapi_acl.shared.database.mysql import MySQLDatabase
 from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
 from fastapi_acl.shared.database.sql import PoolSettings, SQLDatabase
 from fastapi_acl.shared.database.tables import batches_table
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError
+from fastapi_acl.shared.exceptions import DatabaseRefusedError, DatabaseUnavailableError
 from tests.conftest import launched
 from tests.support.byhand import unpin
 from tests.support.servers import MariaDBServer, PostgreSQLServer
@@ -190,7 +190,7 @@ async def test_nothing_waits_once_commands_are_over(kind: str, request: pytest.F
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    with pytest.raises(DatabaseUnavailableError):
+    with pytest.raises(DatabaseRefusedError):
         async with database.session() as session:
             await session.execute(text("SELECT nothing_of_the_kind"))
     await sleep(database, kind, 0)
