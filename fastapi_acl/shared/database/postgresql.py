@@ -266,8 +266,8 @@ class PostgreSQLDatabase(SQLDatabase):
         """Dit ce qu'il faut pour créer et changer des tables."""
         return (
             f"{RIGHTS} ; créer une table demande « GRANT CREATE ON SCHEMA {quote_name(self._schema)} TO … », et en "
-            "changer une d’en être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire sous "
-            "un autre compte"
+            "changer une d’en être propriétaire (« ALTER TABLE … OWNER TO … ») ; « fastapi-acl migrate » peut le faire "
+            "sous un autre compte"
         )
 
     def place_query(self) -> Select[Any]:
