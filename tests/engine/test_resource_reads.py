@@ -107,7 +107,7 @@ UNREADABLE = make_name("document", {"owner": UnreadableAttribute("rechargez"), "
 )
 def test_reading_an_unreadable_attribute_fails_the_decision_however_it_is_read(matcher: str) -> None:
     asked = authorizer(TEXT.format(matcher=matcher), mine=lambda one, other: getattr(one, "owner", None) != other.id)
-    asked._enforcer.policy.install([PolicyRule("p", ("user:ada", "r.obj.owner != 'x'", "read"))])
+    asked._policy.install([PolicyRule("p", ("user:ada", "r.obj.owner != 'x'", "read"))])
 
     with pytest.raises(DecisionFailedError) as raised:
         asked.decide(Principal(id="ada"), UNREADABLE, "read")
@@ -120,6 +120,6 @@ def test_reading_an_unreadable_attribute_fails_the_decision_however_it_is_read(m
 )
 def test_an_unreadable_attribute_that_is_not_read_changes_nothing(matcher: str) -> None:
     asked = authorizer(TEXT.format(matcher=matcher), mine=lambda one, _: one.status == "open")
-    asked._enforcer.policy.install([PolicyRule("p", ("user:ada", "document", "read"))])
+    asked._policy.install([PolicyRule("p", ("user:ada", "document", "read"))])
 
     assert asked.decide(Principal(id="ada"), UNREADABLE, "read")

@@ -87,7 +87,7 @@ class Evaluator:
     def __post_init__(self) -> None:
         """Compile l'expression, ou note les champs que `eval()` y lit."""
         if "eval" in calls(self.expression):
-            self._places = tuple(self.fields.index(name) for name in _list_evaluated(self.expression))
+            self._places = tuple(_list_evaluated(self.expression, self.fields))
         else:
             self._compiled = self._compile(self.expression)
 
@@ -346,20 +346,21 @@ def read_condition(text: str, language: Language) -> ast.expr:
     return tree
 
 
-def _list_evaluated(expression: ast.expr) -> list[str]:
-    """Renvoie les champs que chaque `eval()` lit, dans l'ordre où l'expression les nomme.
+def _list_evaluated(expression: ast.expr, fields: Sequence[str]) -> list[int]:
+    """Renvoie la place du champ que chaque `eval()` lit, dans l'ordre où l'expression les nomme.
 
     Raises:
         UnreadableMatcherError: un `eval()` lit autre chose qu'un champ.
     """
-    names: list[str] = []
+    places: list[int] = []
     for node in _in_order(expression):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "eval":
-            if len(node.args) != 1 or not isinstance(node.args[0], ast.Name):
+            read = [getattr(argument, "id", "") for argument in node.args]
+            if len(read) != 1 or read[0] not in fields:
                 message = "eval() ne lit qu'un champ de la règle"
                 raise UnreadableMatcherError(message)
-            names.append(node.args[0].id)
-    return names
+            places.append(fields.index(read[0]))
+    return places
 
 
 def _in_order(node: ast.AST) -> Any:  # noqa: ANN401 - itérateur de nœuds
