@@ -122,9 +122,11 @@ class Bootstrap:
         Le compte vient avant les règles du fichier, qui peuvent le nommer.
 
         Raises:
-            ConfigurationError: le nom ou l'adresse est déjà pris, ou le fichier de règles est fautif.
+            ConfigurationError: le nom ou l'adresse est déjà pris, l'adresse manque là où elle seule connecte, ou le
+                fichier de règles est fautif.
             InvalidInputError: le nom, l'adresse ou le mot de passe n'est pas admis.
         """
+        self._check_reachable(email, "--email, ou « email= »")
         account = await self.register.prepare(RegisterDTO(username=username, email=email, password=password))
         administrators = [*await self._missing_administrators(), _Administrator(account, once=False)]
         await self._write(administrators, await self._pending_lines(force=False))
@@ -144,6 +146,8 @@ class Bootstrap:
     async def _prepare_configured(self, password: str) -> AuthUser:
         """Valide le compte configuré."""
         config = self.config
+        if config.create_default_admin:
+            self._check_reachable(config.default_admin_email, "ACL_DEFAULT_ADMIN_EMAIL")
         request = RegisterDTO(
             username=config.default_admin_username, email=config.default_admin_email, password=password
         )
@@ -152,6 +156,16 @@ class Bootstrap:
         except InvalidInputError as error:
             message = f"l’administrateur par défaut est refusé : {error.detail} (réglages ACL_DEFAULT_ADMIN_…)"
             raise ConfigurationError(message) from error
+
+    def _check_reachable(self, email: str | None, setting: str) -> None:
+        """Refuse un administrateur qui ne pourrait pas se connecter.
+
+        Raises:
+            ConfigurationError: on ne se connecte que par l'adresse, et il n'en a pas.
+        """
+        if self.config.login_by == "email" and email is None:
+            message = f"ACL_LOGIN_BY vaut « email », et un compte sans adresse n’y entre pas : donnez-la ({setting})."
+            raise ConfigurationError(message)
 
     async def _write(
         self, administrators: list[_Administrator], lines: dict[int, PolicyRule], *, is_asked: bool = False

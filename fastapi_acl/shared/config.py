@@ -189,7 +189,7 @@ class ACLConfig(BaseSettings):
     """Une session finit au bout de ce nombre de jours, renouvelée ou non."""
 
     login_by: Literal["username", "email", "either"] = "either"
-    """Ce qui désigne un compte à la connexion : `username`, `email`, ou `either` (un `@` fait chercher l'adresse)."""
+    """Ce que le champ `username` d'une connexion donne : `username`, `email` ou `either` (un `@` : l'adresse)."""
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 15
     """Longueur minimale d'un mot de passe, en caractères (8 au moins)."""
     bcrypt_rounds: Annotated[int, Field(ge=4, le=16)] = 12
@@ -253,9 +253,9 @@ class ACLConfig(BaseSettings):
     default_admin_username: Annotated[str, Field(min_length=1, max_length=64)] = "admin"
     """Son nom."""
     default_admin_email: str | None = None
-    """Son adresse, facultative."""
+    """Son adresse ; facultative, sauf si `login_by` vaut `email`."""
     default_admin_password: SecretStr | None = None
-    """Son mot de passe ; sans lui, en développement, un mot de passe est engendré et montré une fois."""
+    """Son mot de passe ; sans lui, en développement, engendré, puis montré une fois ou, sans terminal, écrit dans un fichier."""
 
     @classmethod
     def settings_customise_sources(

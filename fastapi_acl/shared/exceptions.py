@@ -111,7 +111,7 @@ class InvalidCredentialsError(AuthenticationError):
     """Nom inconnu ou mot de passe faux, sans dire lequel."""
 
     code = "invalid_credentials"
-    default_detail = "Nom d’utilisateur ou mot de passe incorrect."
+    default_detail = "Compte ou mot de passe incorrect."
 
 
 class InvalidTokenError(AuthenticationError):

@@ -193,7 +193,7 @@ async def test_a_deactivated_account_is_named_only_to_who_has_its_password(auth:
 async def test_what_designates_an_account_at_login_is_a_setting(
     database_settings: dict[str, Any], login_by: str
 ) -> None:
-    async with process({**database_settings, "login_by": login_by}) as auth:
+    async with process({**database_settings, "login_by": login_by, "create_default_admin": False}) as auth:
         await auth.register("ada")
         address = (await auth.users.get_by_username("ada")).email
 

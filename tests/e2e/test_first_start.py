@@ -90,6 +90,21 @@ async def test_an_existing_account_is_never_promoted(sqlite_uri: str) -> None:
         assert not manager.authorizer.decide(Principal(id=squatter.id), "acl.rules", "write")
 
 
+async def test_an_administrator_who_could_not_log_in_is_not_created(sqlite_uri: str) -> None:
+    by_email = {"sqlite_uri": sqlite_uri, "login_by": "email"}
+
+    with pytest.raises(ConfigurationError, match="ACL_DEFAULT_ADMIN_EMAIL"):
+        async with started(**by_email):
+            pass
+    async with started(**by_email, create_default_admin=False) as manager:
+        with pytest.raises(ConfigurationError, match="--email"):
+            await manager.create_administrator("ada", "un mot de passe assez long")
+        assert (await manager.get_auth_repository().list_users(limit=10)).items == []
+
+        account = await manager.create_administrator("ada", "un mot de passe assez long", email="ada@example.org")
+        assert manager.authorizer.decide(Principal(id=str(account.id)), "acl.rules", "write")
+
+
 def model_under(tmp_path: Path, matcher: str, links: str = "_, _") -> Path:
     """Écrit le modèle rbac fourni sous un autre matcher."""
     text = read_packaged_model("rbac").replace("g = _, _", f"g = {links}")

@@ -43,6 +43,14 @@ FAULTS = [
         "tests/e2e/test_first_start.py::test_an_existing_account_is_never_promoted",
     ),
     Fault(
+        "un administrateur qui ne peut pas se connecter est créé",
+        BOOTSTRAP,
+        "Bootstrap._check_reachable",
+        "self.config.login_by == 'email' and email is None",
+        "False",
+        "tests/e2e/test_first_start.py::test_an_administrator_who_could_not_log_in_is_not_created",
+    ),
+    Fault(
         "un administrateur que le modèle n'admet pas est créé",
         BOOTSTRAP,
         "Bootstrap._create",

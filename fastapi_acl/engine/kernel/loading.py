@@ -148,7 +148,7 @@ class PolicyReader:
             logger.error("policy_row_unreadable: id=%s ; %s", row_id, QUARANTINE)
             raise PolicyUnreadableError from (ConfigurationError(undecided) if undecided else None)
         self._skipped += 1
-        logger.warning("policy_row_skipped: id=%s", row_id)
+        logger.warning("policy_row_skipped: id=%s ; %s", row_id, QUARANTINE)
 
 
 def _tell_undecided(row_id: int, rule: PolicyRule) -> str:

@@ -54,6 +54,9 @@ MODEL_ADOPTED: Final = "model_adopted"
 UNREADABLE: Final = "unreadable"
 """Nature que prend une entrée qu'on ne sait pas lire : écrite à la main, ou abîmée."""
 
+RESTORE_ENTRY: Final = "tout se relit ; l’histoire s’arrête avant cette entrée d’acl_changes : restaurez-la"
+"""Ce que fait une entrée illisible, et ce qu'il y a à en faire."""
+
 BULK_KINDS: Final = frozenset({POLICY_IMPORTED, ROW_QUARANTINED, UNREADABLE})
 """Natures d'entrées dont le contenu n'est pas dans l'entrée : qui les rencontre relit tout."""
 
@@ -141,7 +144,7 @@ def read_entry(columns: Mapping[str, Any]) -> Change:
     try:
         return _read_entry(revision, columns)
     except MISREADINGS:
-        logger.error("log_entry_unreadable: revision=%d", revision)  # noqa: TRY400 - une valeur de la base n'y paraît pas
+        logger.error("log_entry_unreadable: revision=%d ; %s", revision, RESTORE_ENTRY)  # noqa: TRY400 - rien de la base
         actor, witness = (as_found(columns.get(name)) for name in ("actor", "change_id"))
         return Change(revision=revision, at=NEVER, actor=actor, kind=UNREADABLE, payload={}, change_id=witness)
 
