@@ -255,7 +255,7 @@ class ACLConfig(BaseSettings):
     default_admin_email: str | None = None
     """Son adresse ; facultative, sauf si `login_by` vaut `email`."""
     default_admin_password: SecretStr | None = None
-    """Son mot de passe ; sans lui, en développement, engendré, puis montré une fois ou, sans terminal, écrit dans un fichier."""
+    """Son mot de passe ; sans lui, en développement, engendré, et montré une fois ou, sans terminal, mis en fichier."""
 
     @classmethod
     def settings_customise_sources(

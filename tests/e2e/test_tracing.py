@@ -1,4 +1,4 @@
-"""Les traces : chaque étendue dit ce qui s'est passé, sous la bonne étendue, ne nomme personne et n'empêche rien."""
+"""Les traces : chaque span dit ce qui s'est passé, sous le bon span, ne nomme personne et n'empêche rien."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support import byhand
 from tests.support.app import ADMIN_PASSWORD, PASSWORD, SECRET, Client, config, documents, protected, serve, starting
 
 SETTINGS = {"policy_poll_seconds": 60}
-"""Assez pour que la veille ne regarde pas la base pendant un essai : chaque étendue est celle qu'il demande."""
+"""Assez pour que la veille ne regarde pas la base pendant un essai : chaque span est celui qu'il demande."""
 
 
 def application() -> FastAPI:
@@ -82,14 +82,14 @@ def provider_of(*processors: SpanProcessor) -> TracerProvider:
 
 
 def told(exporter: InMemorySpanExporter) -> list[tuple[str, dict[str, Any]]]:
-    """Rend le nom et les attributs de chaque étendue, dans l'ordre, et les oublie."""
+    """Rend le nom et les attributs de chaque span, dans l'ordre, et les oublie."""
     spans = [(span.name, dict(span.attributes or {})) for span in exporter.get_finished_spans()]
     exporter.clear()
     return spans
 
 
 def readable(span: ReadableSpan) -> str:
-    """Rend l'étendue en JSON, accents compris."""
+    """Rend le span en JSON, accents compris."""
     return json.dumps(json.loads(span.to_json()), ensure_ascii=False)
 
 

@@ -77,7 +77,7 @@ HINTS: Final[Mapping[str, str]] = dict.fromkeys(("53300", "1040", "1203", "1226"
 """Ce qui passerait de soi-même, mais revient tant que l'exploitant n'y fait rien."""
 
 NO_ROOM: Final = (
-    "aucune connexion de la réserve ne s’est libérée à temps : relevez ACL_DATABASE_POOL_SIZE ou "
+    "aucune connexion du pool ne s’est libérée à temps : relevez ACL_DATABASE_POOL_SIZE ou "
     "ACL_DATABASE_MAX_OVERFLOW si cela dure"
 )
 LATE: Final = "elle n’a pas répondu à temps"

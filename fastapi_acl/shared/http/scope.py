@@ -28,7 +28,7 @@ Component = TypeVar("Component")
 
 
 class Tracer(Protocol):
-    """Ce qui entoure une décision d'une étendue ; voir `fastapi_acl.tracing`."""
+    """Ce qui entoure une décision d'un span ; voir `fastapi_acl.tracing`."""
 
     async def trace_decision(
         self, asked: Mapping[str, str | Sequence[str]], deciding: Awaitable[Principal]
