@@ -12,7 +12,7 @@ class Hearer(Observer):
     def __init__(self) -> None:
         self.said: list[tuple[Position, Change]] = []
 
-    def changed(self, before: Position, change: Change) -> None:
+    def note_change(self, before: Position, change: Change) -> None:
         self.said.append((before, change))
 
 
