@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from fastapi_acl import ACLManager, require, require_any, require_role
-from fastapi_acl.shared.exceptions import DatabaseUnavailableError, PolicyUnreadableError
+from fastapi_acl.shared.exceptions import DatabaseRefusedError, PolicyUnreadableError
 from fastapi_acl.shared.http.problems import ProblemRoute
 from fastapi_acl.tracing import trace_acl
 from tests.support import byhand
@@ -274,13 +274,13 @@ async def test_a_reload_that_fails_leaves_its_nature_and_nothing_it_says(
     with pytest.raises(PolicyUnreadableError):
         await client.manager.get_replica().reload()
     await byhand.lose_head(client.manager._parts.storage)
-    with pytest.raises(DatabaseUnavailableError):
+    with pytest.raises(DatabaseRefusedError):
         await client.manager.get_replica().refresh()
 
     spans = exporter.get_finished_spans()
     assert [(span.name, (span.attributes or {})["error.type"]) for span in spans] == [
         ("acl.reload", "PolicyUnreadableError"),
-        ("acl.catch_up", "DatabaseUnavailableError"),
+        ("acl.catch_up", "DatabaseRefusedError"),
     ]
     assert {span.status.status_code for span in spans} == {StatusCode.ERROR}
     assert not [span for span in spans if span.events or span.status.description]
@@ -344,7 +344,7 @@ async def test_a_provider_that_fails_changes_no_decision_no_write_and_no_look(
         await replica.reload()
         assert replica.revision == other.manager.revision
     await byhand.lose_head(client.manager._parts.storage)
-    with pytest.raises(DatabaseUnavailableError):
+    with pytest.raises(DatabaseRefusedError):
         await replica.refresh()
 
     assert decided == [200, 403, 403, 403, 401, 401]
