@@ -546,6 +546,7 @@ async def test_strict_a_write_goes_through_the_database_or_not_at_all() -> None:
         lambda enforcer: enforcer.set_model(model_of(text())),
         lambda enforcer: enforcer.add_named_matching_func("g", key_match_func),
         lambda enforcer: enforcer.add_named_domain_matching_func("g", key_match_func),
+        lambda enforcer: enforcer.get_model().add_policy("p", "p", ["user:eve", "doc", "read", "allow"]),
     ],
 )
 def test_strict_what_would_open_access_is_refused(open_access: Callable[[PolicyEnforcer], object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -136,6 +136,39 @@ def test_no_definition_that_the_strict_enforcer_shows_decides() -> None:
         enforcer.policy.install(enforcer.policy.rules)
         assert not enforcer.enforce("user:2", "d", "read")
         assert enforcer.enforce("user:1", "d", "read")
+
+
+NEW = ["user:2", "d", "read", "allow"]
+
+
+@pytest.mark.parametrize(
+    "gesture",
+    [
+        lambda model: model.add_policy("p", "p", NEW),
+        lambda model: model.add_policies("p", "p", [NEW]),
+        lambda model: model.update_policy("p", "p", ["user:1", "d", "read", "deny"], NEW),
+        lambda model: model.remove_policy("p", "p", ["user:1", "d", "read", "deny"]),
+        lambda model: model.remove_filtered_policy("p", "p", 3, "deny"),
+        lambda model: model["p"]["p"].policy.append(NEW),
+        lambda model: model["p"]["p"].policy.extend([NEW]),
+        lambda model: model["p"]["p"].policy.insert(0, NEW),
+        lambda model: model["p"]["p"].policy.__setitem__(0, NEW),
+        lambda model: model["p"]["p"].policy.__iadd__([NEW]),
+        lambda model: model["p"]["p"].policy.pop(),
+        lambda model: model["p"]["p"].policy.clear(),
+        lambda model: model["p"]["p"].policy.__delitem__(0),
+    ],
+)
+def test_no_rule_in_force_is_changed_through_the_model_that_shows_it(gesture: Callable[[Any], object]) -> None:
+    rules = (p("user:1", "d", "read", "deny"), p("user:1", "d", "read", "allow"))
+    enforcer = strict(model(f"r.sub == p.sub && {EQUAL}"), *rules)
+
+    with pytest.raises(ConfigurationError, match="suivent la base"):
+        gesture(enforcer.get_model())
+
+    assert enforcer.policy.rules == rules
+    assert not enforcer.enforce("user:1", "d", "read")
+    assert not enforcer.enforce("user:2", "d", "read")
 
 
 @pytest.mark.parametrize("tried", [False, True])

@@ -78,7 +78,8 @@ class Rows:
         self._listeners: list[RowListener] = []
         self._in_order = True
         self.last = 0
-        self.extend(rows)
+        if rows != ():
+            self.extend(rows)
 
     # --- lecture ------------------------------------------------------------------------------------------------
 

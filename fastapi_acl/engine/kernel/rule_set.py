@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from fastapi_acl.engine.kernel.role_graph import RoleGraph
 from fastapi_acl.engine.kernel.rows import RowListener, Rows
 from fastapi_acl.engine.kernel.schema import SUBJECT_NAMES
 from fastapi_acl.engine.kernel.sequence import SequenceLock
-from fastapi_acl.shared.exceptions import InvalidRuleError
+from fastapi_acl.shared.exceptions import ConfigurationError, InvalidRuleError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
 
 if TYPE_CHECKING:
@@ -40,6 +40,30 @@ class LinkRows(RowListener):
         self.graph.dismantle()
 
 
+class KeptRows(Rows):
+    """Les règles d'un type d'une politique : elle seule les change, et non qui les lit par le modèle de Casbin."""
+
+    __slots__ = ()
+
+    def take(self, row: Row) -> None:
+        """Retire une règle présente."""
+        with self._sequence:
+            self._drop(row)
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - les signatures qu'elle remplace
+        """Refuse un changement que la base ignorerait.
+
+        Raises:
+            ConfigurationError: toujours.
+        """
+        message = (
+            "les règles en service suivent la base : changez-les par les méthodes de l’enforcer, non par son modèle."
+        )
+        raise ConfigurationError(message)
+
+    append = extend = remove = replace_all = _rewrite = _refuse
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """Toutes les règles d'une politique.
@@ -52,7 +76,7 @@ class RuleSet:
     """
 
     schema: PolicySchema
-    rows: Mapping[str, Rows]
+    rows: Mapping[str, KeptRows]
     graphs: Mapping[str, RoleGraph]
     widths: Mapping[str, int]
 
@@ -68,7 +92,7 @@ class RuleSet:
         rows = {}
         for ptype in (*schema.fields, *schema.links):
             priority = schema.position(ptype, frozenset({"priority"}))
-            rows[ptype] = Rows(sequence=sequence, priority=priority)
+            rows[ptype] = KeptRows(sequence=sequence, priority=priority)
             rows[ptype].fill(known.get(ptype, {}))
         graphs = {ptype: _graph(rows[ptype], schema, ptype, sequence) for ptype in schema.links}
         return cls(schema, rows, graphs, {ptype: len(schema.columns(ptype)) for ptype in rows})
@@ -150,7 +174,7 @@ class RuleSet:
         """Retire puis ajoute des règles, à leur numéro si elles en ont un ; renvoie le rang de celles qui partent."""
         ranks = [self.rows[rule.ptype].rank(rule.values) for rule in change.removed]
         for rule in change.removed:
-            self.rows[rule.ptype].remove(rule.values)
+            self.rows[rule.ptype].take(rule.values)
         for rule in change.added:
             rows = self.rows[rule.ptype]
             rows.place(rule.values, numbers.get(rule, rows.last + 1))
