@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from pymongo import AsyncMongoClient
 
-from fastapi_acl.runtime.composition import compose
+from fastapi_acl.runtime.composition import Composition, compose
 from fastapi_acl.shared.exceptions import (
     ChangeTooLargeError,
     ConfigurationError,
@@ -279,6 +279,31 @@ async def test_a_table_that_is_gone_is_a_refusal(sql_settings: dict[str, Any]) -
         await made.replica.refresh()
     await made.database.close()
     made.hasher.close()
+
+
+async def test_a_column_that_is_gone_is_refused_until_it_is_back(sql_settings: dict[str, Any]) -> None:
+    made = compose(config(create_default_admin=False, **sql_settings))
+    await made.replica.refresh()
+
+    await rename(made, "v1", "ailleurs")
+    with pytest.raises(DatabaseRefusedError):
+        await made.enforcer.add_policy("role:r", "doc", "read", "allow")
+    await made.database.recover()
+    assert made.database.is_refusing
+
+    await rename(made, "ailleurs", "v1")
+    await made.database.recover()
+    assert not made.database.is_refusing
+    assert await made.enforcer.add_policy("role:r", "doc", "read", "allow")
+    await made.database.close()
+    made.hasher.close()
+
+
+async def rename(made: Composition, old: str, new: str) -> None:
+    database: Any = made.database
+    async with database.session() as session:
+        await byhand.unpin(session)
+        await (await session.connection()).exec_driver_sql(f"ALTER TABLE casbin_rule RENAME COLUMN {old} TO {new}")
 
 
 @pytest.mark.skipif("postgresql" not in DATABASES, reason="PostgreSQL n’est pas éprouvé")

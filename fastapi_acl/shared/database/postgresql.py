@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import asyncpg
-from sqlalchemy import Text, UniqueConstraint, cast, event, func, select, text
+from sqlalchemy import Text, UniqueConstraint, cast, event, false, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -243,6 +243,8 @@ class PostgreSQLDatabase(SQLDatabase):
         missing = self._missing(connection)
         if missing:
             raise missing_rights(self.account(connection), missing)
+        for table in metadata.sorted_tables:  # les droits ne disent rien d'une colonne qui manque
+            connection.execute(select(*table.c).where(false()))
 
     def _missing(self, connection: Connection) -> list[str]:
         """Renvoie tous les droits qui manquent, chacun comme « SELECT ON acl_users »."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -69,6 +70,9 @@ ADVICE: Final[Mapping[str, str]] = {
 }
 """Ce que l'exploitant doit faire, par code d'erreur d'une base SQL."""
 
+_LOST_COLUMN: Final = re.compile(r"table .+ has no column named .*", re.DOTALL)
+"""Ce que SQLite dit d'une colonne qui manque quand il écrit ; quand il lit, c'est « no such column »."""
+
 CROWDED: Final = (
     "trop de connexions pour ce serveur : relevez sa limite (max_connections), ou baissez ACL_DATABASE_POOL_SIZE et "
     "ACL_DATABASE_MAX_OVERFLOW"
@@ -105,7 +109,9 @@ def codes_of(error: BaseException) -> frozenset[str]:
     """
     cause = getattr(error, "orig", None) or error
     given = (getattr(cause, "sqlstate", None), *cause.args[:1])
-    return frozenset(str(code).partition(":")[0] for code in given if code is not None)
+    return frozenset(
+        _LOST_COLUMN.sub("no such column", str(code)).partition(":")[0] for code in given if code is not None
+    )
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
