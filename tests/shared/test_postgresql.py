@@ -16,7 +16,7 @@ import pytest
 
 from fastapi_acl import ACLManager
 from fastapi_acl.shared.database.postgresql import COPY_FROM, PostgreSQLDatabase
-from fastapi_acl.shared.database.postgresql_link import SEARCH_PATH, PostgreSQLLink, quoted
+from fastapi_acl.shared.database.postgresql_link import SEARCH_PATH, PostgreSQLLink, quote_name
 from fastapi_acl.shared.database.sql import LOCK_TIMEOUT_SECONDS
 from fastapi_acl.shared.exceptions import ConfigurationError, DatabaseRefusedError
 from fastapi_acl.shared.policy import PolicyChange, PolicyRule
@@ -102,14 +102,15 @@ async def test_a_service_is_found_in_its_file(
         await add(manager, "r")
 
 
-def test_the_authorities_of_the_machine_are_a_file_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "ca.pem").touch()
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+def test_the_authorities_of_the_machine_are_a_file_of_it(
+    tls_postgresql: TLSPostgreSQLServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls_postgresql.certificate))
     uri = "postgresql://acl@127.0.0.1:1/acl?sslmode=verify-full&sslrootcert=system"
 
     link = PostgreSQLLink(uri, connect_timeout=1)
 
-    assert quote_plus(str(tmp_path / "ca.pem")) in link.dsn
+    assert quote_plus(str(tls_postgresql.certificate)) in link.dsn
 
 
 async def test_the_parameters_of_libpq_reach_the_server(empty_postgresql_uri: str) -> None:
@@ -340,13 +341,13 @@ async def test_the_schema_is_the_one_that_is_set(empty_postgresql_uri: str, sche
         async with started(empty_postgresql_uri, postgresql_schema=schema):
             pass
     async with connected(empty_postgresql_uri) as connection:
-        await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
+        await connection.execute(f"CREATE SCHEMA {quote_name(schema)}")
 
     async with started(empty_postgresql_uri, postgresql_schema=schema) as manager:
         await add(manager, "r")
 
     async with connected(empty_postgresql_uri) as connection:
-        assert await connection.fetchval(f"SELECT count(*) FROM {quoted(schema)}.casbin_rule") == 1  # noqa: S608 - un nom à nous
+        assert await connection.fetchval(f"SELECT count(*) FROM {quote_name(schema)}.casbin_rule") == 1  # noqa: S608 - un nom à nous
         assert await connection.fetchval("SELECT to_regclass('public.casbin_rule')") is None
 
 
