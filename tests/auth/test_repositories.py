@@ -13,7 +13,6 @@ from fastapi_acl.auth.application.interface.auth_repository import IAuthReposito
 from fastapi_acl.auth.domain.dtos.auth_dtos import FinishedSessions, RefreshLifetime
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.domain.entities.session import Session
-from fastapi_acl.auth.infrastructure.repositories.mongodb_session_repository import MongoDBSessionRepository
 from fastapi_acl.auth.infrastructure.repositories.session_repository import SQLSessionRepository
 from fastapi_acl.runtime.storage import Storage, create_storage
 from fastapi_acl.shared.config import ACLConfig
@@ -24,7 +23,6 @@ from fastapi_acl.shared.exceptions import (
     UserAlreadyExistsError,
     UserNotFoundError,
 )
-from tests.conftest import DATABASES
 from tests.support import byhand
 from tests.support.waits import PATIENCE_SECONDS, insisted
 
@@ -529,27 +527,6 @@ async def test_deleting_an_account_deletes_its_sessions(users: IAuthRepository, 
 
     await users.delete_user(ada.id)
 
-    assert await sessions.find_session(session.id) is None
-
-
-@pytest.mark.parametrize("database_settings", [kind for kind in DATABASES if kind == "mongodb"], indirect=True)
-async def test_a_session_that_crossed_a_change_of_its_account_is_taken_back(
-    users: IAuthRepository, sessions: ISessionRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ada, look, looks = account(), MongoDBSessionRepository._is_current, list[bool]()
-    await users.create_user(ada)
-
-    async def look_then_change(*given: Any) -> bool:
-        looks.append(await look(*given))
-        if len(looks) == 1:
-            await users.set_active(ada.id, active=False)
-        return looks[-1]
-
-    monkeypatch.setattr(MongoDBSessionRepository, "_is_current", look_then_change)
-    session = opened_by(ada)
-
-    assert not await sessions.create_session(session)
-    assert looks == [True, False]
     assert await sessions.find_session(session.id) is None
 
 

@@ -62,7 +62,7 @@ FAULTS = [
         "MongoDBSessionRepository.create_session",
         "if await self._is_current(document, connection):\n    return True",
         "return True",
-        "tests/auth/test_repositories.py::test_a_session_that_crossed_a_change_of_its_account_is_taken_back",
+        "tests/auth/test_mongodb_sessions.py::test_a_session_that_crossed_a_change_of_its_account_is_taken_back",
         "mongodb",
     ),
     Fault(

@@ -14,7 +14,7 @@ from sqlalchemy import Update, insert, text, update
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.infrastructure.mappers.auth_mappers import AuthUserMapper
 from fastapi_acl.auth.infrastructure.models.auth_models import SQLAuthUserModel
-from fastapi_acl.shared.database.factory import create_database
+from fastapi_acl.shared.database.factory import DatabaseFactory
 from fastapi_acl.shared.database.mysql import MySQLDatabase
 from fastapi_acl.shared.database.postgresql import PostgreSQLDatabase
 from fastapi_acl.shared.database.postgresql_link import PostgreSQLLink
@@ -75,7 +75,7 @@ async def exhausted(database: SQLDatabase) -> AsyncIterator[asyncio.Event]:
 async def test_the_reserve_is_as_large_as_is_set_and_no_larger(sql_uri: str) -> None:
     kind = sql_uri.partition(":")[0]
     sizes: dict[str, Any] = {"database_pool_size": 2, "database_max_overflow": 1, "database_timeout_seconds": 60}
-    database = create_database(config(database_type=kind, **{f"{kind}_uri": sql_uri}, **sizes))
+    database = DatabaseFactory(config(database_type=kind, **{f"{kind}_uri": sql_uri}, **sizes)).create_sql()
     held = most = 0
 
     async def holding() -> None:
