@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Update, insert, text, update
+from sqlalchemy import Update, text, update
 
 from fastapi_acl.auth.domain.entities.auth_user import AuthUser
 from fastapi_acl.auth.infrastructure.mappers.auth_mappers import AuthUserMapper
@@ -106,7 +106,7 @@ async def test_two_works_that_cross_are_both_done(sql_uri: str) -> None:
                 await session.execute(touched(second))
 
         await asyncio.gather(
-            database.retried(lambda: cross(0, ours, theirs)), database.retried(lambda: cross(1, theirs, ours))
+            database.retry(lambda: cross(0, ours, theirs)), database.retry(lambda: cross(1, theirs, ours))
         )
 
     assert sorted(tries) in ([0, 0, 1], [0, 1, 1]), "la base en annule un, qui se refait"
@@ -115,7 +115,7 @@ async def test_two_works_that_cross_are_both_done(sql_uri: str) -> None:
 async def made_account(database: SQLDatabase, name: str) -> str:
     account = AuthUser(username=name, email=None, hashed_password="haché")
     async with database.session() as session:
-        await session.execute(insert(SQLAuthUserModel).values(**AuthUserMapper.to_columns(account)))
+        session.add(AuthUserMapper.to_model(account))
     return str(account.id)
 
 
