@@ -29,6 +29,7 @@ from tests.support.app import config
 from tests.support.byhand import advance_revision, write_row
 from tests.support.engines import strict_enforcer
 from tests.support.rules import stored as in_database
+from tests.support.waits import until
 
 MODELS = ["rbac", "rbac_with_domains", "abac", "acl", "rest"]
 READ = PolicyRule("p", ("role:reader", "document", "read", "allow"))
@@ -51,6 +52,7 @@ def strict(*rules: PolicyRule, name: str = "rbac") -> PolicyEnforcer:
 async def manager(database_settings: dict[str, Any]) -> AsyncIterator[ACLManager]:
     manager = ACLManager(config(create_default_admin=False, **database_settings))
     await manager.initialize()
+    await until(lambda: manager.is_ready)
     yield manager
     await manager.close()
 

@@ -26,6 +26,7 @@ from tests.engine.test_transfer import administration, administrator, batches, s
 from tests.support.app import config
 from tests.support.effort import effort
 from tests.support.rules import stored
+from tests.support.waits import until
 
 NOW = timedelta(seconds=-1)
 """Âge d'une compaction qui ne garde rien."""
@@ -35,6 +36,7 @@ NOW = timedelta(seconds=-1)
 async def manager(database_settings: dict[str, Any]) -> AsyncIterator[ACLManager]:
     manager = ACLManager(config(**database_settings))
     await manager.initialize()
+    await until(lambda: manager.is_ready)
     yield manager
     await manager.close()
 
@@ -179,6 +181,7 @@ async def test_a_compaction_keeps_what_the_start_and_living_tokens_need(
     assert await manager.get_policy_history().compact(older_than=timedelta(days=1)) == 0
     other = ACLManager(config(**database_settings))
     await other.initialize()
+    await until(lambda: other.is_ready)
     assert await same(other) == before
     with pytest.raises(RevisionCompactedError):
         await other.get_policy_history().rules_at(1)

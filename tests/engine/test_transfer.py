@@ -24,6 +24,7 @@ from fastapi_acl.shared.sync.changes import IdempotencyKey
 from tests.support.app import config
 from tests.support.effort import effort
 from tests.support.rules import stored
+from tests.support.waits import until
 
 READ = PolicyRule("p", ("role:reader", "document", "read", "allow"))
 
@@ -32,6 +33,7 @@ READ = PolicyRule("p", ("role:reader", "document", "read", "allow"))
 async def manager(database_settings: dict[str, Any]) -> AsyncIterator[ACLManager]:
     manager = ACLManager(config(**database_settings))
     await manager.initialize()
+    await until(lambda: manager.is_ready)
     yield manager
     await manager.close()
 

@@ -25,6 +25,7 @@ from tests.support.app import Client, config, protected
 from tests.support.bases import addressed
 from tests.support.rules import stored
 from tests.support.servers import PgBouncerServer, PostgreSQLServer, TLSPostgreSQLServer
+from tests.support.waits import until
 
 
 def rule(name: str) -> PolicyRule:
@@ -41,6 +42,7 @@ async def started(uri: str, **settings: Any) -> AsyncIterator[ACLManager]:
     manager = ACLManager(config(**{**given, **settings}))
     try:
         await manager.initialize()
+        await until(lambda: manager.is_ready)
         yield manager
     finally:
         await manager.close()

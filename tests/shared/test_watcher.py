@@ -83,6 +83,7 @@ async def start() -> AsyncIterator[Start]:
             manager = ACLManager(config(**settings))
             stack.push_async_callback(manager.close)
             await manager.initialize()
+            await until(lambda: manager.is_ready)
             if waits:
                 await until(is_connected(manager))
             return manager
@@ -273,6 +274,7 @@ async def test_a_partition_without_a_word_is_noticed(watched: dict[str, Any], st
 async def test_nothing_listens_any_more_once_closed(watched: dict[str, Any]) -> None:
     manager = ACLManager(config(**watched))
     await manager.initialize()
+    await until(lambda: manager.is_ready)
     await until(is_connected(manager))
     await add(manager, 1)
     await manager.close()
