@@ -150,7 +150,7 @@ class World:
 
     @property
     def shares(self) -> bool:
-        return self.enforcer.shares_domains
+        return self.enforcer.policy.schema.shares_domains
 
     async def active(self) -> set[str]:
         known = await self.manager.get_auth_repository().active_ids(list(self.ids.values()))
