@@ -14,7 +14,7 @@ from fastapi_acl.engine.casbin.model import IndexedModel
 from fastapi_acl.engine.casbin.role_manager import ReadOnlyRoleManager
 from fastapi_acl.engine.casbin.trial import Lexicon
 from fastapi_acl.engine.kernel.acl_match import OWNER
-from fastapi_acl.engine.kernel.policy import Definitions, Policy
+from fastapi_acl.engine.kernel.policy import Definitions
 from fastapi_acl.engine.kernel.schema import PolicySchema
 from fastapi_acl.shared.exceptions import ConfigurationError
 
@@ -125,11 +125,6 @@ class ModelDefinitions(Definitions):
     def _forget_compiled(self) -> None:
         for forget in self._forgetting:
             forget()
-
-
-def policy_of(model: Model, **options: object) -> Policy:
-    """Fait, sans règle, la politique d'un modèle ; les options sont celles de `ModelDefinitions`."""
-    return Policy(ModelDefinitions(model, **options))  # type: ignore[arg-type]
 
 
 def _replace_matcher(model: IndexedModel, name: str, matcher: str) -> None:
