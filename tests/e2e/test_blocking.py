@@ -125,6 +125,7 @@ async def test_a_guarded_request_holds_the_loop_for_no_long_step(sqlite_uri: str
         await client.manager.get_policy_store().change(PolicyChange(added=tuple(rules)))
 
         answers = [await stepped(admin)]  # la première compile, une fois pour toutes
+        await client.manager.get_replica().refresh()  # un regard parti avant le changement le relirait
         async with measured_steps() as steps:
             answers += [await stepped(admin) for _ in range(100)]
 

@@ -169,8 +169,8 @@ async def test_a_compaction_keeps_what_the_start_and_living_tokens_need(
     log, revocations = manager._parts.storage.log, manager._parts.replica
     await manager.get_policy_store().change(PolicyChange(added=(rule(1),)))
     async with revocations.writing() as transaction:
-        until = (await log.append(transaction, "policy_seeded", {}, actor="system")).at + timedelta(minutes=5)
-        await log.append(transaction, "session_revoked", {"session_id": "s"}, actor="system", live_until=until)
+        live_until = (await log.append(transaction, "policy_seeded", {}, actor="system")).at + timedelta(minutes=5)
+        await log.append(transaction, "session_revoked", {"session_id": "s"}, actor="system", live_until=live_until)
     before = await same(manager)
 
     removed = await manager.get_policy_history().compact(older_than=NOW)

@@ -37,12 +37,13 @@ async def add(manager: ACLManager, name: str) -> None:
 
 
 @asynccontextmanager
-async def started(uri: str, **settings: Any) -> AsyncIterator[ACLManager]:
+async def started(uri: str, *, waits: bool = True, **settings: Any) -> AsyncIterator[ACLManager]:
     given = {"database_type": "postgresql", "postgresql_uri": uri, "create_default_admin": False, "watcher": "none"}
     manager = ACLManager(config(**{**given, **settings}))
     try:
         await manager.initialize()
-        await until(lambda: manager.is_ready)
+        if waits:
+            await until(lambda: manager.is_ready)
         yield manager
     finally:
         await manager.close()
@@ -146,7 +147,7 @@ async def test_a_server_is_verified_by_an_authority_of_ones_own(tls_postgresql: 
             ).scalar()
 
     assert used
-    async with started(verified.replace("127.0.0.1", "localhost")) as manager:
+    async with started(verified.replace("127.0.0.1", "localhost"), waits=False) as manager:
         assert not manager.is_ready
         with pytest.raises(DatabaseRefusedError):
             await manager.load()
