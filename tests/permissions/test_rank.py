@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_acl import ACLConfig, ACLManager, PolicyChange, PolicyRule
-from fastapi_acl.shared.exceptions import ConflictError
+from fastapi_acl.shared.exceptions import ConflictError, EscalationRefusedError
 from fastapi_acl.shared.identity import SYSTEM, Principal
 from tests.support.app import Client, config, protected, serve
 
@@ -137,6 +138,21 @@ async def test_an_equal_does_not_deny_an_equal_the_means_to_administer(sqlite_ur
         await system(visitor, ("p", f"user:{admin.id}", "acl.users", "write", "deny"))
 
     assert set(map(outcome, answers)) == {REFUSED}
+
+
+async def test_a_whole_policy_does_not_deny_an_equal_the_means_to_administer(sqlite_uri: str) -> None:
+    async with protected(sqlite_uri=sqlite_uri) as visitor:
+        peer, admin = await visitor.newcomer("peer"), await visitor.admin()
+        await admin.add_rules(("g", f"user:{peer.id}", "role:admin"))
+        transfer, actor = visitor.manager.get_policy_transfer(), Principal(id=str(peer.id))
+        kept = "".join([part async for part in transfer.export_rules("csv")])
+        denied = f"{kept}p,user:{admin.id},acl.users,write,deny\n"
+
+        with pytest.raises(EscalationRefusedError):
+            await transfer.import_rules(io.StringIO(denied, newline=""), "csv", replaces=True, actor=actor)
+        again = await transfer.import_rules(io.StringIO(kept, newline=""), "csv", replaces=True, actor=actor)
+
+    assert again.read == len(kept.splitlines())
 
 
 async def test_who_holds_everything_lifts_a_deny_laid_on_him(sqlite_uri: str) -> None:

@@ -212,7 +212,7 @@ FAULTS = [
         "RankGuard.check_whole",
         "raise _peer()",
         "pass",
-        "tests/permissions/test_rank.py::test_an_equal_does_not_deny_an_equal_the_means_to_administer",
+        "tests/permissions/test_rank.py::test_a_whole_policy_does_not_deny_an_equal_the_means_to_administer",
     ),
     Fault(
         "le dernier administrateur actif se cherche parmi les inactifs",
