@@ -234,6 +234,7 @@ async def test_without_a_lifespan_one_request_looks_for_all(sqlite_uri: str) -> 
 
         started = time.monotonic()
         answers = await asyncio.gather(*(admin.get("/documents") for _ in range(100)))
+        answers += [await admin.get("/documents") for _ in range(20)]  # une à une, nulle n'attend celle d'avant
         due = (time.monotonic() - started) / 0.2
 
         assert {answer.status_code for answer in answers} == {200}
